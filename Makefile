@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Every entry point of the project. `make help` lists them.
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/bash
+
+# The system's Python first: what is built with it also runs under sudo. Override: make PYTHON=…
+PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3.13 python3.12 python3.11 python3,\
+	$(shell command -v $(p) >/dev/null && \
+	$(p) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+PREFIX ?= /usr/local
+CLANG ?= clang
+LLVM_STRIP ?= llvm-strip
+ARCH ?= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+
+# Paths in the objects are relative and the debug information is cut, so that a build from any
+# folder gives the same bytes. BTF stays. -mcpu=v2 is the instruction set that 5.4 verifies well.
+BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v2 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
+	-Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
+BPF_SOURCES := $(wildcard bpf/*.bpf.c)
+BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=src/cgnet/_bpf/%.o)
+BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
+C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
+PY_FILES := src tools tests bench
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+		while IFS=$$'\t' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+
+## Build
+
+.PHONY: build
+build: bpf $(VENV)/.ready ## everything that .venv/bin/cgnet needs
+	@$(BIN)/python -m compileall -q src/cgnet
+
+.PHONY: bpf
+bpf: $(BPF_OBJECTS) ## the BPF objects
+
+src/cgnet/_bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
+	@command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
+		{ echo "the build needs clang, llvm and libbpf's headers: run 'sudo make deps'" >&2; exit 1; }
+	@mkdir -p $(@D)
+	$(BPF_CLANG) -Ibpf -c $< -o $@
+	$(LLVM_STRIP) -g $@
+
+$(VENV)/.ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: run 'sudo make deps'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: deps
+deps: ## install the system packages that building and testing need (root)
+	tools/deps.sh
+
+.PHONY: vmlinux
+vmlinux: ## write bpf/vmlinux.h anew from the running kernel's BTF
+	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --bpf bpf bpf/vmlinux.h
+
+.PHONY: gen
+gen: $(VENV)/.ready ## write src/cgnet/_layouts.py anew from bpf/include/events.h
+	$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/include/events.h src/cgnet/_layouts.py
+	$(BIN)/ruff format --quiet src/cgnet/_layouts.py
+
+## Check
+
+.PHONY: lint
+lint: $(VENV)/.ready check-gen ## formatting, style, types, generated files
+	$(BIN)/ruff format --check $(PY_FILES)
+	$(BIN)/ruff check $(PY_FILES)
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+	@tools/check_licences.sh
+
+.PHONY: check-gen
+check-gen: $(VENV)/.ready ## fail if src/cgnet/_layouts.py isn't what `make gen` writes
+	@mkdir -p build
+	@$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/include/events.h build/_layouts.py
+	@$(BIN)/ruff format --quiet build/_layouts.py
+	@diff -u src/cgnet/_layouts.py build/_layouts.py || { echo "run 'make gen'" >&2; exit 1; }
+
+.PHONY: format
+format: $(VENV)/.ready ## format the sources
+	$(BIN)/ruff format $(PY_FILES)
+	$(BIN)/ruff check --fix-only --quiet $(PY_FILES)
+	$(BIN)/clang-format -i $(C_FILES)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build dist $(VENV) src/cgnet/_bpf/*.bpf.o .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What is kept of a connection attempt, and the record of its decision. */
+#ifndef CGNET_ATTEMPT_BPF_H
+#define CGNET_ATTEMPT_BPF_H
+
+#include "flow.bpf.h"
+
+/* The attempt under way on a socket. */
+struct ledger_private {
+	u64 start_ns; /* 0: none is under way */
+	u32 segs_out; /* of the socket, before the attempt */
+	u32 total_retrans;
+};
+
+#include "ledger.bpf.h"
+#include "select.bpf.h"
+
+CROSSES_TO_USER_SPACE(connect_event);
+
+#define EADDRNOTAVAIL 99
+#define NSEC_PER_USEC 1000ULL
+#define NSEC_PER_MSEC 1000000ULL
+#define USEC_PER_MSEC 1000ULL
+
+/*
+ * tcp_v4_connect() and tcp_v6_connect() go back to TCP_CLOSE themselves when no SYN could leave,
+ * nearly always for want of a free local port: then nothing set sk_err, shut the socket down or
+ * sent a segment. Everything else without an error is the local side giving up: close, shutdown,
+ * AF_UNSPEC.
+ */
+static __always_inline int attempt_result(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					  const struct ledger_private *attempt, int newstate)
+{
+	int err;
+
+	if (newstate == TCP_ESTABLISHED)
+		return RESULT_OK;
+	err = READ(sk, sk_err);
+	if (err)
+		return err;
+	if (!READ_BITFIELD(sk, sk_shutdown) && READ(tp, segs_out) == attempt->segs_out)
+		return EADDRNOTAVAIL;
+	return RESULT_ABORTED;
+}
+
+/*
+ * How long ago TCP sent the first SYN, by its own clocks: the handshake's round trip where there is
+ * one and the SYN was not retransmitted, else the stamp for retransmissions, in TCP's time stamp
+ * unit. That was the millisecond until Linux kernel commit 614e8316aa4c "tcp: add support for usec
+ * resolution in TCP TS values" (in v6.7).
+ */
+static __always_inline u64 since_first_syn(const bool typed, struct tcp_sock *tp, u32 retrans)
+{
+	u32 srtt_us = READ(tp, srtt_us) >> 3;
+	u32 stamp = READ(tp, retrans_stamp);
+	u64 now_us = READ(tp, tcp_mstamp);
+
+	if (srtt_us && !retrans)
+		return (u64)srtt_us * NSEC_PER_USEC;
+	if (bpf_core_field_exists(tp->tcp_usec_ts) && READ_BITFIELD(tp, tcp_usec_ts))
+		return (u64)((u32)now_us - stamp) * NSEC_PER_USEC;
+	return (u64)((u32)(now_us / USEC_PER_MSEC) - stamp) * NSEC_PER_MSEC;
+}
+
+/*
+ * With TCP_FASTOPEN_CONNECT and a cookie at hand, connect() returns in TCP_SYN_SENT and the SYN
+ * waits for the first write, however long the application takes. That wait is not the network's.
+ */
+static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp,
+					   const struct ledger_private *attempt, u64 now,
+					   u32 retrans)
+{
+	u64 latency = now - attempt->start_ns;
+
+	if (READ_BITFIELD(tp, fastopen_connect) && READ(tp, segs_out) != attempt->segs_out) {
+		u64 since_syn = since_first_syn(typed, tp, retrans);
+
+		if (since_syn + 2 * NSEC_PER_MSEC < latency)
+			return since_syn;
+	}
+	return latency;
+}
+
+static __always_inline void emit_decision(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					  const struct ledger_entry *entry, int oldstate,
+					  int newstate)
+{
+	const struct ledger_private *attempt = &entry->private;
+	u64 now = bpf_ktime_get_ns();
+	struct connect_event *event;
+
+	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);
+	if (!event)
+		return;
+	event->owner = entry->owner;
+	flow_of_sock(typed, sk, tp, &event->flow);
+	event->outcome.syn_retrans = READ(tp, total_retrans) - attempt->total_retrans;
+	event->outcome.latency_ns =
+		attempt_latency(typed, tp, attempt, now, event->outcome.syn_retrans);
+	event->outcome.result = attempt_result(typed, sk, tp, attempt, newstate);
+	event->outcome.tcp_state = newstate == TCP_ESTABLISHED ? newstate : oldstate;
+	event->outcome.no_syn = 0;
+	submit(event);
+}
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The cgroup of a task, in any hierarchy of v1 and v2. */
+#ifndef CGNET_CGROUP_BPF_H
+#define CGNET_CGROUP_BPF_H
+
+#include "compat.bpf.h"
+
+static __always_inline u64 cgroup_id(const bool typed, struct cgroup *cgrp)
+{
+	struct kernfs_node *kn = READ(cgrp, kn);
+
+	return kernfs_id(typed, kn);
+}
+
+/* 0 when the controller has no slot in this kernel. */
+static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *task,
+					  u32 controller)
+{
+	struct css_set *set = READ(task, cgroups);
+	struct cgroup_subsys_state *css;
+	int slot;
+
+	if (controller == CONTROLLER_V2)
+		return cgroup_id(typed, READ(set, dfl_cgrp));
+	slot = subsys_slot(controller);
+	if (slot < 0)
+		return 0;
+	/* A slot that is a constant only for the verifier of 5.5 and later: read it by helper. */
+	bpf_core_read(&css, sizeof(css), &set->subsys[slot]);
+	return cgroup_id(false, BPF_CORE_READ(css, cgroup));
+}
+
+#endif

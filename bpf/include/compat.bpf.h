@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every difference between kernels that the programs bridge, with the commit that made it. */
+#ifndef CGNET_COMPAT_BPF_H
+#define CGNET_COMPAT_BPF_H
+
+#include "hook.bpf.h"
+
+/*
+ * kernfs_node.id was a union of (ino, generation) and a number until Linux kernel commit
+ * 67c0496e87d1 "kernfs: convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5).
+ */
+union kernfs_node_id___before_v55 {
+	u64 id;
+} __attribute__((preserve_access_index));
+
+struct kernfs_node___before_v55 {
+	union kernfs_node_id___before_v55 id;
+} __attribute__((preserve_access_index));
+
+static __always_inline u64 kernfs_id(const bool typed, struct kernfs_node *kn)
+{
+	if (bpf_core_type_exists(union kernfs_node_id___before_v55)) {
+		struct kernfs_node___before_v55 *old = (void *)kn;
+		u64 id = 0;
+
+		bpf_core_read(&id, sizeof(id), &old->id.id);
+		return id;
+	}
+	return READ(kn, id);
+}
+
+/*
+ * The slot of a v1 controller in css_set.subsys[] depends on the kernel's configuration. Only the
+ * running kernel's BTF tells; /proc/cgroups is sorted by it, but lists enabled controllers only.
+ */
+enum cgroup_subsys_id___any {
+	cpuset_cgrp_id___any,
+	cpu_cgrp_id___any,
+	cpuacct_cgrp_id___any,
+	io_cgrp_id___any,
+	memory_cgrp_id___any,
+	devices_cgrp_id___any,
+	freezer_cgrp_id___any,
+	net_cls_cgrp_id___any,
+	perf_event_cgrp_id___any,
+	net_prio_cgrp_id___any,
+	hugetlb_cgrp_id___any,
+	pids_cgrp_id___any,
+	rdma_cgrp_id___any,
+	misc_cgrp_id___any,
+};
+
+#define SUBSYS_SLOT(controller, name)                                             \
+	case controller:                                                          \
+		return bpf_core_enum_value_exists(enum cgroup_subsys_id___any,    \
+						  name##_cgrp_id___any)           \
+			       ? bpf_core_enum_value(enum cgroup_subsys_id___any, \
+						     name##_cgrp_id___any)        \
+			       : -1
+
+/* The slot of an enum cgroup_controller; -1 when this kernel has none. Out of line: it is long. */
+static __noinline int subsys_slot(u32 controller)
+{
+	switch (controller) {
+		SUBSYS_SLOT(CONTROLLER_CPUSET, cpuset);
+		SUBSYS_SLOT(CONTROLLER_CPU, cpu);
+		SUBSYS_SLOT(CONTROLLER_CPUACCT, cpuacct);
+		SUBSYS_SLOT(CONTROLLER_BLKIO, io);
+		SUBSYS_SLOT(CONTROLLER_MEMORY, memory);
+		SUBSYS_SLOT(CONTROLLER_DEVICES, devices);
+		SUBSYS_SLOT(CONTROLLER_FREEZER, freezer);
+		SUBSYS_SLOT(CONTROLLER_NET_CLS, net_cls);
+		SUBSYS_SLOT(CONTROLLER_PERF_EVENT, perf_event);
+		SUBSYS_SLOT(CONTROLLER_NET_PRIO, net_prio);
+		SUBSYS_SLOT(CONTROLLER_HUGETLB, hugetlb);
+		SUBSYS_SLOT(CONTROLLER_PIDS, pids);
+		SUBSYS_SLOT(CONTROLLER_RDMA, rdma);
+		SUBSYS_SLOT(CONTROLLER_MISC, misc);
+	}
+	return -1;
+}
+
+#endif

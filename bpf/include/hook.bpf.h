@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * One body, two entry points.
+ *
+ * A body takes `const bool typed` and is inlined into an entry per hook kind. With tp_btf (typed)
+ * the verifier knows the type of every pointer and a field is one load; with raw_tp each read is a
+ * helper call. `typed` is a constant in each entry, so only one side of READ is left in its code.
+ */
+#ifndef CGNET_HOOK_BPF_H
+#define CGNET_HOOK_BPF_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "events.h"
+
+/* src->field; needs `typed` in scope. */
+#define READ(src, field)                                                               \
+	({                                                                             \
+		typeof((src)->field) read_value;                                       \
+		if (typed)                                                             \
+			read_value = (src)->field;                                     \
+		else                                                                   \
+			bpf_core_read(&read_value, sizeof(read_value), &(src)->field); \
+		read_value;                                                            \
+	})
+
+/* The same for a member that is, or once was, a bitfield. */
+#define READ_BITFIELD(src, field) \
+	(typed ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
+
+/*
+ * clang writes no BTF for a struct that is only used through local pointers, and user space
+ * compares its layouts with the object's BTF. This makes a struct part of it.
+ */
+#define CROSSES_TO_USER_SPACE(name) const struct name *btf_of_##name __attribute__((unused))
+
+const volatile struct config cfg SEC(".rodata.config");
+
+static __always_inline struct task_struct *current_task(const bool typed)
+{
+	if (typed)
+		return bpf_get_current_task_btf();
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+#define PF_KTHREAD 0x00200000
+
+/* A kernel thread owns no socket; it runs what it is given. */
+static __always_inline bool in_kernel_thread(const bool typed)
+{
+	struct task_struct *task = current_task(typed);
+
+	return READ(task, flags) & PF_KTHREAD;
+}
+
+static __always_inline struct tcp_sock *tcp_sock_of(const bool typed, struct sock *sk)
+{
+	if (typed)
+		return bpf_skc_to_tcp_sock(sk);
+	return (struct tcp_sock *)sk;
+}
+
+#endif

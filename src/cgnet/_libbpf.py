@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The functions of libbpf 1.x that cgnet calls: one typed table. Only loader.py and btf.py use it.
+
+What libbpf prints goes to the logger ``cgnet.libbpf``, and into the error when a call fails: that is
+where the verifier's log is found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cgnet.errors import LibbpfError, UnsupportedError, UsageError
+
+log = logging.getLogger("cgnet.libbpf")
+
+LIBRARY = "libbpf.so.1"
+LOG_LINES = 30  # of the verifier's log, in an error
+# libbpf.h, enum libbpf_print_level
+LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+PRINT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+SAMPLE_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class OpenOpts(ctypes.Structure):
+    """struct bpf_object_open_opts (libbpf.h, 1.0) up to what is used; libbpf goes by ``sz``."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("object_name", ctypes.c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", ctypes.c_char_p),
+        ("reserved", ctypes.c_uint32),
+        ("kconfig", ctypes.c_char_p),
+        ("btf_custom_path", ctypes.c_char_p),
+    )
+
+
+class _Opaque(ctypes.Structure):
+    pass
+
+
+def _pointer(name: str) -> Any:
+    """Make a pointer type of its own, so that ctypes refuses a map where a program is wanted."""
+    return ctypes.POINTER(type(name, (_Opaque,), {}))
+
+
+_Object, _Program, _Map, _Link, _Ring, _Btf = map(
+    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "ring_buffer", "btf")
+)
+
+
+class _Fn(NamedTuple):
+    """A function's return type, argument types, and what its result says about failure."""
+
+    restype: Any
+    argtypes: tuple[Any, ...] = ()
+    fails: str = "never"  # "negative": returns -errno; "null": NULL and errno
+
+
+_C_CHAR_P, _VOID_P, _INT, _SIZE = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+_U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
+
+API: dict[str, _Fn] = {
+    "libbpf_version_string": _Fn(_C_CHAR_P),
+    "libbpf_set_print": _Fn(_VOID_P, (PRINT_CALLBACK,)),
+    "bpf_object__open_file": _Fn(_Object, (_C_CHAR_P, ctypes.POINTER(OpenOpts)), "null"),
+    "bpf_object__load": _Fn(_INT, (_Object,), "negative"),
+    "bpf_object__close": _Fn(None, (_Object,)),
+    "bpf_object__btf": _Fn(_Btf, (_Object,), "null"),
+    "bpf_object__next_program": _Fn(_Program, (_Object, _Program)),
+    "bpf_object__next_map": _Fn(_Map, (_Object, _Map)),
+    "bpf_program__name": _Fn(_C_CHAR_P, (_Program,)),
+    "bpf_program__section_name": _Fn(_C_CHAR_P, (_Program,)),
+    "bpf_program__set_autoload": _Fn(_INT, (_Program, ctypes.c_bool), "negative"),
+    "bpf_program__attach": _Fn(_Link, (_Program,), "null"),
+    "bpf_program__attach_perf_event": _Fn(_Link, (_Program, _INT), "null"),
+    "bpf_program__fd": _Fn(_INT, (_Program,), "negative"),
+    "bpf_link__destroy": _Fn(_INT, (_Link,)),
+    "bpf_map__name": _Fn(_C_CHAR_P, (_Map,)),
+    "bpf_map__fd": _Fn(_INT, (_Map,), "negative"),
+    "bpf_map__set_autocreate": _Fn(_INT, (_Map, ctypes.c_bool), "negative"),
+    "bpf_map__set_max_entries": _Fn(_INT, (_Map, _U32), "negative"),
+    "bpf_map__initial_value": _Fn(_VOID_P, (_Map, ctypes.POINTER(_SIZE)), "null"),
+    "bpf_map_update_elem": _Fn(_INT, (_INT, _VOID_P, _VOID_P, _U64), "negative"),
+    "bpf_map_lookup_elem": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
+    "bpf_map_delete_elem": _Fn(_INT, (_INT, _VOID_P), "negative"),
+    "bpf_map_get_next_key": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
+    "bpf_obj_get_info_by_fd": _Fn(_INT, (_INT, _VOID_P, ctypes.POINTER(_U32)), "negative"),
+    "ring_buffer__new": _Fn(_Ring, (_INT, SAMPLE_CALLBACK, _VOID_P, _VOID_P), "null"),
+    "ring_buffer__consume": _Fn(_INT, (_Ring,)),
+    "ring_buffer__epoll_fd": _Fn(_INT, (_Ring,), "negative"),
+    "ring_buffer__free": _Fn(None, (_Ring,)),
+    "btf__find_by_name_kind": _Fn(ctypes.c_int32, (_Btf, _C_CHAR_P, _U32)),
+    "btf__type_by_id": _Fn(_VOID_P, (_Btf, _U32), "null"),
+    "btf__name_by_offset": _Fn(_C_CHAR_P, (_Btf, _U32)),
+    "btf__resolve_size": _Fn(ctypes.c_int64, (_Btf, _U32), "negative"),
+}
+
+
+class _Library:
+    """libbpf, loaded at the first call. ``lib.NAME(…)`` calls a function of the table."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._print = PRINT_CALLBACK(
+            self._on_print
+        )  # C keeps it: it must live as long as the library
+
+    def __getattr__(self, name: str) -> Any:
+        """Load the library when the first function is wanted; later ones are plain attributes."""
+        if name not in API:
+            raise AttributeError(name)
+        cdll = _open_library()
+        for each, fn in API.items():
+            setattr(self, each, self._bind(cdll, each, fn))
+        self.libbpf_set_print(self._print)
+        return getattr(self, name)
+
+    def _bind(self, cdll: ctypes.CDLL, name: str, fn: _Fn) -> Any:
+        function = getattr(cdll, name, None)
+        if function is None:
+            raise UnsupportedError(f"libbpf lacks {name}: cgnet needs libbpf 1.0 or newer")
+        function.restype, function.argtypes = fn.restype, fn.argtypes
+        if fn.fails != "never":
+            function.errcheck = self._errcheck(name, fn.fails)
+        return function
+
+    def _errcheck(self, name: str, fails: str) -> Any:
+        def check(result: Any, _function: Any, _arguments: Any) -> Any:
+            if fails == "negative" and result < 0:
+                number = -result
+            elif fails == "null" and not result:
+                number = ctypes.get_errno()
+            else:
+                return result
+            raise LibbpfError(f"{name}: {os.strerror(number)}", number, self.said())
+
+        return check
+
+    def _on_print(self, level: int, template: bytes, arguments: int) -> int:
+        # An exception can't leave a C callback; losing a line of a log is all that may happen here.
+        try:
+            buffer = ctypes.create_string_buffer(1 << 16)
+            ctypes.CDLL(None).vsnprintf(buffer, len(buffer), template, _VOID_P(arguments))
+            text = buffer.value.decode(errors="backslashreplace").rstrip()
+            self._said.append(text)
+            log.log(LOG_LEVELS.get(level, logging.DEBUG), "%s", text.removeprefix("libbpf: "))
+        except Exception:  # noqa: BLE001
+            return 0
+        return 0
+
+    def said(self) -> str:
+        """Return the last lines that libbpf printed since the last call, and forget them."""
+        lines = "\n".join(self._said).splitlines()[-LOG_LINES:]
+        self._said.clear()
+        return "\n".join(lines)
+
+
+def _open_library() -> ctypes.CDLL:
+    path = os.environ.get("CGNET_LIBBPF", LIBRARY)
+    if path != LIBRARY:
+        _trust(Path(path))
+    try:
+        return ctypes.CDLL(path, use_errno=True)
+    except OSError as error:
+        raise UnsupportedError(
+            f"cannot load {path} ({error}): install libbpf 1.0 or newer "
+            "(Debian: libbpf1, OpenCloudOS and RHEL: libbpf)"
+        ) from error
+
+
+def _trust(path: Path) -> None:
+    """Refuse a library that somebody else could have written: cgnet runs as root."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UsageError(f"CGNET_LIBBPF={path}: {error.strerror}") from error
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not path.is_absolute() or found.st_uid != 0 or writable:
+        raise UsageError(
+            f"CGNET_LIBBPF={path}: must be an absolute path of a file that root owns "
+            "and nobody else can write"
+        )
+
+
+lib = _Library()

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Who it was: from the ledger's ids to cgroup, container, pod and unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cgnet._layouts import OWNER, OwnerSource
+from cgnet.cgroups import decode
+from cgnet.events import OWNER_PART, Group
+
+if TYPE_CHECKING:
+    from cgnet.cgroups import CgroupNames
+
+SOURCES = {source: source.name.removeprefix("OWNER_").lower() for source in OwnerSource}
+OWNER_FIELDS = (
+    "pid", "uid", "comm", "hierarchy", "cgroup", "cgroup_id", "container", "container_id", "image",
+    "runtime", "pod", "pod_namespace", "unit", "labels", "owner_source",
+)  # fmt: skip
+
+
+def owner_group(names: CgroupNames) -> Group:
+    """Make the group of a record's owner."""
+
+    def values(part: bytes) -> tuple[Any, ...]:
+        cgroup_id, hierarchy, source, pid, uid, comm = OWNER.packed.unpack(part)
+        if source == OwnerSource.OWNER_UNKNOWN:
+            return (*[None] * (len(OWNER_FIELDS) - 1), SOURCES[source])
+        containers = (None,) * 8
+        return (
+            pid,
+            uid,
+            decode(comm.partition(b"\0")[0]),
+            names.hierarchy_name(hierarchy),
+            names.path(hierarchy, cgroup_id),
+            str(cgroup_id),
+            *containers,
+            SOURCES[source],
+        )
+
+    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True)

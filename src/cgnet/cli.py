@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command line: a lazy group of subcommands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgnet import __version__
+from cgnet.errors import CgnetError, ExitStatus
+
+COMMANDS = Path(__file__).parent / "commands"
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _help_line(module: Path) -> str:
+    """Return a command's one-liner without importing it: ``--help`` must be fast."""
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "HELP":
+            return str(ast.literal_eval(node.value))
+    return ""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the modules of cgnet.commands, imported when they run."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the commands' names."""
+        modules = COMMANDS.glob("[!_]*.py")
+        return sorted(module.stem for module in modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        found = importlib.import_module(f"cgnet.commands.{cmd_name}").command
+        assert isinstance(found, click.Command)  # noqa: S101 - each module's promise
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _help_line(COMMANDS / f"{name}.py")) for name in self.list_commands(ctx)]
+            )
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if not value or ctx.resilient_parsing:
+        return
+    from cgnet._libbpf import lib  # noqa: PLC0415 - only here
+
+    click.echo(f"cgnet {__version__} (libbpf {lib.libbpf_version_string().decode()})")
+    ctx.exit()
+
+
+EPILOG = """\b
+Shell completion, for bash (zsh and fish likewise):
+  eval "$(_CGNET_COMPLETE=bash_source cgnet)"
+"""
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT, epilog=EPILOG)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Show the version of cgnet and of the libbpf that it uses.",
+)  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Say what is loaded, and what libbpf says.")
+def cli(*, verbose: bool) -> None:
+    """Tell which container's TCP is slow, failing or losing packets, and why."""
+    level = logging.DEBUG if verbose else logging.CRITICAL
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        status: Any = cli.main(arguments, prog_name="cgnet", standalone_mode=False)
+    except CgnetError as error:
+        click.echo(f"cgnet: {error}", err=True)
+        return error.exit_status
+    except click.ClickException as error:
+        error.show()
+        return ExitStatus.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return ExitStatus.DONE
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.DONE
+    return int(status or ExitStatus.DONE)

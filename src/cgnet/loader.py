@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Handles on libbpf: an object of BPF programs, its maps, its ring buffer. All close.
+
+A closed handle raises instead of passing a dangling pointer on. Links are kept by the object and
+destroyed before it, the last one first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from cgnet._libbpf import SAMPLE_CALLBACK, OpenOpts, lib
+from cgnet.errors import LibbpfError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+BATCH_RECORDS = 8192  # taken from the ring before the rest of cgnet gets its turn
+
+
+class Map:
+    """A map of a loaded object. Keys and values are bytes of the map's own sizes."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    @property
+    def fd(self) -> int:
+        """The map's file descriptor; it belongs to the object."""
+        return int(lib.bpf_map__fd(self.handle))
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Set an entry. Raises LibbpfError (E2BIG: the map is full)."""
+        lib.bpf_map_update_elem(self.fd, key, value, 0)
+
+    def lookup(self, key: bytes, size: int) -> bytes:
+        """Return the value of ``size`` bytes. Raises LibbpfError (ENOENT)."""
+        value = ctypes.create_string_buffer(size)
+        lib.bpf_map_lookup_elem(self.fd, key, value)
+        return value.raw
+
+    def discard(self, key: bytes) -> None:
+        """Remove an entry, if there is one."""
+        try:
+            lib.bpf_map_delete_elem(self.fd, key)
+        except LibbpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def keys(self, size: int) -> Iterator[bytes]:
+        """Yield the keys of ``size`` bytes, as they are found while others change the map."""
+        key: bytes | None = None
+        while True:
+            following = ctypes.create_string_buffer(size)
+            try:
+                lib.bpf_map_get_next_key(self.fd, key, following)
+            except LibbpfError as error:
+                if error.errno == errno.ENOENT:
+                    return
+                raise
+            key = following.raw
+            yield key
+
+
+class ProgramStats(NamedTuple):
+    """What the kernel counted for a program while ``kernel.bpf_stats_enabled`` was on."""
+
+    run_count: int
+    run_time_ns: int
+
+
+class _ProgramInfo(ctypes.Structure):
+    """struct bpf_prog_info (linux/bpf.h): its fields have kept their places since 5.1."""
+
+    _fields_ = (("before", ctypes.c_uint8 * 192), ("run_time_ns", ctypes.c_uint64),
+                ("run_count", ctypes.c_uint64))  # fmt: skip
+
+
+class Program:
+    """A program of an object."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.name: str = lib.bpf_program__name(handle).decode()
+        self.section: str = lib.bpf_program__section_name(handle).decode()
+
+    @property
+    def hook(self) -> str:
+        """The kind of hook, as the section spells it, such as ``tp_btf``."""
+        return self.section.partition("/")[0]
+
+    def stats(self) -> ProgramStats:
+        """Return the run count and time; zeros unless statistics are on."""
+        info = _ProgramInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        lib.bpf_obj_get_info_by_fd(lib.bpf_program__fd(self.handle), ctypes.byref(info), size)
+        return ProgramStats(info.run_count, info.run_time_ns)
+
+
+class Object:
+    """A BPF object file: open, choose programs and maps, load, attach. Use it with ``with``."""
+
+    def __init__(self, path: Path, btf: Path | None = None) -> None:
+        """Open ``path``; ``btf`` replaces the kernel's own BTF for CO-RE. Raises LibbpfError."""
+        self.path = path
+        self._cleanup = ExitStack()
+        self._links: dict[str, Any] = {}
+        options = OpenOpts(sz=ctypes.sizeof(OpenOpts))
+        if btf is not None:
+            options.btf_custom_path = str(btf).encode()
+        self._handle = lib.bpf_object__open_file(str(path).encode(), options)
+        self._cleanup.callback(self._close_object)
+        self.programs = tuple(map(Program, self._each(lib.bpf_object__next_program)))
+        self._maps = {
+            lib.bpf_map__name(handle).decode(): Map(handle)
+            for handle in self._each(lib.bpf_object__next_map)
+        }
+
+    def _each(self, following: Callable[[Any, Any], Any]) -> Iterator[Any]:
+        handle = following(self.handle, None)
+        while handle:
+            yield handle
+            handle = following(self.handle, handle)
+
+    @property
+    def handle(self) -> Any:
+        """The C object. Raises ValueError once closed."""
+        if self._handle is None:
+            raise ValueError(f"{self.path.name} is closed")
+        return self._handle
+
+    def _close_object(self) -> None:
+        lib.bpf_object__close(self._handle)
+        self._handle = None
+
+    def map(self, name: str) -> Map:
+        """Return the map called ``name``. Raises KeyError."""
+        self.handle  # noqa: B018 - raises when closed
+        return self._maps[name]
+
+    def keep(self, programs: set[str], without_maps: set[str]) -> None:
+        """Before loading: take only these programs, and not these maps."""
+        for program in self.programs:
+            lib.bpf_program__set_autoload(program.handle, program.name in programs)
+        for name in without_maps:
+            lib.bpf_map__set_autocreate(self.map(name).handle, False)  # noqa: FBT003 - C has no names
+
+    def resize(self, name: str, max_entries: int) -> None:
+        """Before loading: set a map's size; a ring buffer's is in bytes."""
+        lib.bpf_map__set_max_entries(self.map(name).handle, max_entries)
+
+    def set_constants(self, name: str, value: bytes) -> None:
+        """Before loading: fill a read-only data section. Raises ValueError on another size."""
+        size = ctypes.c_size_t()
+        address = lib.bpf_map__initial_value(self.map(name).handle, size)
+        if size.value != len(value):
+            raise ValueError(f"{name} holds {size.value} bytes, not {len(value)}")
+        ctypes.memmove(address, value, len(value))
+
+    def load(self) -> None:
+        """Create the maps and have the kernel verify the programs. Raises LibbpfError."""
+        lib.bpf_object__load(self.handle)
+
+    def attach(self, program: Program, perf_event: int | None = None) -> None:
+        """Attach to what the section names, or to an open perf event. Raises LibbpfError."""
+        if perf_event is None:
+            link = lib.bpf_program__attach(program.handle)
+        else:
+            link = lib.bpf_program__attach_perf_event(program.handle, perf_event)
+        self._links[program.name] = link
+        log.debug("attached %s to %s", program.name, program.section)
+
+    def attached(self) -> list[Program]:
+        """Return the programs that run now."""
+        return [program for program in self.programs if program.name in self._links]
+
+    def detach(self) -> None:
+        """Detach everything, the last one first."""
+        while self._links:
+            _, link = self._links.popitem()
+            lib.bpf_link__destroy(link)
+
+    def ring(self, name: str) -> Ring:
+        """Return a reader of the ring buffer; it is freed before the object."""
+        return self._cleanup.enter_context(Ring(self.map(name)))
+
+    def close(self) -> None:
+        """Detach, free rings, unload. Closing twice does nothing."""
+        self.detach()
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Ring:
+    """A reader of a BPF ring buffer. Records are copied out as bytes, and decoded later if at all."""
+
+    def __init__(self, ring: Map) -> None:
+        """Map the buffer. Raises LibbpfError."""
+        self._records: list[bytes] = []
+        self._raised: BaseException | None = None
+        self._callback = SAMPLE_CALLBACK(self._make_callback())
+        self._handle = lib.ring_buffer__new(ring.fd, self._callback, None, None)
+
+    def _make_callback(self) -> Callable[[Any, int, int], int]:
+        """Make the function that libbpf calls for each record.
+
+        An exception can't leave a C callback: ctypes would swallow it and return garbage. It is
+        kept, and raised when libbpf has returned.
+        """
+        records, copy = self._records, ctypes.string_at
+
+        def sample(_context: Any, data: int, size: int) -> int:
+            try:
+                records.append(copy(data, size))
+                return -errno.ECANCELED if len(records) >= BATCH_RECORDS else 0
+            except BaseException as error:  # noqa: BLE001
+                self._raised = error
+                return -errno.ECANCELED
+
+        return sample
+
+    @property
+    def epoll_fd(self) -> int:
+        """A descriptor that is readable when the kernel side asks for the reader."""
+        return int(lib.ring_buffer__epoll_fd(self._handle))
+
+    def consume(self) -> list[bytes]:
+        """Take what waits, BATCH_RECORDS at most, without blocking. Raises LibbpfError."""
+        if self._handle is None:
+            raise ValueError("the ring is closed")
+        result = lib.ring_buffer__consume(self._handle)
+        if self._raised is not None:
+            error, self._raised = self._raised, None
+            raise error
+        if result < 0 and result != -errno.ECANCELED:
+            raise LibbpfError("cannot read the ring buffer", -result)
+        taken = self._records.copy()
+        self._records.clear()
+        return taken
+
+    def close(self) -> None:
+        """Unmap the buffer. Closing twice does nothing."""
+        if self._handle is not None:
+            lib.ring_buffer__free(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

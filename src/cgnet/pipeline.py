@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From the ring to batches of records, until something says stop."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cgnet.loader import BATCH_RECORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgnet.loader import Ring
+
+# Records wait this long at most, so that a batch is worth its wake-up; rows must be out in 100 ms.
+TICK_MS = 50
+
+
+class Stop:
+    """Why and when to end: a signal, the time, a reader of the output that went away."""
+
+    def __init__(self, duration: float | None) -> None:
+        """``duration`` is in seconds from ``start()``; None is for ever."""
+        self._duration = duration
+        self.deadline: float | None = None
+        self.requested = False
+
+    def start(self) -> None:
+        """Begin to count the time: loading is no part of it."""
+        if self._duration is not None:
+            self.deadline = time.monotonic() + self._duration
+
+    def reached(self) -> bool:
+        """Tell whether to end now."""
+        expired = self.deadline is not None and time.monotonic() >= self.deadline
+        return self.requested or expired
+
+    def wait_ms(self) -> int:
+        """Return how long may be waited for records."""
+        if self.deadline is None:
+            return TICK_MS
+        left = self.deadline - time.monotonic()
+        return max(0, min(TICK_MS, int(left * 1000) + 1))
+
+    @contextmanager
+    def on_signals(self) -> Iterator[int]:
+        """Let SIGINT and SIGTERM request the end; yields a descriptor that wakes poll()."""
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+        def request(_number: int, _frame: object) -> None:
+            self.requested = True
+
+        previous = {each: signal.signal(each, request) for each in (signal.SIGINT, signal.SIGTERM)}
+        wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+
+
+def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
+    """Yield what came, at least every TICK_MS and perhaps nothing, until ``stop``."""
+    poller = select.poll()
+    poller.register(ring.epoll_fd, select.POLLIN)
+    poller.register(signals, select.POLLIN)
+    poller.register(output, 0)  # errors only: the other end is closed
+    full = False
+    while not stop.reached():
+        ready = dict(poller.poll(0 if full else stop.wait_ms()))
+        if ready.get(output, 0) & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
+        batch = ring.consume()
+        full = len(batch) >= BATCH_RECORDS
+        yield batch
+
+
+def drain(ring: Ring) -> Iterator[list[bytes]]:
+    """Yield what is left, once nothing writes any more."""
+    while batch := ring.consume():
+        yield batch

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""CSV with a header, the same names and units as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from cgnet.render import with_owner
+from cgnet.render.text import safe
+
+if TYPE_CHECKING:
+    from cgnet.events import Schema
+
+FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def cell(value: Any) -> str:
+    """Return a value as a cell; one that a spreadsheet would take for a formula is quoted."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | dict | list):
+        value = json.dumps(value)
+    if not isinstance(value, str):
+        return str(value)
+    text = safe(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+class CsvRows:
+    """The renderer for ``-o csv``."""
+
+    def __init__(self, schema: Schema, fields: list[str], *, header: bool) -> None:
+        """Show ``fields``, in their order."""
+        self._schema = schema
+        self._fields = fields
+        self._header = header
+
+    def _lines(self, rows: list[list[str]]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+    def header(self) -> str:
+        """Return the fields' names."""
+        return self._lines([self._fields]) if self._header else ""
+
+    def rows(self, batch: list[bytes]) -> str:
+        """Return a line for each record."""
+        rows = map(with_owner, self._schema.rows(batch))
+        return self._lines([[cell(row[field]) for field in self._fields] for row in rows])
+
+    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
+        """CSV has one kind of rows: told on stderr instead."""
+        return ""

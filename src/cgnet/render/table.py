@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A table that streams: fixed widths, colour on a terminal, plain text in a pipe."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.render import with_owner
+from cgnet.render.text import cell, local_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cgnet.events import Schema
+
+SEPARATOR = "  "
+ELLIPSIS = "…"
+
+
+class Column(NamedTuple):
+    """How a field is shown. ``width`` is the least one; numbers are aligned right."""
+
+    header: str
+    width: int
+    right: bool = False
+    style: str = ""
+
+
+DEFAULT_WIDTH = 10
+FLEXIBLE = ("owner", "cgroup")  # take what a terminal's line has left
+LEAST_FLEXIBLE = 12
+COLUMNS = {
+    "time": Column("TIME", 12, style="dim"),
+    "owner": Column("CONTAINER/CGROUP", 24, style="cyan"),
+    "cgroup": Column("CGROUP", 24, style="cyan"),
+    "pid": Column("PID", 7, right=True),
+    "uid": Column("UID", 5, right=True),
+    "comm": Column("COMM", 15),
+    "saddr": Column("SOURCE", 15),
+    "sport": Column("SPORT", 5, right=True),
+    "daddr": Column("DESTINATION", 15),
+    "dport": Column("PORT", 5, right=True),
+    "family": Column("IP", 2, right=True),
+    "netns": Column("NETNS", 10, right=True),
+    "result": Column("RESULT", 12),
+    "latency_us": Column("LATENCY", 8, right=True),
+    "syn_retrans": Column("RETRANS", 7, right=True),
+    "owner_source": Column("OWNER FROM", 10, style="dim"),
+}
+
+
+def column(field: str) -> Column:
+    """Return how a field is shown."""
+    return COLUMNS.get(field, Column(field.upper(), max(DEFAULT_WIDTH, len(field))))
+
+
+def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
+    """Pad to ``width`` cells of a terminal; if ``cut``, what is longer loses its middle."""
+    size = len(text)
+    if not text.isascii():
+        from rich.cells import cell_len  # noqa: PLC0415 - only for wide characters
+
+        size = cell_len(text)
+    if size > width and cut:
+        keep = width - 1
+        text = text[: keep // 2] + ELLIPSIS + text[len(text) - (keep - keep // 2) :]
+        return text if text.isascii() or size == len(text) else text[:width]
+    pad = " " * max(0, width - size)
+    return pad + text if right else text + pad
+
+
+class Table:
+    """The renderer for ``-o table`` and ``-o wide``."""
+
+    def __init__(self, schema: Schema, fields: list[str], *, terminal: bool, header: bool) -> None:
+        """Show ``fields``, in their order; ``terminal`` says whether to cut and to colour."""
+        self._schema = schema
+        self._fields = fields
+        self._terminal = terminal
+        self._header = header
+        self._columns = [column(field) for field in fields]
+        self._widths = [each.width for each in self._columns]
+        self._paint: Callable[[str, str], str] = lambda text, _style: text
+        if terminal:
+            self._stretch()
+            self._paint = _painter()
+
+    def _stretch(self) -> None:
+        """Give the room that the terminal's line has left to the paths, or take theirs."""
+        flexible = [i for i, field in enumerate(self._fields) if field in FLEXIBLE]
+        used = sum(self._widths) + len(SEPARATOR) * (len(self._widths) - 1)
+        room = shutil.get_terminal_size().columns - used
+        for i in flexible:
+            self._widths[i] = max(LEAST_FLEXIBLE, self._widths[i] + room // len(flexible))
+
+    def header(self) -> str:
+        """Return the line of headers."""
+        if not self._header:
+            return ""
+        return self._line([each.header for each in self._columns], ["bold"] * len(self._columns))
+
+    def rows(self, batch: list[bytes]) -> str:
+        """Return a line for each record."""
+        return "".join(map(self._row, batch))
+
+    def _row(self, raw: bytes) -> str:
+        row = with_owner(self._schema.row(raw))
+        cells = [self._cell(row, field) for field in self._fields]
+        styles = [
+            _result_style(row["result"]) if field == "result" else each.style
+            for field, each in zip(self._fields, self._columns, strict=True)
+        ]
+        return self._line(cells, styles)
+
+    def _cell(self, row: dict[str, Any], field: str) -> str:
+        if field == "time":
+            return local_time(row["ts_ns"], self._schema.clock.offset_ns)
+        return cell(field, row[field])
+
+    def _line(self, cells: list[str], styles: list[str]) -> str:
+        padded = (
+            self._paint(fit(text, width, right=each.right, cut=self._terminal), style)
+            for text, width, each, style in zip(
+                cells, self._widths, self._columns, styles, strict=True
+            )
+        )
+        return SEPARATOR.join(padded).rstrip() + "\n"
+
+    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
+        """A table has one kind of rows: told on stderr instead."""
+        return ""
+
+
+def _result_style(result: str) -> str:
+    return {"ok": "green", "aborted": "yellow"}.get(result, "red")
+
+
+def _painter() -> Callable[[str, str], str]:
+    """Return how rich would colour on this terminal: not at all for NO_COLOR or a dumb one."""
+    from rich.console import Console  # noqa: PLC0415 - 70 ms, and only for terminals
+    from rich.style import Style  # noqa: PLC0415
+
+    console = Console()
+    system = console.color_system and console._color_system  # noqa: SLF001
+    if not system or console.no_color:
+        return lambda text, _style: text
+    styles: dict[str, Style] = {}
+
+    def paint(text: str, style: str) -> str:
+        if style not in styles:
+            styles[style] = Style.parse(style or "none")
+        return styles[style].render(text, color_system=system)
+
+    return paint

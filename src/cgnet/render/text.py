@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Values as text for people, safe to show: names are chosen by strangers."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+# Control, format (bidi overrides among them), surrogate, line and paragraph separator.
+UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+@lru_cache(maxsize=8192)
+def safe(name: str) -> str:
+    """Return a name with everything escaped that could move a cursor or reorder text."""
+    if name.isascii() and name.isprintable():
+        return name
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSAFE else char
+        for char in name
+    )
+
+
+def duration(us: int) -> str:
+    """Return microseconds as µs, ms or s, with three figures."""
+    if us < 1000:
+        return f"{us} µs"
+    for limit, unit in ((1_000_000, "ms"), (1_000_000_000, "s")):
+        if us < limit:
+            number = us * 1000 / limit
+            return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
+    return f"{us // 1_000_000} s"
+
+
+def local_time(ts_ns: int, offset_ns: int) -> str:
+    """Return a moment of the monotonic clock as local time of day, to the millisecond."""
+    second, ns = divmod(ts_ns + offset_ns, 1_000_000_000)
+    return f"{time.strftime('%H:%M:%S', time.localtime(second))}.{ns // 1_000_000:03d}"
+
+
+def cell(field: str, value: Any) -> str:
+    """Return a field's value as it stands in a table."""
+    if value is None:
+        return "-"
+    if value is True or value is False:
+        return "yes" if value else "no"
+    if field.endswith("_us"):
+        return duration(value)
+    if isinstance(value, dict):
+        return safe(",".join(f"{key}={each}" for key, each in value.items())) or "-"
+    return safe(str(value)) or '""'

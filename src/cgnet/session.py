@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One run of a command: load, attach, pass records on until the end, say what was lost."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet import features, pipeline, tracefs
+from cgnet._layouts import (
+    CGROUP_EVENT,
+    CGROUP_KEY,
+    CONFIG,
+    HEAD,
+    OWNER,
+    LostWhere,
+    OwnerSource,
+    RecordKind,
+)
+from cgnet.btf import check_layouts, damaged
+from cgnet.cgroups import CgroupNames
+from cgnet.errors import (
+    CgnetError,
+    ExitStatus,
+    LibbpfError,
+    NotPermittedError,
+    UnsupportedError,
+)
+from cgnet.events import HEAD_KIND, OWNER_SOURCE, SCHEMA, Clock, Schema, cgroup_change
+from cgnet.filters import Filters, cgroup_key
+from cgnet.loader import Object
+from cgnet.render import Renderer, make_renderer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cgnet._layouts import Layout, SyncErrors
+    from cgnet.events import Group
+    from cgnet.features import Hook
+    from cgnet.loader import Program, Ring
+
+log = logging.getLogger(__name__)
+
+OBJECTS = Path(__file__).parent / "_bpf"
+CROSSING = (HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CONFIG)  # besides a command's own structs
+CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
+STDOUT = 1
+LOST_EVERY_S = 1.0
+# A removed cgroup's sockets live on, and its tasks may connect while they die.
+FORGET_CGROUP_AFTER_S = 60.0
+
+
+class Extra(NamedTuple):
+    """Programs beside a command's own, by kind of hook, and what they are told to the kernel side as."""
+
+    hooks: frozenset[str]
+    sync_errors: SyncErrors
+    remarks: tuple[str, ...] = ()  # what the user is told when this is all there is
+
+
+class Command(NamedTuple):
+    """What a subcommand is made of."""
+
+    name: str
+    object: str  # of _bpf/, without its suffix
+    layouts: tuple[Layout, ...]
+    record: RecordKind
+    columns: dict[str, tuple[str, ...]]
+    groups: Callable[[CgroupNames], list[Group]]
+
+
+class Options(NamedTuple):
+    """The options that every command has; options.py describes them."""
+
+    cgroup: tuple[str, ...]
+    pid: tuple[int, ...]
+    hierarchy: str | None
+    output: str
+    fields: list[str] | None
+    no_header: bool
+    duration: float | None
+    limit: int | None
+    buffer: int
+    strict: bool
+    btf: Path | None
+    hook: str | None
+
+
+def tell(message: str) -> None:
+    """Say a line to the person at the terminal."""
+    print(f"cgnet: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+class _Writer:
+    """Standard output, unbuffered: what is written is out. Raises BrokenPipeError."""
+
+    def write(self, text: str) -> None:
+        data = memoryview(text.encode(errors="backslashreplace"))
+        while data:
+            data = data[os.write(STDOUT, data) :]
+
+
+class Session:
+    """A run, from the options to the exit status."""
+
+    def __init__(self, command: Command, options: Options, extras: list[Extra]) -> None:
+        """Check the options. Raises UsageError; nothing is loaded yet."""
+        self.command = command
+        self.options = options
+        self.extras = extras
+        self.filters = Filters(options.cgroup, options.pid, options.hierarchy)
+        self.names = CgroupNames(self.filters.hierarchies)
+        self.clock = Clock()
+        schema = Schema(command.name, self.clock, command.groups(self.names))
+        self.renderer: Renderer = make_renderer(
+            options.output,
+            schema,
+            options.fields,
+            command.columns,
+            terminal=os.isatty(STDOUT),
+            header=not options.no_header,
+        )
+        self.out = _Writer()
+        self.records = 0
+        self.unknown_owners = 0
+        self.lost = dict.fromkeys(LostWhere, 0)
+        self._leaving: list[tuple[float, bytes]] = []
+
+    # -- load and attach
+
+    def _wanted(self, obj: Object, hook: Hook, extra: Extra) -> set[str]:
+        return {
+            program.name
+            for program in obj.programs
+            if program.name in CGROUP_PROGRAMS
+            or program.hook in extra.hooks
+            or program.hook == hook.name
+        }
+
+    def _load(self, hook: Hook, extra: Extra) -> Object:
+        path = OBJECTS / f"{self.command.object}.bpf.o"
+        try:
+            obj = Object(path, self.options.btf)
+        except LibbpfError as error:
+            if error.errno == errno.ENOENT:
+                raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
+            raise damaged(path, self.command.layouts[0], error.log or str(error)) from error
+        try:
+            check_layouts(obj, (*self.command.layouts, *CROSSING))
+            obj.keep(self._wanted(obj, hook, extra), set(hook.unused_maps))
+            obj.resize("ring", self.options.buffer)
+            self.filters.resize(obj)
+            config = self.filters.config(self.options.buffer // 4, extra.sync_errors)
+            obj.set_constants(".rodata.config", config)
+            obj.load()
+        except BaseException:
+            obj.close()
+            raise
+        return obj
+
+    def load(self) -> tuple[Object, Hook, Extra]:
+        """Load the best variant that this kernel takes; each is tried, none is guessed.
+
+        Raises NotPermittedError, UnsupportedError or LayoutError.
+        """
+        features.require_capabilities()
+        features.require_btf(self.options.btf)
+        failure: LibbpfError | None = None
+        for hook in features.hooks(self.options.hook):
+            for extra in self.extras:
+                try:
+                    return self._load(hook, extra), hook, extra
+                except LibbpfError as error:
+                    log.info("no %s with %s: %s", hook.name, sorted(extra.hooks), error)
+                    failure = error
+        assert failure is not None  # noqa: S101 - there is always a hook and an extra to try
+        said = f"\n{failure.log}" if failure.log else ""
+        if failure.errno == errno.EPERM:
+            raise NotPermittedError(f"the kernel forbids to load BPF programs ({failure}){said}")
+        raise UnsupportedError(
+            f"this kernel takes none of the programs of {self.command.name} ({failure}){said}"
+        )
+
+    def _attach(self, obj: Object, program: Program) -> None:
+        try:
+            if program.hook == "tracepoint":  # the link closes the event
+                obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
+            else:
+                obj.attach(program)
+        except LibbpfError as error:
+            raise UnsupportedError(
+                f"can't attach {program.name} to {program.section}: {error}"
+            ) from error
+
+    def attach(self, obj: Object, hook: Hook, extra: Extra) -> None:
+        """Attach: first what follows new cgroups, then mark the old ones, then the rest."""
+        wanted = self._wanted(obj, hook, extra)
+        programs = [program for program in obj.programs if program.name in wanted]
+        programs.sort(key=lambda program: program.name not in CGROUP_PROGRAMS)
+        first = [program for program in programs if program.name in CGROUP_PROGRAMS]
+        for program in first:
+            self._attach(obj, program)
+        self.filters.fill(obj)
+        for program in programs[len(first) :]:
+            self._attach(obj, program)
+
+    # -- records
+
+    def _separate(self, batch: list[bytes]) -> list[bytes]:
+        """Take out what is about cgroups: names must be known before they are shown."""
+        wanted = self.command.record
+        records = [raw for raw in batch if raw[HEAD_KIND] == wanted]
+        if len(records) != len(batch):
+            for raw in batch:
+                if raw[HEAD_KIND] != wanted:
+                    self._on_cgroup(raw)
+        return records
+
+    def _on_cgroup(self, raw: bytes) -> None:
+        change = cgroup_change(raw)
+        if change.path:
+            self.names.remember(change.hierarchy, change.cgroup_id, change.path)
+        if change.born:
+            self.filters.follow(self._obj, change.hierarchy, change.path, tell)
+        elif change.selected:
+            key = cgroup_key(change.hierarchy, change.cgroup_id)
+            self._leaving.append((time.monotonic() + FORGET_CGROUP_AFTER_S, key))
+            given = self.filters.is_given(change.hierarchy, change.path)
+            if given:
+                tell(f"--cgroup {given}: it was removed; the run goes on, also if it comes back")
+
+    def _forget_cgroups(self) -> None:
+        now = time.monotonic()
+        while self._leaving and self._leaving[0][0] <= now:
+            self._obj.map("selected_cgroups").discard(self._leaving.pop(0)[1])
+
+    def _emit(self, batch: list[bytes]) -> bool:
+        """Write a batch; tell whether the limit is reached."""
+        records = self._separate(batch)
+        limit = self.options.limit
+        if limit is not None:
+            records = records[: limit - self.records]
+        if records:
+            self.records += len(records)
+            unknown = OwnerSource.OWNER_UNKNOWN
+            self.unknown_owners += sum(raw[OWNER_SOURCE] == unknown for raw in records)
+            self.out.write(self.renderer.rows(records))
+        return limit is not None and self.records >= limit
+
+    def _run_record(self, kind: str, **fields: Any) -> dict[str, Any]:
+        ts_ns = time.monotonic_ns()
+        head = {"schema": SCHEMA, "type": kind, "time": self.clock.text(ts_ns), "ts_ns": ts_ns}
+        return {**head, **fields}
+
+    def _check_lost(self) -> None:
+        """Say what was lost since the last look, when it happens."""
+        for where in LostWhere:
+            if where is LostWhere.LOST_WHERE_COUNT:
+                continue
+            raw = self._obj.map("lost").lookup(where.to_bytes(4, "little"), 8)
+            count = int.from_bytes(raw, "little")
+            if count > self.lost[where]:
+                name = where.name.removeprefix("LOST_").lower()
+                more = count - self.lost[where]
+                self.lost[where] = count
+                tell(f"lost {more} ({name}){LOST_ADVICE.get(where, '')}")
+                self.out.write(
+                    self.renderer.notice(self._run_record("lost", count=more, where=name))
+                )
+
+    def _summary(self) -> None:
+        lost = sum(self.lost.values())
+        row = self._run_record(
+            "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners
+        )
+        text = self.renderer.notice(row)
+        self.out.write(text)
+        if not text:
+            tell(f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners")
+
+    # -- the run
+
+    def run(self) -> ExitStatus:
+        """Trace until the end. Raises CgnetError."""
+        stop = pipeline.Stop(self.options.duration)
+        with ExitStack() as cleanup:
+            cleanup.callback(self.names.close)
+            signals = cleanup.enter_context(stop.on_signals())
+            obj, hook, extra = self.load()
+            self._obj = cleanup.enter_context(obj)
+            ring = obj.ring("ring")
+            self.attach(obj, hook, extra)
+            for line in extra.remarks:
+                tell(line)
+            tell(f"tracing {self.command.name}; Ctrl-C ends it")
+            stop.start()
+            try:
+                self.out.write(self.renderer.header())
+                self._trace(ring, stop, signals)
+            except BrokenPipeError:
+                return ExitStatus.DONE
+        lost = sum(self.lost.values())
+        return ExitStatus.EVENTS_LOST if lost and self.options.strict else ExitStatus.DONE
+
+    def _trace(self, ring: Ring, stop: pipeline.Stop, signals: int) -> None:
+        next_look = 0.0
+        ended = False
+        for batch in pipeline.batches(ring, stop, signals, STDOUT):
+            ended = self._emit(batch)
+            if ended:
+                break
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LOST_EVERY_S
+                self.clock.adjust()
+                self._forget_cgroups()
+                self._check_lost()
+        self._obj.detach()
+        if not ended:
+            for batch in pipeline.drain(ring):
+                if self._emit(batch):
+                    break
+        self._check_lost()
+        self._summary()
+
+
+LOST_ADVICE = {
+    LostWhere.LOST_RING: ": the ring buffer was full; filter more, or give a larger --buffer",
+    LostWhere.LOST_LEDGER: ": attempts that could not be kept track of (memory, or full map)",
+    LostWhere.LOST_SELECTED_CGROUPS: ": more new cgroups than the filter holds",
+    LostWhere.LOST_CGROUP_NAMES: ": names of new cgroups, the ring buffer was full",
+}

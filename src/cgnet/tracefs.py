@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Perf events on classic tracepoints, also where tracefs isn't mounted.
+
+libbpf finds a tracepoint's id only in a mounted tracefs. Mounting one would change the host; here it is
+mounted detached, visible to nobody else, with the calls of Linux kernel commit 93766fbd2696 "vfs:
+syscall: Add fsmount() to create a mount for a superblock" (in v5.2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgnet.errors import CgnetError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOUNTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+# asm-generic/unistd.h, the same on every architecture
+SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 430, 431, 432
+FSCONFIG_CMD_CREATE = 6
+SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+PERF_TYPE_TRACEPOINT = 2
+PERF_FLAG_FD_CLOEXEC = 8
+
+
+class _PerfEventAttr(ctypes.Structure):
+    """struct perf_event_attr (linux/perf_event.h), its first published size."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("config", ctypes.c_uint64),
+        ("sample_period", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 5),
+    )
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    result = int(libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+@contextmanager
+def _detached_mount() -> Iterator[int]:
+    with ExitStack() as fds:
+        context = _syscall(SYS_FSOPEN, b"tracefs", 0)
+        fds.callback(os.close, context)
+        _syscall(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+        mount = _syscall(SYS_FSMOUNT, context, 0, 0)
+        fds.callback(os.close, mount)
+        yield mount
+
+
+def tracepoint_id(name: str) -> int:
+    """Return the id of a tracepoint ``category/event``. Raises UnsupportedError."""
+    place = f"events/{name}/id"
+    for mount in MOUNTS:
+        if (mount / place).exists():
+            return int((mount / place).read_text())
+    try:
+        with _detached_mount() as directory:
+            fd = os.open(place, os.O_RDONLY, dir_fd=directory)
+            with open(fd) as file:  # noqa: PTH123 - a descriptor
+                return int(file.read())
+    except OSError as error:
+        raise UnsupportedError(f"no tracepoint {name} in this kernel: {error.strerror}") from error
+
+
+def open_tracepoint(name: str) -> int:
+    """Open a perf event on a tracepoint, for one BPF program. Raises CgnetError."""
+    number = SYS_PERF_EVENT_OPEN.get(platform.machine())
+    if number is None:
+        raise UnsupportedError(f"tracepoints aren't supported on {platform.machine()}")
+    attr = _PerfEventAttr(
+        PERF_TYPE_TRACEPOINT, ctypes.sizeof(_PerfEventAttr), tracepoint_id(name), sample_period=1
+    )
+    try:
+        # pid -1 and one CPU: a tracepoint's programs run on all CPUs whatever the event's is.
+        return _syscall(number, ctypes.byref(attr), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
+    except OSError as error:
+        raise CgnetError(f"perf_event_open on {name}: {error.strerror}") from error
