@@ -8,19 +8,20 @@
 /*
  * kernfs_node.id was a union of (ino, generation) and a number until Linux kernel commit
  * 67c0496e87d1 "kernfs: convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5).
+ * The test is for the member, not for the union's type: libbpf looks for a type that vmlinux lacks in
+ * the modules, and may not without CAP_SYS_ADMIN.
  */
-union kernfs_node_id___before_v55 {
-	u64 id;
-} __attribute__((preserve_access_index));
-
 struct kernfs_node___before_v55 {
-	union kernfs_node_id___before_v55 id;
+	union {
+		u64 id;
+	} id;
 } __attribute__((preserve_access_index));
 
 static __always_inline u64 kernfs_id(const bool typed, struct kernfs_node *kn)
 {
-	if (bpf_core_type_exists(union kernfs_node_id___before_v55)) {
-		struct kernfs_node___before_v55 *old = (void *)kn;
+	struct kernfs_node___before_v55 *old = (void *)kn;
+
+	if (bpf_core_field_exists(old->id.id)) {
 		u64 id = 0;
 
 		bpf_core_read(&id, sizeof(id), &old->id.id);

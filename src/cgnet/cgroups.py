@@ -9,8 +9,10 @@ cgroup is the file handle of its directory. It was not its inode number before L
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -208,7 +210,7 @@ class CgroupNames:
         return known
 
     def _look_up(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
-        """Open the directory by its handle: no walk over thousands of groups."""
+        """Open the directory by its handle; without CAP_DAC_READ_SEARCH walk over all of them."""
         if hierarchy.id not in self._mounts:
             self._mounts[hierarchy.id] = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY)
         for handle_type in HANDLE_TYPES:
@@ -224,7 +226,17 @@ class CgroupNames:
                     return None
                 finally:
                     os.close(fd)
+            if ctypes.get_errno() == errno.EPERM:
+                return self._walk(hierarchy, cgroup)
         return None
+
+    def _walk(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
+        """Remember all that are there now, and return the one looked for."""
+        for path in subtree(hierarchy.mount):
+            with suppress(OSError):  # removed meanwhile
+                inner = decode(os.fsencode(hierarchy.inner_path(path)))
+                self.remember(hierarchy.id, cgroup_id(path), inner)
+        return self._paths.get((hierarchy.id, cgroup))
 
     def close(self) -> None:
         """Close the mounts' directories."""

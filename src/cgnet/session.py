@@ -3,65 +3,33 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet import features, pipeline, tracefs
-from cgnet._layouts import (
-    CGROUP_EVENT,
-    CGROUP_KEY,
-    CONFIG,
-    HEAD,
-    OWNER,
-    LostWhere,
-    OwnerSource,
-    RecordKind,
-)
-from cgnet.btf import check_layouts, damaged
+from cgnet import pipeline
+from cgnet._layouts import LostWhere, OwnerSource, RecordKind
 from cgnet.cgroups import CgroupNames
-from cgnet.errors import (
-    CgnetError,
-    ExitStatus,
-    LibbpfError,
-    NotPermittedError,
-    UnsupportedError,
-)
+from cgnet.errors import ExitStatus
 from cgnet.events import HEAD_KIND, OWNER_SOURCE, SCHEMA, Clock, Schema, cgroup_change
 from cgnet.filters import Filters, cgroup_key
-from cgnet.loader import Object
+from cgnet.launch import Extra, Launch
 from cgnet.render import Renderer, make_renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from cgnet._layouts import Layout, SyncErrors
+    from cgnet._layouts import Layout
     from cgnet.events import Group
-    from cgnet.features import Hook
-    from cgnet.loader import Program, Ring
+    from cgnet.loader import Ring
 
-log = logging.getLogger(__name__)
-
-OBJECTS = Path(__file__).parent / "_bpf"
-CROSSING = (HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CONFIG)  # besides a command's own structs
-CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
 STDOUT = 1
 LOST_EVERY_S = 1.0
 # A removed cgroup's sockets live on, and its tasks may connect while they die.
 FORGET_CGROUP_AFTER_S = 60.0
-
-
-class Extra(NamedTuple):
-    """Programs beside a command's own, by kind of hook, and what they are told to the kernel side as."""
-
-    hooks: frozenset[str]
-    sync_errors: SyncErrors
-    remarks: tuple[str, ...] = ()  # what the user is told when this is all there is
 
 
 class Command(NamedTuple):
@@ -131,84 +99,6 @@ class Session:
         self.unknown_owners = 0
         self.lost = dict.fromkeys(LostWhere, 0)
         self._leaving: list[tuple[float, bytes]] = []
-
-    # -- load and attach
-
-    def _wanted(self, obj: Object, hook: Hook, extra: Extra) -> set[str]:
-        return {
-            program.name
-            for program in obj.programs
-            if program.name in CGROUP_PROGRAMS
-            or program.hook in extra.hooks
-            or program.hook == hook.name
-        }
-
-    def _load(self, hook: Hook, extra: Extra) -> Object:
-        path = OBJECTS / f"{self.command.object}.bpf.o"
-        try:
-            obj = Object(path, self.options.btf)
-        except LibbpfError as error:
-            if error.errno == errno.ENOENT:
-                raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
-            raise damaged(path, self.command.layouts[0], error.log or str(error)) from error
-        try:
-            check_layouts(obj, (*self.command.layouts, *CROSSING))
-            obj.keep(self._wanted(obj, hook, extra), set(hook.unused_maps))
-            obj.resize("ring", self.options.buffer)
-            self.filters.resize(obj)
-            config = self.filters.config(self.options.buffer // 4, extra.sync_errors)
-            obj.set_constants(".rodata.config", config)
-            obj.load()
-        except BaseException:
-            obj.close()
-            raise
-        return obj
-
-    def load(self) -> tuple[Object, Hook, Extra]:
-        """Load the best variant that this kernel takes; each is tried, none is guessed.
-
-        Raises NotPermittedError, UnsupportedError or LayoutError.
-        """
-        features.require_capabilities()
-        features.require_btf(self.options.btf)
-        failure: LibbpfError | None = None
-        for hook in features.hooks(self.options.hook):
-            for extra in self.extras:
-                try:
-                    return self._load(hook, extra), hook, extra
-                except LibbpfError as error:
-                    log.info("no %s with %s: %s", hook.name, sorted(extra.hooks), error)
-                    failure = error
-        assert failure is not None  # noqa: S101 - there is always a hook and an extra to try
-        said = f"\n{failure.log}" if failure.log else ""
-        if failure.errno == errno.EPERM:
-            raise NotPermittedError(f"the kernel forbids to load BPF programs ({failure}){said}")
-        raise UnsupportedError(
-            f"this kernel takes none of the programs of {self.command.name} ({failure}){said}"
-        )
-
-    def _attach(self, obj: Object, program: Program) -> None:
-        try:
-            if program.hook == "tracepoint":  # the link closes the event
-                obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
-            else:
-                obj.attach(program)
-        except LibbpfError as error:
-            raise UnsupportedError(
-                f"can't attach {program.name} to {program.section}: {error}"
-            ) from error
-
-    def attach(self, obj: Object, hook: Hook, extra: Extra) -> None:
-        """Attach: first what follows new cgroups, then mark the old ones, then the rest."""
-        wanted = self._wanted(obj, hook, extra)
-        programs = [program for program in obj.programs if program.name in wanted]
-        programs.sort(key=lambda program: program.name not in CGROUP_PROGRAMS)
-        first = [program for program in programs if program.name in CGROUP_PROGRAMS]
-        for program in first:
-            self._attach(obj, program)
-        self.filters.fill(obj)
-        for program in programs[len(first) :]:
-            self._attach(obj, program)
 
     # -- records
 
@@ -292,10 +182,11 @@ class Session:
         with ExitStack() as cleanup:
             cleanup.callback(self.names.close)
             signals = cleanup.enter_context(stop.on_signals())
-            obj, hook, extra = self.load()
+            options, command = self.options, self.command
+            launch = Launch(command.object, command.layouts, self.filters, options.buffer)
+            obj, extra = launch.start(self.extras, options.btf, options.hook)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
-            self.attach(obj, hook, extra)
             for line in extra.remarks:
                 tell(line)
             tell(f"tracing {self.command.name}; Ctrl-C ends it")

@@ -11,8 +11,9 @@ from cgnet import features
 from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, SyncErrors
 from cgnet.attribution import owner_group
 from cgnet.events import CONNECT_OUTCOME, LOCAL_PORT, SERVICE
+from cgnet.launch import Extra
 from cgnet.options import collect, common
-from cgnet.session import Command, Extra, Session
+from cgnet.session import Command, Session
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames

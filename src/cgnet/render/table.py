@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cgnet.events import Schema
 
-SEPARATOR = "  "
+SEPARATOR = " "
 ELLIPSIS = "…"
 
 
@@ -28,7 +28,9 @@ class Column(NamedTuple):
 
 
 DEFAULT_WIDTH = 10
-FLEXIBLE = ("owner", "cgroup")  # take what a terminal's line has left
+# Paths take what a terminal's line has left, and lose their middle where that is too little; an
+# address or a number is never cut.
+FLEXIBLE = ("owner", "cgroup")
 LEAST_FLEXIBLE = 12
 COLUMNS = {
     "time": Column("TIME", 12, style="dim"),
@@ -81,6 +83,7 @@ class Table:
         self._header = header
         self._columns = [column(field) for field in fields]
         self._widths = [each.width for each in self._columns]
+        self._cut = [terminal and field in FLEXIBLE for field in fields]
         self._paint: Callable[[str, str], str] = lambda text, _style: text
         if terminal:
             self._stretch()
@@ -120,9 +123,9 @@ class Table:
 
     def _line(self, cells: list[str], styles: list[str]) -> str:
         padded = (
-            self._paint(fit(text, width, right=each.right, cut=self._terminal), style)
-            for text, width, each, style in zip(
-                cells, self._widths, self._columns, styles, strict=True
+            self._paint(fit(text, width, right=each.right, cut=cut), style)
+            for text, width, cut, each, style in zip(
+                cells, self._widths, self._cut, self._columns, styles, strict=True
             )
         )
         return SEPARATOR.join(padded).rstrip() + "\n"
