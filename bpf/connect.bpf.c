@@ -13,23 +13,17 @@
 static __always_inline void begin(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry;
-	struct tcp_sock *tp;
 
 	if (READ_BITFIELD(sk, sk_protocol) != IPPROTO_TCP)
 		return;
 	connect_call_reached_tcp();
 	if (!current_is_selected(typed))
 		return;
-	tp = tcp_sock_of(typed, sk);
-	if (!tp)
-		return;
 	entry = ledger_open(typed, sk);
 	if (!entry)
 		return;
 	learn(typed, &entry->owner);
-	entry->private.segs_out = READ(tp, segs_out);
-	entry->private.total_retrans = READ(tp, total_retrans);
-	entry->private.start_ns = bpf_ktime_get_ns();
+	attempt_begins(typed, sk, &entry->private);
 }
 
 static __always_inline void decide(const bool typed, struct sock *sk, int oldstate, int newstate)
@@ -37,13 +31,13 @@ static __always_inline void decide(const bool typed, struct sock *sk, int oldsta
 	struct ledger_entry *entry = ledger_find(typed, sk);
 	struct tcp_sock *tp;
 
-	if (!entry || !entry->private.start_ns)
+	if (!entry || unlikely(!entry->private.start_ns))
 		return;
 	tp = tcp_sock_of(typed, sk);
 	if (tp)
 		emit_decision(typed, sk, tp, entry, oldstate, newstate);
 	entry->private.start_ns = 0;
-	ledger_done(typed, sk);
+	ledger_done(typed, sk, entry);
 }
 
 static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,

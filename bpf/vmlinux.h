@@ -13,6 +13,8 @@ typedef short unsigned int __u16;
 
 typedef unsigned int __u32;
 
+typedef long long int __s64;
+
 typedef long long unsigned int __u64;
 
 typedef __u8 u8;
@@ -21,7 +23,13 @@ typedef __u16 u16;
 
 typedef __u32 u32;
 
+typedef __s64 s64;
+
 typedef __u64 u64;
+
+typedef int __kernel_pid_t;
+
+typedef unsigned int __kernel_uid32_t;
 
 typedef __u16 __be16;
 
@@ -29,13 +37,23 @@ typedef __u32 __be32;
 
 typedef short unsigned int umode_t;
 
+typedef __kernel_pid_t pid_t;
+
+typedef __kernel_uid32_t uid_t;
+
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
 struct files_struct;
 
 struct css_set;
 
 struct task_struct {
 	unsigned int flags;
+	pid_t tgid;
 	struct task_struct *group_leader;
+	void *cred;
 	char comm[16];
 	struct files_struct *files;
 	struct css_set *cgroups;
@@ -45,6 +63,14 @@ struct pt_regs {
 	long unsigned int ax;
 	long unsigned int si;
 	long unsigned int di;
+};
+
+typedef struct {
+	uid_t val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
 };
 
 struct cgroup_subsys_state;
@@ -125,6 +151,7 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 };
 
 struct sock {
@@ -196,9 +223,7 @@ struct tcp_sock {
 typedef signed char __s8;
 typedef short __s16;
 typedef int __s32;
-typedef long long __s64;
 typedef __s32 s32;
-typedef __s64 s64;
 typedef __u32 __wsum;
 typedef _Bool bool;
 
@@ -211,7 +236,6 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_LRU_HASH = 9,
-	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
@@ -224,24 +248,11 @@ enum {
 
 enum {
 	BPF_ANY = 0,
-};
-
-enum {
-	BPF_F_NO_PREALLOC = 1,
-	BPF_F_CLONE = 512,
+	BPF_NOEXIST = 1,
 };
 
 enum {
 	BPF_RB_NO_WAKEUP = 1,
-	BPF_RB_FORCE_WAKEUP = 2,
-};
-
-enum {
-	BPF_RB_AVAIL_DATA = 0,
-};
-
-enum {
-	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
 
 enum {

@@ -82,7 +82,9 @@ class Layouts:
             elif isinstance(node.type, c_ast.Struct):
                 self._add_struct(node.type)
 
-    def _number(self, node: c_ast.Node) -> int:
+    def _number(self, node: c_ast.Node | None) -> int:
+        if node is None:
+            raise ValueError("an array or an enumerator without its number: write it out")
         if isinstance(node, c_ast.Constant):
             return int(node.value, 0)
         if isinstance(node, c_ast.UnaryOp) and node.op == "-":

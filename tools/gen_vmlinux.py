@@ -39,7 +39,7 @@ PADDING = re.compile(r"^\t+\w+: \d+;\n", re.MULTILINE)
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def trimmed_types(clang: list[str], sources: list[Path], work: Path) -> tuple[str, str]:

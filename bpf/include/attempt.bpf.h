@@ -23,6 +23,21 @@ CROSSES_TO_USER_SPACE(connect_event);
 #define USEC_PER_MSEC 1000ULL
 
 /*
+ * A socket that connects again starts from zero since Linux kernel commits 784f8344de75 "tcp: clear
+ * tp->segs_{in|out} in tcp_disconnect()" and c13c48c00a6b "tcp: clear tp->total_retrans in
+ * tcp_disconnect()" (in v5.6). What typed programs need came later.
+ */
+static __always_inline void attempt_begins(const bool typed, struct sock *sk,
+					   struct ledger_private *attempt)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+
+	attempt->segs_out = typed ? 0 : BPF_CORE_READ(tp, segs_out);
+	attempt->total_retrans = typed ? 0 : BPF_CORE_READ(tp, total_retrans);
+	attempt->start_ns = bpf_ktime_get_ns();
+}
+
+/*
  * tcp_v4_connect() and tcp_v6_connect() go back to TCP_CLOSE themselves when no SYN could leave,
  * nearly always for want of a free local port: then nothing set sk_err, shut the socket down or
  * sent a segment. Everything else without an error is the local side giving up: close, shutdown,
@@ -33,7 +48,7 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
 {
 	int err;
 
-	if (newstate == TCP_ESTABLISHED)
+	if (likely(newstate == TCP_ESTABLISHED))
 		return RESULT_OK;
 	err = READ(sk, sk_err);
 	if (err)
@@ -72,7 +87,8 @@ static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp
 {
 	u64 latency = now - attempt->start_ns;
 
-	if (READ_BITFIELD(tp, fastopen_connect) && READ(tp, segs_out) != attempt->segs_out) {
+	if (unlikely(READ_BITFIELD(tp, fastopen_connect)) &&
+	    READ(tp, segs_out) != attempt->segs_out) {
 		u64 since_syn = since_first_syn(typed, tp, retrans);
 
 		if (since_syn + 2 * NSEC_PER_MSEC < latency)

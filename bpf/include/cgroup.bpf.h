@@ -25,9 +25,8 @@ static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *
 	slot = subsys_slot(controller);
 	if (slot < 0)
 		return 0;
-	/* A slot that is a constant only for the verifier of 5.5 and later: read it by helper. */
-	bpf_core_read(&css, sizeof(css), &set->subsys[slot]);
-	return cgroup_id(false, BPF_CORE_READ(css, cgroup));
+	css = READ(set, subsys[slot]);
+	return cgroup_id(typed, READ(css, cgroup));
 }
 
 #endif

@@ -59,8 +59,8 @@ enum cgroup_subsys_id___any {
 						     name##_cgrp_id___any)        \
 			       : -1
 
-/* The slot of an enum cgroup_controller; -1 when this kernel has none. Out of line: it is long. */
-static __noinline int subsys_slot(u32 controller)
+/* The slot of an enum cgroup_controller; -1 when this kernel has none. */
+static __always_inline int subsys_slot(u32 controller)
 {
 	switch (controller) {
 		SUBSYS_SLOT(CONTROLLER_CPUSET, cpuset);

@@ -102,12 +102,13 @@ struct flow {
 
 struct outcome {
 	__u64 latency_ns;
-	__s32 result; /* errno, or enum attempt_result */
 	__u32 syn_retrans;
-	__u32 tcp_state; /* the last state that the attempt reached */
-	__u32 no_syn;	 /* 1: it failed before a SYN could leave; latency_ns is 0 */
+	__s16 result;	/* errno, or enum attempt_result */
+	__u8 tcp_state; /* the last state that the attempt reached */
+	__u8 no_syn;	/* 1: it failed before a SYN could leave; latency_ns is 0 */
 };
 
+/* With the ring's header of 8 bytes it fills two lines of a 64-byte cache. */
 struct connect_event {
 	struct head head;
 	struct owner owner;
@@ -137,22 +138,20 @@ struct hierarchy {
 
 /* Read-only for the programs, set before they are loaded. */
 struct config {
-	__u32 hierarchies;  /* used entries of the array; the first one names owners */
-	__u32 by_cgroup;    /* 1: only owners in the map selected_cgroups */
-	__u32 by_pid;	    /* 1: only owners in the map selected_pids */
-	__u32 wakeup_bytes; /* wake the reader when so much waits in the ring */
-	__u32 sync_errors;  /* enum sync_errors */
-	__u32 pad;
+	__u32 hierarchies; /* used entries of the array; the first one names owners */
+	__u32 by_cgroup;   /* 1: only owners in the map selected_cgroups */
+	__u32 by_pid;	   /* 1: only owners in the map selected_pids */
+	__u32 sync_errors; /* enum sync_errors */
 	struct hierarchy hierarchy[CGNET_HIERARCHIES];
 };
 
 _Static_assert(sizeof(struct head) == 16, "struct head");
 _Static_assert(sizeof(struct owner) == 40, "struct owner");
 _Static_assert(sizeof(struct flow) == 48, "struct flow");
-_Static_assert(sizeof(struct outcome) == 24, "struct outcome");
-_Static_assert(sizeof(struct connect_event) == 128, "struct connect_event");
+_Static_assert(sizeof(struct outcome) == 16, "struct outcome");
+_Static_assert(sizeof(struct connect_event) == 120, "struct connect_event");
 _Static_assert(sizeof(struct cgroup_event) == 1056, "struct cgroup_event");
 _Static_assert(sizeof(struct cgroup_key) == 16, "struct cgroup_key");
-_Static_assert(sizeof(struct config) == 56, "struct config");
+_Static_assert(sizeof(struct config) == 48, "struct config");
 
 #endif

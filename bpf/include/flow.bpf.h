@@ -48,7 +48,7 @@ static __always_inline void flow_of_sock(const bool typed, struct sock *sk, stru
 
 	flow->family = 4;
 	flow->mapped = 0;
-	if (family == AF_INET6) {
+	if (unlikely(family == AF_INET6)) {
 		struct in6_addr daddr = READ(sk, __sk_common.skc_v6_daddr);
 
 		flow->mapped = is_v4_mapped(&daddr);

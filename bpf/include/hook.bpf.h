@@ -16,6 +16,10 @@
 
 #include "events.h"
 
+/* What is rare is moved out of the way: most of a program's cost is code that isn't in the cache. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* src->field; needs `typed` in scope. */
 #define READ(src, field)                                                               \
 	({                                                                             \
@@ -25,6 +29,15 @@
 		else                                                                   \
 			bpf_core_read(&read_value, sizeof(read_value), &(src)->field); \
 		read_value;                                                            \
+	})
+
+/* The same for a member that is an array: into `to`, of the same size. */
+#define READ_ARRAY(to, src, field)                                      \
+	({                                                              \
+		if (typed)                                              \
+			__builtin_memcpy(to, (src)->field, sizeof(to)); \
+		else                                                    \
+			bpf_core_read(to, sizeof(to), &(src)->field);   \
 	})
 
 /* The same for a member that is, or once was, a bitfield. */

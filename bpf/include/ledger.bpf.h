@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The ledger: who owns a socket. One entry per socket, learnt where the owner is the current task
- * and kept with the socket, because later events of the socket run on top of a bystander.
+ * The ledger: who owns a socket. An entry is learnt where the owner is the current task, and kept by
+ * socket, because later events of the socket run on top of a bystander.
  *
  * The includer says what else it keeps per socket: `struct ledger_private`. Both live in one entry,
  * so that an event costs one look-up.
- *
- * Two stores, chosen at load together with the hook: tracing programs (typed) use socket storage,
- * which the kernel frees with the socket and copies from a listener to its children; raw_tp
- * programs may not, and use a bounded hash by address, whose entries are removed by ledger_done().
  */
 #ifndef CGNET_LEDGER_BPF_H
 #define CGNET_LEDGER_BPF_H
@@ -19,59 +15,70 @@
 #define PF_IO_WORKER 0x00000010
 
 struct ledger_entry {
+	u64 slot_key; /* what a slot is claimed for; 0: free, or an entry of the hash */
 	struct owner owner;
 	struct ledger_private private;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
-	__type(key, int);
-	__type(value, struct ledger_entry);
-} ledger_storage SEC(".maps");
+#include "slots.bpf.h"
 
-/* Preallocated: kernels before 6.1 warn when a tracing program allocates hash entries. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, u64);
-	__type(value, struct ledger_entry);
-} ledger_hash SEC(".maps");
+/*
+ * What an entry is found by. A cookie is never used again, and a socket that was never asked for one
+ * needs no search. Kernels without the helper for it (Linux kernel commit c5dbb89fc2ac "bpf: Expose
+ * bpf_get_socket_cookie to tracing programs", in v5.12) take the raw_tp programs, which go by
+ * address: an entry ends before its socket does.
+ */
+static __always_inline u64 ledger_key(const bool typed, struct sock *sk)
+{
+	if (typed)
+		return READ(sk, __sk_common.skc_cookie.counter);
+	return (u64)sk;
+}
 
+/* The entry of a socket, or NULL. */
 static __always_inline struct ledger_entry *ledger_find(const bool typed, struct sock *sk)
 {
-	u64 key = (u64)sk;
+	u64 key = ledger_key(typed, sk);
 
-	if (typed)
-		return bpf_sk_storage_get(&ledger_storage, sk, NULL, 0);
+	if (typed) {
+		struct ledger_entry *entry = key ? slot_find(key) : NULL;
+
+		if (likely(entry || !key || !ledger_overflows))
+			return entry;
+	}
 	return bpf_map_lookup_elem(&ledger_hash, &key);
 }
 
-/* The entry of a socket, made if there is none. NULL is counted as lost. */
+/* A new entry for a socket; owner and private part are the caller's to write. NULL is counted. */
 static __always_inline struct ledger_entry *ledger_open(const bool typed, struct sock *sk)
 {
 	static const struct ledger_entry blank;
+	u64 key = typed ? bpf_get_socket_cookie(sk) : (u64)sk;
 	struct ledger_entry *entry;
-	u64 key = (u64)sk;
 
 	if (typed) {
-		entry = bpf_sk_storage_get(&ledger_storage, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	} else {
-		bpf_map_update_elem(&ledger_hash, &key, &blank, BPF_ANY);
-		entry = bpf_map_lookup_elem(&ledger_hash, &key);
+		entry = slot_claim(key);
+		if (likely(entry))
+			return entry;
 	}
+	if (bpf_map_update_elem(&ledger_hash, &key, &blank, BPF_NOEXIST) == 0 && typed)
+		__sync_fetch_and_add(&ledger_overflows, 1);
+	entry = bpf_map_lookup_elem(&ledger_hash, &key);
 	if (!entry)
 		count_lost(LOST_LEDGER);
 	return entry;
 }
 
-/* Nothing more is wanted of this socket. Socket storage goes with the socket, at no cost. */
-static __always_inline void ledger_done(const bool typed, struct sock *sk)
+/* Nothing more is wanted of this socket. Its entry is anybody's from now on. */
+static __always_inline void ledger_done(const bool typed, struct sock *sk,
+					struct ledger_entry *entry)
 {
-	u64 key = (u64)sk;
+	u64 key = ledger_key(typed, sk);
 
-	if (!typed)
-		bpf_map_delete_elem(&ledger_hash, &key);
+	if (typed && likely(entry->slot_key))
+		entry->slot_key = 0;
+	else if (bpf_map_delete_elem(&ledger_hash, &key) == 0 && typed)
+		__sync_fetch_and_add(&ledger_overflows, -1);
 }
 
 /*
@@ -82,26 +89,25 @@ static __always_inline void ledger_done(const bool typed, struct sock *sk)
 static __always_inline void learn_comm(const bool typed, struct task_struct *task,
 				       struct owner *owner)
 {
-	if (READ(task, flags) & PF_IO_WORKER) {
-		struct task_struct *leader = READ(task, group_leader);
+	struct task_struct *named = task;
 
-		bpf_core_read_str(owner->comm, sizeof(owner->comm), &leader->comm);
-	} else {
-		bpf_get_current_comm(owner->comm, sizeof(owner->comm));
-	}
+	if (unlikely(READ(task, flags) & PF_IO_WORKER))
+		named = READ(task, group_leader);
+	READ_ARRAY(owner->comm, named, comm);
 }
 
 /* Take the current task as the owner. Call it where the kernel runs for the socket's user. */
 static __always_inline void learn(const bool typed, struct owner *owner)
 {
 	struct task_struct *task = current_task(typed);
+	struct cred *cred = (struct cred *)READ(task, cred);
 
 	__builtin_memset(owner, 0, sizeof(*owner));
 	owner->hierarchy = cfg.hierarchy[0].id;
-	if (in_kernel_thread(typed))
+	if (unlikely(in_kernel_thread(typed)))
 		return;
-	owner->pid = bpf_get_current_pid_tgid() >> 32;
-	owner->uid = bpf_get_current_uid_gid();
+	owner->pid = READ(task, tgid);
+	owner->uid = READ(cred, uid.val);
 	owner->cgroup_id = task_cgroup_id(typed, task, cfg.hierarchy[0].controller);
 	owner->source = OWNER_LEARNED;
 	learn_comm(typed, task, owner);

@@ -30,7 +30,7 @@ static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
 {
 	struct head *head = bpf_ringbuf_reserve(&ring, size, 0);
 
-	if (!head) {
+	if (unlikely(!head)) {
 		count_lost(where);
 		return NULL;
 	}
@@ -41,15 +41,12 @@ static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
 }
 
 /*
- * The reader looks at the ring by its own clock. Waking it for each record would cost the sender
- * a wake-up and the host a context switch, so it is woken early only when much is waiting.
+ * The reader looks at the ring by its own clock, 20 times a second. Waking it would cost the sender an
+ * interrupt and the host a context switch for each record.
  */
 static __always_inline void submit(void *record)
 {
-	u64 waiting = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
-
-	bpf_ringbuf_submit(record,
-			   waiting >= cfg.wakeup_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 #endif

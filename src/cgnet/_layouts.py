@@ -146,36 +146,36 @@ FLOW = Layout(
 
 class Outcome(NamedTuple):
     latency_ns: int
-    result: int
     syn_retrans: int
+    result: int
     tcp_state: int
     no_syn: int
 
 
 OUTCOME = Layout(
     "outcome",
-    24,
+    16,
     (
         Member("latency_ns", 0, 8),
-        Member("result", 8, 4),
-        Member("syn_retrans", 12, 4),
-        Member("tcp_state", 16, 4),
-        Member("no_syn", 20, 4),
+        Member("syn_retrans", 8, 4),
+        Member("result", 12, 2),
+        Member("tcp_state", 14, 1),
+        Member("no_syn", 15, 1),
     ),
-    Struct("=QiIII"),
+    Struct("=QIhBB"),
 )
 
 
 CONNECT_EVENT = Layout(
     "connect_event",
-    128,
+    120,
     (
         Member("head", 0, 16),
         Member("owner", 16, 40),
         Member("flow", 56, 48),
-        Member("outcome", 104, 24),
+        Member("outcome", 104, 16),
     ),
-    Struct("=IIQQIIII16s16s16sIHBBH6sQiIII"),
+    Struct("=IIQQIIII16s16s16sIHBBH6sQIhBB"),
 )
 
 
@@ -229,15 +229,13 @@ HIERARCHY = Layout(
 
 CONFIG = Layout(
     "config",
-    56,
+    48,
     (
         Member("hierarchies", 0, 4),
         Member("by_cgroup", 4, 4),
         Member("by_pid", 8, 4),
-        Member("wakeup_bytes", 12, 4),
-        Member("sync_errors", 16, 4),
-        Member("pad", 20, 4),
-        Member("hierarchy", 24, 32),
+        Member("sync_errors", 12, 4),
+        Member("hierarchy", 16, 32),
     ),
-    Struct("=IIIIIIIIIIIIII"),
+    Struct("=IIIIIIIIIIII"),
 )

@@ -94,7 +94,6 @@ API: dict[str, _Fn] = {
     "bpf_obj_get_info_by_fd": _Fn(_INT, (_INT, _VOID_P, ctypes.POINTER(_U32)), "negative"),
     "ring_buffer__new": _Fn(_Ring, (_INT, SAMPLE_CALLBACK, _VOID_P, _VOID_P), "null"),
     "ring_buffer__consume": _Fn(_INT, (_Ring,)),
-    "ring_buffer__epoll_fd": _Fn(_INT, (_Ring,), "negative"),
     "ring_buffer__free": _Fn(None, (_Ring,)),
     "btf__find_by_name_kind": _Fn(ctypes.c_int32, (_Btf, _C_CHAR_P, _U32)),
     "btf__type_by_id": _Fn(_VOID_P, (_Btf, _U32), "null"),
@@ -176,17 +175,17 @@ def _open_library() -> ctypes.CDLL:
 
 
 def _trust(path: Path) -> None:
-    """Refuse a library that somebody else could have written: cgnet runs as root."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise UsageError(f"CGNET_LIBBPF={path}: {error.strerror}") from error
-    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if not path.is_absolute() or found.st_uid != 0 or writable:
-        raise UsageError(
-            f"CGNET_LIBBPF={path}: must be an absolute path of a file that root owns "
-            "and nobody else can write"
-        )
+    """Refuse a library that somebody else could have written or can swap: cgnet runs as root."""
+    rule = "must be an absolute path without links, of a file and folders that only root can write"
+    if not path.is_absolute() or path != path.resolve():
+        raise UsageError(f"CGNET_LIBBPF={path}: {rule}")
+    for each in (path, *path.parents):
+        try:
+            found = each.stat()
+        except OSError as error:
+            raise UsageError(f"CGNET_LIBBPF={path}: {error.strerror}") from error
+        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UsageError(f"CGNET_LIBBPF={path}: {rule}")
 
 
 lib = _Library()

@@ -17,6 +17,8 @@ OWNER_FIELDS = (
     "pid", "uid", "comm", "hierarchy", "cgroup", "cgroup_id", "container", "container_id", "image",
     "runtime", "pod", "pod_namespace", "unit", "labels", "owner_source",
 )  # fmt: skip
+CGROUP = OWNER_FIELDS.index("cgroup")
+UNKNOWN = SOURCES[OwnerSource.OWNER_UNKNOWN]
 
 
 def owner_group(names: CgroupNames) -> Group:
@@ -25,7 +27,7 @@ def owner_group(names: CgroupNames) -> Group:
     def values(part: bytes) -> tuple[Any, ...]:
         cgroup_id, hierarchy, source, pid, uid, comm = OWNER.packed.unpack(part)
         if source == OwnerSource.OWNER_UNKNOWN:
-            return (*[None] * (len(OWNER_FIELDS) - 1), SOURCES[source])
+            return (*[None] * (len(OWNER_FIELDS) - 1), UNKNOWN)
         containers = (None,) * 8
         return (
             pid,
@@ -35,7 +37,10 @@ def owner_group(names: CgroupNames) -> Group:
             names.path(hierarchy, cgroup_id),
             str(cgroup_id),
             *containers,
-            SOURCES[source],
+            SOURCES.get(source, str(source)),
         )
 
-    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True)
+    def has_path(values: tuple[Any, ...]) -> bool:  # one that is missing may be learnt yet
+        return values[CGROUP] is not None or values[-1] == UNKNOWN
+
+    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=has_path)

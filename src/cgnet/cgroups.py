@@ -100,7 +100,8 @@ def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
             continue
         if names and names[0] in ids:
             each = Hierarchy(ids[names[0]], names[0], tuple(names), Path(mount), root)
-            found.setdefault(each.id, each)
+            if each.id not in found or (each.root == "/") > (found[each.id].root == "/"):
+                found[each.id] = each  # of several mounts the one that shows everything
     return sorted(found.values(), key=lambda each: (each.name == V2, each.id))
 
 
@@ -123,7 +124,7 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
     usable = ", ".join(each.name for each in mounted) or "none"
     if name.startswith("name="):
         raise UsageError(
-            f"--hierarchy {name}: a named hierarchy has no controller, so programs can't read it; "
+            f"--hierarchy {name!r}: a named hierarchy has no controller, so programs can't read it; "
             f"the nearest usable one is {default_hierarchy(mounted).name} (usable: {usable})"
         )
     raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}")
@@ -147,12 +148,13 @@ def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hi
 
     Raises UsageError when there is none.
     """
-    path = Path(os.path.normpath(value))
+    path = Path(value)
     if path.is_absolute():
+        path = Path(os.path.realpath(path))  # co-mounted controllers are links to one mount
         for each in sorted(mounted, key=lambda each: -len(each.mount.parts)):
             if path.is_relative_to(each.mount) and path.is_dir():
                 return each, path
-        outer = inside.outer_path(str(path))
+        outer = inside.outer_path(os.path.normpath(value))
         if outer.is_dir():
             return inside, outer
         if path.is_dir():

@@ -8,13 +8,17 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgnet import __version__
 from cgnet.errors import CgnetError, ExitStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMANDS = Path(__file__).parent / "commands"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -28,8 +32,31 @@ def _help_line(module: Path) -> str:
     return ""
 
 
+class _ReaderGoneError(Exception):
+    """Who read the output closed it: an end like any other."""
+
+
+@contextmanager
+def _closed_pipe_is_an_end() -> Iterator[None]:
+    """Take a BrokenPipeError before click does, which would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+
+
 class LazyGroup(click.Group):
     """A group whose commands are the modules of cgnet.commands, imported when they run."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments; ``--help`` prints here."""
+        with _closed_pipe_is_an_end():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        with _closed_pipe_is_an_end():
+            return super().invoke(ctx)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the commands' names."""
@@ -95,7 +122,7 @@ def _run(arguments: list[str] | None) -> int:
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
         return ExitStatus.DONE
-    except BrokenPipeError:
+    except _ReaderGoneError:
         # Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitStatus.DONE

@@ -9,6 +9,8 @@ renders may keep what it made of them.
 from __future__ import annotations
 
 import errno
+import struct
+import sys
 import time
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop
@@ -44,12 +46,17 @@ RESULTS: dict[int, str] = {
 
 
 class Group(NamedTuple):
-    """Fields that are decoded together. ``repeats``: the same bytes will be seen often."""
+    """Fields that are decoded together.
+
+    ``repeats``: the same bytes will be seen often. ``settled`` tells whether they will then give the
+    same values.
+    """
 
     fields: tuple[str, ...]
     part: slice
     values: Callable[[bytes], tuple[Any, ...]]
     repeats: bool
+    settled: Callable[[tuple[Any, ...]], bool] = lambda _values: True
 
 
 def part_of(layout: Layout, member: str) -> slice:
@@ -124,7 +131,7 @@ SERVICE = Group(
 LOCAL_PORT = Group(
     ("sport",),
     slice(FLOW_PART.start + PORT.start, FLOW_PART.start + PORT.stop),
-    lambda part: (int.from_bytes(part, "little"),),
+    lambda part: (int.from_bytes(part, sys.byteorder),),
     repeats=True,
 )
 
@@ -134,10 +141,15 @@ def result_name(result: int) -> str:
     return RESULTS.get(result) or errno.errorcode.get(result, str(result))
 
 
+def tcp_state_name(state: int) -> str:
+    """Return a TCP state's name, or the number of one that came later."""
+    return TCP_STATES[state] if 0 < state < len(TCP_STATES) else str(state)
+
+
 def _outcome_values(part: bytes) -> tuple[Any, ...]:
-    latency_ns, result, syn_retrans, tcp_state, no_syn = OUTCOME.packed.unpack(part)
+    latency_ns, syn_retrans, result, tcp_state, no_syn = OUTCOME.packed.unpack(part)
     latency_us = None if no_syn else latency_ns // 1000
-    return "client", TCP_STATES[tcp_state], result_name(result), latency_us, syn_retrans
+    return "client", tcp_state_name(tcp_state), result_name(result), latency_us, syn_retrans
 
 
 CONNECT_OUTCOME = Group(
@@ -175,10 +187,13 @@ class Schema:
         self.clock = clock
         self.groups = [time_group(clock), *groups]
         groups = self.groups
+        self.size = max(group.part.stop for group in self.groups)
         self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
 
     def row(self, raw: bytes) -> dict[str, Any]:
-        """Return all fields of a record, as values that JSON has."""
+        """Return all fields of a record, as values that JSON has. Raises struct.error."""
+        if len(raw) != self.size:
+            raise struct.error(f"a record of {len(raw)} bytes, not {self.size}")
         row: dict[str, Any] = {"schema": SCHEMA, "type": self.name}
         for group in self.groups:
             row.update(zip(group.fields, group.values(raw[group.part]), strict=True))

@@ -14,17 +14,14 @@ CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 
 class Hook(NamedTuple):
-    """One way to run a body: the sections it is compiled into, and the maps of the other ways."""
+    """One way to run a body: how its sections begin, and the maps that only other ways use."""
 
     name: str
     unused_maps: frozenset[str]
 
 
-# The best first. tp_btf keeps the ledger in socket storage; raw_tp programs may not, and use a hash.
-HOOKS = (
-    Hook("tp_btf", frozenset({"ledger_hash"})),
-    Hook("raw_tp", frozenset({"ledger_storage"})),
-)
+# The best first.
+HOOKS = (Hook("tp_btf", frozenset()), Hook("raw_tp", frozenset({"ledger_slots"})))
 
 
 def hooks(forced: str | None) -> tuple[Hook, ...]:

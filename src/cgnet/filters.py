@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
 
 HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
 SELECTED_CGROUPS = 32768  # entries of the map, when the filter is used
-ONE = b"\x01\0\0\0"
+ONE = (1).to_bytes(4, sys.byteorder)
 
 
 def _pid(value: int) -> int:
-    if not Path(f"/proc/{value}").exists():
-        raise UsageError(f"--pid {value}: no such process; give the PID of a running one")
+    try:
+        status = Path(f"/proc/{value}/status").read_text(errors="replace")
+    except OSError as error:
+        raise UsageError(
+            f"--pid {value}: no such process; give the PID of a running one"
+        ) from error
+    (process,) = (line.split()[1] for line in status.splitlines() if line.startswith("Tgid:"))
+    if int(process) != value:
+        raise UsageError(f"--pid {value}: a thread of process {process}; give the process's PID")
     return value
 
 
@@ -49,7 +57,7 @@ class Filters:
         if len(self.hierarchies) > HIERARCHIES:
             raise UsageError(f"--cgroup: paths of more than {HIERARCHIES} hierarchies in one run")
 
-    def config(self, wakeup_bytes: int, sync_errors: SyncErrors) -> bytes:
+    def config(self, sync_errors: SyncErrors) -> bytes:
         """Return struct config."""
         pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
         pairs += [(0, 0)] * (HIERARCHIES - len(pairs))
@@ -57,9 +65,7 @@ class Filters:
             len(self.hierarchies),
             bool(self.cgroups),
             bool(self.pids),
-            wakeup_bytes,
             sync_errors,
-            0,
             *(number for pair in pairs for number in pair),
         )
 
@@ -75,7 +81,7 @@ class Filters:
         that is made after gets its mark from the kernel.
         """
         for pid in self.pids:
-            obj.map("selected_pids").update(pid.to_bytes(4, "little"), ONE)
+            obj.map("selected_pids").update(pid.to_bytes(4, sys.byteorder), ONE)
         for hierarchy, top in self.cgroups:
             _mark(obj.map("selected_cgroups"), hierarchy.id, top)
 

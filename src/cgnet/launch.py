@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 OBJECTS = Path(__file__).parent / "_bpf"
 CROSSING = (HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CONFIG)  # in every object
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
-WAKE_AT = 4  # the reader is woken early when the ring is a quarter full
 
 
 class Extra(NamedTuple):
@@ -111,8 +110,7 @@ class Launch:
         obj.keep({program.name for program in programs}, set(hook.unused_maps))
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
-        config = self.filters.config(self.buffer // WAKE_AT, extra.sync_errors)
-        obj.set_constants(".rodata.config", config)
+        obj.set_constants(".rodata.config", self.filters.config(extra.sync_errors))
 
     def _attach(self, obj: Object, programs: list[Program]) -> None:
         """Attach what follows new cgroups, then mark the old ones, then attach the rest."""

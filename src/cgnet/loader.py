@@ -28,8 +28,15 @@ BATCH_RECORDS = 8192  # taken from the ring before the rest of cgnet gets its tu
 class Map:
     """A map of a loaded object. Keys and values are bytes of the map's own sizes."""
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+    def __init__(self, owner: Object, handle: Any) -> None:
+        self._owner = owner
+        self._handle = handle
+
+    @property
+    def handle(self) -> Any:
+        """The C map. Raises ValueError once the object is closed."""
+        self._owner.require_open()
+        return self._handle
 
     @property
     def fd(self) -> int:
@@ -86,10 +93,17 @@ class _ProgramInfo(ctypes.Structure):
 class Program:
     """A program of an object."""
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+    def __init__(self, owner: Object, handle: Any) -> None:
+        self._owner = owner
+        self._handle = handle
         self.name: str = lib.bpf_program__name(handle).decode()
         self.section: str = lib.bpf_program__section_name(handle).decode()
+
+    @property
+    def handle(self) -> Any:
+        """The C program. Raises ValueError once the object is closed."""
+        self._owner.require_open()
+        return self._handle
 
     @property
     def hook(self) -> str:
@@ -117,9 +131,11 @@ class Object:
             options.btf_custom_path = str(btf).encode()
         self._handle = lib.bpf_object__open_file(str(path).encode(), options)
         self._cleanup.callback(self._close_object)
-        self.programs = tuple(map(Program, self._each(lib.bpf_object__next_program)))
+        self.programs = tuple(
+            Program(self, handle) for handle in self._each(lib.bpf_object__next_program)
+        )
         self._maps = {
-            lib.bpf_map__name(handle).decode(): Map(handle)
+            lib.bpf_map__name(handle).decode(): Map(self, handle)
             for handle in self._each(lib.bpf_object__next_map)
         }
 
@@ -129,11 +145,15 @@ class Object:
             yield handle
             handle = following(self.handle, handle)
 
+    def require_open(self) -> None:
+        """Raise ValueError once closed."""
+        if self._handle is None:
+            raise ValueError(f"{self.path.name} is closed")
+
     @property
     def handle(self) -> Any:
         """The C object. Raises ValueError once closed."""
-        if self._handle is None:
-            raise ValueError(f"{self.path.name} is closed")
+        self.require_open()
         return self._handle
 
     def _close_object(self) -> None:
@@ -142,7 +162,7 @@ class Object:
 
     def map(self, name: str) -> Map:
         """Return the map called ``name``. Raises KeyError."""
-        self.handle  # noqa: B018 - raises when closed
+        self.require_open()
         return self._maps[name]
 
     def keep(self, programs: set[str], without_maps: set[str]) -> None:
@@ -231,16 +251,14 @@ class Ring:
 
         return sample
 
-    @property
-    def epoll_fd(self) -> int:
-        """A descriptor that is readable when the kernel side asks for the reader."""
-        return int(lib.ring_buffer__epoll_fd(self._handle))
+    def _require_open(self) -> Any:
+        if self._handle is None:
+            raise ValueError("the ring is closed")
+        return self._handle
 
     def consume(self) -> list[bytes]:
         """Take what waits, BATCH_RECORDS at most, without blocking. Raises LibbpfError."""
-        if self._handle is None:
-            raise ValueError("the ring is closed")
-        result = lib.ring_buffer__consume(self._handle)
+        result = lib.ring_buffer__consume(self._require_open())
         if self._raised is not None:
             error, self._raised = self._raised, None
             raise error

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 LEAST_BUFFER, GREATEST_BUFFER = 4096, 1 << 30
+LONGEST_NUMBER = 20  # digits
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -31,7 +33,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
         number, unit = value[:-1], value[-1:].upper()
         if unit not in UNITS:
             number, unit = value, ""
-        if not number.isascii() or not number.isdigit():
+        if len(number) > LONGEST_NUMBER or not number.isascii() or not number.isdigit():
             self.fail(f"{value!r} is no size; give bytes, or a number with K, M or G", param, ctx)
         size = 1 << (int(number) * UNITS[unit] - 1).bit_length()
         if not LEAST_BUFFER <= size <= GREATEST_BUFFER:
@@ -52,6 +54,12 @@ class FieldList(click.ParamType):  # type: ignore[type-arg]
         if not all(names):
             self.fail(f"{value!r} has an empty name; give fields separated by commas", param, ctx)
         return list(names)
+
+
+def _a_number(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"{value!r} is not a number; give seconds, as in 2.5")
+    return value
 
 
 SELECT = (
@@ -92,6 +100,7 @@ RUN = (
     click.option(
         "--duration",
         type=click.FloatRange(min=0, min_open=True),
+        callback=_a_number,
         metavar="S",
         help="End after S seconds.",
     ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cgnet.loader import Ring
 
-# Records wait this long at most, so that a batch is worth its wake-up; rows must be out in 100 ms.
+# The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
 
 
@@ -45,7 +45,7 @@ class Stop:
         if self.deadline is None:
             return TICK_MS
         left = self.deadline - time.monotonic()
-        return max(0, min(TICK_MS, int(left * 1000) + 1))
+        return max(0, int(min(TICK_MS, left * 1000 + 1)))
 
     @contextmanager
     def on_signals(self) -> Iterator[int]:
@@ -70,7 +70,6 @@ class Stop:
 def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
     """Yield what came, at least every TICK_MS and perhaps nothing, until ``stop``."""
     poller = select.poll()
-    poller.register(ring.epoll_fd, select.POLLIN)
     poller.register(signals, select.POLLIN)
     poller.register(output, 0)  # errors only: the other end is closed
     full = False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgnet import pipeline
 from cgnet._layouts import LostWhere, OwnerSource, RecordKind
 from cgnet.cgroups import CgroupNames
-from cgnet.errors import ExitStatus
+from cgnet.errors import CgnetError, ExitStatus
 from cgnet.events import HEAD_KIND, OWNER_SOURCE, SCHEMA, Clock, Schema, cgroup_change
 from cgnet.filters import Filters, cgroup_key
 from cgnet.launch import Extra, Launch
@@ -66,12 +67,20 @@ def tell(message: str) -> None:
 
 
 class _Writer:
-    """Standard output, unbuffered: what is written is out. Raises BrokenPipeError."""
+    """Standard output, unbuffered: what is written is out."""
 
     def write(self, text: str) -> None:
+        """Write all of it. Raises BrokenPipeError, CgnetError."""
         data = memoryview(text.encode(errors="backslashreplace"))
         while data:
-            data = data[os.write(STDOUT, data) :]
+            try:
+                data = data[os.write(STDOUT, data) :]
+            except BrokenPipeError:
+                raise
+            except BlockingIOError:  # somebody made it non-blocking
+                select.select([], [STDOUT], [])
+            except OSError as error:
+                raise CgnetError(f"can't write the output: {error.strerror}") from error
 
 
 class Session:
@@ -153,8 +162,8 @@ class Session:
         for where in LostWhere:
             if where is LostWhere.LOST_WHERE_COUNT:
                 continue
-            raw = self._obj.map("lost").lookup(where.to_bytes(4, "little"), 8)
-            count = int.from_bytes(raw, "little")
+            raw = self._obj.map("lost").lookup(where.to_bytes(4, sys.byteorder), 8)
+            count = int.from_bytes(raw, sys.byteorder)
             if count > self.lost[where]:
                 name = where.name.removeprefix("LOST_").lower()
                 more = count - self.lost[where]

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgnet.errors import CgnetError, UnsupportedError
+from cgnet.errors import CgnetError, NotPermittedError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _detached_mount() -> Iterator[int]:
 
 
 def tracepoint_id(name: str) -> int:
-    """Return the id of a tracepoint ``category/event``. Raises UnsupportedError."""
+    """Return the id of a tracepoint ``category/event``. Raises UnsupportedError, NotPermittedError."""
     place = f"events/{name}/id"
     for mount in MOUNTS:
         if (mount / place).exists():
@@ -73,6 +73,10 @@ def tracepoint_id(name: str) -> int:
             fd = os.open(place, os.O_RDONLY, dir_fd=directory)
             with open(fd) as file:  # noqa: PTH123 - a descriptor
                 return int(file.read())
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"reading the id of the tracepoint {name} needs CAP_SYS_ADMIN: run it as root"
+        ) from error
     except OSError as error:
         raise UnsupportedError(f"no tracepoint {name} in this kernel: {error.strerror}") from error
 

@@ -36,27 +36,30 @@ def _value(value: Any) -> str:
     return "null" if value is None else _dump(value)
 
 
-def _plain(group: Group) -> Callable[[bytes], str]:
+def _formatted(group: Group) -> Callable[[tuple[Any, ...]], str]:
     template = ",".join(f'"{field}":%s' for field in group.fields)
-    values, part = group.values, group.part
+    return lambda values: template % tuple([_value(value) for value in values])
 
-    def text(raw: bytes) -> str:
-        return template % tuple([_value(value) for value in values(raw[part])])
 
-    return text
+def _plain(group: Group) -> Callable[[bytes], str]:
+    format_, values, part = _formatted(group), group.values, group.part
+    return lambda raw: format_(values(raw[part]))
 
 
 def _remembered(group: Group) -> Callable[[bytes], str]:
-    make, part = _plain(group), group.part
+    format_, part = _formatted(group), group.part
     texts: dict[bytes, str] = {}
 
     def text(raw: bytes) -> str:
         key = raw[part]
         found = texts.get(key)
         if found is None:
+            values = group.values(key)
+            found = format_(values)
             if len(texts) >= CACHED_TEXTS:
                 texts.clear()
-            found = texts[key] = make(raw)
+            if group.settled(values):
+                texts[key] = found
         return found
 
     return text

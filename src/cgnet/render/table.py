@@ -57,18 +57,34 @@ def column(field: str) -> Column:
     return COLUMNS.get(field, Column(field.upper(), max(DEFAULT_WIDTH, len(field))))
 
 
+def cells(text: str) -> int:
+    """Return how wide a terminal shows a text."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - only for wide characters
+
+    return cell_len(text)
+
+
+def _head(text: str, width: int) -> str:
+    """Return as much of the beginning as fits."""
+    while cells(text) > width:
+        text = text[:-1]
+    return text
+
+
+def _tail(text: str, width: int) -> str:
+    while cells(text) > width:
+        text = text[1:]
+    return text
+
+
 def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
     """Pad to ``width`` cells of a terminal; if ``cut``, what is longer loses its middle."""
-    size = len(text)
-    if not text.isascii():
-        from rich.cells import cell_len  # noqa: PLC0415 - only for wide characters
-
-        size = cell_len(text)
-    if size > width and cut:
-        keep = width - 1
-        text = text[: keep // 2] + ELLIPSIS + text[len(text) - (keep - keep // 2) :]
-        return text if text.isascii() or size == len(text) else text[:width]
-    pad = " " * max(0, width - size)
+    if cut and cells(text) > width:
+        head = _head(text, (width - 1) // 2)
+        text = head + ELLIPSIS + _tail(text, width - 1 - cells(head))
+    pad = " " * max(0, width - cells(text))
     return pad + text if right else text + pad
 
 

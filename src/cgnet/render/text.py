@@ -8,6 +8,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
+FIGURES = 3  # of a duration
 # Control, format (bidi overrides among them), surrogate, line and paragraph separator.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -27,11 +28,12 @@ def duration(us: int) -> str:
     """Return microseconds as µs, ms or s, with three figures."""
     if us < 1000:
         return f"{us} µs"
-    for limit, unit in ((1_000_000, "ms"), (1_000_000_000, "s")):
-        if us < limit:
-            number = us * 1000 / limit
-            return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
-    return f"{us // 1_000_000} s"
+    for factor, unit in ((1000, "ms"), (1_000_000, "s")):
+        for digits in (2, 1, 0):
+            text = f"{us / factor:.{digits}f}"
+            if len(text) <= FIGURES + (digits > 0):
+                return f"{text} {unit}"
+    return f"{us / 1_000_000:.0f} s"
 
 
 def local_time(ts_ns: int, offset_ns: int) -> str:
