@@ -27,6 +27,8 @@ from harness import (
     tracing,
     wait_until,
 )
+from maps import entries
+from peer import PEER, peer
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -126,8 +128,14 @@ def test_both_hooks_show_the_same_rows(v1: Path, port: int) -> None:
     assert timeless[0] == timeless[1]
 
 
-def test_nobody_gets_3_and_the_capabilities_names() -> None:
-    done = cgnet("connect", user="nobody", cwd="/")
+def test_without_capabilities_it_exits_with_3_and_names_them() -> None:
+    # CAP_DAC_OVERRIDE only lets it read the tree, wherever that lies.
+    done = subprocess.run(
+        [need("setpriv"), "--bounding-set", "-all,+dac_override", CGNET, "connect"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
     assert done.returncode == 3
     assert "CAP_BPF and CAP_PERFMON" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -244,18 +252,30 @@ def test_a_terminal_gets_colour_and_fits_its_width(v1: Path, port: int) -> None:
 
 
 def test_nothing_stays_when_the_sockets_are_gone(hook: str, v1: Path, port: int) -> None:
-    """Entries of both ledgers end with their sockets, for every way an attempt can end."""
-    from maps import entries
-
+    """Entries of the ledger end with their sockets, for every way an attempt can end."""
     with tracing("--hook", hook, "--sync-errors", "on", "--cgroup", str(v1)) as tracer:
         for _ in range(5):
             run("connect", "127.0.0.1", port, 20, cgroups=(v1,))
             run("connect", "127.0.0.1", 1, 20, cgroups=(v1,))
             run("twice", 1, port, cgroups=(v1,))
         tracer.wait_for(5 * 43)
-        name = "ledger_storage" if hook == "tp_btf" else "ledger_hash"
-        wait_until(f"{name} is empty", lambda: entries(tracer.process.pid, name) == 0)
-        wait_until("no call", lambda: entries(tracer.process.pid, "connect_calls") == 0)
+        held = ["ledger_hash", "connect_calls"] + ["ledger_slots"] * (hook == "tp_btf")
+        for name in held:
+            wait_until(f"{name} is empty", lambda name=name: entries(tracer.process.pid, name) == 0)
+
+
+def test_thousands_of_attempts_under_way_at_once(hook: str) -> None:
+    """More than the table of slots takes: the rest is kept in the hash, and nothing is mixed up."""
+    with peer("silence") as (netns, _), tracing("--hook", hook, "--sync-errors", "off") as tracer:
+        made = run("many_pending", PEER, 80, 7000, netns=netns)
+        tracer.wait_for(7000)
+        for name in ["ledger_hash"] + ["ledger_slots"] * (hook == "tp_btf"):
+            assert entries(tracer.process.pid, name) == 0
+        rows = [row for row in tracer.stop() if row["pid"] == made[0]["pid"]]
+    ports = [row["sport"] for row in made]
+    assert sorted(ports) == sorted(row["sport"] for row in rows)
+    assert {row["result"] for row in rows} == {"aborted"}
+    assert len(set(ports)) == 7000
 
 
 def test_many_cgroups_below_the_selected_one(port: int) -> None:

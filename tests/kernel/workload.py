@@ -105,6 +105,14 @@ def closed(address: str, port: str) -> list[Row]:
     return [row]
 
 
+def many_pending(address: str, port: str, count: str) -> list[Row]:
+    """All under way at once, then all closed."""
+    pairs = [pending(address, port) for _ in range(int(count))]
+    for sock, _ in pairs:
+        sock.close()
+    return [row for _, row in pairs]
+
+
 def shut_down(address: str, port: str) -> list[Row]:
     sock, row = pending(address, port)
     libc.shutdown(sock.fileno(), socket.SHUT_RDWR)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Records of `connect` for tests: made from values, and random ones."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hypothesis import strategies as st
+
+from cgnet._layouts import (
+    CONNECT_EVENT,
+    Flow,
+    Head,
+    Outcome,
+    Owner,
+    OwnerSource,
+    RecordKind,
+)
+from cgnet.commands.connect import COMMAND
+from cgnet.events import Clock, Schema
+from cgnet.render import make_renderer
+
+if TYPE_CHECKING:
+    from cgnet.render import Renderer
+
+# 2026-03-01T12:34:56.789012Z is the time of day when the kernel's clock reads 0.
+EPOCH_NS = 1_772_368_496_789_012_000
+ACCEPTED = "every option was accepted"  # how a run ends that may not trace
+MEMORY, V2 = 7, 0  # hierarchy ids that the names below know
+
+HOSTILE_COMMS = (
+    b"[/red]",
+    b"[bold]x",
+    b"\x1b[31mred",
+    b"a\nb",
+    b"a\r\tb",
+    b"\xff\xfe",
+    b"\"'`\\",
+    b"=cmd|' /C calc'!",
+    b"@SUM(1)",
+    b"+1",
+    b"-1",
+    b"a,b;c",
+    b"%s%d",
+    b"{x}",
+    "\u202eevil".encode(),
+    "\u2066a\u2069".encode(),
+    b"sixteen bytes ok",
+)
+
+
+class Names:
+    """Cgroups' names without a cgroup file system."""
+
+    def __init__(self, paths: dict[tuple[int, int], str] | None = None) -> None:
+        self.paths = paths or {}
+
+    def hierarchy_name(self, hierarchy: int) -> str | None:
+        return {MEMORY: "memory", V2: "v2"}.get(hierarchy)
+
+    def path(self, hierarchy: int, cgroup: int) -> str | None:
+        return self.paths.get((hierarchy, cgroup))
+
+
+class Connect(NamedTuple):
+    """The values of a record; the defaults are a plain successful attempt."""
+
+    ts_ns: int = 0
+    cgroup_id: int = 42
+    hierarchy: int = MEMORY
+    source: int = OwnerSource.OWNER_LEARNED
+    pid: int = 4711
+    uid: int = 1000
+    comm: bytes = b"curl"
+    saddr: bytes = bytes([10, 0, 0, 1]) + bytes(12)
+    daddr: bytes = bytes([10, 0, 0, 2]) + bytes(12)
+    netns: int = 4026531840
+    dport: int = 443
+    family: int = 4
+    mapped: int = 0
+    sport: int = 51000
+    latency_ns: int = 1_234_567
+    result: int = 0
+    syn_retrans: int = 0
+    tcp_state: int = 1
+    no_syn: int = 0
+
+    def raw(self) -> bytes:
+        """Return the bytes as the kernel side would write them."""
+        v = self._asdict()
+        head = Head(kind=RecordKind.RECORD_CONNECT, pad=0, ts_ns=self.ts_ns)
+        owner = Owner(**{name: v[name] for name in Owner._fields})
+        flow = Flow(**{name: v.get(name, bytes(6)) for name in Flow._fields})
+        outcome = Outcome(**{name: v[name] for name in Outcome._fields})
+        return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome)
+
+
+def packed_address(text: str) -> bytes:
+    """Return an address as a flow holds it."""
+    return ip_address(text).packed.ljust(16, b"\0")
+
+
+def fixed_clock() -> Clock:
+    """Return a clock that says EPOCH_NS when the kernel's reads 0."""
+    clock = Clock()
+    clock.offset_ns = EPOCH_NS
+    return clock
+
+
+def connect_schema(names: Names) -> Schema:
+    """Return the fields of `connect`."""
+    return Schema("connect", fixed_clock(), COMMAND.groups(names))
+
+
+def renderer(kind: str, names: Names, fields: list[str] | None = None, **how: bool) -> Renderer:
+    """Return what renders `connect -o kind --fields fields`."""
+    how = {"terminal": False, "header": True, **how}
+    return make_renderer(kind, connect_schema(names), fields, COMMAND.columns, **how)
+
+
+def u(bits: int) -> st.SearchStrategy[int]:
+    """Return unsigned integers of so many bits."""
+    return st.integers(0, (1 << bits) - 1)
+
+
+comms = st.one_of(st.sampled_from(HOSTILE_COMMS), st.binary(max_size=16))
+ERRNOS = st.one_of(st.sampled_from([0, -1, 110, 111, 113]), st.integers(-(1 << 15), (1 << 15) - 1))
+
+
+def connects(**fixed: Any) -> st.SearchStrategy[Connect]:
+    """Return random records whose every value is one that the kernel side may write."""
+    values: dict[str, st.SearchStrategy[Any]] = {
+        "ts_ns": u(62),
+        "cgroup_id": u(64),
+        "hierarchy": st.sampled_from([MEMORY, V2, 99]),
+        "source": st.sampled_from([int(source) for source in OwnerSource]),
+        "pid": u(32),
+        "uid": u(32),
+        "comm": comms,
+        "saddr": st.binary(min_size=16, max_size=16),
+        "daddr": st.binary(min_size=16, max_size=16),
+        "netns": u(32),
+        "dport": u(16),
+        "family": st.sampled_from([4, 6]),
+        "mapped": st.sampled_from([0, 1]),
+        "sport": u(16),
+        "latency_ns": u(64),
+        "result": ERRNOS,
+        "syn_retrans": u(32),
+        "tcp_state": st.integers(1, 13),
+        "no_syn": st.sampled_from([0, 1]),
+        **{name: st.just(value) for name, value in fixed.items()},
+    }
+    return st.builds(Connect, **values)

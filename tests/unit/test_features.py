@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cgnet import features, tracefs
+from cgnet.errors import NotPermittedError, UnsupportedError
+from cgnet.loader import Map, Object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SYS_ADMIN, PERFMON, BPF = 21, 38, 39
+
+
+def grant(monkeypatch: pytest.MonkeyPatch, *capabilities: int, last: int = 40) -> None:
+    """Give the process capabilities, on a kernel that has those up to ``last``."""
+    mask = sum(1 << number for number in capabilities)
+    files = {
+        "/proc/self/status": f"Name:\tcgnet\nCapPrm:\t{(1 << 41) - 1:016x}\nCapEff:\t{mask:016x}\n",
+        "/proc/sys/kernel/cap_last_cap": f"{last}\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: files[str(path)])
+
+
+@pytest.mark.parametrize("capabilities", [(SYS_ADMIN,), (PERFMON, BPF), (SYS_ADMIN, BPF)])
+def test_either_set_of_capabilities_is_enough(
+    monkeypatch: pytest.MonkeyPatch, capabilities: tuple[int, ...]
+) -> None:
+    grant(monkeypatch, *capabilities)
+    assert features.effective_capabilities() == frozenset(capabilities)
+    features.require_capabilities()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "missing"),
+    [((), "CAP_BPF and CAP_PERFMON"), ((BPF,), "CAP_PERFMON"), ((PERFMON,), "CAP_BPF")],
+)
+def test_the_missing_capability_is_named(
+    monkeypatch: pytest.MonkeyPatch, capabilities: tuple[int, ...], missing: str
+) -> None:
+    grant(monkeypatch, *capabilities)
+    with pytest.raises(NotPermittedError, match=rf"^needs {missing}: .*sudo"):
+        features.require_capabilities()
+
+
+def test_a_kernel_without_cap_bpf_wants_cap_sys_admin(monkeypatch: pytest.MonkeyPatch) -> None:
+    grant(monkeypatch, last=37)
+    with pytest.raises(NotPermittedError, match="needs CAP_SYS_ADMIN"):
+        features.require_capabilities()
+
+
+def test_without_btf_the_option_that_helps_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(features, "KERNEL_BTF", tmp_path / "vmlinux")
+    features.require_btf(tmp_path / "given")
+    with pytest.raises(UnsupportedError, match="--btf FILE"):
+        features.require_btf(None)
+
+
+def test_typed_hooks_are_tried_before_raw_ones_unless_one_is_forced() -> None:
+    assert [hook.name for hook in features.hooks(None)] == ["tp_btf", "raw_tp"]
+    assert [hook.name for hook in features.hooks("raw_tp")] == ["raw_tp"]
+
+
+def test_a_hook_leaves_out_the_maps_that_only_the_others_use(built_object: Path) -> None:
+    unused = {hook.name: hook.unused_maps for hook in features.HOOKS}
+    assert unused == {"tp_btf": frozenset(), "raw_tp": frozenset({"ledger_slots"})}
+    with Object(built_object) as obj:
+        for name in frozenset().union(*unused.values()):
+            assert isinstance(obj.map(name), Map)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """Open a folder as a mount that has no path is: mounting itself takes root."""
+    directory = os.open(folder, os.O_PATH)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def test_a_tracepoints_id_is_read_where_tracefs_is_mounted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "second/events/syscalls/sys_enter_connect"
+    place.mkdir(parents=True)
+    (place / "id").write_text("1234\n", encoding="utf-8")
+    monkeypatch.setattr(tracefs, "MOUNTS", (tmp_path / "first", tmp_path / "second"))
+    assert tracefs.tracepoint_id("syscalls/sys_enter_connect") == 1234
+
+
+def test_where_tracefs_is_not_mounted_a_mount_of_its_own_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "events/sched/it").mkdir(parents=True)
+    (tmp_path / "events/sched/it/id").write_text("77\n", encoding="utf-8")
+    monkeypatch.setattr(tracefs, "MOUNTS", (tmp_path / "none",))
+    monkeypatch.setattr(tracefs, "_detached_mount", lambda: opened(tmp_path))
+    assert tracefs.tracepoint_id("sched/it") == 77
+
+
+def test_a_tracepoint_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tracefs, "MOUNTS", (tmp_path,))
+    monkeypatch.setattr(tracefs, "_detached_mount", lambda: opened(tmp_path))
+    with pytest.raises(UnsupportedError, match="no tracepoint no/such"):
+        tracefs.tracepoint_id("no/such")
+
+
+def test_a_tracepoint_that_may_not_be_read_is_told_as_a_missing_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(tracefs, "MOUNTS", (tmp_path,))
+    monkeypatch.setattr(tracefs, "_detached_mount", refuse)
+    with pytest.raises(NotPermittedError, match="sched/it needs CAP_SYS_ADMIN"):
+        tracefs.tracepoint_id("sched/it")
+
+
+def test_a_machine_whose_system_call_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    with pytest.raises(UnsupportedError, match="pdp11"):
+        tracefs.open_tracepoint("syscalls/sys_enter_connect")

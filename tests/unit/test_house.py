@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The rules of the house that no tool checks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cgnet.loader import Object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src/cgnet"
+# Data flows one way: no module imports one that stands after it. A package is one place.
+ORDER = (
+    "errors", "_layouts", "_libbpf", "loader", "btf", "tracefs", "features", "cgroups", "filters",
+    "events", "attribution", "pipeline", "render", "launch", "session", "options", "commands", "cli",
+)  # fmt: skip
+MODULES = sorted(SOURCE.rglob("*.py"))
+MOST_LINES = 300
+HOOKS = {
+    "raw_tp/cgroup_mkdir",
+    "raw_tp/cgroup_rmdir",
+    "tp_btf/inet_sock_set_state",
+    "raw_tp/inet_sock_set_state",
+    "fentry/tcp_v4_connect",
+    "fexit/tcp_v4_connect",
+    "kprobe/tcp_v4_connect",
+    "kretprobe/tcp_v4_connect",
+    "fentry/tcp_v6_connect",
+    "fexit/tcp_v6_connect",
+    "kprobe/tcp_v6_connect",
+    "kretprobe/tcp_v6_connect",
+    "tracepoint/syscalls/sys_enter_connect",
+    "tracepoint/syscalls/sys_exit_connect",
+}
+
+
+def place(module: str) -> str:
+    """Return the part of a module's name that ORDER has: of cgnet.render.text, "render"."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes that run: not what is there for the type checker alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from running(node)
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, anywhere in it, by their full names."""
+    found: set[str] = set()
+    for node in running(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found |= (
+                {f"{module}.{each.name}" for each in node.names} if module == "cgnet" else {module}
+            )
+    return found
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("cgnet", *path.relative_to(SOURCE).with_suffix("").parts))
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {place(name_of(path)) for path in MODULES} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_none_that_stands_after_it(path: Path) -> None:
+    own = place(name_of(path))
+    if own == "__init__":
+        assert imports(path) <= {"__future__"}
+        return
+    ours = {place(each) for each in imports(path) if each.startswith("cgnet.")} & set(ORDER)
+    assert {each for each in ours if ORDER.index(each) > ORDER.index(own)} == set()
+
+
+def importers(module: str) -> set[str]:
+    """Return who imports a module or something in it."""
+    return {
+        place(name_of(path))
+        for path in MODULES
+        if any(each == module or each.startswith(f"{module}.") for each in imports(path))
+    }
+
+
+def test_only_render_imports_rich() -> None:
+    assert importers("rich") == {"render"}
+
+
+def test_only_few_modules_import_ctypes() -> None:
+    assert importers("ctypes") == {"_libbpf", "loader", "btf", "tracefs", "cgroups"}
+
+
+def test_only_handles_and_layout_checks_call_libbpf() -> None:
+    assert importers("cgnet._libbpf") <= {"loader", "btf", "cli"}
+
+
+def test_no_command_imports_another() -> None:
+    names = [path for path in MODULES if path.parent.name == "commands"]
+    assert [
+        path.name for path in names if any("cgnet.commands" in each for each in imports(path))
+    ] == []
+
+
+def written_files() -> list[Path]:
+    """Return the sources that people write."""
+    folders = {"src": "*.py", "tools": "*.py", "tests": "*.py", "bench": "*.py", "bpf": "*.[ch]"}
+    found = [path for folder, kind in folders.items() for path in (ROOT / folder).rglob(kind)]
+    return sorted(path for path in found if path.name != "vmlinux.h")
+
+
+@pytest.mark.parametrize("path", written_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_not_too_long(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_the_programs_hooks_are_those_declared_here() -> None:
+    found = set()
+    for path in sorted((SOURCE / "_bpf").glob("*.bpf.o")):
+        with Object(path) as obj:
+            found |= {program.section for program in obj.programs}
+    assert found == HOOKS
+
+
+def test_the_sources_name_no_other_hook() -> None:
+    """Macros put the function's name behind the kind of hook."""
+    found = set()
+    for path in [*(ROOT / "bpf").glob("*.c"), *(ROOT / "bpf/include").glob("*.h")]:
+        found |= set(re.findall(r'SEC\("(\w+/[^"]*)"', path.read_text(encoding="utf-8")))
+    kinds = {f"{hook.partition('/')[0]}/" for hook in HOOKS}
+    assert found - HOOKS - kinds == set()
+    assert found

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from __future__ import annotations
+
+import ctypes
+import errno
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cgnet import loader
+from cgnet._libbpf import lib
+from cgnet.errors import LibbpfError
+from cgnet.loader import BATCH_RECORDS, Map, Object, Program, Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class NoLibbpf:
+    """Fails where a closed handle would be passed to C."""
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: Any) -> None:
+            raise AssertionError(f"{name} was called with a handle that is closed")
+
+        return call
+
+
+class FakeRingLibrary:
+    """Hands records to a ring's callback as libbpf does: until it returns a negative number."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, int]] = []
+        self.freed: list[Any] = []
+
+    def bpf_map__fd(self, handle: Any) -> int:
+        assert handle == "map"
+        return 3
+
+    def ring_buffer__new(self, fd: int, callback: Any, *_: Any) -> str:
+        assert fd == 3
+        self.callback = callback
+        return "ring"
+
+    def ring_buffer__consume(self, handle: Any) -> int:
+        assert handle == "ring", "a closed handle was passed to C"
+        taken = 0
+        while self.waiting:
+            result = self.callback(None, *self.waiting.pop(0))
+            if result < 0:
+                return int(result)
+            taken += 1
+        return taken
+
+    def ring_buffer__free(self, handle: Any) -> None:
+        self.freed.append(handle)
+
+    def put(self, raw: bytes) -> None:
+        buffer = ctypes.create_string_buffer(raw, len(raw))
+        self.waiting.append((ctypes.cast(buffer, ctypes.c_void_p), len(raw)))
+        self.keep = [*getattr(self, "keep", []), buffer]
+
+
+class OpenObject:
+    """Stands for the object that a map is of."""
+
+    def require_open(self) -> None:
+        """Do nothing: it is open."""
+
+
+RING = Map(OpenObject(), "map")
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> FakeRingLibrary:
+    fake = FakeRingLibrary()
+    monkeypatch.setattr(loader, "lib", fake)
+    return fake
+
+
+def test_a_missing_file_raises_with_its_errno(tmp_path: Path) -> None:
+    with pytest.raises(LibbpfError) as raised:
+        Object(tmp_path / "none.bpf.o")
+    assert raised.value.errno == errno.ENOENT
+
+
+def test_an_open_object_has_programs_with_their_kind_of_hook(built_object: Path) -> None:
+    with Object(built_object) as obj:
+        kinds = {program.name: program.hook for program in obj.programs}
+        assert kinds["cgroup_born"] == "raw_tp"
+        assert {"tp_btf", "raw_tp"} <= set(kinds.values())
+        assert obj.attached() == []
+
+
+def test_a_map_that_is_not_there_raises_key_error(built_object: Path) -> None:
+    with Object(built_object) as obj, pytest.raises(KeyError):
+        obj.map("no_such_map")
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_constants_of_another_size_are_refused(built_object: Path, change: int) -> None:
+    with Object(built_object) as obj:
+        size = ctypes.c_size_t()
+        lib.bpf_map__initial_value(obj.map(".rodata.config").handle, size)
+        wrong = bytes(size.value + change)
+        message = f"holds {size.value} bytes, not {len(wrong)}"
+        with pytest.raises(ValueError, match=message):
+            obj.set_constants(".rodata.config", wrong)
+
+
+def test_constants_of_the_right_size_are_stored(built_object: Path) -> None:
+    with Object(built_object) as obj:
+        size = ctypes.c_size_t()
+        address = lib.bpf_map__initial_value(obj.map(".rodata.config").handle, size)
+        value = bytes(range(size.value))
+        obj.set_constants(".rodata.config", value)
+        assert ctypes.string_at(address, size.value) == value
+
+
+def test_keep_refuses_a_map_that_is_not_there(built_object: Path) -> None:
+    with Object(built_object) as obj, pytest.raises(KeyError):
+        obj.keep(set(), {"no_such_map"})
+
+
+CLOSED: dict[str, Callable[[Object], Any]] = {
+    "handle": lambda obj: obj.handle,
+    "map": lambda obj: obj.map("ring"),
+    "keep": lambda obj: obj.keep({"cgroup_born"}, set()),
+    "resize": lambda obj: obj.resize("ring", 4096),
+    "set_constants": lambda obj: obj.set_constants(".rodata.config", b""),
+    "load": lambda obj: obj.load(),
+    "attach": lambda obj: obj.attach(obj.programs[0]),
+    "ring": lambda obj: obj.ring("ring"),
+    "stats": lambda obj: obj.programs[0].stats(),
+}
+
+
+@pytest.mark.parametrize("use", CLOSED)
+def test_a_closed_object_raises_instead_of_passing_its_handle_on(
+    built_object: Path, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    obj = Object(built_object)
+    obj.close()
+    monkeypatch.setattr(loader, "lib", NoLibbpf())
+    with pytest.raises(ValueError, match=r"connect\.bpf\.o is closed"):
+        CLOSED[use](obj)
+
+
+KEPT: dict[str, Callable[[Map, Program], Any]] = {
+    "map.handle": lambda kept, _: kept.handle,
+    "map.fd": lambda kept, _: kept.fd,
+    "update": lambda kept, _: kept.update(b"key", b"value"),
+    "lookup": lambda kept, _: kept.lookup(b"key", 8),
+    "discard": lambda kept, _: kept.discard(b"key"),
+    "keys": lambda kept, _: next(kept.keys(4)),
+    "ring": lambda kept, _: Ring(kept),
+    "program.handle": lambda _, program: program.handle,
+    "stats": lambda _, program: program.stats(),
+}
+
+
+@pytest.mark.parametrize("use", KEPT)
+def test_what_is_kept_of_a_closed_object_raises_instead_of_passing_its_handle_on(
+    built_object: Path, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    with Object(built_object) as obj:
+        kept, program = obj.map("ring"), obj.programs[0]
+    monkeypatch.setattr(loader, "lib", NoLibbpf())
+    with pytest.raises(ValueError, match=r"connect\.bpf\.o is closed"):
+        KEPT[use](kept, program)
+    assert program.name  # what was read before stays
+
+
+def test_an_object_closes_twice(built_object: Path) -> None:
+    obj = Object(built_object)
+    obj.close()
+    obj.close()
+    with pytest.raises(ValueError, match="closed"):
+        _ = obj.handle
+
+
+def test_links_are_destroyed_before_the_object_the_last_one_first(
+    built_object: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    close = lib.bpf_object__close
+    names: dict[int, str] = {}
+
+    def attach(handle: Any) -> str:
+        return names[ctypes.addressof(handle.contents)]
+
+    def close_object(handle: Any) -> None:
+        done.append("object")
+        close(handle)
+
+    monkeypatch.setattr(lib, "bpf_program__attach", attach)
+    monkeypatch.setattr(lib, "bpf_link__destroy", done.append)
+    monkeypatch.setattr(lib, "bpf_object__close", close_object)
+    with Object(built_object) as obj:
+        first, second, third = obj.programs[:3]
+        names.update({ctypes.addressof(each.handle.contents): each.name for each in obj.programs})
+        for program in (first, second, third):
+            obj.attach(program)
+        assert obj.attached() == [first, second, third]
+    assert done == [third.name, second.name, first.name, "object"]
+
+
+def test_a_ring_returns_the_records_in_order(library: FakeRingLibrary) -> None:
+    with Ring(RING) as ring:
+        for raw in (b"one", b"", b"three\0"):
+            library.put(raw)
+        assert ring.consume() == [b"one", b"", b"three\0"]
+        assert ring.consume() == []
+
+
+def test_a_ring_gives_the_others_a_turn_after_a_batch(library: FakeRingLibrary) -> None:
+    buffer = ctypes.create_string_buffer(b"x", 1)
+    library.waiting = [(ctypes.cast(buffer, ctypes.c_void_p), 1)] * (BATCH_RECORDS + 3)
+    with Ring(RING) as ring:
+        assert [len(ring.consume()) for _ in range(3)] == [BATCH_RECORDS, 3, 0]
+
+
+def test_an_exception_in_the_callback_is_raised_once_and_loses_no_other_record(
+    library: FakeRingLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = ctypes.string_at
+
+    def failing_copy(data: int, size: int) -> bytes:
+        if size == len(b"interrupted"):
+            raise KeyboardInterrupt
+        return copy(data, size)
+
+    monkeypatch.setattr(ctypes, "string_at", failing_copy)
+    with Ring(RING) as ring:
+        for raw in (b"before", b"interrupted", b"after"):
+            library.put(raw)
+        with pytest.raises(KeyboardInterrupt):
+            ring.consume()
+        assert ring.consume() == [b"before", b"after"]
+
+
+def test_an_error_of_libbpf_is_raised(library: FakeRingLibrary) -> None:
+    with Ring(RING) as ring:
+        library.ring_buffer__consume = lambda _: -errno.EINVAL  # type: ignore[method-assign]
+        with pytest.raises(LibbpfError) as raised:
+            ring.consume()
+    assert raised.value.errno == errno.EINVAL
+
+
+def test_a_closed_ring_raises_instead_of_passing_its_handle_on(library: FakeRingLibrary) -> None:
+    ring = Ring(RING)
+    library.put(b"left")
+    ring.close()
+    ring.close()
+    assert library.freed == ["ring"]
+    with pytest.raises(ValueError, match="closed"):
+        ring.consume()
+    assert library.waiting

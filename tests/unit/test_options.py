@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from records import ACCEPTED
+
+from cgnet.cli import LazyGroup, _run, cli
+from cgnet.options import FieldList, Size
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    Cgnet = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.usefixtures("no_tracing")
+
+COMMANDS = LazyGroup().list_commands(click.Context(cli))
+ABSENT_PID = 1 << 30  # above the kernel's greatest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--pid", "x"], ["--pid", "'x'", "integer"]),
+        (["--pid", "0"], ["--pid", "0", "x>=1"]),
+        (["--pid", "-5"], ["--pid", "-5", "x>=1"]),
+        (["--pid", "4711x"], ["--pid", "'4711x'", "integer"]),
+        (["--pid", str(ABSENT_PID)], ["--pid", str(ABSENT_PID), "PID of a running one"]),
+        (["--limit", "many"], ["--limit", "'many'", "integer"]),
+        (["--limit", "0"], ["--limit", "0", "x>=1"]),
+        (["--duration", "soon"], ["--duration", "'soon'", "float"]),
+        (["--duration", "0"], ["--duration", "0", "x>0"]),
+        (["--duration", "nan"], ["--duration", "nan"]),
+        (["--fields", "pid,nosuch"], ["--fields", "'nosuch'", "schema, type, time"]),
+        (["--fields", "pid,,comm"], ["--fields", "'pid,,comm'", "separated by commas"]),
+        (["--fields", ""], ["--fields", "''", "separated by commas"]),
+        (["--buffer", "4X"], ["--buffer", "'4X'", "K, M or G"]),
+        (["--buffer", "1K"], ["--buffer", "'1K'", "4K to 1G"]),
+        (["--buffer", "2G"], ["--buffer", "'2G'", "4K to 1G"]),
+        (["--cgroup", "/no/such"], ["--cgroup", "'/no/such'", "as mounted", "(/…)"]),
+        (["--cgroup", "relative"], ["--cgroup", "'relative'", "as mounted", "(/…)"]),
+        (["--hierarchy", "nosuch"], ["--hierarchy", "'nosuch'", "one of:"]),
+        (["-o", "xml"], ["--output", "'xml'", "'table', 'wide', 'json', 'csv'"]),
+        (["--btf", "/no/such"], ["--btf", "'/no/such'", "does not exist"]),
+        (["--sync-errors", "maybe"], ["--sync-errors", "'maybe'", "'auto', 'on', 'off'"]),
+        (["--nosuch"], ["--nosuch", "--help"]),
+        (["surplus"], ["surplus", "--help"]),
+        (["--pid"], ["--pid", "argument"]),
+    ],
+    ids="=".join,
+)
+def test_a_wrong_value_is_quoted_and_the_accepted_form_shown(
+    arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = _run(["connect", *arguments])
+    said = capsys.readouterr()
+    assert (status, said.out) == (2, ""), said.err
+    assert [part for part in parts if part not in said.err] == [], said.err
+
+
+@pytest.mark.parametrize("value", ["x", "nan", "9" * 5000])
+@pytest.mark.parametrize("option", ["--pid", "--limit", "--duration", "--buffer"])
+def test_a_wrong_number_gives_no_traceback(cgnet: Cgnet, option: str, value: str) -> None:
+    done = cgnet("connect", option, value, "--fields", "nosuch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--pid", str(os.getpid())],
+        ["--pid", str(os.getpid()), "--pid", "1"],
+        ["--cgroup", "/"],
+        ["-o", "json", "--fields", "pid, comm,owner"],
+        ["-o", "csv", "--no-header", "--limit", "5"],
+        ["--duration", "0.5", "--buffer", "64k", "--strict"],
+        ["--duration", "inf"],
+        ["--sync-errors", "on"],
+        ["--btf", "/proc/self/status"],
+    ],
+)
+def test_right_values_are_accepted(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["connect", *arguments]) == 3
+    assert capsys.readouterr().err == f"cgnet: {ACCEPTED}\n"
+
+
+def test_a_threads_id_is_no_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """/proc/TID exists, but owners are told by process: the filter would never match."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        assert Path(f"/proc/{thread.native_id}").exists()
+        status = _run(["connect", "--pid", str(thread.native_id)])
+    finally:
+        end.set()
+        thread.join()
+    assert (status, str(thread.native_id) in capsys.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4K", 4096),
+        ("4k", 4096),
+        ("4096", 4096),
+        ("4097", 8192),
+        ("5000", 8192),
+        ("3K", 4096),
+        ("4M", 4 << 20),
+        ("3m", 4 << 20),
+        ("1G", 1 << 30),
+        ("1073741824", 1 << 30),
+    ],
+)
+def test_a_size_is_rounded_up_to_a_power_of_two(text: str, size: int) -> None:
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "-1",
+        "0",
+        "0K",
+        "9999G",
+        "K",
+        "1.5M",
+        "4KB",
+        "4 K",
+        " 4K",
+        "0x1000",
+        "٤K",
+        "1073741825",
+    ],
+)
+def test_what_is_no_size_is_refused_and_quoted(text: str) -> None:
+    with pytest.raises(click.BadParameter) as raised:
+        Size().convert(text, None, None)
+    assert repr(text) in raised.value.message
+
+
+@given(st.text() | st.from_regex(r"\A[0-9]{1,12}[KMGkmg]?\Z"))
+@example("9" * 5000)
+@example("9" * 5000 + "K")
+def test_any_text_is_a_power_of_two_in_range_or_refused(text: str) -> None:
+    try:
+        size = Size().convert(text, None, None)
+    except click.BadParameter:
+        return
+    assert 4096 <= size <= 1 << 30
+    assert size.bit_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("pid", ["pid"]), ("pid,comm", ["pid", "comm"]), (" b , a ", ["b", "a"])]
+)
+def test_fields_are_names_separated_by_commas(text: str, names: list[str]) -> None:
+    assert FieldList().convert(text, None, None) == names
+
+
+@pytest.mark.parametrize("text", ["", ",", "a,", ",a", "a,,b", " "])
+def test_an_empty_field_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="empty name"):
+        FieldList().convert(text, None, None)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_groups_help_lists_the_commands_and_an_example(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run([option]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert [name for name in COMMANDS if f"\n  {name} " not in said.out] == []
+    assert 'eval "$(_CGNET_COMPLETE=bash_source cgnet)"' in said.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_a_commands_help_has_examples_of_itself(
+    name: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run([name, option]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.partition("Examples:")[2].count(f"cgnet {name}") >= 3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_says_what_it_does(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    assert options
+    assert [each.name for each in options if not each.help and not each.hidden] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_a_commands_help_name_real_options(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    known = {opt for each in command.params for opt in each.opts} | {"-h", "--help"}
+    lines = [line for line in (command.epilog or "").splitlines() if f"cgnet {name}" in line]
+    used = {word for line in lines for word in line.split() if word.startswith("-")}
+    assert used
+    assert used - known == set()
+
+
+def test_without_a_command_the_help_is_shown_with_status_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _run([]) == 2
+    assert "Commands:" in "".join(capsys.readouterr())
+
+
+def test_an_unknown_command_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["nosuch"]) == 2
+    assert "'nosuch'" in capsys.readouterr().err
+
+
+def test_version_names_cgnet_and_libbpf(cgnet: Cgnet) -> None:
+    from cgnet import __version__
+
+    done = cgnet("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"cgnet {__version__} (libbpf v1.")
+    assert done.stdout.endswith(")\n")
+
+
+def test_there_is_a_completion_script_for_bash(cgnet: Cgnet) -> None:
+    done = cgnet(_CGNET_COMPLETE="bash_source")
+    assert done.returncode == 0
+    assert "complete -o nosort -F _cgnet_completion cgnet" in done.stdout
+
+
+def test_bash_completes_commands_and_options(cgnet: Cgnet) -> None:
+    words = {"COMP_WORDS": "cgnet con", "COMP_CWORD": "1"}
+    assert cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout == "plain,connect\n"
+    words = {"COMP_WORDS": "cgnet connect --cg", "COMP_CWORD": "2"}
+    assert cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout == "plain,--cgroup\n"

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whole runs of the command, with a made-up kernel side."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, Self
+
+import pytest
+from records import Connect
+
+from cgnet import session
+from cgnet._layouts import CGROUP_EVENT, LostWhere, OwnerSource, RecordKind
+from cgnet.cgroups import default_hierarchy, hierarchies
+from cgnet.cli import _run
+
+
+class Kernel:
+    """Stands for the launched object, its ring and its maps."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[bytes]] = []
+        self.late: list[bytes] = []  # comes between the last look and the detaching
+        self.lost = dict.fromkeys(LostWhere, 0)
+        self.did: list[str] = []
+
+    def launch(self, *_: Any) -> Self:
+        return self
+
+    def start(self, extras: list[Any], *_: Any) -> tuple[Self, Any]:
+        self.did.append("start")
+        return self, extras[-1]
+
+    def ring(self, _name: str) -> Self:
+        return self
+
+    def map(self, _name: str) -> Self:
+        return self
+
+    def lookup(self, key: bytes, size: int) -> bytes:
+        where = LostWhere(int.from_bytes(key, sys.byteorder))
+        return self.lost[where].to_bytes(size, sys.byteorder)
+
+    def consume(self) -> list[bytes]:
+        return self.batches.pop(0) if self.batches else []
+
+    def detach(self) -> None:
+        self.did.append("detach")
+        self.batches += [self.late] if self.late else []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.did.append("close")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    made = Kernel()
+    monkeypatch.setattr(session, "Launch", made.launch)
+    return made
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, list[str]]:
+    """Return status, output and the lines on stderr."""
+    status = _run(["connect", "--duration", "0.01", *arguments])
+    said = capfd.readouterr()
+    return status, said.out, said.err.splitlines()
+
+
+def test_records_come_out_in_order_and_a_summary_ends_them(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kernel.batches = [[Connect(pid=1).raw(), Connect(pid=2).raw()], [Connect(pid=3).raw()]]
+    kernel.late = [Connect(pid=4, source=OwnerSource.OWNER_UNKNOWN).raw()]
+    status, out, err = run(capfd, "-o", "json")
+    *rows, summary = lines(out)
+    assert (status, [row["pid"] for row in rows]) == (0, [1, 2, 3, None])
+    assert {name: summary[name] for name in ("schema", "type", "records", "lost")} == {
+        "schema": 1,
+        "type": "summary",
+        "records": 4,
+        "lost": 0,
+    }
+    assert summary["unknown_owners"] == 1
+    assert err[-1].startswith("cgnet: tracing connect")
+    assert kernel.did == ["start", "detach", "close"]
+
+
+def test_a_table_tells_the_summary_on_stderr(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kernel.batches = [[Connect().raw()]]
+    status, out, err = run(capfd)
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert out.startswith("TIME ")
+    assert err[-1] == "cgnet: 1 records, 0 lost, 0 of unknown owners"
+
+
+def test_the_limit_ends_the_run_in_the_middle_of_a_batch(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kernel.batches = [[Connect(pid=pid).raw() for pid in pids] for pids in ((0, 1), (2, 3, 4))]
+    status = _run(["connect", "-o", "json", "--limit", "3"])
+    *rows, summary = lines(capfd.readouterr().out)
+    assert (status, [row["pid"] for row in rows]) == (0, [0, 1, 2])
+    assert summary["records"] == 3
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [([], 0), (["--strict"], 5)])
+def test_what_was_lost_is_told_as_it_happens_and_in_the_summary(
+    kernel: Kernel,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    expected: int,
+) -> None:
+    kernel.lost[LostWhere.LOST_RING] = 7
+    status, out, err = run(capfd, "-o", "json", *arguments)
+    first, *_, summary = lines(out)
+    assert (status, summary["lost"]) == (expected, 7)
+    assert (first["type"], first["count"], first["where"]) == ("lost", 7, "ring")
+    assert [line for line in err if line.startswith("cgnet: lost 7 (ring): ")]
+
+
+@pytest.mark.parametrize("where", [each for each in LostWhere if each.name != "LOST_WHERE_COUNT"])
+def test_everything_that_the_kernel_side_can_lose_is_told(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str], where: LostWhere
+) -> None:
+    kernel.lost[where] = 2
+    _, out, _ = run(capfd, "-o", "json")
+    name = where.name.removeprefix("LOST_").lower()
+    assert [row["where"] for row in lines(out) if row["type"] == "lost"] == [name]
+
+
+def test_strict_without_loss_is_done(kernel: Kernel, capfd: pytest.CaptureFixture[str]) -> None:
+    kernel.batches = [[Connect().raw()]]
+    assert run(capfd, "--strict")[0] == 0
+
+
+def test_a_cgroup_that_the_kernel_tells_of_names_the_records_of_its_batch(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    naming = default_hierarchy(hierarchies())
+    owner = (1 << 62, naming.id)
+    born = CGROUP_EVENT.packed.pack(
+        RecordKind.RECORD_CGROUP_BORN, 0, 0, *owner, 0, b"/docker/new\xff"
+    )
+    kernel.batches = [[Connect(cgroup_id=owner[0], hierarchy=owner[1]).raw(), born]]
+    _, out, _ = run(capfd, "-o", "json")
+    row = lines(out)[0]
+    assert (row["hierarchy"], row["cgroup"]) == (naming.name, "/docker/new\\xff")
+
+
+def test_a_given_cgroup_that_is_removed_is_told(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    naming = default_hierarchy(hierarchies())
+    gone = CGROUP_EVENT.packed.pack(
+        RecordKind.RECORD_CGROUP_GONE, 0, 0, 1 << 62, naming.id, 1, naming.root.encode()
+    )
+    kernel.batches = [[gone]]
+    _, _, err = run(capfd, "--cgroup", str(naming.mount))
+    assert f"cgnet: --cgroup {naming.mount}: it was removed; " in "\n".join(err)
+
+
+def test_errors_before_a_syn_that_go_unseen_are_told_before_tracing_begins(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, _, err = run(capfd)
+    places = [next(i for i, line in enumerate(err) if part in line) for part in ("SYN", "tracing")]
+    assert places == sorted(places)
+    assert kernel.did[0] == "start"
+
+
+def test_a_reader_that_goes_away_ends_it_cleanly(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(session, "STDOUT", writer)
+    kernel.batches = [[Connect().raw()]]
+    status = _run(["connect"])
+    os.close(writer)
+    assert (status, kernel.did[-1]) == (0, "close")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_full_disk_is_told_in_one_line(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(session, "STDOUT", full)
+    kernel.batches = [[Connect().raw()]]
+    try:
+        status, _, err = run(capfd)
+    finally:
+        os.close(full)
+    assert (status, kernel.did[-1]) == (1, "close")
+    assert err[-1].startswith("cgnet: ")
+    assert "No space left on device" in err[-1]
