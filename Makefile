@@ -18,14 +18,19 @@ LLVM_STRIP ?= llvm-strip
 ARCH ?= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
 
 # Paths in the objects are relative and the debug information is cut, so that a build from any
-# folder gives the same bytes. BTF stays. -mcpu=v2 is the instruction set that 5.4 verifies well.
-BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v2 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
+# folder gives the same bytes. BTF stays. -mcpu=v3 is the instruction set that 5.4 verifies well.
+BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
 	-Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=src/cgnet/_bpf/%.o)
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench
+
+IS_ROOT := $(filter 0,$(shell id -u))
+# Root's part of a run leaves nothing of root's in the tree: no bytecode, no caches.
+AS_ROOT := $(if $(IS_ROOT),,sudo) env PYTHONDONTWRITEBYTECODE=1
+AS_OWNER := tools/as_owner.sh
 
 .PHONY: help
 help: ## this list
@@ -67,6 +72,35 @@ gen: $(VENV)/.ready ## write src/cgnet/_layouts.py anew from bpf/include/events.
 	$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/include/events.h src/cgnet/_layouts.py
 	$(BIN)/ruff format --quiet src/cgnet/_layouts.py
 
+## Test
+
+.PHONY: test
+test: ready ## the whole test suite; tests/kernel takes root
+	@failed=0; \
+	$(MAKE) --no-print-directory test-unit || failed=1; \
+	$(MAKE) --no-print-directory test-kernel || failed=1; \
+	exit $$failed
+
+.PHONY: test-unit
+test-unit: ready ## tests that need no root
+	@$(AS_OWNER) $(BIN)/pytest tests/unit
+
+.PHONY: test-kernel
+test-kernel: ready ## tests on the running kernel, as root
+	@test -n "$(IS_ROOT)" || echo "tests/kernel load BPF programs: they run with sudo"
+	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel
+
+.PHONY: bench
+bench: ready ## measure cgnet on this host, as root
+	@$(AS_ROOT) $(BIN)/python bench/run.py
+
+# Packages and build, by whom they have to be.
+.PHONY: ready
+ready:
+	@tools/deps.sh $(if $(IS_ROOT),,--check)
+	@$(AS_OWNER) mkdir -p build
+	@$(AS_OWNER) $(MAKE) --no-print-directory build
+
 ## Check
 
 .PHONY: lint
@@ -89,6 +123,38 @@ format: $(VENV)/.ready ## format the sources
 	$(BIN)/ruff format $(PY_FILES)
 	$(BIN)/ruff check --fix-only --quiet $(PY_FILES)
 	$(BIN)/clang-format -i $(C_FILES)
+
+## Try
+
+.PHONY: demo
+demo: ## install what is missing, build, and show cgnet at work (root)
+	@test -n "$(IS_ROOT)" || { echo "the demo loads BPF programs: run 'sudo make demo'" >&2; exit 1; }
+	@tools/deps.sh
+	@$(AS_OWNER) $(MAKE) --no-print-directory build
+	@$(AS_ROOT) $(BIN)/python tools/demo.py
+
+## Install
+
+.PHONY: install
+install: ready ## copy cgnet to PREFIX (/usr/local), with completions
+	@$(AS_OWNER) $(MAKE) --no-print-directory wheel completions
+	@tools/install.sh '$(DESTDIR)' '$(PREFIX)' '$(PYTHON)'
+
+.PHONY: uninstall
+uninstall: ## remove what `make install` copied to PREFIX
+	@tools/install.sh --remove '$(DESTDIR)' '$(PREFIX)'
+
+.PHONY: wheel
+wheel: build ## a Python wheel with the BPF objects, in build/wheel
+	@rm -rf build/wheel
+	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+
+.PHONY: completions
+completions: build ## shell completions for bash, zsh and fish, in build/completions
+	@mkdir -p build/completions
+	@for shell in bash zsh fish; do \
+		_CGNET_COMPLETE=$${shell}_source $(BIN)/cgnet >build/completions/cgnet.$$shell || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## remove what was built

@@ -1,0 +1,108 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Install the system packages that building, testing and the demo need, where they are missing.
+# With --check: install nothing; say what is missing and fail. bpftool is left out: only
+# `make vmlinux` needs it.
+set -euo pipefail
+
+# A plain user's PATH may lack sbin; root's may have what nobody else can run.
+system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
+APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
+
+has_python() {
+	local python
+	for python in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do
+		"$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+			2>/dev/null && return
+	done
+	return 1
+}
+
+has_library() {
+	compgen -G "/usr/lib*/libbpf.so.1" || compgen -G "/usr/lib/*/libbpf.so.1" ||
+		{ ldconfig -p | grep -F 'libbpf.so.1 '; }
+} >/dev/null 2>&1
+
+# One word for each need that is not met.
+missing() {
+	local tool
+	for tool in make clang llvm-strip ip nft; do
+		command -v "$tool" >/dev/null || echo "$tool"
+	done
+	has_library || echo libbpf
+	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
+	has_python || echo python
+}
+
+# The packages of a need, by the package manager's names; alternatives are tried from left to right.
+packages() {
+	case $1:$2 in
+	*:llvm-strip) echo llvm ;;
+	apt:ip) echo iproute2 ;;
+	dnf:ip) echo iproute ;;
+	*:nft) echo nftables ;;
+	apt:libbpf) echo libbpf1 ;;
+	dnf:libbpf) echo libbpf ;;
+	apt:libbpf-headers) echo libbpf-dev ;;
+	dnf:libbpf-headers) echo libbpf-devel ;;
+	apt:python) echo python3-venv ;;
+	dnf:python) echo python3 python3.12 python3.11 ;;
+	*) echo "$2" ;;
+	esac
+}
+
+# A package that isn't there under any name is told by the last check.
+install_apt() {
+	local names=() need
+	for need in "$@"; do
+		names+=("$(packages apt "$need")")
+	done
+	printf 'installing %s\n' "${names[@]}"
+	export DEBIAN_FRONTEND=noninteractive
+	"${APT[@]}" install -y --no-install-recommends "${names[@]}" >/dev/null 2>&1 && return
+	# The lists may be empty or old. A source of somebody else that fails is no concern of ours.
+	"${APT[@]}" update || true
+	"${APT[@]}" install -y --no-install-recommends "${names[@]}" >/dev/null || true # the last check tells
+}
+
+install_dnf() {
+	local need name
+	for need in "$@"; do
+		for name in $(packages dnf "$need"); do
+			echo "installing $name"
+			dnf install -y -q "$name" >/dev/null || true
+			missing | grep -qx "$need" || break
+		done
+	done
+}
+
+main() {
+	local needs
+	mapfile -t needs < <(missing)
+	if ((${#needs[@]} == 0)); then
+		test "${1-}" = --check || echo "nothing is missing"
+		return
+	fi
+	if test "${1-}" = --check; then
+		echo "missing: ${needs[*]}; run 'sudo make deps'" >&2
+		return 1
+	fi
+	if ((EUID != 0)); then
+		echo "installing ${needs[*]} takes root: run 'sudo make deps'" >&2
+		return 1
+	fi
+	if command -v apt-get >/dev/null; then
+		install_apt "${needs[@]}"
+	elif command -v dnf >/dev/null; then
+		install_dnf "${needs[@]}"
+	fi
+	hash -r
+	mapfile -t needs < <(missing)
+	((${#needs[@]} == 0)) && return
+	echo "still missing: ${needs[*]} (libbpf: 1.0 or newer, python: 3.11 or newer with venv);" \
+		"this system's packages don't provide it" >&2
+	return 1
+}
+
+main "$@"
