@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What it costs to be called at all: empty programs on the hook of `cgnet connect`. The first program on
+ * a hook also pays for cold caches; `first_*` is attached before cgnet's, so that it and `empty_*`,
+ * which comes after, meet the same conditions.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+
+#define EMPTY(name, hook)       \
+	SEC(hook)               \
+	int name(void *ctx)     \
+	{                       \
+		return 0;       \
+	}
+
+EMPTY(first_typed, "tp_btf/inet_sock_set_state")
+EMPTY(empty_typed, "tp_btf/inet_sock_set_state")
+EMPTY(first_raw, "raw_tp/inet_sock_set_state")
+EMPTY(empty_raw, "raw_tp/inet_sock_set_state")
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The load: client loops that connect, write, read and close over loopback, each with a server process
+ * of its own. Usage: loop SECONDS LOOPS. Prints the connections made and the seconds it took.
+ *
+ * The destination goes round 127.0.0.0/8, so that ports in TIME_WAIT never run short.
+ */
+#include <arpa/inet.h>
+#include <err.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ADDRESSES 250
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+static void serve(int listener)
+{
+	char byte;
+
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (fd < 0)
+			err(1, "accept");
+		if (read(fd, &byte, 1) == 1 && write(fd, &byte, 1) != 1)
+			err(1, "write");
+		close(fd);
+	}
+}
+
+static pid_t start_server(struct sockaddr_in *address)
+{
+	socklen_t size = sizeof(*address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	pid_t pid;
+
+	*address = (struct sockaddr_in){.sin_family = AF_INET};
+	if (bind(listener, (void *)address, size) || listen(listener, 4096) ||
+	    getsockname(listener, (void *)address, &size))
+		err(1, "listen");
+	pid = fork();
+	if (pid == 0)
+		serve(listener);
+	close(listener);
+	return pid;
+}
+
+static long run_client(struct sockaddr_in address, double seconds)
+{
+	double end = now() + seconds;
+	long count = 0;
+	char byte = 'x';
+
+	while (now() < end) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+		address.sin_addr.s_addr = htonl(0x7f000001 + (count % ADDRESSES));
+		if (connect(fd, (void *)&address, sizeof(address)))
+			err(1, "connect");
+		if (write(fd, &byte, 1) != 1 || read(fd, &byte, 1) != 1)
+			err(1, "echo");
+		close(fd);
+		count++;
+	}
+	return count;
+}
+
+int main(int argc, char **argv)
+{
+	double seconds = argc == 3 ? atof(argv[1]) : 0;
+	int loops = argc == 3 ? atoi(argv[2]) : 0;
+	pid_t servers[64];
+	long total = 0;
+	long *counts;
+	double start;
+
+	if (seconds <= 0 || loops < 1 || loops > 64)
+		errx(2, "usage: loop SECONDS LOOPS");
+	counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	start = now();
+	for (int i = 0; i < loops; i++) {
+		struct sockaddr_in address;
+
+		servers[i] = start_server(&address);
+		if (fork() == 0) {
+			counts[i] = run_client(address, seconds);
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < loops; i++)
+		wait(NULL);
+	for (int i = 0; i < loops; i++)
+		total += counts[i];
+	printf("%ld %.3f\n", total, now() - start);
+	for (int i = 0; i < loops; i++)
+		kill(servers[i], SIGKILL);
+	return 0;
+}

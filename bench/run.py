@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``make bench``: what cgnet costs, on this host, against what the project promises.
+
+Pairs run in turn and the median of their ratios is shown, so that a host that warms up or is shared
+disturbs both alike. Nothing here is a test: a figure is reported, reached or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import kernel_cost
+import rivals
+import tracer
+import user_side
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAIRS = 7
+SECONDS = 4.0
+STARTS = 15
+
+
+class Report:
+    """Rows of what was measured."""
+
+    def __init__(self) -> None:
+        self.table = Table("what", "measured", "promised", "", title="cgnet connect")
+        self.console = Console()
+
+    def add(
+        self, what: str, measured: str, promised: str = "", *, reached: bool | None = None
+    ) -> None:
+        """Add a row, and print it at once: a run takes minutes."""
+        verdict = "" if reached is None else "reached" if reached else "missed"
+        self.console.print(f"{what}: {measured}", highlight=False)
+        self.table.add_row(what, measured, promised, verdict)
+
+
+def loss(report: Report, seconds: float) -> None:
+    for loops in (1, 2):
+        with tracer.cgnet() as running:
+            done = tracer.load(seconds, loops)
+        summary = running.summary()
+        other = summary["records"] - done.connections
+        lost = summary["lost"]
+        report.add(
+            f"loss, {loops} loop(s), {seconds:.0f} s",
+            f"{lost} of {done.connections} at {done.rate:,.0f}/s ({other:+} records of others)",
+            "0",
+            reached=lost == 0 and other >= 0,
+        )
+
+
+def rate_ratio(beside: Callable[[], object], loops: int, pairs: int) -> tuple[float, float]:
+    """Return the median of (rate with / rate without), and the median rate without."""
+    ratios, plain = [], []
+    tracer.load(1, loops)  # warm
+    for _ in range(pairs):
+        without = tracer.load(SECONDS, loops).rate
+        with beside():  # type: ignore[attr-defined]
+            ratios.append(tracer.load(SECONDS, loops).rate / without)
+        plain.append(without)
+    return statistics.median(ratios), statistics.median(plain)
+
+
+def rates(report: Report, pairs: int) -> None:
+    for loops, promised in ((1, 0.95), (2, None)):
+        ratio, plain = rate_ratio(tracer.cgnet, loops, pairs)
+        report.add(
+            f"connection rate with / without, {loops} loop(s)",
+            f"{ratio:.3f} (of {plain:,.0f}/s)",
+            f">= {promised}" if promised else "reported",
+            reached=ratio >= promised if promised else None,
+        )
+    for name, beside in rivals.installed():
+        ratio, _ = rate_ratio(beside, 1, 3)
+        report.add(f"the same with {name}, 1 loop", f"{ratio:.3f}", "rival")
+
+
+def starts(report: Report) -> None:
+    times, begins = [], []
+    resident = 0.0
+    for _ in range(STARTS):
+        begin = time.monotonic()
+        subprocess.run([tracer.CGNET, "--help"], check=True, stdout=subprocess.DEVNULL)
+        times.append(time.monotonic() - begin)
+        with tracer.cgnet() as running:
+            begins.append(running.start_s)
+    with tracer.cgnet() as running:
+        tracer.load(SECONDS, 1)
+        resident = running.resident_mb()
+    help_ms, start_ms = (statistics.median(each) * 1000 for each in (times, begins))
+    report.add("cgnet --help", f"{help_ms:.0f} ms", "<= 120 ms", reached=help_ms <= 120)
+    report.add("exec to tracing", f"{start_ms:.0f} ms", "<= 350 ms", reached=start_ms <= 350)
+    report.add(
+        "resident, peak under one loop", f"{resident:.0f} MB", "<= 60 MB", reached=resident <= 60
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bpf-clang", default="clang -g -O2 -target bpf -mcpu=v3 -Ibpf/include")
+    parser.add_argument("--loss-seconds", type=float, default=30)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    args = parser.parse_args()
+    tracer.require_root()
+    tracer.build(args.bpf_clang)
+    report = Report()
+    starts(report)
+    kernel_cost.measure(report.add)
+    user_side.measure(report.add)
+    rates(report, args.pairs)
+    loss(report, args.loss_seconds)
+    report.console.print(report.table)
+    rivals.print_known(report.console)
+    shutil.rmtree(tracer.BUILD, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    os.environ.pop("NO_COLOR", None)
+    main()

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How many records a second the Python side decodes and writes, on one core."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from cgnet._layouts import CONNECT_EVENT
+from cgnet.cgroups import CgroupNames, hierarchies
+from cgnet.commands.connect import COMMAND
+from cgnet.events import Clock, Schema
+from cgnet.render.json_lines import JsonLines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECORDS = 50_000
+OWNERS, SERVICES = 200, 500
+ROUNDS = 5
+BATCH = 4096
+PROMISED_DECODED, PROMISED_WRITTEN = 400_000, 150_000
+
+
+def records() -> list[bytes]:
+    """Make records of many processes that connect to many services, as a busy host gives them."""
+    pack = CONNECT_EVENT.packed.pack
+    made = []
+    for i in range(RECORDS):
+        owner, service = i * 7919 % OWNERS, i * 104729 % SERVICES
+        head = (1, 0, 1_000_000_000_000 + i * 10_000)
+        who = (1, 0, 1, 1000 + owner, owner % 5, b"worker")
+        daddr = bytes([10, 0, service // 250, service % 250]).ljust(16, b"\0")
+        flow = (bytes([10, 1, 0, 1]).ljust(16, b"\0"), daddr, 4026531840, 443, 4, 0)
+        port = (1024 + i % 60000, bytes(6))
+        outcome = (150_000 + i, 0, 0 if i % 20 else 111, 1, 0)
+        made.append(pack(*head, *who, *flow, *port, *outcome))
+    return made
+
+
+def rate(work: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> float:
+    """Return records a second of this process's own time, the median of some rounds."""
+    found = []
+    for _ in range(ROUNDS):
+        begin = time.process_time()
+        for batch in batches:
+            work(batch)
+        found.append(RECORDS / (time.process_time() - begin))
+    return statistics.median(found)
+
+
+def measure(add: Callable[..., None]) -> None:
+    """Measure decoding alone, and everything up to the file."""
+    made = records()
+    batches = [made[i : i + BATCH] for i in range(0, RECORDS, BATCH)]
+    names = CgroupNames(hierarchies())
+    schema = Schema(COMMAND.name, Clock(), COMMAND.groups(names))
+    renderer = JsonLines(schema, None)
+    unpack = CONNECT_EVENT.packed.unpack
+    output = os.open(os.devnull, os.O_WRONLY)
+    decoded = rate(lambda batch: [unpack(raw) for raw in batch], batches)
+    written = rate(lambda batch: os.write(output, renderer.rows(batch).encode()), batches)
+    os.close(output)
+    names.close()
+    for what, found, promised in (
+        ("records decoded a second, one core", decoded, PROMISED_DECODED),
+        ("records written as JSON a second, one core", written, PROMISED_WRITTEN),
+    ):
+        add(what, f"{found:,.0f}", f">= {promised:,}", reached=found >= promised)
