@@ -51,13 +51,14 @@ enum cgroup_subsys_id___any {
 	misc_cgrp_id___any,
 };
 
-#define SUBSYS_SLOT(controller, name)                                             \
-	case controller:                                                          \
-		return bpf_core_enum_value_exists(enum cgroup_subsys_id___any,    \
-						  name##_cgrp_id___any)           \
-			       ? bpf_core_enum_value(enum cgroup_subsys_id___any, \
-						     name##_cgrp_id___any)        \
-			       : -1
+/* The barrier keeps a value where its existence is known: see current_cgroup_id(). */
+#define SUBSYS_SLOT(controller, name)                                        \
+	case controller:                                                     \
+		if (!bpf_core_enum_value_exists(enum cgroup_subsys_id___any, \
+						name##_cgrp_id___any))       \
+			return -1;                                           \
+		barrier();                                                   \
+		return bpf_core_enum_value(enum cgroup_subsys_id___any, name##_cgrp_id___any)
 
 /* The slot of an enum cgroup_controller; -1 when this kernel has none. */
 static __always_inline int subsys_slot(u32 controller)

@@ -27,14 +27,14 @@ struct {
 	__type(value, u32);
 } selected_pids SEC(".maps");
 
-static __always_inline bool task_in_selected_cgroup(const bool typed, struct task_struct *task)
+static __always_inline bool current_in_selected_cgroup(void)
 {
 	for (u32 i = 0; i < CGNET_HIERARCHIES; i++) {
 		struct cgroup_key key = {};
 
 		if (i >= cfg.hierarchies)
 			break;
-		key.id = task_cgroup_id(typed, task, cfg.hierarchy[i].controller);
+		key.id = current_cgroup_id(cfg.hierarchy[i].controller);
 		key.hierarchy = cfg.hierarchy[i].id;
 		if (bpf_map_lookup_elem(&selected_cgroups, &key))
 			return true;
@@ -55,7 +55,7 @@ static __always_inline bool current_is_selected(const bool typed)
 		if (!bpf_map_lookup_elem(&selected_pids, &pid))
 			return false;
 	}
-	if (cfg.by_cgroup && !task_in_selected_cgroup(typed, current_task(typed)))
+	if (cfg.by_cgroup && !current_in_selected_cgroup())
 		return false;
 	return true;
 }

@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import time
+from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,7 +108,7 @@ class Session:
         self.records = 0
         self.unknown_owners = 0
         self.lost = dict.fromkeys(LostWhere, 0)
-        self._leaving: list[tuple[float, bytes]] = []
+        self._leaving: deque[tuple[float, bytes]] = deque()
 
     # -- records
 
@@ -137,7 +138,7 @@ class Session:
     def _forget_cgroups(self) -> None:
         now = time.monotonic()
         while self._leaving and self._leaving[0][0] <= now:
-            self._obj.map("selected_cgroups").discard(self._leaving.pop(0)[1])
+            self._obj.map("selected_cgroups").discard(self._leaving.popleft()[1])
 
     def _emit(self, batch: list[bytes]) -> bool:
         """Write a batch; tell whether the limit is reached."""
@@ -231,7 +232,8 @@ class Session:
 
 LOST_ADVICE = {
     LostWhere.LOST_RING: ": the ring buffer was full; filter more, or give a larger --buffer",
-    LostWhere.LOST_LEDGER: ": attempts that could not be kept track of (memory, or full map)",
+    LostWhere.LOST_LEDGER: ": attempts that could not be kept track of: too many under way at once",
     LostWhere.LOST_SELECTED_CGROUPS: ": more new cgroups than the filter holds",
     LostWhere.LOST_CGROUP_NAMES: ": names of new cgroups, the ring buffer was full",
+    LostWhere.LOST_CONNECT_CALLS: ": calls of connect() that --sync-errors could not keep",
 }

@@ -146,14 +146,18 @@ class Workload:
         if netns:
             command = ["ip", "netns", "exec", netns, *command]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for cgroup in cgroups:
             (cgroup / "cgroup.procs").write_text(str(self.process.pid))
 
     def go(self) -> list[Row]:
-        out, _ = self.process.communicate("\n", timeout=PATIENCE_S)
-        assert self.process.returncode == 0, out
+        out, errors = self.process.communicate("\n", timeout=PATIENCE_S)
+        assert self.process.returncode == 0, errors
         return json.loads(out)
 
 

@@ -151,6 +151,13 @@ def test_fast_open_deferred_leaves_out_the_applications_pause(hook: str, netns: 
     assert rows[-1]["latency_us"] < 300_000
 
 
+def test_mptcp_is_one_row(hook: str, port: int) -> None:
+    with tracing("--hook", hook, "--sync-errors", "on") as tracer:
+        made = run("mptcp", "127.0.0.1", port) + run("mptcp", "127.0.0.1", 1)
+        assert [row["result"] for row in made] == ["ok", "ECONNREFUSED"]
+        check(tracer, made)
+
+
 def test_a_process_that_connects_and_exits_at_once(hook: str, port: int) -> None:
     with tracing("--hook", hook) as tracer:
         made = [row for _ in range(20) for row in run("connect", "127.0.0.1", port)]

@@ -24,6 +24,11 @@ def test_no_permission_by_route(hook: str, netns: str) -> None:
         check(tracer, made, result="EACCES", tcp_state="CLOSE")
 
 
+def test_mptcp_without_a_route(hook: str, netns: str) -> None:
+    with tracing("--hook", hook, "--sync-errors", "on") as tracer:
+        check(tracer, run("mptcp", NO_ROUTE, 80, netns=netns), result="ENETUNREACH")
+
+
 def test_latency_is_null_when_no_syn_left(netns: str) -> None:
     with tracing("--sync-errors", "on") as tracer:
         run("connect", NO_ROUTE, 80, netns=netns)

@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 AF_UNSPEC_ADDRESS = struct.pack("H14x", socket.AF_UNSPEC)
+IPPROTO_MPTCP = 262
 TCP_FASTOPEN, TCP_FASTOPEN_CONNECT = 23, 30
 Row = dict[str, Any]
 
@@ -198,6 +199,12 @@ def passed_threads(port: str, count: str) -> list[Row]:
     with ThreadPoolExecutor(8) as pool:
         work = [pool.submit(connect, "127.0.0.1", port) for _ in range(int(count))]
     return [row for each in work for row in each.result()]
+
+
+def mptcp(address: str, port: str) -> list[Row]:
+    """As Go's dialers do where they may."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as sock:
+        return [attempt(sock, address, int(port))]
 
 
 def io_uring(port: str, flags: str = "0") -> list[Row]:
