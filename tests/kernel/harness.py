@@ -34,6 +34,8 @@ V2 = next(
     ),
     Path("/sys/fs/cgroup"),
 )
+# What names owners by default.
+HIERARCHY, HIERARCHY_NAME = (V1, "memory") if V1.is_dir() else (V2, "v2")
 Row = dict[str, Any]
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from harness import (
     CGNET,
+    HIERARCHY,
     PATIENCE_S,
     ROOT,
-    V1,
     Tracer,
     check,
     need,
@@ -39,9 +39,9 @@ def cgnet(*arguments: str, **options: object) -> subprocess.CompletedProcess[str
     )
 
 
-def test_limit_ends_after_so_many_rows(v1: Path, port: int) -> None:
-    with tracing("--limit", "3", "--cgroup", str(v1)) as tracer:
-        run("connect", "127.0.0.1", port, 10, cgroups=(v1,))
+def test_limit_ends_after_so_many_rows(group: Path, port: int) -> None:
+    with tracing("--limit", "3", "--cgroup", str(group)) as tracer:
+        run("connect", "127.0.0.1", port, 10, cgroups=(group,))
         assert tracer.process.wait(PATIENCE_S) == 0
         assert len(tracer.stop()) == 3
 
@@ -55,9 +55,9 @@ def test_duration_counts_from_tracing() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_with_a_summary(number: int, v1: Path, port: int) -> None:
-    with tracing("--cgroup", str(v1)) as tracer:
-        made = run("connect", "127.0.0.1", port, 5, cgroups=(v1,))
+def test_signals_end_it_with_a_summary(number: int, group: Path, port: int) -> None:
+    with tracing("--cgroup", str(group)) as tracer:
+        made = run("connect", "127.0.0.1", port, 5, cgroups=(group,))
         rows = tracer.stop(number)  # what was in the ring is drained first
         (summary,) = tracer.rows("summary")
     assert len(rows) == len(made) == summary["records"]
@@ -65,9 +65,9 @@ def test_signals_end_it_with_a_summary(number: int, v1: Path, port: int) -> None
 
 
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
-def test_a_reader_that_goes_away_ends_it_cleanly(output: str, v1: Path, port: int) -> None:
+def test_a_reader_that_goes_away_ends_it_cleanly(output: str, group: Path, port: int) -> None:
     process = subprocess.Popen(
-        f"{CGNET} connect --cgroup {v1} -o {output} | head -n 1",
+        f"{CGNET} connect --cgroup {group} -o {output} | head -n 1",
         shell=True,
         executable=need("bash"),
         stdout=subprocess.PIPE,
@@ -80,17 +80,17 @@ def test_a_reader_that_goes_away_ends_it_cleanly(output: str, v1: Path, port: in
     while not said[-1].startswith("cgnet: tracing"):
         said.append(process.stderr.readline())
     if output == "json":
-        run("connect", "127.0.0.1", port, cgroups=(v1,))
+        run("connect", "127.0.0.1", port, cgroups=(group,))
     out, errors = process.communicate(timeout=PATIENCE_S)  # it ends without another event
     assert process.returncode == 0
     assert len(out.splitlines()) == 1
     assert "Traceback" not in errors
 
 
-def test_what_does_not_fit_the_ring_is_counted(hook: str, v1: Path, port: int) -> None:
-    with tracing("--hook", hook, "--buffer", "4K", "--cgroup", str(v1)) as tracer:
+def test_what_does_not_fit_the_ring_is_counted(hook: str, group: Path, port: int) -> None:
+    with tracing("--hook", hook, "--buffer", "4K", "--cgroup", str(group)) as tracer:
         tracer.process.send_signal(signal.SIGSTOP)
-        run("connect", "127.0.0.1", port, 200, cgroups=(v1,))
+        run("connect", "127.0.0.1", port, 200, cgroups=(group,))
         tracer.process.send_signal(signal.SIGCONT)
         rows = tracer.stop()
         (summary,) = tracer.rows("summary")
@@ -102,25 +102,25 @@ def test_what_does_not_fit_the_ring_is_counted(hook: str, v1: Path, port: int) -
     assert any("lost" in line and "--buffer" in line for line in tracer.said)
 
 
-def test_strict_exits_with_5_when_events_were_lost(v1: Path, port: int) -> None:
-    with tracing("--strict", "--buffer", "4K", "--cgroup", str(v1)) as tracer:
+def test_strict_exits_with_5_when_events_were_lost(group: Path, port: int) -> None:
+    with tracing("--strict", "--buffer", "4K", "--cgroup", str(group)) as tracer:
         tracer.process.send_signal(signal.SIGSTOP)
-        run("connect", "127.0.0.1", port, 200, cgroups=(v1,))
+        run("connect", "127.0.0.1", port, 200, cgroups=(group,))
         tracer.process.send_signal(signal.SIGCONT)
         tracer.process.send_signal(signal.SIGINT)
         assert tracer.process.wait(PATIENCE_S) == 5
 
 
-def test_both_hooks_show_the_same_rows(v1: Path, port: int) -> None:
+def test_both_hooks_show_the_same_rows(group: Path, port: int) -> None:
     with (
-        tracing("--hook", "tp_btf", "--cgroup", str(v1)) as typed,
-        tracing("--hook", "raw_tp", "--cgroup", str(v1)) as raw,
+        tracing("--hook", "tp_btf", "--cgroup", str(group)) as typed,
+        tracing("--hook", "raw_tp", "--cgroup", str(group)) as raw,
     ):
         made = [
-            *run("connect", "127.0.0.1", port, 20, cgroups=(v1,)),
-            *run("connect", "::1", 1, cgroups=(v1,)),
-            *run("twice", 1, port, cgroups=(v1,)),
-            *run("connect", "::ffff:127.0.0.1", port, cgroups=(v1,)),
+            *run("connect", "127.0.0.1", port, 20, cgroups=(group,)),
+            *run("connect", "::1", 1, cgroups=(group,)),
+            *run("twice", 1, port, cgroups=(group,)),
+            *run("connect", "::ffff:127.0.0.1", port, cgroups=(group,)),
         ]
         rows = [check(tracer, made) for tracer in (typed, raw)]
     measured = {"time", "ts_ns", "latency_us"}
@@ -155,8 +155,18 @@ def test_the_missing_capability_is_named(missing: str) -> None:
     assert f"CAP_{other.upper()}" not in done.stderr
 
 
-def test_bpf_and_perfmon_are_enough(v1: Path, port: int) -> None:
-    arguments = ["connect", "--cgroup", str(v1), "--limit", "1", "--fields", "cgroup", "-o", "csv"]
+def test_bpf_and_perfmon_are_enough(group: Path, port: int) -> None:
+    arguments = [
+        "connect",
+        "--cgroup",
+        str(group),
+        "--limit",
+        "1",
+        "--fields",
+        "cgroup",
+        "-o",
+        "csv",
+    ]
     process = subprocess.Popen(
         [need("setpriv"), "--bounding-set", "-all,+bpf,+perfmon", CGNET, *arguments],
         stdout=subprocess.PIPE,
@@ -166,10 +176,10 @@ def test_bpf_and_perfmon_are_enough(v1: Path, port: int) -> None:
     assert process.stderr is not None
     while "tracing" not in process.stderr.readline():
         assert process.poll() is None
-    run("connect", "127.0.0.1", port, cgroups=(v1,))
+    run("connect", "127.0.0.1", port, cgroups=(group,))
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
-    assert out.splitlines() == ["cgroup", f"/{v1.name}"]
+    assert out.splitlines() == ["cgroup", f"/{group.name}"]
 
 
 def without_btf(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -220,13 +230,13 @@ def test_damaged_object_is_a_layout_error(tmp_path: Path, keep: float) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_terminal_gets_colour_and_fits_its_width(v1: Path, port: int) -> None:
+def test_a_terminal_gets_colour_and_fits_its_width(group: Path, port: int) -> None:
     leader, follower = pty.openpty()
     os.set_blocking(leader, False)
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [CGNET, "connect", "--cgroup", str(v1), "--limit", "1"],
+        [CGNET, "connect", "--cgroup", str(group), "--limit", "1"],
         stdout=follower,
         stderr=subprocess.PIPE,
         text=True,
@@ -236,7 +246,7 @@ def test_a_terminal_gets_colour_and_fits_its_width(v1: Path, port: int) -> None:
         assert process.stderr is not None
         while "tracing" not in process.stderr.readline():
             assert process.poll() is None
-        run("connect", "127.0.0.1", port, cgroups=(v1,))
+        run("connect", "127.0.0.1", port, cgroups=(group,))
         assert process.wait(PATIENCE_S) == 0
         shown = os.read(leader, 1 << 16).decode()
     finally:
@@ -251,13 +261,13 @@ def test_a_terminal_gets_colour_and_fits_its_width(v1: Path, port: int) -> None:
     assert header.index("RESULT") == row.index("ok")
 
 
-def test_nothing_stays_when_the_sockets_are_gone(hook: str, v1: Path, port: int) -> None:
+def test_nothing_stays_when_the_sockets_are_gone(hook: str, group: Path, port: int) -> None:
     """Entries of the ledger end with their sockets, for every way an attempt can end."""
-    with tracing("--hook", hook, "--sync-errors", "on", "--cgroup", str(v1)) as tracer:
+    with tracing("--hook", hook, "--sync-errors", "on", "--cgroup", str(group)) as tracer:
         for _ in range(5):
-            run("connect", "127.0.0.1", port, 20, cgroups=(v1,))
-            run("connect", "127.0.0.1", 1, 20, cgroups=(v1,))
-            run("twice", 1, port, cgroups=(v1,))
+            run("connect", "127.0.0.1", port, 20, cgroups=(group,))
+            run("connect", "127.0.0.1", 1, 20, cgroups=(group,))
+            run("twice", 1, port, cgroups=(group,))
         tracer.wait_for(5 * 43)
         held = ["ledger_hash", "connect_calls"] + ["ledger_slots"] * (hook == "tp_btf")
         for name in held:
@@ -279,7 +289,7 @@ def test_thousands_of_attempts_under_way_at_once(hook: str) -> None:
 
 
 def test_many_cgroups_below_the_selected_one(port: int) -> None:
-    with new_cgroup(V1) as top:
+    with new_cgroup(HIERARCHY) as top:
         for number in range(300):
             (top / f"g{number}").mkdir()
         tracer = Tracer("--cgroup", str(top))

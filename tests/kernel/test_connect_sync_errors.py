@@ -43,10 +43,10 @@ def test_other_attempts_are_not_doubled(hook: str, port: int) -> None:
         check(tracer, made)
 
 
-def test_filters_apply(v1: object, netns: str) -> None:
-    with tracing("--sync-errors", "on", "--cgroup", str(v1)) as tracer:
+def test_filters_apply(group: object, netns: str) -> None:
+    with tracing("--sync-errors", "on", "--cgroup", str(group)) as tracer:
         run("connect", NO_ROUTE, 80, netns=netns)
-        made = run("connect", NO_ROUTE, 81, netns=netns, cgroups=(v1,))
+        made = run("connect", NO_ROUTE, 81, netns=netns, cgroups=(group,))
         check(tracer, made, dport=81)
         assert len(tracer.rows()) == 1
 

@@ -12,7 +12,9 @@ from harness import PATIENCE_S, ROOT, V1, V2
 
 def left_behind() -> set[str]:
     namespaces = {path.name for path in Path("/run/netns").glob("*")}
-    cgroups = {str(path) for top in (V1, V2) for path in top.iterdir() if path.is_dir()}
+    cgroups = {
+        str(path) for top in {V1, V2} if top.is_dir() for path in top.iterdir() if path.is_dir()
+    }
     return {name for name in namespaces | cgroups if "demo" in name}
 
 
