@@ -7,7 +7,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import HIERARCHY, V1, V2, listener, new_cgroup, new_netns
+
+pytest.register_assert_rewrite("harness")  # its assertions tell what they compared, too
+
+from harness import HIERARCHY, V1, V2, listener, new_cgroup, new_netns  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ DEFAULT_WIDTH = 10
 # Paths take what a terminal's line has left, and lose their middle where that is too little; an
 # address or a number is never cut.
 FLEXIBLE = ("owner", "cgroup")
-LEAST_FLEXIBLE = 12
+LEAST_FLEXIBLE = 16
 COLUMNS = {
     "time": Column("TIME", 12, style="dim"),
     "owner": Column("CONTAINER/CGROUP", 24, style="cyan"),
@@ -46,7 +46,7 @@ COLUMNS = {
     "family": Column("IP", 2, right=True),
     "netns": Column("NETNS", 10, right=True),
     "result": Column("RESULT", 12),
-    "latency_us": Column("LATENCY", 8, right=True),
+    "latency_us": Column("LATENCY", 7, right=True),
     "syn_retrans": Column("RETRANS", 7, right=True),
     "owner_source": Column("OWNER FROM", 10, style="dim"),
 }
