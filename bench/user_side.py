@@ -56,7 +56,7 @@ def measure(add: Callable[..., None]) -> None:
     made = records()
     batches = [made[i : i + BATCH] for i in range(0, RECORDS, BATCH)]
     names = CgroupNames(hierarchies())
-    schema = Schema(COMMAND.name, Clock(), COMMAND.groups(names))
+    schema = Schema(COMMAND.name, Clock(), COMMAND.groups(names), CONNECT_EVENT.size)
     renderer = JsonLines(schema, None)
     unpack = CONNECT_EVENT.packed.unpack
     output = os.open(os.devnull, os.O_WRONLY)

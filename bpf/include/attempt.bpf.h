@@ -115,7 +115,7 @@ static __always_inline void emit_decision(const bool typed, struct sock *sk, str
 		attempt_latency(typed, tp, attempt, now, event->outcome.syn_retrans);
 	event->outcome.result = attempt_result(typed, sk, tp, attempt, newstate);
 	event->outcome.tcp_state = newstate == TCP_ESTABLISHED ? newstate : oldstate;
-	event->outcome.no_syn = 0;
+	event->outcome.pad = 0;
 	submit(event);
 }
 

@@ -101,11 +101,11 @@ struct flow {
 };
 
 struct outcome {
-	__u64 latency_ns;
+	__u64 latency_ns; /* 0: it failed before a SYN could leave */
 	__u32 syn_retrans;
 	__s16 result;	/* errno, or enum attempt_result */
 	__u8 tcp_state; /* the last state that the attempt reached */
-	__u8 no_syn;	/* 1: it failed before a SYN could leave; latency_ns is 0 */
+	__u8 pad;
 };
 
 /* With the ring's header of 8 bytes it fills two lines of a 64-byte cache. */

@@ -62,10 +62,8 @@ static __always_inline struct task_struct *current_task(const bool typed)
 #define PF_KTHREAD 0x00200000
 
 /* A kernel thread owns no socket; it runs what it is given. */
-static __always_inline bool in_kernel_thread(const bool typed)
+static __always_inline bool is_kernel_thread(const bool typed, struct task_struct *task)
 {
-	struct task_struct *task = current_task(typed);
-
 	return READ(task, flags) & PF_KTHREAD;
 }
 

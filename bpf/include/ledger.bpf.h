@@ -104,7 +104,7 @@ static __always_inline void learn(const bool typed, struct owner *owner)
 
 	__builtin_memset(owner, 0, sizeof(*owner));
 	owner->hierarchy = cfg.hierarchy[0].id;
-	if (unlikely(in_kernel_thread(typed)))
+	if (unlikely(is_kernel_thread(typed, task)))
 		return;
 	owner->pid = READ(task, tgid);
 	owner->uid = READ(cred, uid.val);

@@ -47,7 +47,7 @@ static __always_inline bool current_is_selected(const bool typed)
 {
 	if (!cfg.by_pid && !cfg.by_cgroup)
 		return true;
-	if (in_kernel_thread(typed))
+	if (is_kernel_thread(typed, current_task(typed)))
 		return false;
 	if (cfg.by_pid) {
 		u32 pid = bpf_get_current_pid_tgid() >> 32;

@@ -105,7 +105,6 @@ static __always_inline void emit_sync_error(struct sock *sk, const union address
 	flow_to(&event->flow, to);
 	flow_from(&event->flow, sk);
 	event->outcome.result = err;
-	event->outcome.no_syn = 1;
 	event->outcome.tcp_state = TCP_CLOSE;
 	submit(event);
 }
@@ -113,11 +112,12 @@ static __always_inline void emit_sync_error(struct sock *sk, const union address
 /* The attempt got as far as TCP: its own decision tells of it. */
 static __always_inline void connect_call_reached_tcp(void)
 {
-	u64 thread = bpf_get_current_pid_tgid();
 	struct connect_call *call;
+	u64 thread;
 
 	if (cfg.sync_errors == SYNC_ERRORS_UNSEEN)
 		return;
+	thread = bpf_get_current_pid_tgid();
 	call = bpf_map_lookup_elem(&connect_calls, &thread);
 	if (call)
 		call->reached_tcp = 1;

@@ -149,7 +149,7 @@ class Outcome(NamedTuple):
     syn_retrans: int
     result: int
     tcp_state: int
-    no_syn: int
+    pad: int
 
 
 OUTCOME = Layout(
@@ -160,7 +160,7 @@ OUTCOME = Layout(
         Member("syn_retrans", 8, 4),
         Member("result", 12, 2),
         Member("tcp_state", 14, 1),
-        Member("no_syn", 15, 1),
+        Member("pad", 15, 1),
     ),
     Struct("=QIhBB"),
 )

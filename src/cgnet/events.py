@@ -146,16 +146,37 @@ def tcp_state_name(state: int) -> str:
     return TCP_STATES[state] if 0 < state < len(TCP_STATES) else str(state)
 
 
-def _outcome_values(part: bytes) -> tuple[Any, ...]:
-    latency_ns, syn_retrans, result, tcp_state, no_syn = OUTCOME.packed.unpack(part)
-    latency_us = None if no_syn else latency_ns // 1000
-    return "client", tcp_state_name(tcp_state), result_name(result), latency_us, syn_retrans
+def _decision_values(part: bytes) -> tuple[Any, ...]:
+    result, tcp_state = _DECISION.unpack(part)
+    return "client", tcp_state_name(tcp_state), result_name(result)
 
 
-CONNECT_OUTCOME = Group(
-    ("role", "tcp_state", "result", "latency_us", "syn_retrans"),
-    OUTCOME_PART,
-    _outcome_values,
+# How it ended is one of few; how long it took is not.
+_DECISION = struct.Struct("=hB")
+DECISION = Group(
+    ("role", "tcp_state", "result"),
+    slice(
+        OUTCOME_PART.start + part_of(OUTCOME, "result").start,
+        OUTCOME_PART.start + part_of(OUTCOME, "tcp_state").stop,
+    ),
+    _decision_values,
+    repeats=True,
+)
+
+
+def _latency_values(part: bytes) -> tuple[Any, ...]:
+    latency_ns, syn_retrans = _LATENCY.unpack(part)
+    return latency_ns // 1000 if latency_ns else None, syn_retrans
+
+
+_LATENCY = struct.Struct("=QI")
+LATENCY = Group(
+    ("latency_us", "syn_retrans"),
+    slice(
+        OUTCOME_PART.start + part_of(OUTCOME, "latency_ns").start,
+        OUTCOME_PART.start + part_of(OUTCOME, "syn_retrans").stop,
+    ),
+    _latency_values,
     repeats=False,
 )
 
@@ -181,13 +202,13 @@ def cgroup_change(raw: bytes) -> CgroupChange:
 class Schema:
     """The fields of a command's records, in order."""
 
-    def __init__(self, name: str, clock: Clock, groups: list[Group]) -> None:
-        """``name`` is the subcommand's, and the records' ``type``."""
+    def __init__(self, name: str, clock: Clock, groups: list[Group], size: int) -> None:
+        """``name`` is the subcommand's, and the records' ``type``; ``size`` is in bytes."""
         self.name = name
         self.clock = clock
         self.groups = [time_group(clock), *groups]
         groups = self.groups
-        self.size = max(group.part.stop for group in self.groups)
+        self.size = size
         self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
 
     def row(self, raw: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from cgnet.errors import NotPermittedError, UnsupportedError
 
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 # linux/capability.h
-CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_PERFMON, CAP_BPF = 21, 23, 38, 39
 
 
 class Hook(NamedTuple):

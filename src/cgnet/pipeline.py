@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cgnet.features import CAP_SYS_NICE, effective_capabilities
 from cgnet.loader import BATCH_RECORDS
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
+# A sixteenth of the default ring, or the records of a tick at 40,000 a second.
+MANY_RECORDS = 2048
+LAST_PRIORITY = 10  # of nice(2); behind 19 it starves for seconds when many tasks want the CPU
 
 
 class Stop:
@@ -67,8 +71,30 @@ class Stop:
             os.close(writer)
 
 
+class Politeness:
+    """Run behind everybody else, unless much is waiting.
+
+    A tracer that takes its turn among equals stops the traced processes for the time that a batch
+    takes. It may come last as long as the ring has room.
+    """
+
+    def __init__(self) -> None:
+        """Stay as we are if the way back to our own priority would be barred."""
+        self._own = os.getpriority(os.PRIO_PROCESS, 0)
+        self._last = LAST_PRIORITY if CAP_SYS_NICE in effective_capabilities() else self._own
+        self._now = self._own
+
+    def choose(self, waiting: int) -> None:
+        """Choose the priority for the next batch by the size of this one."""
+        wanted = self._own if waiting >= MANY_RECORDS else self._last
+        if wanted != self._now:
+            os.setpriority(os.PRIO_PROCESS, 0, wanted)
+            self._now = wanted
+
+
 def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
     """Yield what came, at least every TICK_MS and perhaps nothing, until ``stop``."""
+    politeness = Politeness()
     poller = select.poll()
     poller.register(signals, select.POLLIN)
     poller.register(output, 0)  # errors only: the other end is closed
@@ -79,6 +105,7 @@ def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[
             raise BrokenPipeError
         batch = ring.consume()
         full = len(batch) >= BATCH_RECORDS
+        politeness.choose(len(batch))
         yield batch
 
 

@@ -84,7 +84,6 @@ class Connect(NamedTuple):
     result: int = 0
     syn_retrans: int = 0
     tcp_state: int = 1
-    no_syn: int = 0
 
     def raw(self) -> bytes:
         """Return the bytes as the kernel side would write them."""
@@ -92,7 +91,9 @@ class Connect(NamedTuple):
         head = Head(kind=RecordKind.RECORD_CONNECT, pad=0, ts_ns=self.ts_ns)
         owner = Owner(**{name: v[name] for name in Owner._fields})
         flow = Flow(**{name: v.get(name, bytes(6)) for name in Flow._fields})
-        outcome = Outcome(**{name: v[name] for name in Outcome._fields})
+            **{**{name: v[name] for name in Flow._fields if name != "pad"}, "pad": bytes(6)}
+        )
+        outcome = Outcome(**{name: v.get(name, 0) for name in Outcome._fields})
         return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome)
 
 
@@ -110,7 +111,7 @@ def fixed_clock() -> Clock:
 
 def connect_schema(names: Names) -> Schema:
     """Return the fields of `connect`."""
-    return Schema("connect", fixed_clock(), COMMAND.groups(names))
+    return Schema("connect", fixed_clock(), COMMAND.groups(names), CONNECT_EVENT.size)
 
 
 def renderer(kind: str, names: Names, fields: list[str] | None = None, **how: bool) -> Renderer:
@@ -145,11 +146,10 @@ def connects(**fixed: Any) -> st.SearchStrategy[Connect]:
         "family": st.sampled_from([4, 6]),
         "mapped": st.sampled_from([0, 1]),
         "sport": u(16),
-        "latency_ns": u(64),
+        "latency_ns": st.just(0) | u(64),  # 0: no SYN left
         "result": ERRNOS,
         "syn_retrans": u(32),
         "tcp_state": st.integers(1, 13),
-        "no_syn": st.sampled_from([0, 1]),
         **{name: st.just(value) for name, value in fixed.items()},
     }
     return st.builds(Connect, **values)

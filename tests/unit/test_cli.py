@@ -76,7 +76,7 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
     from cgnet.render import DERIVED
 
     command = importlib.import_module(f"cgnet.commands.{name}").COMMAND
-    known = {*Schema(name, fixed_clock(), command.groups(Names())).fields, *DERIVED}
+    known = {*Schema(name, fixed_clock(), command.groups(Names()), 0).fields, *DERIVED}
     assert set(command.columns) == {"table", "wide"}
     assert {field for fields in command.columns.values() for field in fields} - known == set()
 

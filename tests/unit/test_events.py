@@ -95,7 +95,7 @@ def expected_row(record: Connect) -> dict[str, Any]:
         "role": "client",
         "tcp_state": STATES[record.tcp_state - 1],
         "result": expected_result(record.result),
-        "latency_us": None if record.no_syn else record.latency_ns // 1000,
+        "latency_us": record.latency_ns // 1000 if record.latency_ns else None,
         "syn_retrans": record.syn_retrans,
     }
 

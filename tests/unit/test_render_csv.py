@@ -48,7 +48,7 @@ def test_a_whole_line_has_the_units_of_json() -> None:
 
 
 def test_null_is_an_empty_cell() -> None:
-    raw = Connect(source=OwnerSource.OWNER_UNKNOWN, no_syn=1).raw()
+    raw = Connect(source=OwnerSource.OWNER_UNKNOWN, latency_ns=0).raw()
     text = renderer("csv", Names(), ["pid", "owner", "latency_us", "result"]).rows([raw])
     assert text == ",,,ok\n"
 

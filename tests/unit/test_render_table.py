@@ -45,7 +45,7 @@ RECORDS = [
         latency_ns=2_000_000_000,
         syn_retrans=1,
     ),
-    Connect(comm=b"\x1b[31m\n", no_syn=1, result=101),
+    Connect(comm=b"\x1b[31m\n", latency_ns=0, result=101),
 ]
 BATCH = [record.raw() for record in RECORDS]
 TABLE = """\

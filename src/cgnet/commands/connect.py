@@ -10,7 +10,7 @@ import click
 from cgnet import features
 from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, SyncErrors
 from cgnet.attribution import owner_group
-from cgnet.events import CONNECT_OUTCOME, LOCAL_PORT, SERVICE
+from cgnet.events import DECISION, LATENCY, LOCAL_PORT, SERVICE
 from cgnet.launch import Extra
 from cgnet.options import collect, common
 from cgnet.session import Command, Session
@@ -31,7 +31,7 @@ WIDE = (
 
 def groups(names: CgroupNames) -> list[Group]:
     """Return the groups of a record, in order."""
-    return [owner_group(names), SERVICE, LOCAL_PORT, CONNECT_OUTCOME]
+    return [owner_group(names), SERVICE, LOCAL_PORT, DECISION, LATENCY]
 
 
 COMMAND = Command(
