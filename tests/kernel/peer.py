@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import select
 import struct
 import threading
 from contextlib import contextmanager
@@ -55,15 +56,19 @@ class Peer:
         self.fd = fd
         self.answer = answer
         self.syns = 0
+        self._stop, self._stopper = os.pipe()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
+    def stop(self) -> None:
+        """End before the device closes: its descriptor's number will be another device's."""
+        os.close(self._stopper)
+        self._thread.join()
+        os.close(self._stop)
+
     def _serve(self) -> None:
-        while True:
-            try:
-                data = os.read(self.fd, 2048)
-            except OSError:
-                return
+        while self._stop not in select.select([self.fd, self._stop], [], [])[0]:
+            data = os.read(self.fd, 2048)
             if len(data) < 40 or data[0] >> 4 != 4 or data[9] != 6:
                 continue
             sport, dport, seq, _, _, flags = struct.unpack_from("!HHIIBB", data, 20)
@@ -100,6 +105,10 @@ def peer(answer: str) -> Iterator[tuple[str, Peer]]:
             ip("-n", netns, "addr", "add", f"{LOCAL}/24", "dev", device)
             ip("-n", netns, "link", "set", device, "up")
             in_netns(netns, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1")
-            yield netns, Peer(fd, answer)
+            answering = Peer(fd, answer)
+            try:
+                yield netns, answering
+            finally:
+                answering.stop()
         finally:
             os.close(fd)

@@ -91,8 +91,6 @@ class Connect(NamedTuple):
         head = Head(kind=RecordKind.RECORD_CONNECT, pad=0, ts_ns=self.ts_ns)
         owner = Owner(**{name: v[name] for name in Owner._fields})
         flow = Flow(**{name: v.get(name, bytes(6)) for name in Flow._fields})
-            **{**{name: v[name] for name in Flow._fields if name != "pad"}, "pad": bytes(6)}
-        )
         outcome = Outcome(**{name: v.get(name, 0) for name in Outcome._fields})
         return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome)
 
