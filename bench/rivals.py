@@ -28,6 +28,10 @@ KNOWN = (
 )
 
 
+class RivalError(Exception):
+    """A rival that ends by itself."""
+
+
 Beside = Callable[[], AbstractContextManager[None]]
 
 
@@ -42,6 +46,8 @@ def _beside(path: str) -> Iterator[None]:
     process = subprocess.Popen([path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(1)  # they say nothing when they are ready
+        if process.poll() is not None:
+            raise RivalError(f"{path} doesn't run on this host")
         yield
     finally:
         process.terminate()

@@ -83,8 +83,12 @@ def rates(report: Report, pairs: int) -> None:
             reached=ratio >= promised if promised else None,
         )
     for name, beside in rivals.installed():
-        ratio, _ = rate_ratio(beside, 1, 3)
-        report.add(f"the same with {name}, 1 loop", f"{ratio:.3f}", "rival")
+        try:
+            ratio, _ = rate_ratio(beside, 1, 3)
+        except rivals.RivalError as error:
+            report.add(f"the same with {name}", str(error), "rival")
+        else:
+            report.add(f"the same with {name}, 1 loop", f"{ratio:.3f}", "rival")
 
 
 def starts(report: Report) -> None:
