@@ -12,6 +12,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import select
 import socket
 import struct
@@ -108,6 +109,9 @@ def closed(address: str, port: str) -> list[Row]:
 
 def many_pending(address: str, port: str, count: str) -> list[Row]:
     """All under way at once, then all closed."""
+    files = int(count) + 64
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(files, hard)))
     pairs = [pending(address, port) for _ in range(int(count))]
     for sock, _ in pairs:
         sock.close()
