@@ -281,11 +281,11 @@ def test_thousands_of_attempts_under_way_at_once(hook: str) -> None:
         tracer.wait_for(7000)
         for name in ["ledger_hash"] + ["ledger_slots"] * (hook == "tp_btf"):
             assert entries(tracer.process.pid, name) == 0
-        rows = [row for row in tracer.stop() if row["pid"] == made[0]["pid"]]
-    ports = [row["sport"] for row in made]
-    assert sorted(ports) == sorted(row["sport"] for row in rows)
-    assert {row["result"] for row in rows} == {"aborted"}
-    assert len(set(ports)) == 7000
+        shown = [(row["pid"], row["sport"], row["result"]) for row in tracer.stop()]
+    expected = [(row["pid"], row["sport"], row["result"]) for row in made]
+    assert len(set(expected)) == 7000
+    assert set(expected) <= set(shown)
+    assert len(shown) == len(set(shown))
 
 
 def test_many_cgroups_below_the_selected_one(port: int) -> None:
