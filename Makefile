@@ -18,7 +18,8 @@ LLVM_STRIP ?= llvm-strip
 ARCH ?= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
 
 # Paths in the objects are relative and the debug information is cut, so that a build from any
-# folder gives the same bytes. BTF stays. -mcpu=v3 is the instruction set that 5.4 verifies well.
+# folder gives the same bytes. BTF stays. -mcpu=v3 has compare-and-swap;
+# its 32-bit jumps are known to kernels since 5.1.
 BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
 	-Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
