@@ -5,6 +5,16 @@
 
 #include "hook.bpf.h"
 
+#ifdef __TARGET_ARCH_arm64
+/* A kprobe's registers, as arch/arm64/include/uapi/asm/ptrace.h fixes them; vmlinux.h has x86's. */
+struct user_pt_regs {
+	u64 regs[31];
+	u64 sp;
+	u64 pc;
+	u64 pstate;
+};
+#endif
+
 /*
  * kernfs_node.id was a union of (ino, generation) and a number until Linux kernel commit
  * 67c0496e87d1 "kernfs: convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5).

@@ -10,11 +10,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def built_in(folder: Path) -> dict[str, bytes]:
+def built_in(folder: Path, *arguments: str) -> dict[str, bytes]:
     for name in ("bpf", "Makefile"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
-    subprocess.run(["make", "-s", "-C", folder, "bpf"], check=True)
+    subprocess.run(["make", "-s", "-C", folder, "bpf", *arguments], check=True)
     return {path.name: path.read_bytes() for path in folder.glob("src/cgnet/_bpf/*.bpf.o")}
 
 
@@ -29,3 +29,7 @@ def test_objects_built_twice_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_objects_name_no_folder_of_the_build(tmp_path: Path) -> None:
     assert not [name for name, data in built_in(tmp_path).items() if bytes(tmp_path) in data]
+
+
+def test_objects_build_for_arm64_too(tmp_path: Path) -> None:
+    assert built_in(tmp_path, "ARCH=arm64")
