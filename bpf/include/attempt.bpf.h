@@ -40,9 +40,17 @@ static __always_inline void attempt_begins(const bool typed, struct sock *sk,
 /*
  * tcp_v4_connect() and tcp_v6_connect() go back to TCP_CLOSE themselves when no SYN could leave,
  * nearly always for want of a free local port: then nothing set sk_err, shut the socket down or
- * sent a segment. Everything else without an error is the local side giving up: close, shutdown,
- * AF_UNSPEC.
+ * sent a segment. A SYN that TCP_FASTOPEN_CONNECT holds back wasn't sent either, but has a port.
  */
+static __always_inline bool found_no_port(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					  const struct ledger_private *attempt)
+{
+	if (READ_BITFIELD(sk, sk_shutdown) || READ(tp, segs_out) != attempt->segs_out)
+		return false;
+	return !READ_BITFIELD(tp, fastopen_connect) || !READ(tp, inet_conn.icsk_inet.inet_sport);
+}
+
+/* Without an error of TCP's it was the local side that gave up: close, shutdown, AF_UNSPEC. */
 static __always_inline int attempt_result(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					  const struct ledger_private *attempt, int newstate)
 {
@@ -53,9 +61,7 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
 	err = READ(sk, sk_err);
 	if (err)
 		return err;
-	if (!READ_BITFIELD(sk, sk_shutdown) && READ(tp, segs_out) == attempt->segs_out)
-		return EADDRNOTAVAIL;
-	return RESULT_ABORTED;
+	return found_no_port(typed, sk, tp, attempt) ? EADDRNOTAVAIL : RESULT_ABORTED;
 }
 
 /*

@@ -182,7 +182,7 @@ def subtree(top: Path) -> Iterator[Path]:
 class CgroupNames:
     """Paths of cgroups by (hierarchy id, cgroup id), also of those that are gone."""
 
-    LIMIT = 65536  # paths remembered; the oldest are forgotten first
+    LIMIT = 32768  # paths remembered; the oldest are forgotten first
 
     def __init__(self, watched: list[Hierarchy]) -> None:
         """Resolve ids of these hierarchies."""

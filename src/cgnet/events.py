@@ -107,7 +107,7 @@ def time_group(clock: Clock) -> Group:
     return Group(("time", "ts_ns"), HEAD_PART, values, repeats=False)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def address(family: int, packed: bytes) -> str:
     """Return an address as text."""
     if family == 4:

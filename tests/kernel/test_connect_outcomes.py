@@ -158,6 +158,14 @@ def test_mptcp_is_one_row(hook: str, port: int) -> None:
         check(tracer, made)
 
 
+def test_fast_open_given_up_before_the_syn(hook: str, netns: str) -> None:
+    in_netns(netns, "sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
+    with listener(netns=netns, fast_open=True) as port, tracing("--hook", hook) as tracer:
+        made = run("fast_open_unsent", port, netns=netns)
+        assert [row["result"] for row in made] == ["ok", "ok", "aborted"]
+        check(tracer, made)
+
+
 def test_a_process_that_connects_and_exits_at_once(hook: str, port: int) -> None:
     with tracing("--hook", hook) as tracer:
         made = [row for _ in range(20) for row in run("connect", "127.0.0.1", port)]

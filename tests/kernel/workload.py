@@ -208,6 +208,17 @@ def fast_open_deferred(port: str, pause: str) -> list[Row]:
     return rows
 
 
+def fast_open_unsent(port: str) -> list[Row]:
+    """Disconnected before the first write: no SYN ever left."""
+    rows = fast_open(port)
+    with make("127.0.0.1") as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        sock.connect(("127.0.0.1", int(port)))
+        rows.append(facts(sock, "127.0.0.1", int(port), "aborted"))
+        assert libc.connect(sock.fileno(), AF_UNSPEC_ADDRESS, 16) == 0
+    return rows
+
+
 def hostile_comm(port: str) -> list[Row]:
     name = b"=\x1b[31m[/red]\n\xff"
     libc.prctl(15, name, 0, 0, 0)

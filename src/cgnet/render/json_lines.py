@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cgnet.events import Group, Schema
 
-CACHED_TEXTS = 65536  # of each group; then it begins anew
+CACHED_TEXTS = 8192  # of each group, some 4 MB; then it begins anew
 _string = json.encoder.encode_basestring_ascii
 
 
