@@ -158,7 +158,16 @@ class Workload:
             (cgroup / "cgroup.procs").write_text(str(self.process.pid))
 
     def go(self) -> list[Row]:
-        out, errors = self.process.communicate("\n", timeout=PATIENCE_S)
+        self.begin()
+        return self.finish()
+
+    def begin(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def finish(self) -> list[Row]:
+        out, errors = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, errors
         return json.loads(out)
 

@@ -7,12 +7,14 @@ import socket
 
 import pytest
 from harness import (
+    Workload,
     check,
     in_netns,
     listener,
     netns_inode,
     run,
     tracing,
+    wait_until,
 )
 from peer import LOCAL, PEER, peer
 
@@ -114,6 +116,16 @@ def test_given_up_while_in_syn_sent(hook: str, scenario: str) -> None:
     with peer("silence") as (netns, _), tracing("--hook", hook) as tracer:
         made = run(scenario, PEER, 80, netns=netns)
         check(tracer, made, result="aborted", tcp_state="SYN_SENT", daddr=PEER)
+
+
+def test_destroyed_from_outside_has_the_errno_that_connect_returns(hook: str) -> None:
+    """As by `ss -K`."""
+    with peer("silence") as (netns, _), tracing("--hook", hook) as tracer:
+        workload = Workload("connect", PEER, 80, netns=netns)
+        workload.begin()
+        wait_until("SYN_SENT", lambda: PEER in in_netns(netns, "ss", "-tn", "state", "syn-sent"))
+        in_netns(netns, "ss", "-K", "dst", PEER)
+        check(tracer, workload.finish(), result="ECONNABORTED", tcp_state="SYN_SENT")
 
 
 def test_no_local_port_left(hook: str, netns: str) -> None:
