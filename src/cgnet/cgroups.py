@@ -169,14 +169,20 @@ def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hi
 
 
 def subtree(top: Path) -> Iterator[Path]:
-    """Yield a cgroup and what is below it. A parent comes before its children are looked up."""
-    yield top
-    try:
-        children = [entry.path for entry in os.scandir(top) if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # removed meanwhile
-        return
-    for child in children:
-        yield from subtree(Path(child))
+    """Yield a cgroup and what is below it. A parent comes before its children are looked up.
+
+    Without recursion: who may make cgroups may nest them deeper than Python's stack.
+    """
+    waiting = [top]
+    while waiting:
+        path = waiting.pop()
+        yield path
+        with suppress(OSError):  # removed meanwhile
+            waiting += [
+                path / entry.name
+                for entry in os.scandir(path)
+                if entry.is_dir(follow_symlinks=False)
+            ]
 
 
 class CgroupNames:

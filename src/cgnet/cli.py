@@ -102,7 +102,7 @@ Shell completion, for bash (zsh and fish likewise):
 @click.option("-v", "--verbose", is_flag=True, help="Say what is loaded, and what libbpf says.")
 def cli(*, verbose: bool) -> None:
     """Tell which container's TCP is slow, failing or losing packets, and why."""
-    level = logging.DEBUG if verbose else logging.CRITICAL
+    level = logging.DEBUG if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
 
 

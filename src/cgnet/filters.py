@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from cgnet.cgroups import Hierarchy
     from cgnet.loader import Map, Object
+
+log = logging.getLogger(__name__)
 
 HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
 SELECTED_CGROUPS = 32768  # entries of the map, when the filter is used
@@ -88,16 +91,21 @@ class Filters:
     def follow(self, obj: Object, hierarchy: int, path: str, tell: Callable[[str], None]) -> None:
         """Take up a path that was given and is made again: a service that restarts."""
         for each, top in self.cgroups:
-            if each.id == hierarchy and each.inner_path(top) == path:
+            if each.id == hierarchy and _told(each, top) == path:
                 _mark(obj.map("selected_cgroups"), hierarchy, top)
                 tell(f"--cgroup {top}: it is there again")
 
     def is_given(self, hierarchy: int, path: str) -> Path | None:
         """Return the directory if an option named just this path."""
         for each, top in self.cgroups:
-            if each.id == hierarchy and each.inner_path(top) == path:
+            if each.id == hierarchy and _told(each, top) == path:
                 return top
         return None
+
+
+def _told(hierarchy: Hierarchy, top: Path) -> str:
+    """Return the path as the kernel's records of births and removals are decoded."""
+    return cgroups.decode(os.fsencode(hierarchy.inner_path(top)))
 
 
 def cgroup_key(hierarchy: int, cgroup: int) -> bytes:
@@ -115,3 +123,8 @@ def _mark(selected: Map, hierarchy: int, top: Path) -> None:
             ) from error
         except FileNotFoundError:
             continue  # removed meanwhile
+        except OSError as error:  # nested deeper than a path can say
+            # No traceback: a line for the user, who can do nothing about it.
+            log.error(  # noqa: TRY400
+                "--cgroup %s: a cgroup below it isn't selected: %s", top, error.strerror
+            )

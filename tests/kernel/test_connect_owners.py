@@ -127,6 +127,15 @@ def test_removed_cgroup_is_told_and_taken_up_again(port: int) -> None:
         check(tracer, first + second)
 
 
+def test_a_name_that_is_no_utf8_is_taken_up_again(group: Path, port: int) -> None:
+    with new_cgroup(group, b"\xff") as path, tracing("--cgroup", str(path)) as tracer:
+        path.rmdir()
+        tracer.wait_said("was removed")
+        path.mkdir()
+        tracer.wait_said("is there again")
+        check(tracer, run("connect", "127.0.0.1", port, cgroups=(path,)))
+
+
 def test_a_process_that_moves_is_where_it_was_when_it_connected(group: Path, port: int) -> None:
     with new_cgroup(HIERARCHY) as other, tracing("--cgroup", str(group)) as tracer:
         workload = Workload("connect", "127.0.0.1", port, cgroups=(group,))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from cgnet.cgroups import Hierarchy, resolve
+from cgnet.cgroups import Hierarchy, resolve, subtree
 from cgnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,3 +110,15 @@ def test_a_path_of_a_named_hierarchy_is_refused_with_the_usable_mounts(
     assert str(raised.value) == (
         f"--cgroup {value!r}: lies in no hierarchy that programs can read; usable: {mounts}"
     )
+
+
+def test_a_subtree_may_be_nested_deeper_than_pythons_stack(tmp_path: Path) -> None:
+    nested = [tmp_path]
+    for _ in range(1200):
+        nested.append(nested[-1] / "n")
+        nested[-1].mkdir()
+    try:
+        assert nested == list(subtree(tmp_path))
+    finally:
+        for path in reversed(nested[1:]):  # rmtree would recurse
+            path.rmdir()
