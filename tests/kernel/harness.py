@@ -120,7 +120,10 @@ class Tracer:
 def check(tracer: Tracer, made: list[Row], **also: Any) -> list[Row]:
     """The tracer shows one row for each attempt made, with these values, and nothing else."""
     pids = {row["pid"] for row in made}
-    tracer.wait_for(len(made))
+    try:
+        tracer.wait_for(len(made))
+    except AssertionError as error:
+        raise AssertionError(f"made {made}: {error}") from error
     shown = [row for row in tracer.stop() if row["pid"] in pids]
     assert len(shown) == len(made), shown
     for expected, actual in zip(made, shown, strict=True):
