@@ -12,7 +12,7 @@ import tracer
 from cgnet._layouts import SyncErrors
 from cgnet.commands.connect import COMMAND
 from cgnet.filters import Filters
-from cgnet.launch import Extra, Launch
+from cgnet.launch import CGROUP_PROGRAMS, Extra, Launch
 from cgnet.loader import Object
 from cgnet.pipeline import TICK_MS
 
@@ -25,11 +25,8 @@ SECONDS = 5.0
 PROMISED_NS = 600
 RUNS = 5
 RING_BYTES = 4 << 20
-# What is attached to a hook, in this order: an empty program, cgnet's, another empty one.
-PROGRAMS = {
-    "tp_btf": ("first_typed", "set_state_typed", "empty_typed"),
-    "raw_tp": ("first_raw", "set_state_raw", "empty_raw"),
-}
+# What is attached to a hook before and after cgnet's programs.
+EMPTY = {"tp_btf": ("first_typed", "empty_typed"), "raw_tp": ("first_raw", "empty_raw")}
 
 
 @contextmanager
@@ -60,31 +57,32 @@ class Cost(NamedTuple):
 
 def cost(hook: str) -> Cost:
     """Measure under one loop, with a ring of the usual size that is read as cgnet reads it."""
-    first, ours, empty = PROGRAMS[hook]
+    first, last = EMPTY[hook]
     none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
     launch = Launch(COMMAND.object, COMMAND.layouts, Filters(), RING_BYTES)
     with Object(tracer.BUILD / "empty.bpf.o") as idle:
-        idle.keep({first, empty}, set())
+        idle.keep({first, last}, set())
         idle.load()
-        programs = {program.name: program for program in idle.programs}
-        idle.attach(programs[first])
+        empty = {program.name: program for program in idle.programs}
+        idle.attach(empty[first])
         obj, _ = launch.start([none], None, hook)
         with obj, reading(obj.ring("ring")), tracer.bpf_stats():
-            idle.attach(programs[empty])
-            programs |= {program.name: program for program in obj.programs}
-            before = {name: programs[name].stats() for name in (ours, empty)}
+            idle.attach(empty[last])
+            ours = [program for program in obj.attached() if program.hook == hook]
+            ours = [program for program in ours if program.name not in CGROUP_PROGRAMS]
+            before = [each.stats() for each in (*ours, empty[last])]
             done = tracer.load(SECONDS, 1)
-            after = {name: programs[name].stats() for name in (ours, empty)}
-    spent = {name: after[name].run_time_ns - before[name].run_time_ns for name in after}
-    runs = {name: after[name].run_count - before[name].run_count for name in after}
-    empty_ns = spent[empty] / runs[empty]
-    net = spent[ours] - runs[ours] * empty_ns
-    return Cost(net / done.connections, runs[ours] / done.connections, empty_ns)
+            after = [each.stats() for each in (*ours, empty[last])]
+    spent = [end.run_time_ns - begin.run_time_ns for begin, end in zip(before, after, strict=True)]
+    runs = [end.run_count - begin.run_count for begin, end in zip(before, after, strict=True)]
+    empty_ns = spent[-1] / runs[-1]
+    net = sum(spent[:-1]) - sum(runs[:-1]) * empty_ns
+    return Cost(net / done.connections, sum(runs[:-1]) / done.connections, empty_ns)
 
 
 def measure(add: Callable[..., None]) -> None:
     """Measure both hooks."""
-    for hook in PROGRAMS:
+    for hook in EMPTY:
         results = sorted(cost(hook) for _ in range(RUNS))
         middle = results[len(results) // 2]
         promised = hook == "tp_btf"

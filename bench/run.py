@@ -25,7 +25,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAIRS = 7
+PAIRS = 11
 SECONDS = 4.0
 STARTS = 15
 

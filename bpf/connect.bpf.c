@@ -40,10 +40,11 @@ static __always_inline void decide(const bool typed, struct sock *sk, int oldsta
 	ledger_done(typed, sk, entry);
 }
 
-static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,
-					int newstate)
+/* Attempts begin in processes, which interrupt nothing. The second decision finds no attempt. */
+static __always_inline int on_set_state(const bool typed, const bool first, struct sock *sk,
+					int oldstate, int newstate)
 {
-	if (newstate == TCP_SYN_SENT)
+	if (newstate == TCP_SYN_SENT && first)
 		begin(typed, sk);
 	else if (oldstate == TCP_SYN_SENT && newstate != TCP_SYN_RECV)
 		decide(typed, sk, oldstate, newstate);
@@ -52,16 +53,16 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state_typed, struct sock *sk, int oldstate, int newstate)
-{
-	return on_set_state(true, sk, oldstate, newstate);
-}
+#define ON_SET_STATE(name, hook, typed, first)                             \
+	SEC(hook "/inet_sock_set_state")                                   \
+	int BPF_PROG(name, struct sock *sk, int oldstate, int newstate)    \
+	{                                                                  \
+		return on_set_state(typed, first, sk, oldstate, newstate); \
+	}
 
-SEC("raw_tp/inet_sock_set_state")
-int BPF_PROG(set_state_raw, struct sock *sk, int oldstate, int newstate)
-{
-	return on_set_state(false, sk, oldstate, newstate);
-}
+ON_SET_STATE(set_state_typed, "tp_btf", true, FIRST)
+ON_SET_STATE(set_state_typed_again, "tp_btf", true, SECOND)
+ON_SET_STATE(set_state_raw, "raw_tp", false, FIRST)
+ON_SET_STATE(set_state_raw_again, "raw_tp", false, SECOND)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

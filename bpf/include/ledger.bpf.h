@@ -43,7 +43,7 @@ static __always_inline struct ledger_entry *ledger_find(const bool typed, struct
 	if (typed) {
 		struct ledger_entry *entry = key ? slot_find(key) : NULL;
 
-		if (likely(entry || !key || !ledger_overflows))
+		if (likely(entry || !key || !ledger_displaced))
 			return entry;
 	}
 	return bpf_map_lookup_elem(&ledger_hash, &key);
@@ -62,7 +62,7 @@ static __always_inline struct ledger_entry *ledger_open(const bool typed, struct
 			return entry;
 	}
 	if (bpf_map_update_elem(&ledger_hash, &key, &blank, BPF_NOEXIST) == 0 && typed)
-		__sync_fetch_and_add(&ledger_overflows, 1);
+		__sync_fetch_and_add(&ledger_displaced, 1);
 	entry = bpf_map_lookup_elem(&ledger_hash, &key);
 	if (!entry)
 		count_lost(LOST_LEDGER);
@@ -76,9 +76,9 @@ static __always_inline void ledger_done(const bool typed, struct sock *sk,
 	u64 key = ledger_key(typed, sk);
 
 	if (typed && likely(entry->slot_key))
-		entry->slot_key = 0;
+		slot_free(entry);
 	else if (bpf_map_delete_elem(&ledger_hash, &key) == 0 && typed)
-		__sync_fetch_and_add(&ledger_overflows, -1);
+		__sync_fetch_and_add(&ledger_displaced, -1);
 }
 
 /*

@@ -4,8 +4,8 @@
  *
  * A hash map's insert and delete take two locks each, and creating socket storage allocates: an
  * attempt cost some 550 and 800 ns more with them, measured on 6.18. A slot is claimed by one compare-and-swap and given
- * back by one store. A socket has WAYS possible slots; who finds none free goes to the hash, and
- * while anybody is there, look-ups go there too. Cookies are handed out in rows, so that sockets of
+ * back by one store. A socket has a slot of its own, and may take one of the WAYS behind it; who finds
+ * none free goes to the hash. While nobody was displaced, look-ups end at the socket's own slot. Cookies are handed out in rows, so that sockets of
  * one time are neighbours here.
  *
  * BPF has compare-and-swap since Linux kernel commit 5ffa25502b5a "bpf: Add instructions for
@@ -37,8 +37,8 @@ struct {
 	__type(value, struct ledger_entry);
 } ledger_hash SEC(".maps");
 
-/* Entries of typed programs that are in the hash. */
-u64 ledger_overflows;
+/* Entries of typed programs that are not in their socket's own slot. */
+u64 ledger_displaced;
 
 static __always_inline struct ledger_entry *slot_find(u64 key)
 {
@@ -51,6 +51,8 @@ static __always_inline struct ledger_entry *slot_find(u64 key)
 
 		if (likely(slot->slot_key == key))
 			return slot;
+		if (likely(!ledger_displaced))
+			return NULL;
 	}
 	return NULL;
 }
@@ -65,10 +67,24 @@ static __always_inline struct ledger_entry *slot_claim(u64 key)
 		struct ledger_entry *slot = &table->slots[(key + way) % SLOTS];
 
 		if (likely(!slot->slot_key) &&
-		    likely(!__sync_val_compare_and_swap(&slot->slot_key, 0, key)))
+		    likely(!__sync_val_compare_and_swap(&slot->slot_key, 0, key))) {
+			if (unlikely(way))
+				__sync_fetch_and_add(&ledger_displaced, 1);
 			return slot;
+		}
 	}
 	return NULL;
+}
+
+static __always_inline void slot_free(struct ledger_entry *slot)
+{
+	struct ledger_table *table = bpf_map_lookup_elem(&ledger_slots, &(u32){0});
+	u64 key = slot->slot_key;
+	bool own = table && table->slots[key % SLOTS].slot_key == key;
+
+	slot->slot_key = 0;
+	if (unlikely(!own))
+		__sync_fetch_and_add(&ledger_displaced, -1);
 }
 
 #endif

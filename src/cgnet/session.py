@@ -13,12 +13,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet import pipeline
-from cgnet._layouts import LostWhere, OwnerSource, RecordKind
+from cgnet._layouts import OwnerSource, RecordKind
 from cgnet.cgroups import CgroupNames
 from cgnet.errors import CgnetError, ExitStatus
 from cgnet.events import HEAD_KIND, OWNER_SOURCE, SCHEMA, Clock, Schema, cgroup_change
 from cgnet.filters import Filters, cgroup_key
 from cgnet.launch import Extra, Launch
+from cgnet.losses import Losses
 from cgnet.render import Renderer, make_renderer
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Session:
         self.out = _Writer()
         self.records = 0
         self.unknown_owners = 0
-        self.lost = dict.fromkeys(LostWhere, 0)
+        self.losses = Losses()
         self._leaving: deque[tuple[float, bytes]] = deque()
 
     # -- records
@@ -164,22 +165,13 @@ class Session:
 
     def _check_lost(self) -> None:
         """Say what was lost since the last look, when it happens."""
-        for where in LostWhere:
-            if where is LostWhere.LOST_WHERE_COUNT:
-                continue
-            raw = self._obj.map("lost").lookup(where.to_bytes(4, sys.byteorder), 8)
-            count = int.from_bytes(raw, sys.byteorder)
-            if count > self.lost[where]:
-                name = where.name.removeprefix("LOST_").lower()
-                more = count - self.lost[where]
-                self.lost[where] = count
-                tell(f"lost {more} ({name}){LOST_ADVICE.get(where, '')}")
-                self.out.write(
-                    self.renderer.notice(self._run_record("lost", count=more, where=name))
-                )
+        for loss in self.losses.look(self._obj):
+            tell(str(loss))
+            row = self._run_record("lost", count=loss.number, where=loss.where)
+            self.out.write(self.renderer.notice(row))
 
     def _summary(self) -> None:
-        lost = sum(self.lost.values())
+        lost = self.losses.total
         row = self._run_record(
             "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners
         )
@@ -213,7 +205,7 @@ class Session:
                 self._trace(ring, stop, signals)
             except BrokenPipeError:
                 return ExitStatus.DONE
-        lost = sum(self.lost.values())
+        lost = self.losses.total
         return ExitStatus.EVENTS_LOST if lost and self.options.strict else ExitStatus.DONE
 
     def _trace(self, ring: Ring, stop: pipeline.Stop, signals: int) -> None:
@@ -235,12 +227,3 @@ class Session:
                     break
         self._check_lost()
         self._summary()
-
-
-LOST_ADVICE = {
-    LostWhere.LOST_RING: ": the ring buffer was full; filter more, or give a larger --buffer",
-    LostWhere.LOST_LEDGER: ": attempts that could not be kept track of: too many under way at once",
-    LostWhere.LOST_SELECTED_CGROUPS: ": more new cgroups than the filter holds",
-    LostWhere.LOST_CGROUP_NAMES: ": names of new cgroups, the ring buffer was full",
-    LostWhere.LOST_CONNECT_CALLS: ": calls of connect() that --sync-errors could not keep",
-}

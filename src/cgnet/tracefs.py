@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,27 +52,29 @@ def _syscall(number: int, *arguments: object) -> int:
 
 
 @contextmanager
-def _detached_mount() -> Iterator[int]:
+def _detached_mount() -> Iterator[Path]:
     with ExitStack() as fds:
         context = _syscall(SYS_FSOPEN, b"tracefs", 0)
         fds.callback(os.close, context)
         _syscall(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
-        mount = _syscall(SYS_FSMOUNT, context, 0, 0)
-        fds.callback(os.close, mount)
-        yield mount
+        mounted = _syscall(SYS_FSMOUNT, context, 0, 0)
+        fds.callback(os.close, mounted)
+        yield Path(f"/proc/self/fd/{mounted}")
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """Yield tracefs: as it is mounted, else a mount of our own. Raises OSError."""
+    mounted = next((each for each in MOUNTS if (each / "events").exists()), None)
+    with nullcontext(mounted) if mounted else _detached_mount() as found:
+        yield found
 
 
 def tracepoint_id(name: str) -> int:
     """Return the id of a tracepoint ``category/event``. Raises UnsupportedError, NotPermittedError."""
-    place = f"events/{name}/id"
-    for mount in MOUNTS:
-        if (mount / place).exists():
-            return int((mount / place).read_text())
     try:
-        with _detached_mount() as directory:
-            fd = os.open(place, os.O_RDONLY, dir_fd=directory)
-            with open(fd) as file:  # noqa: PTH123 - a descriptor
-                return int(file.read())
+        with directory() as tracefs:
+            return int((tracefs / "events" / name / "id").read_text())
     except PermissionError as error:
         raise NotPermittedError(
             f"reading the id of the tracepoint {name} needs CAP_SYS_ADMIN: run it as root"

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 pytest.register_assert_rewrite("harness")  # its assertions tell what they compared, too
 
+from blind import Witness, watching  # noqa: E402
 from harness import HIERARCHY, V1, V2, listener, new_cgroup, new_netns  # noqa: E402
 
 if TYPE_CHECKING:
@@ -17,9 +20,37 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _root() -> None:
-    assert os.geteuid() == 0, "these tests load BPF programs: run them as root (make test does)"
+WITNESS = pytest.StashKey[Witness]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() != 0:
+        pytest.exit("these tests load BPF programs: run them as root (make test does)", 1)
+    cleanup = ExitStack()
+    config.stash[WITNESS] = cleanup.enter_context(watching())
+    config.add_cleanup(cleanup.close)
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test again if it failed while something happened that no BPF program could see."""
+    witness = item.config.stash[WITNESS]
+    witness.forget()
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    if any(report.failed for report in reports) and witness.changes():
+        print(f"\n{item.nodeid} runs again: PID 1 was current when a state changed")
+        witness.forget()
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.fixture
+def witness(request: pytest.FixtureRequest) -> Witness:
+    """Who tells what no BPF program saw."""
+    return request.config.stash[WITNESS]
 
 
 @pytest.fixture(params=["tp_btf", "raw_tp"])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 CGNET = ROOT / ".venv/bin/cgnet"
@@ -43,14 +43,15 @@ def unique(prefix: str = "cgnet-test") -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
-def wait_until(what: str, condition: Any) -> Any:
+def wait_until(what: str | Callable[[], str], condition: Any) -> Any:
     """Wait until ``condition()`` is true, and return what it returned."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if found := condition():
             return found
         time.sleep(0.005)  # between two looks at the condition
-    raise AssertionError(f"waited {PATIENCE_S} s for {what}")
+    told = what if isinstance(what, str) else what()
+    raise AssertionError(f"waited {PATIENCE_S} s for {told}")
 
 
 class Tracer:
@@ -74,6 +75,12 @@ class Tracer:
         wait_until("cgnet: tracing", lambda: self.ready() or self.process.poll() is not None)
         assert self.ready(), self.said
 
+    def __str__(self) -> str:
+        """Tell what a failing test wants to know."""
+        return (
+            f"ended {self.process.poll()}, {len(self.lines)} lines … {self.lines[-3:]} {self.said}"
+        )
+
     @staticmethod
     def _read(stream: Any, lines: list[str]) -> None:
         lines.extend(iter(stream.readline, ""))
@@ -86,14 +93,15 @@ class Tracer:
 
     def wait_for(self, count: int) -> list[Row]:
         wait_until(
-            f"{count} rows, have {len(self.lines)}: {self.lines[-3:]} {self.said}",
-            lambda: len(self.lines) >= count,
+            lambda: f"{count} rows: {self}",
+            lambda: len(self.lines) >= count or self.process.poll() is not None,
         )
+        assert len(self.lines) >= count, self
         return self.rows()
 
     def wait_said(self, text: str) -> None:
         wait_until(
-            f"{text!r} in {self.said}", lambda: any(text in line for line in list(self.said))
+            lambda: f"{text!r}: {self}", lambda: any(text in line for line in list(self.said))
         )
 
     def stop(self, number: int = signal.SIGINT) -> list[Row]:
@@ -125,7 +133,7 @@ def check(tracer: Tracer, made: list[Row], **also: Any) -> list[Row]:
     except AssertionError as error:
         raise AssertionError(f"made {made}: {error}") from error
     shown = [row for row in tracer.stop() if row["pid"] in pids]
-    assert len(shown) == len(made), shown
+    assert len(shown) == len(made), f"{shown}: {tracer}"
     for expected, actual in zip(made, shown, strict=True):
         wanted = {key: value for key, value in {**expected, **also}.items() if value is not None}
         assert wanted == {key: actual[key] for key in wanted}

@@ -106,8 +106,11 @@ def closed(address: str, port: str) -> list[Row]:
     return [row]
 
 
-def many_pending(address: str, port: str, count: str) -> list[Row]:
-    """All under way at once, in processes that stay below a common limit of files; then all closed."""
+def many_pending(address: str, port: str, count: str, ending: str = "aborted") -> list[Row]:
+    """All under way at once, in processes that stay below a common limit of files.
+
+    Then all are closed, or each waits until it has timed out.
+    """
     share = 500  # whose ports are one atomic write to a pipe
     processes = int(count) // share
     hold, release = os.pipe()
@@ -119,6 +122,9 @@ def many_pending(address: str, port: str, count: str) -> list[Row]:
             ports = ",".join(str(row["sport"]) for _, row in pairs)
             os.write(result, f"{os.getpid()} {ports}\n".encode())
             os.read(hold, 1)  # ends when all have their sockets
+            if ending == "ETIMEDOUT":
+                for sock, _ in pairs:
+                    select.select([], [sock], [])
             os._exit(0)  # which closes them
     os.close(result)
     rows = []
@@ -126,7 +132,7 @@ def many_pending(address: str, port: str, count: str) -> list[Row]:
         for _ in range(processes):
             pid, ports = lines.readline().split()
             rows += [
-                {"pid": int(pid), "daddr": address, "sport": int(sport), "result": "aborted"}
+                {"pid": int(pid), "daddr": address, "sport": int(sport), "result": ending}
                 for sport in ports.split(",")
             ]
     os.close(release)

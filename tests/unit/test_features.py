@@ -2,19 +2,14 @@
 from __future__ import annotations
 
 import errno
-import os
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cgnet import features, tracefs
 from cgnet.errors import NotPermittedError, UnsupportedError
 from cgnet.loader import Map, Object
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SYS_ADMIN, PERFMON, BPF = 21, 38, 39
 
@@ -78,16 +73,6 @@ def test_a_hook_leaves_out_the_maps_that_only_the_others_use(built_object: Path)
             assert isinstance(obj.map(name), Map)
 
 
-@contextmanager
-def opened(folder: Path) -> Iterator[int]:
-    """Open a folder as a mount that has no path is: mounting itself takes root."""
-    directory = os.open(folder, os.O_PATH)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
-
-
 def test_a_tracepoints_id_is_read_where_tracefs_is_mounted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -104,7 +89,7 @@ def test_where_tracefs_is_not_mounted_a_mount_of_its_own_is_read(
     (tmp_path / "events/sched/it").mkdir(parents=True)
     (tmp_path / "events/sched/it/id").write_text("77\n", encoding="utf-8")
     monkeypatch.setattr(tracefs, "MOUNTS", (tmp_path / "none",))
-    monkeypatch.setattr(tracefs, "_detached_mount", lambda: opened(tmp_path))
+    monkeypatch.setattr(tracefs, "_detached_mount", lambda: nullcontext(tmp_path))
     assert tracefs.tracepoint_id("sched/it") == 77
 
 
@@ -112,7 +97,7 @@ def test_a_tracepoint_that_is_not_there_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tracefs, "MOUNTS", (tmp_path,))
-    monkeypatch.setattr(tracefs, "_detached_mount", lambda: opened(tmp_path))
+    monkeypatch.setattr(tracefs, "_detached_mount", lambda: nullcontext(tmp_path))
     with pytest.raises(UnsupportedError, match="no tracepoint no/such"):
         tracefs.tracepoint_id("no/such")
 

@@ -20,7 +20,8 @@ SOURCE = ROOT / "src/cgnet"
 # Data flows one way: no module imports one that stands after it. A package is one place.
 ORDER = (
     "errors", "_layouts", "_libbpf", "loader", "btf", "tracefs", "features", "cgroups", "filters",
-    "events", "attribution", "pipeline", "render", "launch", "session", "options", "commands", "cli",
+    "events", "attribution", "pipeline", "render", "losses", "launch",
+    "session", "options", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 MOST_LINES = 300
