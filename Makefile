@@ -62,7 +62,7 @@ $(VENV)/.ready: pyproject.toml
 
 .PHONY: deps
 deps: ## install the system packages that building and testing need (root)
-	tools/deps.sh
+	tools/deps.sh --containers
 
 .PHONY: vmlinux
 vmlinux: ## write bpf/vmlinux.h anew from the running kernel's BTF
@@ -89,6 +89,7 @@ test-unit: ready ## tests that need no root
 .PHONY: test-kernel
 test-kernel: ready ## tests on the running kernel, as root
 	@test -n "$(IS_ROOT)" || echo "tests/kernel load BPF programs: they run with sudo"
+	@tools/deps.sh --containers $(if $(IS_ROOT),,--check)
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel
 
 .PHONY: bench

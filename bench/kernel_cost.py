@@ -18,8 +18,9 @@ from cgnet.pipeline import TICK_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from cgnet.loader import Ring
+    from cgnet.ring import Ring
 
 SECONDS = 5.0
 PROMISED_NS = 600
@@ -55,11 +56,17 @@ class Cost(NamedTuple):
     empty_ns: float
 
 
-def cost(hook: str) -> Cost:
+def cost(
+    hook: str,
+    filters: Filters | None = None,
+    counting: dict[str, int] | None = None,
+    cgroup: Path | None = None,
+) -> Cost:
     """Measure under one loop, with a ring of the usual size that is read as cgnet reads it."""
     first, last = EMPTY[hook]
     none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
-    launch = Launch(COMMAND.object, COMMAND.layouts, Filters(), RING_BYTES)
+    filters = filters or Filters()
+    launch = Launch(COMMAND.object, COMMAND.layouts, filters, RING_BYTES, counting)
     with Object(tracer.BUILD / "empty.bpf.o") as idle:
         idle.keep({first, last}, set())
         idle.load()
@@ -71,7 +78,7 @@ def cost(hook: str) -> Cost:
             ours = [program for program in obj.attached() if program.hook == hook]
             ours = [program for program in ours if program.name not in CGROUP_PROGRAMS]
             before = [each.stats() for each in (*ours, empty[last])]
-            done = tracer.load(SECONDS, 1)
+            done = tracer.load(SECONDS, 1, cgroup)
             after = [each.stats() for each in (*ours, empty[last])]
     spent = [end.run_time_ns - begin.run_time_ns for begin, end in zip(before, after, strict=True)]
     runs = [end.run_count - begin.run_count for begin, end in zip(before, after, strict=True)]

@@ -15,6 +15,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+import filter_cost
 import kernel_cost
 import rivals
 import tracer
@@ -82,6 +83,13 @@ def rates(report: Report, pairs: int) -> None:
             f">= {promised}" if promised else "reported",
             reached=ratio >= promised if promised else None,
         )
+    ratio, _ = rate_ratio(lambda: tracer.cgnet("--count", "-i", "1"), 1, pairs)
+    report.add(
+        "connection rate with --count -i 1 / without, 1 loop",
+        f"{ratio:.3f}",
+        ">= 0.97",
+        reached=ratio >= 0.97,
+    )
     for name, beside in rivals.installed():
         try:
             ratio, _ = rate_ratio(beside, 1, 3)
@@ -122,6 +130,7 @@ def main() -> None:
     report = Report()
     starts(report)
     kernel_cost.measure(report.add)
+    filter_cost.measure(report.add)
     user_side.measure(report.add)
     rates(report, args.pairs)
     loss(report, args.loss_seconds)

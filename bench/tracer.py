@@ -49,11 +49,11 @@ def build(bpf_clang: str) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
 
 
-def load(seconds: float, loops: int) -> Load:
-    """Run the client loops."""
-    done = subprocess.run(
-        [LOOP, str(seconds), str(loops)], check=True, capture_output=True, text=True
-    )
+def load(seconds: float, loops: int, cgroup: Path | None = None) -> Load:
+    """Run the client loops, in a cgroup if one is given."""
+    enter = f"echo $$ >{cgroup}/cgroup.procs && " if cgroup else ""
+    command = ["sh", "-c", f"{enter}exec {LOOP} {seconds} {loops}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     connections, took = done.stdout.split()
     return Load(int(connections), float(took))
 

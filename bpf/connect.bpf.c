@@ -8,34 +8,47 @@
  * records.
  */
 #include "attempt.bpf.h"
+#include "connection.bpf.h"
 #include "sync_errors.bpf.h"
+#include "inbound.bpf.h"
 
 static __always_inline void begin(const bool typed, struct sock *sk)
 {
+	struct task_struct *task = current_task(typed);
 	struct ledger_entry *entry;
+	struct owner owner;
 
 	if (READ_BITFIELD(sk, sk_protocol) != IPPROTO_TCP)
 		return;
 	connect_call_reached_tcp();
-	if (!current_is_selected(typed))
+	learn(typed, task, &owner);
+	if (!owner_passes(typed, task, &owner))
 		return;
 	entry = ledger_open(typed, sk);
 	if (!entry)
 		return;
-	learn(typed, &entry->owner);
+	entry->owner = owner;
 	attempt_begins(typed, sk, &entry->private);
 }
 
 static __always_inline void decide(const bool typed, struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry = ledger_find(typed, sk);
+	struct outcome outcome;
 	struct tcp_sock *tp;
+	struct flow flow;
+	u64 now;
 
 	if (!entry || unlikely(!entry->private.start_ns))
 		return;
+	now = bpf_ktime_get_ns();
 	tp = tcp_sock_of(typed, sk);
-	if (tp)
-		emit_decision(typed, sk, tp, entry, oldstate, newstate);
+	if (tp) {
+		flow_of_sock(typed, sk, tp, &flow);
+		outcome_of_attempt(typed, sk, tp, &entry->private, now, oldstate, newstate,
+				   &outcome);
+		emit_connection(typed, sk, now, &entry->owner, &flow, &outcome);
+	}
 	entry->private.start_ns = 0;
 	ledger_done(typed, sk, entry);
 }
@@ -60,9 +73,9 @@ static __always_inline int on_set_state(const bool typed, const bool first, stru
 		return on_set_state(typed, first, sk, oldstate, newstate); \
 	}
 
-ON_SET_STATE(set_state_typed, "tp_btf", true, FIRST)
-ON_SET_STATE(set_state_typed_again, "tp_btf", true, SECOND)
-ON_SET_STATE(set_state_raw, "raw_tp", false, FIRST)
-ON_SET_STATE(set_state_raw_again, "raw_tp", false, SECOND)
+ON_SET_STATE(client_typed, "tp_btf", true, FIRST)
+ON_SET_STATE(client_typed_again, "tp_btf", true, SECOND)
+ON_SET_STATE(client_raw, "raw_tp", false, FIRST)
+ON_SET_STATE(client_raw_again, "raw_tp", false, SECOND)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

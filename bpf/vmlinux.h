@@ -53,6 +53,7 @@ struct task_struct {
 	unsigned int flags;
 	pid_t tgid;
 	struct task_struct *group_leader;
+	u64 start_boottime;
 	void *cred;
 	char comm[16];
 	struct files_struct *files;
@@ -118,6 +119,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	u64 net_cookie;
 };
 
 struct cgroup_root {
@@ -144,6 +146,7 @@ struct sock_common {
 	union {
 		struct {
 			__be16 skc_dport;
+			__u16 skc_num;
 		};
 	};
 	short unsigned int skc_family;
@@ -154,9 +157,12 @@ struct sock_common {
 	atomic64_t skc_cookie;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
+	struct socket *sk_socket;
 	u16 sk_protocol;
 	u8 sk_shutdown;
 };
@@ -235,8 +241,16 @@ enum {
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	RET_PTR_TO_BTF_ID = 8,
 };
 
 enum {
@@ -244,6 +258,7 @@ enum {
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
 	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
 };
 
 enum {
@@ -252,7 +267,16 @@ enum {
 };
 
 enum {
+	BPF_F_NO_PREALLOC = 1,
+	BPF_F_CLONE = 512,
+};
+
+enum {
 	BPF_RB_NO_WAKEUP = 1,
+};
+
+enum {
+	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
 
 enum {

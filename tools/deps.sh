@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
-# With --check: install nothing; say what is missing and fail. bpftool is left out: only
-# `make vmlinux` needs it.
+# With --check: install nothing; say what is missing and fail. With --containers: also what the tests
+# of real containers need. bpftool is left out: only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
+with_containers=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -26,8 +27,9 @@ has_library() {
 
 # One word for each need that is not met.
 missing() {
-	local tool
-	for tool in make clang llvm-strip ip nft; do
+	local tool tools=(make clang llvm-strip ip nft)
+	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr)
+	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
 	has_library || echo libbpf
@@ -42,6 +44,8 @@ packages() {
 	apt:ip) echo iproute2 ;;
 	dnf:ip) echo iproute ;;
 	*:nft) echo nftables ;;
+	apt:busybox) echo busybox-static ;;
+	*:ctr) echo containerd ;;
 	apt:libbpf) echo libbpf1 ;;
 	dnf:libbpf) echo libbpf ;;
 	apt:libbpf-headers) echo libbpf-dev ;;
@@ -78,13 +82,21 @@ install_dnf() {
 }
 
 main() {
-	local needs
+	local needs check=''
+	while (($#)); do
+		case $1 in
+		--check) check=yes ;;
+		--containers) with_containers=yes ;;
+		*) echo "usage: $0 [--check] [--containers]" >&2 && return 2 ;;
+		esac
+		shift
+	done
 	mapfile -t needs < <(missing)
 	if ((${#needs[@]} == 0)); then
-		test "${1-}" = --check || echo "nothing is missing"
+		test -n "$check" || echo "nothing is missing"
 		return
 	fi
-	if test "${1-}" = --check; then
+	if test -n "$check"; then
 		echo "missing: ${needs[*]}; run 'sudo make deps'" >&2
 		return 1
 	fi

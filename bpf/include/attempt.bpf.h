@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is kept of a connection attempt, and the record of its decision. */
+/* What is kept of a connection attempt, and what its decision tells. */
 #ifndef CGNET_ATTEMPT_BPF_H
 #define CGNET_ATTEMPT_BPF_H
 
@@ -13,9 +13,6 @@ struct ledger_private {
 };
 
 #include "ledger.bpf.h"
-#include "select.bpf.h"
-
-CROSSES_TO_USER_SPACE(connect_event);
 
 #define EADDRNOTAVAIL 99
 #define NSEC_PER_USEC 1000ULL
@@ -103,26 +100,18 @@ static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp
 	return latency;
 }
 
-static __always_inline void emit_decision(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					  const struct ledger_entry *entry, int oldstate,
-					  int newstate)
+static __always_inline void outcome_of_attempt(const bool typed, struct sock *sk,
+					       struct tcp_sock *tp,
+					       const struct ledger_private *attempt, u64 now,
+					       int oldstate, int newstate, struct outcome *outcome)
 {
-	const struct ledger_private *attempt = &entry->private;
-	u64 now = bpf_ktime_get_ns();
-	struct connect_event *event;
+	u32 retrans = READ(tp, total_retrans) - attempt->total_retrans;
 
-	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);
-	if (!event)
-		return;
-	event->owner = entry->owner;
-	flow_of_sock(typed, sk, tp, &event->flow);
-	event->outcome.syn_retrans = READ(tp, total_retrans) - attempt->total_retrans;
-	event->outcome.latency_ns =
-		attempt_latency(typed, tp, attempt, now, event->outcome.syn_retrans);
-	event->outcome.result = attempt_result(typed, sk, tp, attempt, newstate);
-	event->outcome.tcp_state = newstate == TCP_ESTABLISHED ? newstate : oldstate;
-	event->outcome.pad = 0;
-	submit(event);
+	outcome->latency_ns = attempt_latency(typed, tp, attempt, now, retrans);
+	outcome->syn_retrans = retrans;
+	outcome->result = attempt_result(typed, sk, tp, attempt, newstate);
+	outcome->tcp_state = newstate == TCP_ESTABLISHED ? newstate : oldstate;
+	outcome->role = ROLE_CLIENT;
 }
 
 #endif

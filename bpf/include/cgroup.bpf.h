@@ -30,13 +30,13 @@ static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *
 }
 
 /*
- * The same for the current task, out of line, for loops over hierarchies: inlined there, clang would
- * load the slots of all controllers ahead of the loop, and one that this kernel lacks is an
- * instruction that the verifier rejects.
+ * The same out of line, for loops over hierarchies: inlined there, clang would load the slots of all
+ * controllers ahead of the loop, and one that this kernel lacks is an instruction that the verifier
+ * rejects.
  */
-static __noinline u64 current_cgroup_id(u32 controller)
+static __noinline u64 cgroup_id_in(struct task_struct *task, u32 controller)
 {
-	return task_cgroup_id(false, current_task(false), controller);
+	return task_cgroup_id(false, task, controller);
 }
 
 #endif

@@ -92,4 +92,41 @@ static __always_inline int subsys_slot(u32 controller)
 	return -1;
 }
 
+/*
+ * task_struct.start_boottime was real_start_time until Linux kernel commit cf25e24db61c "time: Rename
+ * tsk->real_start_time to ->start_boottime" (in v5.5).
+ */
+struct task_struct___before_v55 {
+	u64 real_start_time;
+} __attribute__((preserve_access_index));
+
+#define NSEC_PER_TICK 10000000ULL /* of USER_HZ, 100 on all architectures that BPF has */
+
+/* When a task's process began, as /proc/PID/stat tells it. */
+static __always_inline u64 start_of_process(const bool typed, struct task_struct *task)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	struct task_struct___before_v55 *old = (void *)leader;
+	u64 start = 0;
+
+	if (bpf_core_field_exists(leader->start_boottime))
+		start = READ(leader, start_boottime);
+	else
+		bpf_core_read(&start, sizeof(start), &old->real_start_time);
+	return start / NSEC_PER_TICK;
+}
+
+/*
+ * net.net_cookie is a number since Linux kernel commit 3d368ab87cf6 "net: initialize net->net_cookie at
+ * netns setup" (in v5.12), before made when asked for first. 0 where there is none.
+ */
+static __always_inline u64 netns_cookie(const bool typed, struct sock *sk)
+{
+	struct net *net = READ(sk, __sk_common.skc_net.net);
+
+	if (bpf_core_field_exists(net->net_cookie))
+		return READ(net, net_cookie);
+	return 0;
+}
+
 #endif

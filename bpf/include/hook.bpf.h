@@ -61,6 +61,38 @@
 #define FIRST true
 #define SECOND false
 
+/* On this CPU the last two that a first program did: the process's, and a softirq's on top of it. */
+struct done {
+	u64 last;
+	u64 before;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct done);
+} done SEC(".maps");
+
+/* For an event that a socket has once: whether the second program comes after the first. */
+static __always_inline bool is_done(const bool first, struct sock *sk)
+{
+	struct done *ours = bpf_map_lookup_elem(&done, &(u32){0});
+
+	if (!ours)
+		return !first;
+	if (first) {
+		ours->before = ours->last;
+		ours->last = (u64)sk;
+		return false;
+	}
+	if (ours->last == (u64)sk) {
+		ours->last = ours->before;
+		return true;
+	}
+	return ours->before == (u64)sk;
+}
+
 const volatile struct config cfg SEC(".rodata.config");
 
 static __always_inline struct task_struct *current_task(const bool typed)

@@ -96,10 +96,9 @@ static __always_inline void learn_comm(const bool typed, struct task_struct *tas
 	READ_ARRAY(owner->comm, named, comm);
 }
 
-/* Take the current task as the owner. Call it where the kernel runs for the socket's user. */
-static __always_inline void learn(const bool typed, struct owner *owner)
+/* Take a task as the owner: the current one where the kernel runs for the socket's user. */
+static __always_inline void learn(const bool typed, struct task_struct *task, struct owner *owner)
 {
-	struct task_struct *task = current_task(typed);
 	struct cred *cred = (struct cred *)READ(task, cred);
 
 	__builtin_memset(owner, 0, sizeof(*owner));

@@ -1,133 +1,208 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Filters: which owners are selected. The partner of src/cgnet/filters.py.
+ * Filters: which owners and which flows are selected. The partner of src/cgnet/filters.py.
  *
- * A selected cgroup selects its subtree. User space marks what exists; the program on cgroup_mkdir
- * hands the mark from parent to child at the birth, so that nothing can run in the child before.
+ * A filter that isn't used is a constant zero, and its code is never loaded; on kernels before 5.5 it is a
+ * branch not taken. Values of one filter are OR, filters are AND, and what excludes comes last.
  */
 #ifndef CGNET_SELECT_BPF_H
 #define CGNET_SELECT_BPF_H
 
-#include "cgroup.bpf.h"
-#include "transport.bpf.h"
-
-CROSSES_TO_USER_SPACE(cgroup_event);
+#include "ledger.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
 	__type(key, struct cgroup_key);
-	__type(value, u32);
+	__type(value, struct cgroup_mark);
 } selected_cgroups SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, u32);
-	__type(value, u32);
+	__type(value, struct pid_value);
 } selected_pids SEC(".maps");
 
-static __always_inline bool current_in_selected_cgroup(void)
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, char[CGNET_COMM_LEN]);
+	__type(value, u32);
+} selected_comms SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} selected_uids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct netns_value);
+} selected_netns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct address_key);
+	__type(value, u32);
+} selected_addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct port_flags);
+} selected_ports SEC(".maps");
+
+/* Whether what matched values of `matched` uses gets through a filter of `use`. */
+static __always_inline bool passes(u32 use, u32 matched)
 {
+	if (matched & FILTER_EXCLUDES)
+		return false;
+	return !(use & FILTER_INCLUDES) || (matched & FILTER_INCLUDES);
+}
+
+/* -- owners: a task as a possible owner, where learn() may take it */
+
+static __always_inline bool cgroup_passes(struct task_struct *task, struct owner *owner)
+{
+	u32 marks = 0;
+
 	for (u32 i = 0; i < CGNET_HIERARCHIES; i++) {
-		struct cgroup_key key = {};
+		struct cgroup_key key = {.id = owner->cgroup_id};
+		struct cgroup_mark *found;
 
 		if (i >= cfg.hierarchies)
 			break;
-		key.id = current_cgroup_id(cfg.hierarchy[i].controller);
+		if (i > 0)
+			key.id = cgroup_id_in(task, cfg.hierarchy[i].controller);
 		key.hierarchy = cfg.hierarchy[i].id;
-		if (bpf_map_lookup_elem(&selected_cgroups, &key))
-			return true;
+		found = bpf_map_lookup_elem(&selected_cgroups, &key);
+		if (!found)
+			continue;
+		marks |= found->marks;
+		if (!owner->given)
+			owner->given = found->given;
 	}
-	return false;
-}
-
-/* The current task as a possible owner: call it where learn() may be called. */
-static __always_inline bool current_is_selected(const bool typed)
-{
-	if (!cfg.by_pid && !cfg.by_cgroup)
-		return true;
-	if (is_kernel_thread(typed, current_task(typed)))
-		return false;
-	if (cfg.by_pid) {
-		u32 pid = bpf_get_current_pid_tgid() >> 32;
-
-		if (!bpf_map_lookup_elem(&selected_pids, &pid))
-			return false;
-	}
-	if (cfg.by_cgroup && !current_in_selected_cgroup())
-		return false;
+	if (!(marks & CGROUP_UNDECIDED) || (marks & CGROUP_EXCLUDED))
+		return passes(cfg.by_cgroup, marks);
+	owner->undecided = passes(cfg.by_cgroup, marks) ? UNDECIDED_SELECTED : UNDECIDED_NEW;
 	return true;
 }
 
-static __always_inline bool hierarchy_is_used(u32 id)
+static __always_inline bool pid_passes(const bool typed, struct task_struct *task, u32 pid)
 {
-	for (u32 i = 0; i < CGNET_HIERARCHIES; i++)
-		if (i < cfg.hierarchies && cfg.hierarchy[i].id == id)
-			return true;
-	return false;
+	struct pid_value *found = bpf_map_lookup_elem(&selected_pids, &pid);
+
+	if (found && found->start != start_of_process(typed, task))
+		found = NULL;
+	return passes(cfg.by_pid, found ? found->use : 0);
 }
 
-static __always_inline void tell_cgroup(u32 kind, const struct cgroup_key *key, bool selected,
-					const char *path)
+static __always_inline bool hash_passes(void *map, const void *key, u32 use)
 {
-	struct cgroup_event *event =
-		reserve(sizeof(*event), kind, bpf_ktime_get_ns(), LOST_CGROUP_NAMES);
+	u32 *found = bpf_map_lookup_elem(map, key);
 
-	if (!event)
-		return;
-	event->cgroup_id = key->id;
-	event->hierarchy = key->hierarchy;
-	event->selected = selected;
-	if (bpf_probe_read_kernel_str(event->path, sizeof(event->path), path) < 0)
-		event->path[0] = '\0';
-	submit(event);
+	return passes(use, found ? *found : 0);
 }
 
-static __always_inline struct cgroup *cgroup_parent(struct cgroup *cgrp)
+/* An unknown owner is none that was asked for. */
+static __always_inline bool unknown_owner_passes(void)
 {
-	struct cgroup_subsys_state *parent = BPF_CORE_READ(cgrp, self.parent);
-
-	if (!parent)
-		return NULL;
-	return (void *)parent - bpf_core_field_offset(struct cgroup, self);
+	return !((cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid) & FILTER_INCLUDES);
 }
 
-SEC("raw_tp/cgroup_mkdir")
-int BPF_PROG(cgroup_born, struct cgroup *cgrp, const char *path)
+/* Whether a task, just learnt as an owner, is selected; adds how. */
+static __always_inline bool owner_passes(const bool typed, struct task_struct *task,
+					 struct owner *owner)
 {
-	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
-	struct cgroup_key parent_key = {.hierarchy = key.hierarchy};
-	struct cgroup *parent = cgroup_parent(cgrp);
-	bool selected = false;
-	u32 one = 1;
-
-	if (!hierarchy_is_used(key.hierarchy))
-		return 0;
-	key.id = cgroup_id(false, cgrp);
-	if (cfg.by_cgroup && parent) {
-		parent_key.id = cgroup_id(false, parent);
-		selected = bpf_map_lookup_elem(&selected_cgroups, &parent_key);
-	}
-	if (selected && bpf_map_update_elem(&selected_cgroups, &key, &one, BPF_ANY))
-		count_lost(LOST_SELECTED_CGROUPS);
-	tell_cgroup(RECORD_CGROUP_BORN, &key, selected, path);
-	return 0;
+	if (unlikely(owner->source == OWNER_UNKNOWN))
+		return unknown_owner_passes();
+	if (cfg.by_pid && !pid_passes(typed, task, owner->pid))
+		return false;
+	if (cfg.by_comm && !hash_passes(&selected_comms, owner->comm, cfg.by_comm))
+		return false;
+	if (cfg.by_uid && !hash_passes(&selected_uids, &owner->uid, cfg.by_uid))
+		return false;
+	return !cfg.by_cgroup || cgroup_passes(task, owner);
 }
 
-/* Sockets outlive their cgroup: user space forgets the mark later. */
-SEC("raw_tp/cgroup_rmdir")
-int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
-{
-	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
-	bool selected;
+/* -- flows */
 
-	if (!hierarchy_is_used(key.hierarchy))
-		return 0;
-	key.id = cgroup_id(false, cgrp);
-	selected = cfg.by_cgroup && bpf_map_lookup_elem(&selected_cgroups, &key);
-	tell_cgroup(RECORD_CGROUP_GONE, &key, selected, path);
-	return 0;
+static __always_inline bool address_is_in(u32 list, u8 family, const u8 *address)
+{
+	struct address_key key = {.prefixlen = 8 + 8 + 128, .list = list, .family = family};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&selected_addresses, &key);
+}
+
+static __always_inline bool addresses_match(u32 side, u32 list, const struct flow *flow)
+{
+	if (side != SIDE_DESTINATION && address_is_in(list, flow->family, flow->saddr))
+		return true;
+	return side != SIDE_SOURCE && address_is_in(list, flow->family, flow->daddr);
+}
+
+static __always_inline bool address_passes(u32 side, u32 use, const struct flow *flow)
+{
+	if ((use & FILTER_EXCLUDES) && addresses_match(side, 2 * side + 1, flow))
+		return false;
+	return !(use & FILTER_INCLUDES) || addresses_match(side, 2 * side, flow);
+}
+
+static __always_inline bool port_passes(u32 side, u32 use, const struct flow *flow)
+{
+	struct port_flags *ports = bpf_map_lookup_elem(&selected_ports, &(u32){0});
+	u32 flags = 0;
+
+	if (!ports)
+		return false;
+	if (side != SIDE_DESTINATION)
+		flags |= ports->flags[flow->sport];
+	if (side != SIDE_SOURCE)
+		flags |= ports->flags[flow->dport];
+	return passes(use, flags >> (2 * side) & (FILTER_INCLUDES | FILTER_EXCLUDES));
+}
+
+static __always_inline bool netns_passes(const bool typed, struct sock *sk, u32 inode)
+{
+	struct netns_value *found = bpf_map_lookup_elem(&selected_netns, &inode);
+
+	if (found && found->cookie && found->cookie != netns_cookie(typed, sk))
+		found = NULL;
+	return passes(cfg.by_netns, found ? found->use : 0);
+}
+
+#define SIDE_PASSES(what, side, flow) \
+	(!cfg.by_##what[side] || what##_passes(side, cfg.by_##what[side], flow))
+
+static __always_inline bool flow_passes(const bool typed, struct sock *sk, const struct flow *flow)
+{
+	if (cfg.family && cfg.family != flow->family)
+		return false;
+	if (cfg.by_netns && !netns_passes(typed, sk, flow->netns))
+		return false;
+	return SIDE_PASSES(port, SIDE_SOURCE, flow) && SIDE_PASSES(port, SIDE_DESTINATION, flow) &&
+	       SIDE_PASSES(port, SIDE_EITHER, flow) && SIDE_PASSES(address, SIDE_SOURCE, flow) &&
+	       SIDE_PASSES(address, SIDE_DESTINATION, flow) &&
+	       SIDE_PASSES(address, SIDE_EITHER, flow);
+}
+
+/* -- outcomes */
+
+static __always_inline bool result_passes(s32 result)
+{
+	u32 bit = result + 1;
+
+	return !cfg.by_result || (bit < 64 * CGNET_RESULT_WORDS &&
+				  (cfg.results[bit / 64 % CGNET_RESULT_WORDS] >> (bit % 64) & 1));
 }
 
 #endif

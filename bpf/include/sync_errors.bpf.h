@@ -11,7 +11,8 @@
 #ifndef CGNET_SYNC_ERRORS_BPF_H
 #define CGNET_SYNC_ERRORS_BPF_H
 
-#include "attempt.bpf.h"
+#include "births.bpf.h"
+#include "connection.bpf.h"
 
 #define IPPROTO_MPTCP 262
 #define ERESTARTSYS 512
@@ -92,21 +93,19 @@ static __always_inline void flow_from(struct flow *flow, struct sock *sk)
 /* Runs in the calling process: the owner is the current task. */
 static __always_inline void emit_sync_error(struct sock *sk, const union address *to, int err)
 {
-	struct connect_event *event;
+	struct outcome outcome = {.result = err, .tcp_state = TCP_CLOSE, .role = ROLE_CLIENT};
+	struct task_struct *task = current_task(false);
+	struct flow flow = {};
+	struct owner owner;
 
-	if ((to->family != AF_INET && to->family != AF_INET6) || !current_is_selected(false))
+	if (to->family != AF_INET && to->family != AF_INET6)
 		return;
-	event = reserve(sizeof(*event), RECORD_CONNECT, bpf_ktime_get_ns(), LOST_RING);
-	if (!event)
+	learn(false, task, &owner);
+	if (!owner_passes(false, task, &owner))
 		return;
-	__builtin_memset(&event->flow, 0, sizeof(event->flow));
-	__builtin_memset(&event->outcome, 0, sizeof(event->outcome));
-	learn(false, &event->owner);
-	flow_to(&event->flow, to);
-	flow_from(&event->flow, sk);
-	event->outcome.result = err;
-	event->outcome.tcp_state = TCP_CLOSE;
-	submit(event);
+	flow_to(&flow, to);
+	flow_from(&flow, sk);
+	emit_connection(false, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
 /* The attempt got as far as TCP: its own decision tells of it. */

@@ -37,12 +37,20 @@ class LostWhere(IntEnum):
     LOST_SELECTED_CGROUPS = 2
     LOST_CGROUP_NAMES = 3
     LOST_CONNECT_CALLS = 4
-    LOST_WHERE_COUNT = 5
+    LOST_COUNTS = 5
+    LOST_WHERE_COUNT = 6
 
 
 class OwnerSource(IntEnum):
     OWNER_UNKNOWN = 0
     OWNER_LEARNED = 1
+    OWNER_INHERITED = 2
+    OWNER_SEEDED = 3
+
+
+class Role(IntEnum):
+    ROLE_CLIENT = 1
+    ROLE_SERVER = 2
 
 
 class AttemptResult(IntEnum):
@@ -74,6 +82,45 @@ class CgroupController(IntEnum):
     CONTROLLER_MISC = 14
 
 
+class Undecided(IntEnum):
+    UNDECIDED_NOT = 0
+    UNDECIDED_NEW = 1
+    UNDECIDED_SELECTED = 2
+
+
+class CgroupMarks(IntEnum):
+    CGROUP_SELECTED = 1
+    CGROUP_EXCLUDED = 2
+    CGROUP_UNDECIDED = 4
+
+
+class FilterUse(IntEnum):
+    FILTER_INCLUDES = 1
+    FILTER_EXCLUDES = 2
+
+
+class FlowSide(IntEnum):
+    SIDE_SOURCE = 0
+    SIDE_DESTINATION = 1
+    SIDE_EITHER = 2
+    SIDE_COUNT = 3
+
+
+class CountBy(IntEnum):
+    BY_CGROUP = 1
+    BY_SELECTED = 2
+    BY_PID = 4
+    BY_COMM = 8
+    BY_UID = 16
+    BY_NETNS = 32
+    BY_SADDR = 64
+    BY_DADDR = 128
+    BY_SPORT = 256
+    BY_DPORT = 512
+    BY_ROLE = 1024
+    BY_RESULT = 2048
+
+
 class Head(NamedTuple):
     kind: int
     pad: int
@@ -96,6 +143,8 @@ class Owner(NamedTuple):
     cgroup_id: int
     hierarchy: int
     source: int
+    undecided: int
+    given: int
     pid: int
     uid: int
     comm: bytes
@@ -107,12 +156,14 @@ OWNER = Layout(
     (
         Member("cgroup_id", 0, 8),
         Member("hierarchy", 8, 4),
-        Member("source", 12, 4),
+        Member("source", 12, 1),
+        Member("undecided", 13, 1),
+        Member("given", 14, 2),
         Member("pid", 16, 4),
         Member("uid", 20, 4),
         Member("comm", 24, 16),
     ),
-    Struct("=QIIII16s"),
+    Struct("=QIBBHII16s"),
 )
 
 
@@ -149,7 +200,7 @@ class Outcome(NamedTuple):
     syn_retrans: int
     result: int
     tcp_state: int
-    pad: int
+    role: int
 
 
 OUTCOME = Layout(
@@ -160,7 +211,7 @@ OUTCOME = Layout(
         Member("syn_retrans", 8, 4),
         Member("result", 12, 2),
         Member("tcp_state", 14, 1),
-        Member("pad", 15, 1),
+        Member("role", 15, 1),
     ),
     Struct("=QIhBB"),
 )
@@ -175,7 +226,7 @@ CONNECT_EVENT = Layout(
         Member("flow", 56, 48),
         Member("outcome", 104, 16),
     ),
-    Struct("=IIQQIIII16s16s16sIHBBH6sQIhBB"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIhBB"),
 )
 
 
@@ -186,7 +237,7 @@ CGROUP_EVENT = Layout(
         Member("head", 0, 16),
         Member("cgroup_id", 16, 8),
         Member("hierarchy", 24, 4),
-        Member("selected", 28, 4),
+        Member("marks", 28, 4),
         Member("path", 32, 1024),
     ),
     Struct("=IIQQII1024s"),
@@ -211,6 +262,22 @@ CGROUP_KEY = Layout(
 )
 
 
+class CgroupMark(NamedTuple):
+    marks: int
+    given: int
+
+
+CGROUP_MARK = Layout(
+    "cgroup_mark",
+    8,
+    (
+        Member("marks", 0, 4),
+        Member("given", 4, 4),
+    ),
+    Struct("=II"),
+)
+
+
 class Hierarchy(NamedTuple):
     id: int
     controller: int
@@ -227,15 +294,145 @@ HIERARCHY = Layout(
 )
 
 
-CONFIG = Layout(
-    "config",
+class NetnsValue(NamedTuple):
+    cookie: int
+    use: int
+    pad: int
+
+
+NETNS_VALUE = Layout(
+    "netns_value",
+    16,
+    (
+        Member("cookie", 0, 8),
+        Member("use", 8, 4),
+        Member("pad", 12, 4),
+    ),
+    Struct("=QII"),
+)
+
+
+class PidValue(NamedTuple):
+    start: int
+    use: int
+    pad: int
+
+
+PID_VALUE = Layout(
+    "pid_value",
+    16,
+    (
+        Member("start", 0, 8),
+        Member("use", 8, 4),
+        Member("pad", 12, 4),
+    ),
+    Struct("=QII"),
+)
+
+
+class ListenerKey(NamedTuple):
+    netns: int
+    port: int
+    pad: int
+    address: bytes
+
+
+LISTENER_KEY = Layout(
+    "listener_key",
+    24,
+    (
+        Member("netns", 0, 4),
+        Member("port", 4, 2),
+        Member("pad", 6, 2),
+        Member("address", 8, 16),
+    ),
+    Struct("=IHH16s"),
+)
+
+
+LISTENING = Layout(
+    "listening",
     48,
     (
-        Member("hierarchies", 0, 4),
-        Member("by_cgroup", 4, 4),
-        Member("by_pid", 8, 4),
-        Member("sync_errors", 12, 4),
-        Member("hierarchy", 16, 32),
+        Member("owner", 0, 40),
+        Member("wanted", 40, 4),
+        Member("sockets", 44, 4),
     ),
-    Struct("=IIIIIIIIIIII"),
+    Struct("=QIBBHII16sII"),
+)
+
+
+class AddressKey(NamedTuple):
+    prefixlen: int
+    list: int
+    family: int
+    address: bytes
+    pad: bytes
+
+
+ADDRESS_KEY = Layout(
+    "address_key",
+    24,
+    (
+        Member("prefixlen", 0, 4),
+        Member("list", 4, 1),
+        Member("family", 5, 1),
+        Member("address", 6, 16),
+        Member("pad", 22, 2),
+    ),
+    Struct("=IBB16s2s"),
+)
+
+
+class PortFlags(NamedTuple):
+    flags: bytes
+
+
+PORT_FLAGS = Layout(
+    "port_flags",
+    65536,
+    (Member("flags", 0, 65536),),
+    Struct("=65536s"),
+)
+
+
+COUNT_KEY = Layout(
+    "count_key",
+    96,
+    (
+        Member("owner", 0, 40),
+        Member("flow", 40, 48),
+        Member("role", 88, 4),
+        Member("result", 92, 4),
+    ),
+    Struct("=QIBBHII16s16s16sIHBBH6sIi"),
+)
+
+
+CONFIG = Layout(
+    "config",
+    152,
+    (
+        Member("hierarchies", 0, 4),
+        Member("sync_errors", 4, 4),
+        Member("roles", 8, 4),
+        Member("family", 12, 4),
+        Member("by_cgroup", 16, 4),
+        Member("by_pid", 20, 4),
+        Member("by_comm", 24, 4),
+        Member("by_uid", 28, 4),
+        Member("by_netns", 32, 4),
+        Member("by_result", 36, 4),
+        Member("by_address", 40, 12),
+        Member("by_port", 52, 12),
+        Member("undecided", 64, 4),
+        Member("count", 68, 4),
+        Member("count_by", 72, 4),
+        Member("saddr_bits", 76, 4),
+        Member("daddr_bits", 80, 4),
+        Member("pad", 84, 4),
+        Member("results", 88, 32),
+        Member("hierarchy", 120, 32),
+    ),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIQQQQIIIIIIII"),
 )

@@ -25,7 +25,7 @@ def owner_group(names: CgroupNames) -> Group:
     """Make the group of a record's owner."""
 
     def values(part: bytes) -> tuple[Any, ...]:
-        cgroup_id, hierarchy, source, pid, uid, comm = OWNER.packed.unpack(part)
+        cgroup_id, hierarchy, source, _, _, pid, uid, comm = OWNER.packed.unpack(part)
         if source == OwnerSource.OWNER_UNKNOWN:
             return (*[None] * (len(OWNER_FIELDS) - 1), UNKNOWN)
         containers = (None,) * 8

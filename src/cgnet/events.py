@@ -25,6 +25,7 @@ from cgnet._layouts import (
     OWNER,
     AttemptResult,
     RecordKind,
+    Role,
 )
 from cgnet.cgroups import decode
 
@@ -39,6 +40,7 @@ TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
     "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV", "BOUND_INACTIVE",
 )  # fmt: skip
+ROLES: dict[int, str] = {Role.ROLE_CLIENT: "client", Role.ROLE_SERVER: "server"}
 RESULTS: dict[int, str] = {
     AttemptResult.RESULT_OK: "ok",
     AttemptResult.RESULT_ABORTED: "aborted",
@@ -68,6 +70,7 @@ def part_of(layout: Layout, member: str) -> slice:
 HEAD_PART = part_of(CONNECT_EVENT, "head")
 OWNER_PART = part_of(CONNECT_EVENT, "owner")
 OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
+OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
 FLOW_PART = part_of(CONNECT_EVENT, "flow")
 OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
 PORT = part_of(FLOW, "sport")
@@ -147,17 +150,17 @@ def tcp_state_name(state: int) -> str:
 
 
 def _decision_values(part: bytes) -> tuple[Any, ...]:
-    result, tcp_state = _DECISION.unpack(part)
-    return "client", tcp_state_name(tcp_state), result_name(result)
+    result, tcp_state, role = _DECISION.unpack(part)
+    return ROLES.get(role), tcp_state_name(tcp_state), result_name(result)
 
 
 # How it ended is one of few; how long it took is not.
-_DECISION = struct.Struct("=hB")
+_DECISION = struct.Struct("=hBB")
 DECISION = Group(
     ("role", "tcp_state", "result"),
     slice(
         OUTCOME_PART.start + part_of(OUTCOME, "result").start,
-        OUTCOME_PART.start + part_of(OUTCOME, "tcp_state").stop,
+        OUTCOME_PART.start + part_of(OUTCOME, "role").stop,
     ),
     _decision_values,
     repeats=True,
@@ -187,16 +190,16 @@ class CgroupChange(NamedTuple):
     born: bool
     hierarchy: int
     cgroup_id: int
-    selected: bool
+    marks: int
     path: str
 
 
 def cgroup_change(raw: bytes) -> CgroupChange:
     """Decode struct cgroup_event."""
-    kind, _, _, cgroup_id, hierarchy, selected, path = CGROUP_EVENT.packed.unpack(raw)
+    kind, _, _, cgroup_id, hierarchy, marks, path = CGROUP_EVENT.packed.unpack(raw)
     text = decode(path.partition(b"\0")[0])
     born = kind == RecordKind.RECORD_CGROUP_BORN
-    return CgroupChange(born, hierarchy, cgroup_id, bool(selected), text)
+    return CgroupChange(born, hierarchy, cgroup_id, marks, text)
 
 
 class Schema:
@@ -223,3 +226,22 @@ class Schema:
     def rows(self, batch: list[bytes]) -> Iterator[dict[str, Any]]:
         """Return the rows of a batch."""
         return map(self.row, batch)
+
+
+class CountSchema:
+    """The fields of rows that are made in user space: counts. A row is a mapping already."""
+
+    def __init__(self, name: str, clock: Clock, fields: tuple[str, ...]) -> None:
+        """``fields`` come after those that every record has."""
+        self.name = name
+        self.clock = clock
+        self.groups: list[Group] = []
+        self.fields = ("schema", "type", "time", "ts_ns", *fields)
+
+    def row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row as it is."""
+        return row
+
+    def rows(self, batch: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Return the rows as they are."""
+        return iter(batch)

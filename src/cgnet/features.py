@@ -6,11 +6,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from cgnet import probes
 from cgnet.errors import NotPermittedError, UnsupportedError
+from cgnet.probes import (
+    ARRAY_OF_MAPS,
+    COMPARE_AND_SWAP,
+    FENTRY,
+    FEXIT,
+    KPROBE,
+    KRETPROBE,
+    LPM_TRIE,
+    RAW_TP,
+    RING_BUFFER,
+    SOCKET_COOKIE,
+    SOCKET_STORAGE,
+    TASK_BTF,
+    TASK_FILE,
+    TCP_SOCK,
+    TP_BTF,
+    TRACEPOINT,
+    Answer,
+    Feature,
+)
 
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 # linux/capability.h
-CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_PERFMON, CAP_BPF = 21, 23, 38, 39
+CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 2, 19, 21
+CAP_SYS_NICE, CAP_SYS_RESOURCE = 23, 24
+CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 34, 38, 39
 
 
 class Hook(NamedTuple):
@@ -18,15 +41,166 @@ class Hook(NamedTuple):
 
     name: str
     unused_maps: frozenset[str]
+    also: frozenset[str] = frozenset()  # other kinds of programs that come with it
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """How the sections of its programs begin."""
+        return self.also | {self.name}
 
 
 # The best first.
-HOOKS = (Hook("tp_btf", frozenset()), Hook("raw_tp", frozenset({"ledger_slots"})))
+HOOKS = (
+    Hook("tp_btf", frozenset({"listeners"}), frozenset({"iter"})),
+    Hook("raw_tp", frozenset({"ledger_slots", "owners"})),
+)
 
 
 def hooks(forced: str | None) -> tuple[Hook, ...]:
     """Return the hooks to try, in order; only ``forced`` if it is given."""
     return tuple(hook for hook in HOOKS if forced in (None, hook.name))
+
+
+class Capability(NamedTuple):
+    """A right, and what a process without it misses."""
+
+    number: int
+    name: str
+    cost: str
+
+
+LOADING = "no program can be loaded, and no command runs"
+CAPABILITIES = (
+    Capability(CAP_BPF, "CAP_BPF", LOADING),
+    Capability(CAP_PERFMON, "CAP_PERFMON", LOADING),
+    Capability(
+        CAP_SYS_ADMIN,
+        "CAP_SYS_ADMIN",
+        "no --sync-errors on by tracepoints where tracefs isn't mounted or readable",
+    ),
+    Capability(
+        CAP_DAC_READ_SEARCH,
+        "CAP_DAC_READ_SEARCH",
+        "a cgroup's path is found by a walk over all cgroups",
+    ),
+    Capability(CAP_SYS_NICE, "CAP_SYS_NICE", "the reader runs at its own priority all the time"),
+    Capability(
+        CAP_SYS_RESOURCE,
+        "CAP_SYS_RESOURCE",
+        "kernels before 5.11 may refuse the maps, which they count as locked memory",
+    ),
+    Capability(
+        CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "--netns PID is refused for processes of other users"
+    ),
+    Capability(CAP_SYSLOG, "CAP_SYSLOG", probes.UNUSED),
+)
+
+
+def cost_without(missing: Capability, held: frozenset[int]) -> str:
+    """Return what a process misses that holds these capabilities, and not ``missing``."""
+    if missing.cost == LOADING and CAP_SYS_ADMIN in held:
+        return "nothing: CAP_SYS_ADMIN stands for it"
+    if missing.number == CAP_SYS_ADMIN and last_capability() < CAP_BPF:
+        return LOADING
+    return missing.cost
+
+
+class Way(NamedTuple):
+    """One way to do something, and all that it needs."""
+
+    name: str
+    needs: tuple[Feature, ...]
+
+
+class Part(NamedTuple):
+    """Something that a command needs one way for; the best way first."""
+
+    name: str
+    ways: tuple[Way, ...]
+
+
+class Choice(NamedTuple):
+    """The way that this kernel takes, None if there is none; and the better ones: name, why not."""
+
+    part: str
+    way: str | None
+    refused: tuple[tuple[str, str], ...]
+
+
+# raw_tp is there for the cgroups, whatever the hook is.
+UNTYPED = (RAW_TP,)
+TYPED = (
+    TP_BTF,
+    TASK_BTF,
+    TCP_SOCK,
+    SOCKET_COOKIE,
+    COMPARE_AND_SWAP,
+    SOCKET_STORAGE,
+    TASK_FILE,
+    *UNTYPED,
+)
+HOOK = Part("hook", (Way("tp_btf", TYPED), Way("raw_tp", UNTYPED)))
+TRANSPORT = Part("transport", (Way("ring buffer", (RING_BUFFER,)),))
+# Owners of attempts, and of what listeners accept: the hook decides about both.
+LEDGER = Part(
+    "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
+)
+LISTENERS = Part(
+    "listeners", (Way("socket storage", TYPED), Way("hash by address and port", UNTYPED))
+)
+NETWORKS = Part("networks", (Way("trie of prefixes", (LPM_TRIE,)),))
+COUNTS = Part("counts", (Way("two tables that change places", (ARRAY_OF_MAPS,)),))
+SYNC_ERRORS = Part(
+    "sync_errors",
+    (
+        Way("fexit", (FEXIT, FENTRY)),
+        Way("kprobe", (KRETPROBE, KPROBE)),
+        Way("tracepoints of the system call, with --sync-errors on", (TRACEPOINT,)),
+        Way("not seen", ()),
+    ),
+)
+# What each command is made of. One that isn't here needs nothing of the kernel.
+NEEDS = {"connect": (HOOK, TRANSPORT, LEDGER, LISTENERS, NETWORKS, COUNTS, SYNC_ERRORS)}
+
+
+def works(feature: Feature) -> Answer:
+    """Tell whether the kernel has a feature, by trial; the answer is kept for this process.
+
+    Raises CgnetError when the programs to try with are missing, UnsupportedError without libbpf.
+    """
+    try:
+        require_capabilities()
+    except NotPermittedError as error:
+        return Answer(ok=None, why=f"not permitted: {error}")
+    return probes.trial(feature)
+
+
+def all_work(needs: tuple[Feature, ...]) -> Answer:
+    """Return the first answer that isn't a yes; what comes after it isn't tried. Raises as works()."""
+    for feature in needs:
+        answer = works(feature)
+        if not answer.ok:
+            return answer._replace(why=f"{feature.name}: {answer.why}")
+    return Answer(ok=True)
+
+
+def hooks_work(kinds: frozenset[str]) -> Answer:
+    """Tell whether programs of these kinds, as sections begin, load and attach. Raises as works().
+
+    It takes 4 to 10 ms to learn that fexit is refused; the whole object of a command takes 80.
+    """
+    return all_work(tuple(feature for feature in probes.FEATURES if feature.name in kinds))
+
+
+def choose(part: Part) -> Choice:
+    """Find the best way that works, as the loader does. Raises as works()."""
+    refused: list[tuple[str, str]] = []
+    for way in part.ways:
+        answer = all_work(way.needs)
+        if answer.ok:
+            return Choice(part.name, way.name, tuple(refused))
+        refused.append((way.name, answer.why.removeprefix(f"{way.name}: ")))
+    return Choice(part.name, None, tuple(refused))
 
 
 def effective_capabilities() -> frozenset[int]:
@@ -38,6 +212,11 @@ def effective_capabilities() -> frozenset[int]:
     return frozenset()
 
 
+def last_capability() -> int:
+    """Return the number of the last capability that this kernel knows."""
+    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+
 def require_capabilities() -> None:
     """Raise NotPermittedError unless tracing programs may be loaded.
 
@@ -47,8 +226,7 @@ def require_capabilities() -> None:
     have = effective_capabilities()
     if CAP_SYS_ADMIN in have:
         return
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    if last < CAP_BPF:
+    if last_capability() < CAP_BPF:
         raise NotPermittedError("needs CAP_SYS_ADMIN on this kernel: run it as root (sudo cgnet …)")
     missing = [
         name
@@ -66,8 +244,3 @@ def require_btf(given: Path | None) -> None:
             f"this kernel has no BTF ({KERNEL_BTF} is missing): "
             "give the one of exactly this kernel with --btf FILE"
         )
-
-
-def has_kprobes() -> bool:
-    """Tell whether the kernel was built with kprobes."""
-    return Path("/sys/bus/event_source/devices/kprobe").exists()

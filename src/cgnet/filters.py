@@ -1,130 +1,247 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From the options that select owners to the maps of select.bpf.h."""
+"""From the options that select to the maps and constants of select.bpf.h."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import reduce
+from ipaddress import IPv4Network
+from operator import or_
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet import cgroups
-from cgnet._layouts import CGROUP_KEY, CONFIG, SyncErrors
-from cgnet.errors import CgnetError, LibbpfError, UsageError
+from cgnet import cgroups, netns, processes, values
+from cgnet._layouts import (
+    ADDRESS_KEY,
+    CONFIG,
+    NETNS_VALUE,
+    PID_VALUE,
+    PORT_FLAGS,
+    FilterUse,
+    FlowSide,
+    Role,
+    SyncErrors,
+)
+from cgnet.cgroup_filter import SELECTED_CGROUPS, CgroupFilter
+from cgnet.errors import UsageError
+from cgnet.values import Choice, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterator
 
+    from cgnet._layouts import Layout
     from cgnet.cgroups import Hierarchy
-    from cgnet.loader import Map, Object
-
-log = logging.getLogger(__name__)
+    from cgnet.loader import Object
+    from cgnet.processes import Facts, Process
+    from cgnet.values import Network
 
 HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
-SELECTED_CGROUPS = 32768  # entries of the map, when the filter is used
-ONE = (1).to_bytes(4, sys.byteorder)
+LISTENERS = 16384  # entries of the map, when the filter lets servers through
+SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
+# Of an address_key, before the address itself: list and family.
+KEY_BITS_BEFORE_ADDRESS = 16
 
 
-def _pid(value: int) -> int:
+class Selection(NamedTuple):
+    """The values of the options that select, as given."""
+
+    cgroup: tuple[str, ...] = ()
+    pid: tuple[str, ...] = ()
+    comm: tuple[str, ...] = ()
+    uid: tuple[str, ...] = ()
+    netns: tuple[str, ...] = ()
+    saddr: tuple[str, ...] = ()
+    daddr: tuple[str, ...] = ()
+    addr: tuple[str, ...] = ()
+    sport: tuple[str, ...] = ()
+    dport: tuple[str, ...] = ()
+    port: tuple[str, ...] = ()
+    families: frozenset[int] = frozenset()
+    result: tuple[str, ...] = ()
+    roles: frozenset[Role] = frozenset({Role.ROLE_CLIENT})
+    hierarchy: str | None = None
+
+
+def _process(text: str) -> Iterator[Process]:
+    if not values.is_number(text):
+        raise ValueError("no number; give the PID of a running process")
+    pid = values.number(text, netns.LARGEST_PID) or 0  # which no process has
     try:
-        status = Path(f"/proc/{value}/status").read_text(errors="replace")
-    except OSError as error:
-        raise UsageError(
-            f"--pid {value}: no such process; give the PID of a running one"
-        ) from error
-    (process,) = (line.split()[1] for line in status.splitlines() if line.startswith("Tgid:"))
-    if int(process) != value:
-        raise UsageError(f"--pid {value}: a thread of process {process}; give the process's PID")
-    return value
+        found = processes.facts(pid)
+    except OSError:
+        raise ValueError("no such process; give the PID of a running one") from None
+    if found.leader != pid:
+        raise ValueError(f"a thread of process {found.leader}; give the process's PID")
+    yield found.process
+
+
+def _netns(text: str) -> Iterator[netns.Netns]:
+    yield netns.find(text)
+
+
+def _passes(use: int, matched: int) -> bool:
+    """Tell whether what matched values of these uses gets through a filter: as in select.bpf.h."""
+    if matched & FilterUse.FILTER_EXCLUDES:
+        return False
+    return not use & FilterUse.FILTER_INCLUDES or bool(matched & FilterUse.FILTER_INCLUDES)
+
+
+def pack(layout: Layout, fields: dict[str, Any]) -> bytes:
+    """Pack a struct from its members' values, arrays as lists; a number that is missing is 0."""
+    flat: list[Any] = []
+    for member in layout.members:
+        value = fields.get(member.name, 0)
+        flat += value if isinstance(value, list) else [value]
+    return layout.packed.pack(*flat)
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
 
 
 class Filters:
-    """Who is selected. Without any value given, everybody is, and no map is looked at."""
+    """Who and what is selected. Without any value given all is, and no map is looked at."""
 
-    def __init__(
-        self, cgroup: Iterable[str] = (), pid: Iterable[int] = (), hierarchy: str | None = None
-    ) -> None:
-        """Check the values. Raises UsageError for a cgroup or process that doesn't exist."""
+    def __init__(self, selection: Selection | None = None) -> None:
+        """Check the values. Raises UsageError for what isn't well-formed or doesn't exist."""
+        selection = selection or Selection()
         mounted = cgroups.hierarchies()
-        named = hierarchy and cgroups.hierarchy_named(hierarchy, mounted)
+        named = selection.hierarchy and cgroups.hierarchy_named(selection.hierarchy, mounted)
         inside = named or cgroups.default_hierarchy(mounted)
-        self.cgroups = [cgroups.resolve(value, mounted, inside) for value in cgroup]
-        self.pids = [_pid(value) for value in pid]
-        # Who selects by paths of one hierarchy wants to read that hierarchy's paths.
-        naming = inside if named or not self.cgroups else self.cgroups[0][0]
-        self.hierarchies: list[Hierarchy] = [naming]
-        for each, _ in self.cgroups:
-            if all(each.id != other.id for other in self.hierarchies):
-                self.hierarchies.append(each)
-        if len(self.hierarchies) > HIERARCHIES:
-            raise UsageError(f"--cgroup: paths of more than {HIERARCHIES} hierarchies in one run")
+        self.cgroups = CgroupFilter(selection.cgroup, mounted, inside)
+        self.hierarchies = self._hierarchies(inside, named=bool(named))
+        self.pids = choose("--pid", selection.pid, _process)
+        self.comms = choose("--comm", selection.comm, values.comm)
+        self.uids = choose("--uid", selection.uid, values.uid)
+        self.netns = choose("--netns", selection.netns, _netns)
+        self.results = choose("--result", selection.result, values.results)
+        self.roles, self.families = selection.roles, selection.families
+        self.addresses = [
+            choose(f"--{name}", getattr(selection, name), values.network)
+            for name in ("saddr", "daddr", "addr")
+        ]
+        self.ports = [
+            choose(f"--{name}", getattr(selection, name), values.ports)
+            for name in ("sport", "dport", "port")
+        ]
 
-    def config(self, sync_errors: SyncErrors) -> bytes:
-        """Return struct config."""
+    def _hierarchies(self, inside: Hierarchy, *, named: bool) -> list[Hierarchy]:
+        """Return what the programs look at; the first one names owners.
+
+        Who selects by paths of one hierarchy wants to read that hierarchy's paths.
+        """
+        given = self.cgroups.hierarchies
+        naming = inside if named or not given else given[0]
+        found = [naming, *(each for each in given if each.id != naming.id)]
+        for each in found[1:]:
+            if self.cgroups.has_patterns(each.id):
+                raise UsageError(
+                    f"--cgroup: patterns go with the hierarchy that names owners, {naming.name}; give "
+                    f"--hierarchy {each.name}, or directories of {each.name}"
+                )
+        if len(found) > HIERARCHIES:
+            raise UsageError(f"--cgroup: paths of more than {HIERARCHIES} hierarchies in one run")
+        return found
+
+    @property
+    def undecided(self) -> bool:
+        """Whether records of new cgroups come whose paths must be looked at.
+
+        One may match a pattern, or be a given one that was removed and is made again.
+        """
+        return any(each.id == self.hierarchies[0].id for each in self.cgroups.hierarchies)
+
+    def wants(self, owner: Facts | None) -> tuple[bool, int]:
+        """Tell whether an owner is selected, as the programs would, and by which ``--cgroup``."""
+        filters = (self.cgroups.use, self.pids.use, self.comms.use, self.uids.use)
+        if owner is None:
+            return not any(use & FilterUse.FILTER_INCLUDES for use in filters), 0
+        marks = [self.cgroups.mark(each.id, path) for each, path in owner.paths]
+        matched = (
+            reduce(or_, (mark.marks for mark in marks), 0),
+            self.pids.uses().get(owner.process, 0),
+            self.comms.uses().get(owner.comm, 0),
+            self.uids.uses().get(owner.uid, 0),
+        )
+        given = next((mark.given for mark in marks if mark.given), 0)
+        return all(map(_passes, filters, matched)), given
+
+    # -- what the programs are told
+
+    def config(self, sync_errors: SyncErrors, counting: dict[str, int] | None = None) -> bytes:
+        """Return struct config; ``counting`` has the members for counts."""
         pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
         pairs += [(0, 0)] * (HIERARCHIES - len(pairs))
-        return CONFIG.packed.pack(
-            len(self.hierarchies),
-            bool(self.cgroups),
-            bool(self.pids),
-            sync_errors,
-            *(number for pair in pairs for number in pair),
-        )
+        fields: dict[str, Any] = {
+            "hierarchies": len(self.hierarchies),
+            "sync_errors": sync_errors,
+            "roles": sum(self.roles),
+            "family": next(iter(self.families)) if len(self.families) == 1 else 0,
+            "by_cgroup": self.cgroups.use,
+            "by_pid": self.pids.use,
+            "by_comm": self.comms.use,
+            "by_uid": self.uids.use,
+            "by_netns": self.netns.use,
+            "by_result": bool(self.results.use),
+            "by_address": [each.use for each in self.addresses],
+            "by_port": [each.use for each in self.ports],
+            "undecided": self.undecided,
+            "results": values.result_bits(self.results),
+            "hierarchy": [number for pair in pairs for number in pair],
+        }
+        return pack(CONFIG, fields | (counting or {}))
 
     def resize(self, obj: Object) -> None:
         """Before loading: keep the maps of unused filters small."""
-        obj.resize("selected_cgroups", SELECTED_CGROUPS if self.cgroups else 1)
-        obj.resize("selected_pids", max(len(self.pids), 1))
+        networks = sum(len(each.includes) + len(each.excludes) for each in self.addresses)
+        sizes = {
+            "selected_cgroups": SELECTED_CGROUPS if self.cgroups.given else 1,
+            "selected_pids": len(self.pids.uses()),
+            "selected_comms": len(self.comms.uses()),
+            "selected_uids": len(self.uids.uses()),
+            "selected_netns": len(self.netns.uses()),
+            "selected_addresses": networks,
+            "listeners": LISTENERS if Role.ROLE_SERVER in self.roles else 1,
+        }
+        for name, size in sizes.items():
+            obj.resize(name, max(size, 1))
 
     def fill(self, obj: Object) -> None:
-        """After the program on cgroup_mkdir is attached: mark what exists.
+        """After the program on cgroup_mkdir is attached, and before the others are."""
+        for process, use in self.pids.uses().items():
+            value = PID_VALUE.packed.pack(process.start, use, 0)
+            obj.map("selected_pids").update(_u32(process.pid), value)
+        for comm, use in self.comms.uses().items():
+            obj.map("selected_comms").update(comm, _u32(use))
+        for uid, use in self.uids.uses().items():
+            obj.map("selected_uids").update(_u32(uid), _u32(use))
+        for found, use in self.netns.uses().items():
+            value = NETNS_VALUE.packed.pack(found.cookie, use, 0)
+            obj.map("selected_netns").update(_u32(found.inode), value)
+        for key in self._address_keys():
+            obj.map("selected_addresses").update(key, _u32(1))
+        if any(each.use for each in self.ports):
+            obj.map("selected_ports").update(_u32(0), port_flags(self.ports))
+        self.cgroups.fill(obj.map("selected_cgroups"))
 
-        A group is marked before its children are listed. A child that is made before is listed, one
-        that is made after gets its mark from the kernel.
-        """
-        for pid in self.pids:
-            obj.map("selected_pids").update(pid.to_bytes(4, sys.byteorder), ONE)
-        for hierarchy, top in self.cgroups:
-            _mark(obj.map("selected_cgroups"), hierarchy.id, top)
-
-    def follow(self, obj: Object, hierarchy: int, path: str, tell: Callable[[str], None]) -> None:
-        """Take up a path that was given and is made again: a service that restarts."""
-        for each, top in self.cgroups:
-            if each.id == hierarchy and _told(each, top) == path:
-                _mark(obj.map("selected_cgroups"), hierarchy, top)
-                tell(f"--cgroup {top}: it is there again")
-
-    def is_given(self, hierarchy: int, path: str) -> Path | None:
-        """Return the directory if an option named just this path."""
-        for each, top in self.cgroups:
-            if each.id == hierarchy and _told(each, top) == path:
-                return top
-        return None
+    def _address_keys(self) -> Iterator[bytes]:
+        for side, choice in zip(SIDES, self.addresses, strict=True):
+            for excludes, networks in enumerate(choice):
+                yield from (address_key(2 * side + excludes, network) for network in networks)
 
 
-def _told(hierarchy: Hierarchy, top: Path) -> str:
-    """Return the path as the kernel's records of births and removals are decoded."""
-    return cgroups.decode(os.fsencode(hierarchy.inner_path(top)))
+def address_key(group: int, network: Network) -> bytes:
+    """Return struct address_key of a network in the list ``group``."""
+    family = 4 if isinstance(network, IPv4Network) else 6
+    packed = network.network_address.packed.ljust(16, b"\0")
+    bits = KEY_BITS_BEFORE_ADDRESS + network.prefixlen
+    return ADDRESS_KEY.packed.pack(bits, group, family, packed, bytes(2))
 
 
-def cgroup_key(hierarchy: int, cgroup: int) -> bytes:
-    """Return struct cgroup_key."""
-    return CGROUP_KEY.packed.pack(cgroup, hierarchy, 0)
-
-
-def _mark(selected: Map, hierarchy: int, top: Path) -> None:
-    for path in cgroups.subtree(top):
-        try:
-            selected.update(cgroup_key(hierarchy, cgroups.cgroup_id(path)), ONE)
-        except LibbpfError as error:
-            raise CgnetError(
-                f"--cgroup {top}: more than {SELECTED_CGROUPS} cgroups ({os.strerror(error.errno)})"
-            ) from error
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except OSError as error:  # nested deeper than a path can say
-            # No traceback: a line for the user, who can do nothing about it.
-            log.error(  # noqa: TRY400
-                "--cgroup %s: a cgroup below it isn't selected: %s", top, error.strerror
-            )
+def port_flags(choices: list[Choice[range]]) -> bytes:
+    """Return struct port_flags."""
+    flags = bytearray(PORT_FLAGS.size)
+    for side, choice in zip(SIDES, choices, strict=True):
+        for ports, use in choice.uses().items():
+            for port in ports:
+                flags[port] |= use << 2 * side
+    return bytes(flags)

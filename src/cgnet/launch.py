@@ -8,9 +8,25 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet import features, tracefs
-from cgnet._layouts import CGROUP_EVENT, CGROUP_KEY, CONFIG, HEAD, OWNER
+from cgnet import features, listeners, tracefs
+from cgnet._layouts import (
+    ADDRESS_KEY,
+    CGROUP_EVENT,
+    CGROUP_KEY,
+    CGROUP_MARK,
+    CONFIG,
+    COUNT_KEY,
+    HEAD,
+    LISTENER_KEY,
+    LISTENING,
+    NETNS_VALUE,
+    OWNER,
+    PID_VALUE,
+    PORT_FLAGS,
+    Role,
+)
 from cgnet.btf import check_layouts, damaged
+from cgnet.counts import COUNT_BYTES, MOST_COUNTS, TABLES
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.loader import Object
 
@@ -23,8 +39,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBJECTS = Path(__file__).parent / "_bpf"
-CROSSING = (HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CONFIG)  # in every object
+# In every object.
+CROSSING = (
+    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
+    PORT_FLAGS, LISTENER_KEY, LISTENING, COUNT_KEY,
+)  # fmt: skip
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
+ITERATOR = "iter"
+# By how their names begin.
+ROLE_OF_PROGRAMS = {"client": Role.ROLE_CLIENT, "server": Role.ROLE_SERVER}
 
 
 class Extra(NamedTuple):
@@ -39,13 +62,22 @@ class Launch:
     """The programs of a command, from the file to the hooks. Close ``obj`` in the end."""
 
     def __init__(
-        self, name: str, layouts: tuple[Layout, ...], filters: Filters, buffer: int
+        self,
+        name: str,
+        layouts: tuple[Layout, ...],
+        filters: Filters,
+        buffer: int,
+        counting: dict[str, int] | None = None,
     ) -> None:
-        """``name`` is the object's, of _bpf/; ``buffer`` is the ring's size in bytes."""
+        """``name`` is the object's, of _bpf/; ``buffer`` is the ring's size in bytes.
+
+        ``counting`` has the constants of counts.py when events are counted.
+        """
         self.path = OBJECTS / f"{name}.bpf.o"
         self.layouts = layouts
         self.filters = filters
         self.buffer = buffer
+        self.counting = counting
 
     def start(
         self, extras: list[Extra], btf: Path | None, hook: str | None
@@ -59,6 +91,8 @@ class Launch:
         failure: LibbpfError | None = None
         for each in features.hooks(hook):
             for extra in extras:
+                if not self._is_possible(extra):
+                    continue
                 try:
                     return self._try(each, extra, btf), extra
                 except LibbpfError as error:
@@ -66,12 +100,20 @@ class Launch:
                     failure = error
         raise self._refused(failure)
 
+    def _is_possible(self, extra: Extra) -> bool:
+        """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
+        answer = features.hooks_work(extra.hooks)
+        if answer.ok is False:
+            log.info("no %s: %s", ", ".join(sorted(extra.hooks)), answer.why)
+        return answer.ok is not False
+
     def _refused(self, failure: LibbpfError | None) -> CgnetError:
         said = f"\n{failure.log}" if failure and failure.log else ""
         if failure and failure.errno == errno.EPERM:
             return NotPermittedError(f"the kernel forbids to load BPF programs ({failure}){said}")
+        why = f"({failure}){said}" if failure else "of the hooks that were asked for"
         return UnsupportedError(
-            f"this kernel takes none of the variants of {self.path.name} ({failure}){said}"
+            f"this kernel takes none of the variants of {self.path.name} {why}; cgnet doctor tells more"
         )
 
     def _try(self, hook: Hook, extra: Extra, btf: Path | None) -> Object:
@@ -80,7 +122,7 @@ class Launch:
             programs = self._wanted(obj, hook, extra)
             self._prepare(obj, hook, extra, programs)
             obj.load()
-            self._attach(obj, programs)
+            self._attach(obj, hook, programs)
         except BaseException:
             obj.close()
             raise
@@ -100,26 +142,46 @@ class Launch:
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
-            or program.hook == hook.name
+            or (program.hook in hook.kinds and self._has_role(program))
             or program.hook in extra.hooks
         ]
         return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
+
+    def _has_role(self, program: Program) -> bool:
+        """Tell whether the connections that a program sees are wanted."""
+        role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
+        return role is None or role in self.filters.roles
 
     def _prepare(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
         check_layouts(obj, (*self.layouts, *CROSSING))
         obj.keep({program.name for program in programs}, set(hook.unused_maps))
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
-        obj.set_constants(".rodata.config", self.filters.config(extra.sync_errors))
+        counts = MOST_COUNTS if self.counting else 1
+        for table in TABLES:
+            obj.resize(table, counts)
+        obj.resize_inner("counts", COUNT_KEY.size, COUNT_BYTES, counts)
+        config = self.filters.config(extra.sync_errors, self.counting)
+        obj.set_constants(".rodata.config", config)
 
-    def _attach(self, obj: Object, programs: list[Program]) -> None:
-        """Attach what follows new cgroups, then mark the old ones, then attach the rest."""
+    def _attach(self, obj: Object, hook: Hook, programs: list[Program]) -> None:
+        """Attach what follows new cgroups, then mark the old ones, then attach the rest.
+
+        What goes over all that is there comes last: it fills in what the others haven't seen.
+        """
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
         self.filters.fill(obj)
-        for program in programs[first:]:
-            self._attach_one(obj, program)
+        rest = programs[first:]
+        for program in rest:
+            if program.hook != ITERATOR:
+                self._attach_one(obj, program)
+        for program in rest:
+            if program.hook == ITERATOR:
+                obj.iterate(program)
+        if Role.ROLE_SERVER in self.filters.roles and "listeners" not in hook.unused_maps:
+            listeners.seed(obj.map("listeners"), self.filters)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
         if program.hook == "tracepoint":  # the link closes the event

@@ -10,19 +10,28 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from cgnet._libbpf import SAMPLE_CALLBACK, OpenOpts, lib
+from cgnet._libbpf import OpenOpts, lib
 from cgnet.errors import LibbpfError
+from cgnet.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-BATCH_RECORDS = 8192  # taken from the ring before the rest of cgnet gets its turn
+MAP_TYPE_HASH = 1  # linux/bpf.h: BPF_MAP_TYPE_HASH
+
+
+def libbpf() -> tuple[str, str | None]:
+    """Return the version and the file of the libbpf in use. Raises UnsupportedError, UsageError."""
+    version = lib.libbpf_version_string().decode().removeprefix("v")
+    mapped = (line.split(None, 5)[5:] for line in Path("/proc/self/maps").read_text().splitlines())
+    return version, next((file[0] for file in mapped if file and "/libbpf" in file[0]), None)
 
 
 class Map:
@@ -176,6 +185,16 @@ class Object:
         """Before loading: set a map's size; a ring buffer's is in bytes."""
         lib.bpf_map__set_max_entries(self.map(name).handle, max_entries)
 
+    def resize_inner(self, name: str, key_size: int, value_size: int, max_entries: int) -> None:
+        """Before loading: say how large the hashes are that a map of maps takes.
+
+        Kernels before Linux commit 134fede4eecf "bpf: Relax max_entries check for most of the inner
+        map types" (in v5.10) take those of just this size. Raises LibbpfError.
+        """
+        like = lib.bpf_map_create(MAP_TYPE_HASH, None, key_size, value_size, max_entries, None)
+        self._cleanup.callback(os.close, like)
+        lib.bpf_map__set_inner_map_fd(self.map(name).handle, like)
+
     def set_constants(self, name: str, value: bytes) -> None:
         """Before loading: fill a read-only data section. Raises ValueError on another size."""
         size = ctypes.c_size_t()
@@ -197,6 +216,18 @@ class Object:
         self._links[program.name] = link
         log.debug("attached %s to %s", program.name, program.section)
 
+    def iterate(self, program: Program) -> bytes:
+        """Run an iterator once over all that it goes over; return what it printed.
+
+        Raises LibbpfError, OSError.
+        """
+        link = lib.bpf_program__attach(program.handle)
+        try:
+            with open(lib.bpf_iter_create(lib.bpf_link__fd(link)), "rb") as results:  # noqa: PTH123
+                return results.read()
+        finally:
+            lib.bpf_link__destroy(link)
+
     def attached(self) -> list[Program]:
         """Return the programs that run now."""
         return [program for program in self.programs if program.name in self._links]
@@ -209,70 +240,12 @@ class Object:
 
     def ring(self, name: str) -> Ring:
         """Return a reader of the ring buffer; it is freed before the object."""
-        return self._cleanup.enter_context(Ring(self.map(name)))
+        return self._cleanup.enter_context(Ring(self.map(name).fd))
 
     def close(self) -> None:
         """Detach, free rings, unload. Closing twice does nothing."""
         self.detach()
         self._cleanup.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Ring:
-    """A reader of a BPF ring buffer. Records are copied out as bytes, and decoded later if at all."""
-
-    def __init__(self, ring: Map) -> None:
-        """Map the buffer. Raises LibbpfError."""
-        self._records: list[bytes] = []
-        self._raised: BaseException | None = None
-        self._callback = SAMPLE_CALLBACK(self._make_callback())
-        self._handle = lib.ring_buffer__new(ring.fd, self._callback, None, None)
-
-    def _make_callback(self) -> Callable[[Any, int, int], int]:
-        """Make the function that libbpf calls for each record.
-
-        An exception can't leave a C callback: ctypes would swallow it and return garbage. It is
-        kept, and raised when libbpf has returned.
-        """
-        records, copy = self._records, ctypes.string_at
-
-        def sample(_context: Any, data: int, size: int) -> int:
-            try:
-                records.append(copy(data, size))
-                return -errno.ECANCELED if len(records) >= BATCH_RECORDS else 0
-            except BaseException as error:  # noqa: BLE001
-                self._raised = error
-                return -errno.ECANCELED
-
-        return sample
-
-    def _require_open(self) -> Any:
-        if self._handle is None:
-            raise ValueError("the ring is closed")
-        return self._handle
-
-    def consume(self) -> list[bytes]:
-        """Take what waits, BATCH_RECORDS at most, without blocking. Raises LibbpfError."""
-        result = lib.ring_buffer__consume(self._require_open())
-        if self._raised is not None:
-            error, self._raised = self._raised, None
-            raise error
-        if result < 0 and result != -errno.ECANCELED:
-            raise LibbpfError("cannot read the ring buffer", -result)
-        taken = self._records.copy()
-        self._records.clear()
-        return taken
-
-    def close(self) -> None:
-        """Unmap the buffer. Closing twice does nothing."""
-        if self._handle is not None:
-            lib.ring_buffer__free(self._handle)
-            self._handle = None
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,8 @@ ADVICE = {
     "selected_cgroups": "more new cgroups than the filter holds",
     "cgroup_names": "names of new cgroups, the ring buffer was full",
     "connect_calls": "calls of connect() that --sync-errors could not keep",
+    "counts": "events of more keys than a table holds; count by less, or filter more",
+    "rate": "rows above --max-rate",
 }
 
 
@@ -37,17 +39,21 @@ class Losses:
     def __init__(self) -> None:
         """Nothing is lost yet."""
         self._totals: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
 
     @property
     def total(self) -> int:
         """All that was lost in this run."""
         return sum(self._totals.values())
 
+    def add(self, where: str, number: int) -> None:
+        """Count what user space left out."""
+        self._left_out[where] = self._left_out.get(where, 0) + number
+
     def look(self, obj: Object) -> list[Loss]:
         """Return what was lost since the last look."""
-        found = [
-            Loss(where, count - self._totals.get(where, 0)) for where, count in _counts(obj).items()
-        ]
+        counts = _counts(obj) | self._left_out
+        found = [Loss(where, count - self._totals.get(where, 0)) for where, count in counts.items()]
         grown = [loss for loss in found if loss.number > 0]
         for loss in grown:
             self._totals[loss.where] = self._totals.get(loss.where, 0) + loss.number

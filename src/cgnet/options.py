@@ -3,19 +3,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cgnet.session import Options
+from cgnet._layouts import Role
+from cgnet.command import Options
+from cgnet.counts import read_by
+from cgnet.errors import UsageError
+from cgnet.filters import Selection
+from cgnet.values import choose, roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgnet.counts import Key
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
+DEFAULT_BY = ("container", "result")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 LEAST_BUFFER, GREATEST_BUFFER = 4096, 1 << 30
 LONGEST_NUMBER = 20  # digits
@@ -62,26 +71,66 @@ def _a_number(_ctx: click.Context, _param: click.Parameter, value: float | None)
     return value
 
 
+def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if value:
+        logging.getLogger().setLevel(logging.DEBUG)
+
+
+def _select(name: str, metavar: str, text: str) -> Callable[[F], F]:
+    return click.option(f"--{name}", multiple=True, metavar=metavar, help=text)
+
+
 SELECT = (
-    click.option(
-        "--cgroup",
-        multiple=True,
-        metavar="PATH",
-        help="Only this cgroup and what is below it, now or later. As mounted "
-        "(/sys/fs/cgroup/…), or inside the hierarchy (/kubepods). Repeats are OR.",
+    _select(
+        "cgroup",
+        "PATH",
+        "Owners in this cgroup or below it, now or later. As mounted (/sys/fs/cgroup/…), or inside the "
+        "hierarchy (/kubepods); a pattern (/kubepods/*/pod*) waits for matches.",
     ),
-    click.option(
-        "--pid",
-        multiple=True,
-        type=click.IntRange(min=1),
-        metavar="PID",
-        help="Only this process. Repeats are OR.",
-    ),
+    _select("pid", "PID", "Owners that are this process."),
+    _select("comm", "NAME", "Owners with this command name."),
+    _select("uid", "USER", "Owners of this user, a number or a name."),
+    _select("netns", "NETNS", "This network namespace: a PID, a path, or an inode."),
+    _select("saddr", "CIDR", "Local addresses, as in 10.0.0.0/8 or fd00::/8."),
+    _select("daddr", "CIDR", "Remote addresses."),
+    _select("addr", "CIDR", "Addresses of either side."),
+    _select("sport", "PORTS", "Local ports, as in 80,443,8000-8999."),
+    _select("dport", "PORTS", "Remote ports."),
+    _select("port", "PORTS", "Ports of either side."),
+    click.option("-4", "families", flag_value=4, type=int, multiple=True, help="IPv4 only."),
+    click.option("-6", "families", flag_value=6, type=int, multiple=True, help="IPv6 only."),
     click.option(
         "--hierarchy",
         metavar="NAME",
         help="The hierarchy whose paths name owners: v2 or a v1 controller. Default: that of "
         "--cgroup, else v1 memory where it is mounted, else v2.",
+    ),
+)
+CONNECTIONS = (
+    _select("result", "RESULT", "ok, aborted, or an errno's name such as ECONNREFUSED."),
+    _select("role", "ROLE", "client: those that connect; server: those that accept."),
+    click.option(
+        "--inbound", is_flag=True, help="Accepted connections: the same as --role server."
+    ),
+    click.option("--all", "both", is_flag=True, help="Both roles."),
+)
+COUNT = (
+    click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each event."),
+    click.option(
+        "--by",
+        multiple=True,
+        metavar="A,B,…",
+        help="What to count by: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup "
+        "given), pid, comm, uid, netns, saddr, daddr, daddr/BITS, sport, dport, role, result. "
+        f"Default: {','.join(DEFAULT_BY)}.",
+    ),
+    click.option(
+        "-i",
+        "--interval",
+        type=click.FloatRange(min=0.1),
+        callback=_a_number,
+        metavar="S",
+        help="Print the counts every S seconds, each time those since the last.",
     ),
 )
 SHOW = (
@@ -112,12 +161,26 @@ RUN = (
         show_default=True,
         help="Ring buffer between kernel and cgnet; what doesn't fit is counted as lost.",
     ),
+    click.option(
+        "--max-rate",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="At most N rows a second; the rest is counted as lost.",
+    ),
     click.option("--strict", is_flag=True, help="Exit with 5 if events were lost."),
     click.option(
         "--btf",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
         help="BTF of this kernel, where it has none itself.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_verbose,
+        help="Say what is loaded, and what the programs cost if the kernel measured it.",
     ),
     click.option("--hook", type=click.Choice(["tp_btf", "raw_tp"]), hidden=True),
 )
@@ -137,6 +200,64 @@ def common(function: F) -> F:
     return _add((*SELECT, *SHOW, *RUN))(function)
 
 
+def connections(function: F) -> F:
+    """Add the options of commands about connections."""
+    return _add(CONNECTIONS)(function)
+
+
+def counting(function: F) -> F:
+    """Add the options of commands that count."""
+    return _add(COUNT)(function)
+
+
+def _roles(values: dict[str, Any]) -> frozenset[Role]:
+    """Return whose connections are wanted: clients', unless something else is asked for."""
+    everybody = {Role.ROLE_CLIENT, Role.ROLE_SERVER}
+    chosen = choose("--role", values["role"], roles)
+    if values["both"] or chosen.use:
+        base = everybody
+    else:
+        base = {Role.ROLE_SERVER if values["inbound"] else Role.ROLE_CLIENT}
+    if values["inbound"] and not values["both"]:
+        base = {Role.ROLE_SERVER}
+    wanted = base & chosen.chosen(everybody)
+    if not wanted:
+        raise UsageError("--role: with the other options no connection is left")
+    return frozenset(wanted)
+
+
+def _keys(values: dict[str, Any]) -> list[Key] | None:
+    """Return what to count by, or None where nothing is counted."""
+    if values["count"]:
+        keys = read_by(values["by"] or [",".join(DEFAULT_BY)])
+        if any(key.name == "selected" for key in keys) and not values["cgroup"]:
+            raise UsageError("--by selected: counts by the --cgroup given, and there is none")
+        return keys
+    for name in ("by", "interval"):
+        if values[name]:
+            raise UsageError(f"--{name}: goes with --count")
+    return None
+
+
 def collect(values: dict[str, Any]) -> Options:
-    """Return the common options from a command's parameters."""
-    return Options(**{name: values[name] for name in Options._fields})
+    """Return the options of a command from its parameters. Raises UsageError."""
+    absent: dict[str, Any] = {
+        "role": (),
+        "both": False,
+        "inbound": False,
+        "result": (),
+        "count": False,
+        "by": (),
+        "interval": None,
+    }
+    values = absent | values
+    names = set(Selection._fields) - {"families", "roles"}
+    selection = Selection(
+        families=frozenset(values["families"]),
+        roles=_roles(values),
+        **{name: values[name] for name in names},
+    )
+    names = set(Options._fields) - {"selection", "counts"}
+    return Options(
+        selection=selection, counts=_keys(values), **{name: values[name] for name in names}
+    )

@@ -7,21 +7,23 @@ import os
 import select
 import signal
 import time
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cgnet.features import CAP_SYS_NICE, effective_capabilities
-from cgnet.loader import BATCH_RECORDS
+from cgnet.ring import BATCH_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgnet.loader import Ring
+    from cgnet.ring import Ring
 
 # The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
 # A sixteenth of the default ring, or the records of a tick at 40,000 a second.
 MANY_RECORDS = 2048
+RATE_SPAN_S = 1.0
 LAST_PRIORITY = 10  # of nice(2); behind 19 it starves for seconds when many tasks want the CPU
 
 
@@ -90,6 +92,27 @@ class Politeness:
         if wanted != self._now:
             os.setpriority(os.PRIO_PROCESS, 0, wanted)
             self._now = wanted
+
+
+class RateLimit:
+    """At most so many rows within any second; None is no limit."""
+
+    def __init__(self, rows: int | None) -> None:
+        """Nothing is shown yet."""
+        self._rows = rows
+        self._shown: deque[tuple[float, int]] = deque()  # when, and how many
+
+    def take(self, wanted: int) -> int:
+        """Return how many of the rows wanted may be shown now."""
+        if self._rows is None:
+            return wanted
+        now = time.monotonic()
+        while self._shown and self._shown[0][0] <= now - RATE_SPAN_S:
+            self._shown.popleft()
+        taken = min(wanted, self._rows - sum(number for _, number in self._shown))
+        if taken:
+            self._shown.append((now, taken))
+        return taken
 
 
 def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:

@@ -4,31 +4,43 @@
 from __future__ import annotations
 
 import gc
+import logging
+import math
 import os
 import select
 import sys
 import time
 from collections import deque
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cgnet import pipeline
-from cgnet._layouts import OwnerSource, RecordKind
+from cgnet._layouts import OWNER, OwnerSource
+from cgnet.cgroup_filter import cgroup_key
 from cgnet.cgroups import CgroupNames
+from cgnet.counts import Counts, constants
 from cgnet.errors import CgnetError, ExitStatus
-from cgnet.events import HEAD_KIND, OWNER_SOURCE, SCHEMA, Clock, Schema, cgroup_change
-from cgnet.filters import Filters, cgroup_key
+from cgnet.events import (
+    HEAD_KIND,
+    OWNER_PART,
+    OWNER_SOURCE,
+    OWNER_UNDECIDED,
+    SCHEMA,
+    Clock,
+    CountSchema,
+    Schema,
+    cgroup_change,
+)
+from cgnet.filters import Filters
 from cgnet.launch import Extra, Launch
 from cgnet.losses import Losses
 from cgnet.render import Renderer, make_renderer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from cgnet.command import Command, Options
+    from cgnet.ring import Ring
 
-    from cgnet._layouts import Layout
-    from cgnet.events import Group
-    from cgnet.loader import Ring
+log = logging.getLogger(__name__)
 
 STDOUT = 1
 GC_THRESHOLD = 100_000
@@ -37,37 +49,14 @@ LOST_EVERY_S = 1.0
 FORGET_CGROUP_AFTER_S = 60.0
 
 
-class Command(NamedTuple):
-    """What a subcommand is made of."""
-
-    name: str
-    object: str  # of _bpf/, without its suffix
-    layouts: tuple[Layout, ...]  # of its records; the first is the whole record
-    record: RecordKind
-    columns: dict[str, tuple[str, ...]]
-    groups: Callable[[CgroupNames], list[Group]]
-
-
-class Options(NamedTuple):
-    """The options that every command has; options.py describes them."""
-
-    cgroup: tuple[str, ...]
-    pid: tuple[int, ...]
-    hierarchy: str | None
-    output: str
-    fields: list[str] | None
-    no_header: bool
-    duration: float | None
-    limit: int | None
-    buffer: int
-    strict: bool
-    btf: Path | None
-    hook: str | None
-
-
 def tell(message: str) -> None:
     """Say a line to the person at the terminal."""
     print(f"cgnet: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _column(field: str) -> str:
+    """Return the column that shows a field of counts to people."""
+    return "owner" if field in ("container", "cgroup") else field
 
 
 class _Writer:
@@ -95,25 +84,40 @@ class Session:
         self.command = command
         self.options = options
         self.extras = extras
-        self.filters = Filters(options.cgroup, options.pid, options.hierarchy)
+        self.filters = Filters(options.selection)
         self.names = CgroupNames(self.filters.hierarchies)
         self.clock = Clock()
-        schema = Schema(
-            command.name, self.clock, command.groups(self.names), command.layouts[0].size
+        self.counts = (
+            Counts(options.counts, self.filters, self.names) if options.counts is not None else None
         )
-        self.renderer: Renderer = make_renderer(
-            options.output,
-            schema,
-            options.fields,
-            command.columns,
-            terminal=os.isatty(STDOUT),
-            header=not options.no_header,
-        )
+        self.renderer = self._make_renderer()
+        self.rate = pipeline.RateLimit(options.max_rate)
         self.out = _Writer()
         self.records = 0
         self.unknown_owners = 0
         self.losses = Losses()
         self._leaving: deque[tuple[float, bytes]] = deque()
+
+    def _make_renderer(self) -> Renderer:
+        options, command = self.options, self.command
+        schema: Schema | CountSchema
+        if self.counts:
+            schema = CountSchema(command.name, self.clock, self.counts.fields)
+            shown = ["time", *(_column(field) for field in self.counts.fields)]
+            columns = dict.fromkeys(command.columns, tuple(dict.fromkeys(shown)))
+            fields = options.fields or (list(schema.fields) if options.output == "json" else None)
+        else:
+            groups = command.groups(self.names)
+            schema = Schema(command.name, self.clock, groups, command.layouts[0].size)
+            columns, fields = command.columns, options.fields
+        return make_renderer(
+            options.output,
+            schema,
+            fields,
+            columns,
+            terminal=os.isatty(STDOUT),
+            header=not options.no_header,
+        )
 
     # -- records
 
@@ -132,11 +136,17 @@ class Session:
         if change.path:
             self.names.remember(change.hierarchy, change.cgroup_id, change.path)
         if change.born:
-            self.filters.follow(self._obj, change.hierarchy, change.path, tell)
-        elif change.selected:
+            self.filters.cgroups.born(
+                self._obj.map("selected_cgroups"),
+                change.hierarchy,
+                change.cgroup_id,
+                change.path,
+                tell,
+            )
+        elif change.marks or self.filters.cgroups.given:  # it may have been marked meanwhile
             key = cgroup_key(change.hierarchy, change.cgroup_id)
             self._leaving.append((time.monotonic() + FORGET_CGROUP_AFTER_S, key))
-            given = self.filters.is_given(change.hierarchy, change.path)
+            given = self.filters.cgroups.is_given(change.hierarchy, change.path)
             if given:
                 tell(f"--cgroup {given}: it was removed; the run goes on, also if it comes back")
 
@@ -145,18 +155,43 @@ class Session:
         while self._leaving and self._leaving[0][0] <= now:
             self._obj.map("selected_cgroups").discard(self._leaving.popleft()[1])
 
+    def _wanted(self, records: list[bytes]) -> list[bytes]:
+        """Leave out owners in new cgroups that turn out to match no pattern."""
+        if not self.filters.undecided or not any(raw[OWNER_UNDECIDED] for raw in records):
+            return records
+        return [raw for raw in records if not raw[OWNER_UNDECIDED] or self._is_wanted(raw)]
+
+    def _is_wanted(self, raw: bytes) -> bool:
+        cgroup, hierarchy, _, undecided, *_ = OWNER.packed.unpack(raw[OWNER_PART])
+        path = self.names.path(hierarchy, cgroup)
+        return self.filters.cgroups.decide(undecided, hierarchy, path) is not None
+
+    def _print_counts(self) -> None:
+        if not self.counts:
+            return
+        head = self._run_record(self.command.name)
+        rows = [head | row for row in self.counts.collect(self._obj)][: self.options.limit]
+        self.records += len(rows)
+        self.unknown_owners = self.counts.of_unknown_owners
+        text = self.renderer.rows(rows)
+        clear = self.renderer.clear()
+        self.out.write(clear + (self.renderer.header() if clear else "") + text)
+
     def _emit(self, batch: list[bytes]) -> bool:
         """Write a batch; tell whether the limit is reached."""
-        records = self._separate(batch)
+        records = self._wanted(self._separate(batch))
         limit = self.options.limit
         if limit is not None:
             records = records[: limit - self.records]
         if records:
+            taken = self.rate.take(len(records))
+            self.losses.add("rate", len(records) - taken)
+            records = records[:taken]
             self.records += len(records)
             unknown = OwnerSource.OWNER_UNKNOWN
             self.unknown_owners += sum(raw[OWNER_SOURCE] == unknown for raw in records)
             self.out.write(self.renderer.rows(records))
-        return limit is not None and self.records >= limit
+        return limit is not None and self.records >= limit and not self.counts
 
     def _run_record(self, kind: str, **fields: Any) -> dict[str, Any]:
         ts_ns = time.monotonic_ns()
@@ -189,7 +224,8 @@ class Session:
             cleanup.callback(self.names.close)
             signals = cleanup.enter_context(stop.on_signals())
             options, command = self.options, self.command
-            launch = Launch(command.object, command.layouts, self.filters, options.buffer)
+            counting = constants(options.counts) if options.counts is not None else None
+            launch = Launch(command.object, command.layouts, self.filters, options.buffer, counting)
             obj, extra = launch.start(self.extras, options.btf, options.hook)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
@@ -210,20 +246,35 @@ class Session:
 
     def _trace(self, ring: Ring, stop: pipeline.Stop, signals: int) -> None:
         next_look = 0.0
+        interval = self.options.interval
+        next_print = time.monotonic() + (interval or math.inf)
         ended = False
         for batch in pipeline.batches(ring, stop, signals, STDOUT):
             ended = self._emit(batch)
             if ended:
                 break
+            if time.monotonic() >= next_print:
+                next_print += interval or math.inf
+                self._print_counts()
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOST_EVERY_S
                 self.clock.adjust()
                 self._forget_cgroups()
                 self._check_lost()
+        self._log_costs()
         self._obj.detach()
         if not ended:
             for batch in pipeline.drain(ring):
                 if self._emit(batch):
                     break
+        self._print_counts()
         self._check_lost()
         self._summary()
+
+    def _log_costs(self) -> None:
+        """With -v: what the programs cost, if the kernel measured it."""
+        for program in self._obj.attached():
+            stats = program.stats()
+            if stats.run_count:
+                each = stats.run_time_ns / stats.run_count
+                log.info("%s: %d runs, %.0f ns each", program.name, stats.run_count, each)

@@ -13,7 +13,7 @@ from _pytest.runner import runtestprotocol
 pytest.register_assert_rewrite("harness")  # its assertions tell what they compared, too
 
 from blind import Witness, watching  # noqa: E402
-from harness import HIERARCHY, V1, V2, listener, new_cgroup, new_netns  # noqa: E402
+from harness import HIERARCHY, V1, V2, Workload, listener, new_cgroup, new_netns  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,14 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+@pytest.fixture(autouse=True)
+def _no_workload_is_left() -> Iterator[None]:
+    """A test that fails may leave some that wait."""
+    yield
+    while Workload.unfinished:
+        Workload.unfinished.pop().end()
 
 
 @pytest.fixture

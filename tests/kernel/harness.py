@@ -15,7 +15,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,9 +57,11 @@ def wait_until(what: str | Callable[[], str], condition: Any) -> Any:
 class Tracer:
     """A running ``cgnet connect -o json``, its rows and what it says."""
 
-    def __init__(self, *arguments: str, output: str = "json") -> None:
+    def __init__(
+        self, *arguments: str, output: str = "json", program: tuple[Any, ...] = (CGNET,)
+    ) -> None:
         self.process = subprocess.Popen(
-            [CGNET, "connect", "-o", output, *arguments],
+            [*program, "connect", "-o", output, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -73,7 +75,9 @@ class Tracer:
         for reader in self._readers:
             reader.start()
         wait_until("cgnet: tracing", lambda: self.ready() or self.process.poll() is not None)
-        assert self.ready(), self.said
+        if not self.ready():
+            self.kill()
+            raise AssertionError(self.said)
 
     def __str__(self) -> str:
         """Tell what a failing test wants to know."""
@@ -143,8 +147,10 @@ def check(tracer: Tracer, made: list[Row], **also: Any) -> list[Row]:
 
 
 @contextmanager
-def tracing(*arguments: str, output: str = "json") -> Iterator[Tracer]:
-    tracer = Tracer(*arguments, output=output)
+def tracing(
+    *arguments: str, output: str = "json", program: tuple[Any, ...] = (CGNET,)
+) -> Iterator[Tracer]:
+    tracer = Tracer(*arguments, output=output, program=program)
     try:
         yield tracer
     finally:
@@ -154,7 +160,10 @@ def tracing(*arguments: str, output: str = "json") -> Iterator[Tracer]:
 class Workload:
     """A scenario of workload.py: started, put into cgroups, let go, and asked what it did."""
 
+    unfinished: ClassVar[list[Workload]] = []
+
     def __init__(self, *arguments: Any, cgroups: tuple[Path, ...] = (), netns: str = "") -> None:
+        self.unfinished.append(self)
         command = [PYTHON, str(WORKLOAD), *map(str, arguments)]
         if netns:
             command = ["ip", "netns", "exec", netns, *command]
@@ -182,15 +191,19 @@ class Workload:
         assert self.process.returncode == 0, errors
         return json.loads(out)
 
+    def end(self) -> None:
+        """Whatever it is doing."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
 
 def run(*arguments: Any, cgroups: tuple[Path, ...] = (), netns: str = "") -> list[Row]:
     workload = Workload(*arguments, cgroups=cgroups, netns=netns)
     try:
         return workload.go()
     finally:
-        if workload.process.poll() is None:
-            workload.process.kill()
-            workload.process.wait()
+        workload.end()
 
 
 @contextmanager

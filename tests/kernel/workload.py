@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import json
 import os
 import select
@@ -254,9 +255,10 @@ def io_uring(port: str, flags: str = "0") -> list[Row]:
 
 
 def main() -> None:
-    scenario, *arguments = sys.argv[1:]
+    name, *arguments = sys.argv[1:]
+    scenario = globals().get(name) or getattr(importlib.import_module("traffic"), name)
     sys.stdin.readline()
-    rows = globals()[scenario](*arguments)
+    rows = scenario(*arguments)
     print(json.dumps([{"pid": os.getpid(), **row} for row in rows]), flush=True)
 
 

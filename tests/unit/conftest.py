@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes import FakeKernel
 from hypothesis import settings
 from records import ACCEPTED, fixed_clock
 
-from cgnet import features
+from cgnet import cgroups, features, session
 from cgnet._libbpf import lib
+from cgnet.cgroup_filter import CgroupFilter
+from cgnet.cgroups import Hierarchy
 from cgnet.errors import NotPermittedError
 
 if TYPE_CHECKING:
@@ -48,6 +51,34 @@ def built_object() -> Path:
     path = ROOT / "src/cgnet/_bpf/connect.bpf.o"
     assert path.exists(), "run `make bpf` first"
     return path
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Hierarchy]:
+    """Six made-up hierarchies, the memory one first; each has the groups /a, /a/b and /c."""
+    found = []
+    names = ("memory", "cpu", "pids", "blkio", "freezer", "v2")
+    for number, name in enumerate(names):
+        (tmp_path / name / "a/b").mkdir(parents=True)
+        (tmp_path / name / "c").mkdir()
+        found.append(Hierarchy(number + 1, name, (name,), tmp_path / name, "/"))
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: found)
+    monkeypatch.setattr(cgroups, "cgroup_id", lambda path: path.stat().st_ino)
+    return found
+
+
+@pytest.fixture
+def made(mounted: list[Hierarchy]) -> Callable[..., CgroupFilter]:
+    """Make the filter of some --cgroup, with paths inside the memory hierarchy, whose id is 1."""
+    return lambda *values: CgroupFilter(values, mounted, mounted[0])
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    """Have runs start with a made-up kernel side."""
+    found = FakeKernel()
+    monkeypatch.setattr(session, "Launch", found.launch)
+    return found
 
 
 @pytest.fixture

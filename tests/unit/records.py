@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,10 @@ from cgnet._layouts import (
     Owner,
     OwnerSource,
     RecordKind,
+    Role,
 )
 from cgnet.commands.connect import COMMAND
-from cgnet.events import Clock, Schema
+from cgnet.events import FLOW_PART, OWNER_PART, Clock, Schema
 from cgnet.render import make_renderer
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 # 2026-03-01T12:34:56.789012Z is the time of day when the kernel's clock reads 0.
 EPOCH_NS = 1_772_368_496_789_012_000
 ACCEPTED = "every option was accepted"  # how a run ends that may not trace
+COUNT_TAIL = struct.Struct("=Ii")  # of struct count_key, behind owner and flow
 MEMORY, V2 = 7, 0  # hierarchy ids that the names below know
 
 HOSTILE_COMMS = (
@@ -70,6 +73,8 @@ class Connect(NamedTuple):
     cgroup_id: int = 42
     hierarchy: int = MEMORY
     source: int = OwnerSource.OWNER_LEARNED
+    undecided: int = 0
+    given: int = 0
     pid: int = 4711
     uid: int = 1000
     comm: bytes = b"curl"
@@ -84,6 +89,7 @@ class Connect(NamedTuple):
     result: int = 0
     syn_retrans: int = 0
     tcp_state: int = 1
+    role: int = Role.ROLE_CLIENT
 
     def raw(self) -> bytes:
         """Return the bytes as the kernel side would write them."""
@@ -91,8 +97,13 @@ class Connect(NamedTuple):
         head = Head(kind=RecordKind.RECORD_CONNECT, pad=0, ts_ns=self.ts_ns)
         owner = Owner(**{name: v[name] for name in Owner._fields})
         flow = Flow(**{name: v.get(name, bytes(6)) for name in Flow._fields})
-        outcome = Outcome(**{name: v.get(name, 0) for name in Outcome._fields})
+        outcome = Outcome(**{name: v[name] for name in Outcome._fields})
         return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome)
+
+    def count_key(self) -> bytes:
+        """Return the key that it is counted under where all parts are asked for."""
+        raw = self.raw()
+        return raw[OWNER_PART] + raw[FLOW_PART] + COUNT_TAIL.pack(self.role, self.result)
 
 
 def packed_address(text: str) -> bytes:
@@ -134,6 +145,8 @@ def connects(**fixed: Any) -> st.SearchStrategy[Connect]:
         "cgroup_id": u(64),
         "hierarchy": st.sampled_from([MEMORY, V2, 99]),
         "source": st.sampled_from([int(source) for source in OwnerSource]),
+        "undecided": st.sampled_from([0, 1, 2]),
+        "given": u(16),
         "pid": u(32),
         "uid": u(32),
         "comm": comms,
@@ -148,6 +161,7 @@ def connects(**fixed: Any) -> st.SearchStrategy[Connect]:
         "result": ERRNOS,
         "syn_retrans": u(32),
         "tcp_state": st.integers(1, 13),
+        "role": st.sampled_from([int(role) for role in Role]),
         **{name: st.just(value) for name, value in fixed.items()},
     }
     return st.builds(Connect, **values)

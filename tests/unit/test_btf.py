@@ -23,7 +23,7 @@ CLANG = "clang -g -O2 -target bpf -mcpu=v3 -c connect.bpf.c -o connect.bpf.o"
 EVENTS_H = Path(__file__).resolve().parents[2] / "bpf/include/events.h"
 SOURCE = """
 typedef unsigned char __u8; typedef unsigned short __u16;
-typedef unsigned int __u32; typedef short __s16; typedef unsigned long long __u64;
+typedef unsigned int __u32; typedef short __s16; typedef int __s32; typedef unsigned long long __u64;
 #include "events.h"
 const volatile struct config cfg __attribute__((section(".rodata.config")));
 #define ANCHOR(name) const struct name *btf_of_##name __attribute__((unused))

@@ -92,7 +92,7 @@ def expected_row(record: Connect) -> dict[str, Any]:
         "daddr": expected_address(record.family, record.daddr),
         "dport": record.dport,
         "sport": record.sport,
-        "role": "client",
+        "role": {1: "client", 2: "server"}[record.role],
         "tcp_state": STATES[record.tcp_state - 1],
         "result": expected_result(record.result),
         "latency_us": record.latency_ns // 1000 if record.latency_ns else None,
@@ -212,19 +212,19 @@ def test_a_record_that_is_too_long_raises_instead_of_decoding_to_nonsense(more: 
         connect_schema(Names()).row(Connect().raw() + bytes(more))
 
 
-def cgroup_event(kind: int, path: bytes, selected: int = 0) -> bytes:
+def cgroup_event(kind: int, path: bytes, marks: int = 0) -> bytes:
     """Return the bytes of a record about a cgroup."""
-    return CGROUP_EVENT.packed.pack(kind, 0, 5, 1 << 63, 7, selected, path)
+    return CGROUP_EVENT.packed.pack(kind, 0, 5, 1 << 63, 7, marks, path)
 
 
 @pytest.mark.parametrize(
     ("kind", "born"),
     [(RecordKind.RECORD_CGROUP_BORN, True), (RecordKind.RECORD_CGROUP_GONE, False)],
 )
-@pytest.mark.parametrize("selected", [0, 1])
-def test_a_change_of_cgroups_is_decoded(kind: int, selected: int, *, born: bool) -> None:
-    change = cgroup_change(cgroup_event(kind, b"/docker/a\0rubbish", selected))
-    assert change == CgroupChange(born, 7, 1 << 63, selected == 1, "/docker/a")
+@pytest.mark.parametrize("marks", [0, 1, 6])
+def test_a_change_of_cgroups_is_decoded(kind: int, marks: int, *, born: bool) -> None:
+    change = cgroup_change(cgroup_event(kind, b"/docker/a\0rubbish", marks))
+    assert change == CgroupChange(born, 7, 1 << 63, marks, "/docker/a")
 
 
 def test_a_cgroups_name_that_is_not_utf_8_is_escaped() -> None:

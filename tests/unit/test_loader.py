@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cgnet import loader
+from cgnet import ring as ring_reader
 from cgnet._libbpf import lib
 from cgnet.errors import LibbpfError
-from cgnet.loader import BATCH_RECORDS, Map, Object, Program, Ring
+from cgnet.loader import Map, Object, Program
+from cgnet.ring import BATCH_RECORDS, Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +36,8 @@ class FakeRingLibrary:
         self.waiting: list[tuple[Any, int]] = []
         self.freed: list[Any] = []
 
-    def bpf_map__fd(self, handle: Any) -> int:
-        assert handle == "map"
-        return 3
-
     def ring_buffer__new(self, fd: int, callback: Any, *_: Any) -> str:
-        assert fd == 3
+        assert fd == RING
         self.callback = callback
         return "ring"
 
@@ -62,20 +60,13 @@ class FakeRingLibrary:
         self.keep = [*getattr(self, "keep", []), buffer]
 
 
-class OpenObject:
-    """Stands for the object that a map is of."""
-
-    def require_open(self) -> None:
-        """Do nothing: it is open."""
-
-
-RING = Map(OpenObject(), "map")
+RING = 3  # a descriptor
 
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> FakeRingLibrary:
     fake = FakeRingLibrary()
-    monkeypatch.setattr(loader, "lib", fake)
+    monkeypatch.setattr(ring_reader, "lib", fake)
     return fake
 
 
@@ -154,7 +145,6 @@ KEPT: dict[str, Callable[[Map, Program], Any]] = {
     "lookup": lambda kept, _: kept.lookup(b"key", 8),
     "discard": lambda kept, _: kept.discard(b"key"),
     "keys": lambda kept, _: next(kept.keys(4)),
-    "ring": lambda kept, _: Ring(kept),
     "program.handle": lambda _, program: program.handle,
     "stats": lambda _, program: program.stats(),
 }

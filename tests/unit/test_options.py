@@ -30,10 +30,10 @@ ABSENT_PID = 1 << 30  # above the kernel's greatest
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--pid", "x"], ["--pid", "'x'", "integer"]),
-        (["--pid", "0"], ["--pid", "0", "x>=1"]),
-        (["--pid", "-5"], ["--pid", "-5", "x>=1"]),
-        (["--pid", "4711x"], ["--pid", "'4711x'", "integer"]),
+        (["--pid", "x"], ["--pid", "'x'", "PID of a running process"]),
+        (["--pid", "0"], ["--pid", "'0'", "PID of a running one"]),
+        (["--pid", "-5"], ["--pid", "'-5'", "PID of a running process"]),
+        (["--pid", "!4711x"], ["--pid", "'!4711x'", "PID of a running process"]),
         (["--pid", str(ABSENT_PID)], ["--pid", str(ABSENT_PID), "PID of a running one"]),
         (["--limit", "many"], ["--limit", "'many'", "integer"]),
         (["--limit", "0"], ["--limit", "0", "x>=1"]),
@@ -49,6 +49,25 @@ ABSENT_PID = 1 << 30  # above the kernel's greatest
         (["--cgroup", "/no/such"], ["--cgroup", "'/no/such'", "as mounted", "(/…)"]),
         (["--cgroup", "relative"], ["--cgroup", "'relative'", "as mounted", "(/…)"]),
         (["--hierarchy", "nosuch"], ["--hierarchy", "'nosuch'", "one of:"]),
+        (["--hierarchy", "name=x"], ["--hierarchy", "'name=x'", "a named hierarchy"]),
+        (["--cgroup", "a*"], ["--cgroup", "'a*'", "begin a pattern with /"]),
+        (["--comm", ""], ["--comm", "''", "as ps -o comm shows it"]),
+        (["--uid", "!no such"], ["--uid", "'!no such'", "a name of this host"]),
+        (["--netns", "/tmp"], ["--netns", "'/tmp'", "a PID, a path"]),
+        *(([name, "x"], [name, "'x'", "10.0.0.0/8"]) for name in ("--saddr", "--daddr", "--addr")),
+        *(([name, "x"], [name, "'x'", "0 to 65535"]) for name in ("--sport", "--dport", "--port")),
+        (["--result", "fine"], ["--result", "'fine'", "ok, aborted or an errno's name"]),
+        (["--role", "both"], ["--role", "'both'", "one of: client, server"]),
+        (["--role", "!client,server"], ["--role", "no connection is left"]),
+        (["-c", "--by", "x"], ["--by", "'x'", "one of: container"]),
+        (["-c", "--by", "pid/2"], ["--by", "'pid/2'", "cgroup/2 or daddr/24"]),
+        (["-c", "--by", "selected"], ["--by selected", "the --cgroup given"]),
+        (["--by", "pid"], ["--by", "goes with --count"]),
+        (["-i", "1"], ["--interval", "goes with --count"]),
+        (["-c", "-i", "0"], ["--interval", "0", "x>=0.1"]),
+        (["-c", "-i", "nan"], ["--interval", "nan"]),
+        (["-c", "--fields", "pid"], ["--fields", "'pid'", "container, cgroup, result, count"]),
+        (["--max-rate", "0"], ["--max-rate", "0", "x>=1"]),
         (["-o", "xml"], ["--output", "'xml'", "'table', 'wide', 'json', 'csv'"]),
         (["--btf", "/no/such"], ["--btf", "'/no/such'", "does not exist"]),
         (["--sync-errors", "maybe"], ["--sync-errors", "'maybe'", "'auto', 'on', 'off'"]),
@@ -68,7 +87,7 @@ def test_a_wrong_value_is_quoted_and_the_accepted_form_shown(
 
 
 @pytest.mark.parametrize("value", ["x", "nan", "9" * 5000])
-@pytest.mark.parametrize("option", ["--pid", "--limit", "--duration", "--buffer"])
+@pytest.mark.parametrize("option", ["--pid", "--limit", "--interval", "--port"])
 def test_a_wrong_number_gives_no_traceback(cgnet: Cgnet, option: str, value: str) -> None:
     done = cgnet("connect", option, value, "--fields", "nosuch")
     assert (done.returncode, done.stdout) == (2, "")
@@ -88,6 +107,13 @@ def test_a_wrong_number_gives_no_traceback(cgnet: Cgnet, option: str, value: str
         ["--duration", "inf"],
         ["--sync-errors", "on"],
         ["--btf", "/proc/self/status"],
+        ["--cgroup", "/nosuch*", "--cgroup", "!/**/x[ab]?"],
+        ["--comm", "curl", "--uid", "root", "--netns", str(os.getpid())],
+        ["--saddr", "10.0.0.0/8", "--daddr", "!fd00::/8", "--addr", "192.0.2.1"],
+        ["--sport", "80", "--dport", "!1-1023", "--port", "80,443,8000-8999", "-4", "-6"],
+        ["--result", "!ok", "--role", "server", "--max-rate", "100"],
+        ["-c", "--by", "container,daddr/24", "--by", "result", "-i", "0.5"],
+        ["-c", "--by", "selected", "--cgroup", "/", "-o", "json", "--fields", "selected,count"],
     ],
 )
 def test_right_values_are_accepted(
@@ -217,6 +243,7 @@ def test_the_examples_of_a_commands_help_name_real_options(name: str) -> None:
     assert command is not None
     known = {opt for each in command.params for opt in each.opts} | {"-h", "--help"}
     lines = [line for line in (command.epilog or "").splitlines() if f"cgnet {name}" in line]
+    lines = [line.partition(" | ")[0] for line in lines]  # what comes after is another command's
     used = {word for line in lines for word in line.split() if word.startswith("-")}
     assert used
     assert used - known == set()
@@ -251,6 +278,7 @@ def test_there_is_a_completion_script_for_bash(cgnet: Cgnet) -> None:
 
 def test_bash_completes_commands_and_options(cgnet: Cgnet) -> None:
     words = {"COMP_WORDS": "cgnet con", "COMP_CWORD": "1"}
-    assert cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout == "plain,connect\n"
+    completed = cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout
+    assert completed == "plain,connect\nplain,containers\n"
     words = {"COMP_WORDS": "cgnet connect --cg", "COMP_CWORD": "2"}
     assert cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout == "plain,--cgroup\n"

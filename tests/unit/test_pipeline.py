@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cgnet import pipeline
-from cgnet.loader import BATCH_RECORDS
-from cgnet.pipeline import TICK_MS, Stop, batches, drain
+from cgnet.pipeline import TICK_MS, RateLimit, Stop, batches, drain
+from cgnet.ring import BATCH_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,6 +103,36 @@ def test_an_endless_duration_is_waited_for_as_none_is(time: Time) -> None:
     stop.start()
     time.now += 1e9
     assert (stop.reached(), stop.wait_ms()) == (False, TICK_MS)
+
+
+def test_without_a_rate_all_rows_are_shown() -> None:
+    assert [RateLimit(None).take(wanted) for wanted in (0, 1, 10**9)] == [0, 1, 10**9]
+
+
+def test_a_rate_holds_for_all_batches_of_a_second_together(time: Time) -> None:
+    rate = RateLimit(5)
+    assert [rate.take(wanted) for wanted in (0, 3, 3, 3)] == [0, 3, 2, 0]
+    time.now += 0.999
+    assert rate.take(1) == 0
+    time.now += 0.001
+    assert [rate.take(wanted) for wanted in (9, 1)] == [5, 0]
+    time.now += 3600  # what wasn't used is not saved up
+    assert [rate.take(wanted) for wanted in (4, 4)] == [4, 1]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 9), st.lists(st.tuples(st.floats(0, 2), st.integers(0, 9)), max_size=20))
+def test_no_second_has_more_rows_than_the_rate(
+    time: Time, rows: int, wishes: list[tuple[float, int]]
+) -> None:
+    rate, shown = RateLimit(rows), list[tuple[float, int]]()
+    for later, wanted in wishes:
+        time.now += later
+        taken = rate.take(wanted)
+        shown.append((time.now, taken))
+        last_second = sum(number for when, number in shown if when > time.now - 1)
+        assert last_second <= rows
+        assert taken == wanted or last_second == rows
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

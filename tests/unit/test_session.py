@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from typing import Any, Self
+from typing import TYPE_CHECKING
 
 import pytest
+from fakes import lines, run
 from records import Connect
 
 from cgnet import session
@@ -16,67 +15,12 @@ from cgnet._layouts import CGROUP_EVENT, LostWhere, OwnerSource, RecordKind
 from cgnet.cgroups import default_hierarchy, hierarchies
 from cgnet.cli import _run
 
-
-class Kernel:
-    """Stands for the launched object, its ring and its maps."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[bytes]] = []
-        self.late: list[bytes] = []  # comes between the last look and the detaching
-        self.lost = dict.fromkeys(LostWhere, 0)
-        self.did: list[str] = []
-
-    def launch(self, *_: Any) -> Self:
-        return self
-
-    def start(self, extras: list[Any], *_: Any) -> tuple[Self, Any]:
-        self.did.append("start")
-        return self, extras[-1]
-
-    def ring(self, _name: str) -> Self:
-        return self
-
-    def map(self, _name: str) -> Self:
-        return self
-
-    def lookup(self, key: bytes, size: int) -> bytes:
-        where = LostWhere(int.from_bytes(key, sys.byteorder))
-        return self.lost[where].to_bytes(size, sys.byteorder)
-
-    def consume(self) -> list[bytes]:
-        return self.batches.pop(0) if self.batches else []
-
-    def detach(self) -> None:
-        self.did.append("detach")
-        self.batches += [self.late] if self.late else []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.did.append("close")
-
-
-@pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    made = Kernel()
-    monkeypatch.setattr(session, "Launch", made.launch)
-    return made
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, list[str]]:
-    """Return status, output and the lines on stderr."""
-    status = _run(["connect", "--duration", "0.01", *arguments])
-    said = capfd.readouterr()
-    return status, said.out, said.err.splitlines()
+if TYPE_CHECKING:
+    from fakes import FakeKernel
 
 
 def test_records_come_out_in_order_and_a_summary_ends_them(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kernel.batches = [[Connect(pid=1).raw(), Connect(pid=2).raw()], [Connect(pid=3).raw()]]
     kernel.late = [Connect(pid=4, source=OwnerSource.OWNER_UNKNOWN).raw()]
@@ -95,7 +39,7 @@ def test_records_come_out_in_order_and_a_summary_ends_them(
 
 
 def test_a_table_tells_the_summary_on_stderr(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kernel.batches = [[Connect().raw()]]
     status, out, err = run(capfd)
@@ -105,7 +49,7 @@ def test_a_table_tells_the_summary_on_stderr(
 
 
 def test_the_limit_ends_the_run_in_the_middle_of_a_batch(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kernel.batches = [[Connect(pid=pid).raw() for pid in pids] for pids in ((0, 1), (2, 3, 4))]
     status = _run(["connect", "-o", "json", "--limit", "3"])
@@ -116,7 +60,7 @@ def test_the_limit_ends_the_run_in_the_middle_of_a_batch(
 
 @pytest.mark.parametrize(("arguments", "expected"), [([], 0), (["--strict"], 5)])
 def test_what_was_lost_is_told_as_it_happens_and_in_the_summary(
-    kernel: Kernel,
+    kernel: FakeKernel,
     capfd: pytest.CaptureFixture[str],
     arguments: list[str],
     expected: int,
@@ -131,7 +75,7 @@ def test_what_was_lost_is_told_as_it_happens_and_in_the_summary(
 
 @pytest.mark.parametrize("where", [each for each in LostWhere if each.name != "LOST_WHERE_COUNT"])
 def test_everything_that_the_kernel_side_can_lose_is_told(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str], where: LostWhere
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str], where: LostWhere
 ) -> None:
     kernel.lost[where] = 2
     _, out, _ = run(capfd, "-o", "json")
@@ -139,13 +83,13 @@ def test_everything_that_the_kernel_side_can_lose_is_told(
     assert [row["where"] for row in lines(out) if row["type"] == "lost"] == [name]
 
 
-def test_strict_without_loss_is_done(kernel: Kernel, capfd: pytest.CaptureFixture[str]) -> None:
+def test_strict_without_loss_is_done(kernel: FakeKernel, capfd: pytest.CaptureFixture[str]) -> None:
     kernel.batches = [[Connect().raw()]]
     assert run(capfd, "--strict")[0] == 0
 
 
 def test_a_cgroup_that_the_kernel_tells_of_names_the_records_of_its_batch(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     naming = default_hierarchy(hierarchies())
     owner = (1 << 62, naming.id)
@@ -159,7 +103,7 @@ def test_a_cgroup_that_the_kernel_tells_of_names_the_records_of_its_batch(
 
 
 def test_a_given_cgroup_that_is_removed_is_told(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     naming = default_hierarchy(hierarchies())
     gone = CGROUP_EVENT.packed.pack(
@@ -171,7 +115,7 @@ def test_a_given_cgroup_that_is_removed_is_told(
 
 
 def test_errors_before_a_syn_that_go_unseen_are_told_before_tracing_begins(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, _, err = run(capfd)
     places = [next(i for i, line in enumerate(err) if part in line) for part in ("SYN", "tracing")]
@@ -180,7 +124,7 @@ def test_errors_before_a_syn_that_go_unseen_are_told_before_tracing_begins(
 
 
 def test_a_reader_that_goes_away_ends_it_cleanly(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -193,7 +137,7 @@ def test_a_reader_that_goes_away_ends_it_cleanly(
 
 
 def test_a_full_disk_is_told_in_one_line(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     monkeypatch.setattr(session, "STDOUT", full)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet import features
-from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, SyncErrors
+from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, Role, SyncErrors
 from cgnet.attribution import owner_group
+from cgnet.command import Command
 from cgnet.events import DECISION, LATENCY, LOCAL_PORT, SERVICE
 from cgnet.launch import Extra
-from cgnet.options import collect, common
-from cgnet.session import Command, Session
+from cgnet.options import collect, common, connections, counting
+from cgnet.session import Session
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
@@ -58,9 +58,8 @@ def sync_error_ways(choice: str) -> list[Extra]:
     """Return the ways to see errors before a SYN, in the order of trying."""
     if choice == "off":
         return [NOT_AT_ALL]
-    by_function = [BY_FEXIT, BY_KPROBE] if features.has_kprobes() else [BY_FEXIT]
     last = BY_SYSCALL if choice == "on" else NOT_AT_ALL._replace(remarks=(UNSEEN,))
-    return [*by_function, last]
+    return [BY_FEXIT, BY_KPROBE, last]
 
 
 HELP = "Every outbound TCP connection attempt, and how it was decided."
@@ -72,6 +71,12 @@ Examples:
   cgnet connect --pid 4711 --limit 10             the next ten of a process
   cgnet connect -o json --duration 60 > attempts.jsonl
   cgnet connect --fields time,comm,daddr,dport,result -o csv
+  cgnet connect --result '!ok' --port 443         what fails on a port
+  cgnet connect --inbound --cgroup '/kubepods/*'  what the pods accept
+  cgnet connect -c --by container,result -i 5     counts, every five seconds
+  cgnet connect -c --by selected --cgroup /online --cgroup /offline
+
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
 
 \b
 RESULT is "ok", the name of the errno that the attempt failed with (ECONNREFUSED,
@@ -81,6 +86,8 @@ disconnected or was killed while the attempt was under way.
 
 
 @click.command(name="connect", help=HELP, epilog=EPILOG)
+@connections
+@counting
 @common
 @click.option(
     "--sync-errors",
@@ -93,4 +100,7 @@ disconnected or was killed while the attempt was under way.
 )
 def command(sync_errors: str, **values: Any) -> int:
     """Run the command."""
-    return Session(COMMAND, collect(values), sync_error_ways(sync_errors)).run()
+    options = collect(values)
+    if Role.ROLE_CLIENT not in options.selection.roles:
+        sync_errors = "off"
+    return Session(COMMAND, options, sync_error_ways(sync_errors)).run()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cgnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from cgnet.events import Schema
+    from cgnet.events import CountSchema, Schema
 
 FORMATS = ("table", "wide", "json", "csv")
 # Fields that no record has, made from others for people.
@@ -25,8 +25,11 @@ class Renderer(Protocol):
     def header(self) -> str:
         """Return what comes before the first row."""
 
-    def rows(self, batch: list[bytes]) -> str:
+    def rows(self, batch: list[Any]) -> str:
         """Return the rows of a batch, each ended by a newline."""
+
+    def clear(self) -> str:
+        """Return what makes room for rows that take the place of the last ones."""
 
     def notice(self, row: dict[str, Any]) -> str:
         """Return a record about the run itself, or nothing where it goes to stderr."""
@@ -34,12 +37,13 @@ class Renderer(Protocol):
 
 def with_owner(row: dict[str, Any]) -> dict[str, Any]:
     """Add the derived fields: ``owner`` is the container, else the cgroup, else what is known."""
-    cgroup_id = row["cgroup_id"]
-    row["owner"] = row["container"] or row["cgroup"] or (cgroup_id and f"cgroup {cgroup_id}")
+    cgroup_id = row.get("cgroup_id")
+    found = row.get("container") or row.get("cgroup")
+    row["owner"] = found or (cgroup_id and f"cgroup {cgroup_id}")
     return row
 
 
-def check_fields(fields: list[str], schema: Schema) -> list[str]:
+def check_fields(fields: list[str], schema: Schema | CountSchema) -> list[str]:
     """Return the fields as they are. Raises UsageError for one that no record has."""
     known = (*schema.fields, *DERIVED)
     for field in fields:
@@ -50,7 +54,7 @@ def check_fields(fields: list[str], schema: Schema) -> list[str]:
 
 def make_renderer(
     kind: str,
-    schema: Schema,
+    schema: Schema | CountSchema,
     fields: list[str] | None,
     columns: dict[str, tuple[str, ...]],
     *,

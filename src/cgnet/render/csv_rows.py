@@ -12,7 +12,7 @@ from cgnet.render import with_owner
 from cgnet.render.text import safe
 
 if TYPE_CHECKING:
-    from cgnet.events import Schema
+    from cgnet.events import CountSchema, Schema
 
 FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -32,7 +32,7 @@ def cell(value: Any) -> str:
 class CsvRows:
     """The renderer for ``-o csv``."""
 
-    def __init__(self, schema: Schema, fields: list[str], *, header: bool) -> None:
+    def __init__(self, schema: Schema | CountSchema, fields: list[str], *, header: bool) -> None:
         """Show ``fields``, in their order."""
         self._schema = schema
         self._fields = fields
@@ -47,10 +47,14 @@ class CsvRows:
         """Return the fields' names."""
         return self._lines([self._fields]) if self._header else ""
 
-    def rows(self, batch: list[bytes]) -> str:
+    def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
         rows = map(with_owner, self._schema.rows(batch))
         return self._lines([[cell(row[field]) for field in self._fields] for row in rows])
+
+    def clear(self) -> str:
+        """Nothing is taken back."""
+        return ""
 
     def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
         """CSV has one kind of rows: told on stderr instead."""

@@ -16,7 +16,7 @@ from cgnet.render import with_owner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgnet.events import Group, Schema
+    from cgnet.events import CountSchema, Group, Schema
 
 CACHED_TEXTS = 8192  # of each group, some 4 MB; then it begins anew
 _string = json.encoder.encode_basestring_ascii
@@ -68,7 +68,7 @@ def _remembered(group: Group) -> Callable[[bytes], str]:
 class JsonLines:
     """The renderer for ``-o json``."""
 
-    def __init__(self, schema: Schema, fields: list[str] | None) -> None:
+    def __init__(self, schema: Schema | CountSchema, fields: list[str] | None) -> None:
         """All fields of ``schema``, or only ``fields`` in their order."""
         self._schema = schema
         self._fields = fields
@@ -81,7 +81,7 @@ class JsonLines:
         """JSON lines have none."""
         return ""
 
-    def rows(self, batch: list[bytes]) -> str:
+    def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
         if self._fields is not None:
             return "".join(map(self._chosen, batch))
@@ -90,9 +90,13 @@ class JsonLines:
             [f"{','.join([start, *[text(raw) for text in texts]])}}}\n" for raw in batch]
         )
 
-    def _chosen(self, raw: bytes) -> str:
+    def _chosen(self, raw: Any) -> str:
         row = with_owner(self._schema.row(raw))
         return _dump({field: row[field] for field in self._fields or ()}) + "\n"
+
+    def clear(self) -> str:
+        """Nothing is taken back."""
+        return ""
 
     def notice(self, row: dict[str, Any]) -> str:
         """Return a record about the run as one more line."""

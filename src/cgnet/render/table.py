@@ -12,10 +12,11 @@ from cgnet.render.text import cell, local_time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgnet.events import Schema
+    from cgnet.events import CountSchema, Schema
 
 SEPARATOR = " "
 ELLIPSIS = "…"
+CLEAR = "\x1b[H\x1b[2J"  # ECMA-48: cursor home, erase in page
 
 
 class Column(NamedTuple):
@@ -30,7 +31,7 @@ class Column(NamedTuple):
 DEFAULT_WIDTH = 10
 # Paths take what a terminal's line has left, and lose their middle where that is too little; an
 # address or a number is never cut.
-FLEXIBLE = ("owner", "cgroup")
+FLEXIBLE = ("owner", "cgroup", "selected")
 LEAST_FLEXIBLE = 16
 COLUMNS = {
     "time": Column("TIME", 12, style="dim"),
@@ -48,6 +49,9 @@ COLUMNS = {
     "result": Column("RESULT", 12),
     "latency_us": Column("LATENCY", 7, right=True),
     "syn_retrans": Column("RETRANS", 7, right=True),
+    "role": Column("ROLE", 6),
+    "selected": Column("SELECTED", 24, style="cyan"),
+    "count": Column("COUNT", 10, right=True, style="bold"),
     "owner_source": Column("OWNER FROM", 10, style="dim"),
 }
 
@@ -91,7 +95,9 @@ def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
 class Table:
     """The renderer for ``-o table`` and ``-o wide``."""
 
-    def __init__(self, schema: Schema, fields: list[str], *, terminal: bool, header: bool) -> None:
+    def __init__(
+        self, schema: Schema | CountSchema, fields: list[str], *, terminal: bool, header: bool
+    ) -> None:
         """Show ``fields``, in their order; ``terminal`` says whether to cut and to colour."""
         self._schema = schema
         self._fields = fields
@@ -119,11 +125,11 @@ class Table:
             return ""
         return self._line([each.header for each in self._columns], ["bold"] * len(self._columns))
 
-    def rows(self, batch: list[bytes]) -> str:
+    def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
         return "".join(map(self._row, batch))
 
-    def _row(self, raw: bytes) -> str:
+    def _row(self, raw: Any) -> str:
         row = with_owner(self._schema.row(raw))
         cells = [self._cell(row, field) for field in self._fields]
         styles = [
@@ -145,6 +151,10 @@ class Table:
             )
         )
         return SEPARATOR.join(padded).rstrip() + "\n"
+
+    def clear(self) -> str:
+        """Return the sequence that clears a terminal."""
+        return CLEAR if self._terminal else ""
 
     def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
         """A table has one kind of rows: told on stderr instead."""

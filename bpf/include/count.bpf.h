@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Counting in the kernel: nothing crosses to user space for an event.
+ *
+ * There are two tables of counts. `counts` holds the one in use; user space puts the other in its place
+ * and reads the old one. The kernel lets the swap return only when no program uses the old one any
+ * more (Linux kernel commit 1ae80cf31938 "bpf: wait for running BPF programs when updating map-in-map",
+ * in v5.0): no increment is lost.
+ */
+#ifndef CGNET_COUNT_BPF_H
+#define CGNET_COUNT_BPF_H
+
+#include "flow.bpf.h"
+#include "transport.bpf.h"
+
+CROSSES_TO_USER_SPACE(count_key);
+
+#define MOST_COUNTS 65536
+
+struct count_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MOST_COUNTS);
+	__type(key, struct count_key);
+	__type(value, u64);
+} counts_even SEC(".maps"), counts_odd SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct count_table);
+} counts SEC(".maps") = {.values = {&counts_even}};
+
+static __always_inline void keep_bits(u8 *address, u32 bits)
+{
+	for (u32 i = 0; i < 16; i++) {
+		u32 kept = bits > 8 * i ? bits - 8 * i : 0;
+
+		if (kept < 8)
+			address[i] &= 0xff00 >> kept;
+	}
+}
+
+static __always_inline void count_by_owner(struct count_key *key, const struct owner *owner)
+{
+	key->owner.source = owner->source != OWNER_UNKNOWN;
+	key->owner.hierarchy = owner->hierarchy;
+	key->owner.undecided = owner->undecided;
+	if ((cfg.count_by & BY_CGROUP) || owner->undecided)
+		key->owner.cgroup_id = owner->cgroup_id;
+	if (cfg.count_by & BY_SELECTED)
+		key->owner.given = owner->given;
+	if (cfg.count_by & BY_PID)
+		key->owner.pid = owner->pid;
+	if (cfg.count_by & BY_UID)
+		key->owner.uid = owner->uid;
+	if (cfg.count_by & BY_COMM)
+		__builtin_memcpy(key->owner.comm, owner->comm, sizeof(key->owner.comm));
+}
+
+static __always_inline void count_by_flow(struct count_key *key, const struct flow *flow)
+{
+	if (cfg.count_by & (BY_SADDR | BY_DADDR))
+		key->flow.family = flow->family;
+	if (cfg.count_by & BY_SADDR) {
+		__builtin_memcpy(key->flow.saddr, flow->saddr, sizeof(key->flow.saddr));
+		keep_bits(key->flow.saddr, cfg.saddr_bits);
+	}
+	if (cfg.count_by & BY_DADDR) {
+		__builtin_memcpy(key->flow.daddr, flow->daddr, sizeof(key->flow.daddr));
+		keep_bits(key->flow.daddr, cfg.daddr_bits);
+	}
+	if (cfg.count_by & BY_NETNS)
+		key->flow.netns = flow->netns;
+	if (cfg.count_by & BY_SPORT)
+		key->flow.sport = flow->sport;
+	if (cfg.count_by & BY_DPORT)
+		key->flow.dport = flow->dport;
+}
+
+/* One more of a key. */
+static __always_inline void count(const struct count_key *key)
+{
+	void *table = bpf_map_lookup_elem(&counts, &(u32){0});
+	u64 zero = 0, *value;
+
+	if (!table)
+		return;
+	value = bpf_map_lookup_elem(table, key);
+	if (!value) {
+		bpf_map_update_elem(table, key, &zero, BPF_NOEXIST);
+		value = bpf_map_lookup_elem(table, key);
+	}
+	if (value)
+		__sync_fetch_and_add(value, 1);
+	else
+		count_lost(LOST_COUNTS);
+}
+
+#endif

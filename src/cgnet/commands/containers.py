@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet containers``: the containers that run on this host, and how cgnet knows them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from cgnet.cgroups import default_hierarchy, hierarchies, hierarchy_named
+from cgnet.events import SCHEMA, Clock
+from cgnet.render import FORMATS
+from cgnet.render.listing import SHORT_ID, csv_text, json_text, table_text
+from cgnet.runtimes import PROC, Runtimes
+from cgnet.runtimes.listing import FIELDS, containers
+
+HELP = "The containers that run on this host: names, pods, cgroups, namespaces."
+EPILOG = """\b
+Examples:
+  cgnet containers                          names, pods, images, processes
+  cgnet containers -o wide                  also ids, cgroups, labels, how each was found
+  cgnet containers -o json | jq -r 'select(.pod == "web-0").cgroup'
+  cgnet containers --all                    also pods' sandboxes, and what nobody confirms
+
+\b
+FOUND says who confirms a container: "state" is a runtime's files, "socket" its daemon, "path" the
+place of its cgroup, where only root can make one. Nothing of what users own is read or asked, so
+rootless containers are confirmed by nobody.
+"""
+TYPE = "container"
+HEAD = ("schema", "type", "time", "ts_ns")
+
+
+def _pod(row: dict[str, Any]) -> str | None:
+    """Return a pod as --pod takes it."""
+    pod, namespace = row["pod"], row["pod_namespace"]
+    return f"{namespace}/{pod}" if pod and namespace else pod
+
+
+def _id(row: dict[str, Any]) -> str | None:
+    found: str | None = row["container_id"]
+    return found and found[:SHORT_ID]
+
+
+COLUMNS = {
+    "container": lambda row: row["container"],
+    "id": _id,
+    "runtime": lambda row: row["runtime"],
+    "pod": _pod,
+    "image": lambda row: row["image"],
+    "pid": lambda row: row["pid"],
+    "netns": lambda row: row["netns"],
+}
+WIDE = {
+    **COLUMNS,
+    "qos": lambda row: row["qos"],
+    "unit": lambda row: row["unit"],
+    "found": lambda row: row["found"],
+    "cgroup": lambda row: row["cgroup"],
+    "labels": lambda row: row["labels"],
+}
+COLUMNS_OF_ALL = {**COLUMNS, "found": WIDE["found"], "cgroup": WIDE["cgroup"]}
+
+
+def _wanted(row: dict[str, Any]) -> bool:
+    return row["found"] is not None and not row["sandbox"]
+
+
+def _text(output: str, rows: list[dict[str, Any]], *, every: bool, header: bool) -> str:
+    if output == "json":
+        return json_text(rows)
+    if output == "csv":
+        return csv_text(rows, (*HEAD, *FIELDS), header=header)
+    columns = COLUMNS_OF_ALL if every else COLUMNS
+    return table_text(rows, WIDE if output == "wide" else columns, header=header)
+
+
+@click.command(name="containers", help=HELP, epilog=EPILOG)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="json is one object a line, described in docs/containers.md; csv has the same fields.",
+)
+@click.option("-a", "--all", "every", is_flag=True, help="Also sandboxes, and unconfirmed ones.")
+@click.option("--no-header", is_flag=True, help="Leave out the line of headers.")
+@click.option(
+    "--hierarchy",
+    metavar="NAME",
+    help="The cgroup hierarchy that names containers: v2, or a v1 controller.",
+)
+def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool) -> None:
+    """Run the command."""
+    mounted = hierarchies()
+    where = hierarchy_named(hierarchy, mounted) if hierarchy else default_hierarchy(mounted)
+    ts_ns = time.monotonic_ns()
+    head = dict(zip(HEAD, (SCHEMA, TYPE, Clock().text(ts_ns), ts_ns), strict=True))
+    runtimes = Runtimes()
+    try:
+        found = [{**head, **row} for row in containers(runtimes, where, PROC)]
+    finally:
+        runtimes.close()
+    rows = [row for row in found if every or _wanted(row)]
+    rows.sort(key=lambda row: (row["pod_namespace"] or "", row["pod"] or "", row["cgroup"]))
+    text = _text(output, rows, every=every, header=not no_header)
+    click.echo(text.encode(errors="backslashreplace"), nl=False)
+    unconfirmed = sum(row["found"] is None for row in found)
+    if unconfirmed and not every:
+        print(  # noqa: T201
+            f"cgnet: {unconfirmed} cgroups look like containers, and no runtime's state that may be "
+            "read here confirms them; --all shows them",
+            file=sys.stderr,
+        )

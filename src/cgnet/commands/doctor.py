@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet doctor``: what this host lets cgnet do, which ways the commands take, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgnet import __version__, features, host
+from cgnet.errors import ExitStatus, NotPermittedError
+from cgnet.events import SCHEMA
+from cgnet.probes import FEATURES, Answer
+from cgnet.render.report import report_text
+
+HELP = "What each command can do on this host, which way, and what is missing."
+EPILOG = """\b
+Examples:
+  cgnet doctor                              what works here, and what doesn't
+  cgnet doctor -o json | jq .commands       for a machine
+  cgnet doctor --btf vmlinux.btf            with the BTF that the commands will get
+
+\b
+Programs are loaded for a try and removed again; nothing on the host is changed.
+It exits with 4 if a command can't run.
+"""
+
+
+def command_names() -> list[str]:
+    """Return the commands beside this one: the modules of the package."""
+    modules = Path(__file__).parent.glob("[!_]*.py")
+    return sorted({module.stem for module in modules} - {Path(__file__).stem})
+
+
+def _no_trial(libbpf: dict[str, Any]) -> str | None:
+    """Return why nothing can be tried, if so."""
+    try:
+        features.require_capabilities()
+    except NotPermittedError as error:
+        return f"not permitted: {error}"
+    problem: str | None = libbpf["problem"]
+    return problem
+
+
+def _features(no_trial: str | None) -> list[dict[str, Any]]:
+    found = []
+    for feature in FEATURES:
+        answer = Answer(None, no_trial) if no_trial else features.works(feature)
+        found.append(
+            {
+                "name": feature.name,
+                "works": answer.ok,
+                "why": answer.why or None,
+                "purpose": feature.purpose,
+                "cost": feature.cost,
+            }
+        )
+    return found
+
+
+def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
+    """Tell of a command which ways it takes; ``problems`` are those of every command."""
+    parts = features.NEEDS.get(name, ())
+    missing = [*problems] if parts else []
+    uses: dict[str, str | None] = {part.name: None for part in parts}
+    refused = []
+    for choice in () if no_trial else map(features.choose, parts):
+        uses[choice.part] = choice.way
+        reasons = [{"part": choice.part, "way": way, "why": why} for way, why in choice.refused]
+        if choice.way is None:
+            missing += [f"{each['part']}: {each['way']}: {each['why']}" for each in reasons]
+        refused += reasons
+    return {
+        "name": name, "runs": not missing, "missing": missing, "uses": uses, "refused": refused,
+    }  # fmt: skip
+
+
+def examine(btf: Path | None) -> dict[str, Any]:
+    """Return what docs/doctor.md describes. Raises CgnetError if cgnet itself is incomplete."""
+    found = {"btf": host.btf(btf), "libbpf": host.libbpf(), "cgroups": host.cgroups()}
+    no_trial = _no_trial(found["libbpf"])
+    problems = [part["problem"] for part in (found["btf"], found["cgroups"]) if part["problem"]]
+    problems = [*([no_trial] if no_trial else []), *problems]
+    return {
+        "schema": SCHEMA,
+        "type": "doctor",
+        "version": __version__,
+        "kernel": host.kernel(),
+        **found,
+        "runtimes": host.runtimes(),
+        "rights": host.rights(),
+        "commands": [_command(name, no_trial, problems) for name in command_names()],
+        "features": _features(no_trial),
+    }
+
+
+@click.command(name="doctor", help=HELP, epilog=EPILOG)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="json is one object, described in docs/doctor.md.",
+)
+@click.option(
+    "--btf",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="BTF of this kernel, where it has none itself.",
+)
+def command(output: str, btf: Path | None) -> ExitStatus:
+    """Run the command."""
+    report = examine(btf)
+    text = f"{json.dumps(report)}\n" if output == "json" else report_text(report)
+    click.echo(text.encode(errors="backslashreplace"), nl=False)
+    every = all(each["runs"] for each in report["commands"])
+    return ExitStatus.DONE if every else ExitStatus.UNSUPPORTED

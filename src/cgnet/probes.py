@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Questions to this kernel, each answered by a trial: one tiny program of bpf/probe.bpf.c.
+
+A version number tells nothing where distributions backport, and BTF names helpers that don't work.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from cgnet import tracefs
+from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
+from cgnet.loader import Object, Program
+
+log = logging.getLogger(__name__)
+
+OBJECT = Path(__file__).parent / "_bpf" / "probe.bpf.o"
+ALL = "everything: no command runs without it"
+UNUSED = "nothing yet: no command uses it"
+
+
+class Feature(NamedTuple):
+    """Something that a kernel has or lacks. ``cost`` is what its absence costs the user.
+
+    Its program is ``probe_NAME``, with ``maps`` of its own. ``attach``: a kernel may load the program,
+    and yet refuse to attach it.
+    """
+
+    name: str
+    purpose: str
+    cost: str
+    maps: frozenset[str] = frozenset()
+    attach: bool = False
+
+
+class Answer(NamedTuple):
+    """``ok`` is None where it can't be told; ``why`` is empty where it is True."""
+
+    ok: bool | None
+    why: str = ""
+
+
+TP_BTF = Feature(
+    "tp_btf",
+    "hooks with typed arguments: a field is one load",
+    "more time for each event, and a slower ledger: raw_tp is taken",
+)
+RAW_TP = Feature(
+    "raw_tp",
+    "hooks that every kernel has; new and removed cgroups",
+    ALL,
+    attach=True,
+)
+FENTRY = Feature("fentry", "the call of a kernel function", "see fexit", attach=True)
+FEXIT = Feature(
+    "fexit",
+    "the return of a kernel function: errors before a SYN leaves",
+    "kprobes are taken, which take longer",
+    attach=True,
+)
+KPROBE = Feature("kprobe", "as fentry, for kernels without it", "see kretprobe", attach=True)
+KRETPROBE = Feature(
+    "kretprobe",
+    "as fexit, for kernels without it",
+    "where fexit is missing too, errors before a SYN leaves are seen with --sync-errors on only",
+    attach=True,
+)
+TRACEPOINT = Feature(
+    "tracepoint",
+    "the connect system call: errors before a SYN leaves, with --sync-errors on",
+    "where fexit and kretprobe are missing too, such errors are not seen",
+)
+RING_BUFFER = Feature(
+    "ring_buffer",
+    "the way of records to user space",
+    ALL,
+    frozenset({"probe_ring"}),
+)
+TASK_BTF = Feature(
+    "task_btf", "the current task, typed, in tp_btf", "as without tp_btf: raw_tp is taken"
+)
+TCP_SOCK = Feature(
+    "tcp_sock", "a socket's TCP part, typed, in tp_btf", "as without tp_btf: raw_tp is taken"
+)
+SOCKET_COOKIE = Feature(
+    "socket_cookie",
+    "a number for a socket that is never used again, in tp_btf",
+    "as without tp_btf: raw_tp is taken, and sockets are known by their address",
+)
+COMPARE_AND_SWAP = Feature(
+    "compare_and_swap",
+    "slots of the ledger that are claimed without a lock",
+    "as without tp_btf: raw_tp is taken, and the ledger is a hash",
+)
+SOCKET_STORAGE = Feature(
+    "socket_storage",
+    "owners kept with a listener, and handed on to what it accepts",
+    "as without tp_btf: raw_tp is taken, and listeners are known by address and port",
+    frozenset({"probe_storage"}),
+)
+TASK_FILE = Feature("task_file", "owners of sockets that are open already", UNUSED)
+LPM_TRIE = Feature(
+    "lpm_trie",
+    "networks to select by",
+    ALL,
+    frozenset({"probe_trie"}),
+)
+ARRAY_OF_MAPS = Feature(
+    "array_of_maps",
+    "counts that are read without losing any: two maps that change places",
+    ALL,
+    frozenset({"probe_outer"}),
+)
+FEATURES = (
+    TP_BTF, RAW_TP, FENTRY, FEXIT, KPROBE, KRETPROBE, TRACEPOINT, RING_BUFFER, TASK_BTF, TCP_SOCK,
+    SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, TASK_FILE, LPM_TRIE, ARRAY_OF_MAPS,
+)  # fmt: skip
+MAPS = frozenset[str]().union(*(feature.maps for feature in FEATURES))
+
+
+@functools.cache
+def trial(feature: Feature) -> Answer:
+    """Load the feature's program, attach it if that is what tells, and remove it again.
+
+    It takes 1 to 2 ms; where the program is typed (tp_btf, fentry, fexit, iterators) 3 to 10 ms, for
+    libbpf then reads the kernel's BTF. To attach raw_tp again soon after it was detached takes some
+    15 ms more. The answer is kept. Raises CgnetError when the object is missing, UnsupportedError
+    without libbpf.
+    """
+    begin = time.perf_counter()
+    answer = _try(feature)
+    ms = (time.perf_counter() - begin) * 1000
+    log.debug("%s: %s (%.1f ms)", feature.name, answer.why or "works", ms)
+    return answer
+
+
+def _try(feature: Feature) -> Answer:
+    with _open() as obj:
+        name = f"probe_{feature.name}"
+        obj.keep({name}, set(MAPS - feature.maps))
+        try:
+            obj.load()
+        except LibbpfError as error:
+            return Answer(ok=False, why=f"not loaded: {os.strerror(error.errno)}{_remark(error)}")
+        program = next(each for each in obj.programs if each.name == name)
+        return _try_hook(obj, program) if feature.attach else _try_tracepoint(program)
+
+
+def _try_hook(obj: Object, program: Program) -> Answer:
+    try:
+        obj.attach(program)
+    except LibbpfError as error:
+        return Answer(ok=False, why=f"not attached: {os.strerror(error.errno)}")
+    return Answer(ok=True)
+
+
+def _try_tracepoint(program: Program) -> Answer:
+    """Look whether it is there. An event that is open, if only for a moment, slows system calls."""
+    if program.hook == "tracepoint":
+        try:
+            tracefs.tracepoint_id(program.section.partition("/")[2])
+        except NotPermittedError as error:
+            return Answer(ok=None, why=f"not permitted: {error}")
+        except UnsupportedError as error:
+            return Answer(ok=False, why=str(error))
+    return Answer(ok=True)
+
+
+def _open() -> Object:
+    try:
+        return Object(OBJECT)
+    except LibbpfError as error:
+        what = "is missing" if error.errno == errno.ENOENT else f"can't be read ({error})"
+        raise CgnetError(f"{OBJECT} {what}; build or reinstall cgnet") from error
+
+
+def _remark(error: LibbpfError) -> str:
+    """Return the verifier's last word, which is its reason, after a colon; else nothing."""
+    said = error.log.partition("-- BEGIN PROG LOAD LOG --")[2].partition("-- END PROG")[0]
+    lines = [line.strip() for line in said.splitlines()[:-1]]
+    reasons = [line for line in lines if line and not line.startswith(("processed ", "verifi"))]
+    return f": {reasons[-1]}" if reasons else ""

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The containers that run on the host, by a walk over its cgroups."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from cgnet.cgroups import cgroup_id, decode, subtree
+from cgnet.containers import parts_of
+from cgnet.runtimes.found import lives_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cgnet.cgroups import Hierarchy
+    from cgnet.runtimes import Known, Runtimes
+
+FIELDS = (
+    "container", "container_id", "image", "runtime", "pod", "pod_namespace", "pod_uid", "qos",
+    "sandbox", "unit", "labels", "hierarchy", "cgroup", "cgroup_id", "netns", "pid", "found",
+)  # fmt: skip
+
+
+def containers(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path) -> list[dict[str, Any]]:
+    """Return a row for each cgroup that looks like a container's and has processes.
+
+    ``found`` is None in a row that no runtime confirms; what it would say of it is None, too. There is
+    none for what only looks so and has a container in it: podman's pods.
+    """
+    rows = list(_walk(runtimes, hierarchy, proc))
+    around = {
+        f"/{'/'.join(parts[:depth])}"
+        for row in rows
+        if row["found"] and (parts := parts_of(row["cgroup"]))
+        for depth in range(1, len(parts))
+    }
+    return [row for row in rows if row["found"] or row["cgroup"] not in around]
+
+
+def _walk(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path) -> Iterator[dict[str, Any]]:
+    for path in subtree(hierarchy.mount):
+        cgroup = decode(os.fsencode(hierarchy.inner_path(path)))
+        known = runtimes.find(cgroup)
+        candidates = known.place.candidates
+        if not candidates or candidates[-1].cgroup != cgroup:
+            continue
+        with suppress(OSError):  # removed meanwhile
+            pid = _process(known, path, cgroup, proc)
+            if pid is not None:
+                where = {
+                    "hierarchy": hierarchy.name,
+                    "cgroup": cgroup,
+                    "cgroup_id": str(cgroup_id(path)),
+                    "netns": _netns(pid, proc),
+                    "pid": pid,
+                }
+                yield _row(known, where)
+
+
+def _process(known: Known, path: Path, cgroup: str, proc: Path) -> int | None:
+    """Return the container's first process, as its runtime tells, else any; None without one."""
+    found = known.inside[0] if known.inside else None
+    if found and found.pid and lives_in(found.pid, cgroup, proc):
+        return found.pid
+    for below in subtree(path):
+        with suppress(OSError):  # removed meanwhile, or threaded
+            for line in (below / "cgroup.procs").read_text().splitlines():
+                if line != "0":  # in a PID namespace that isn't below ours
+                    return int(line)
+    return None
+
+
+def _netns(pid: int, proc: Path) -> int | None:
+    """Return the inode of a process's network namespace; None if it is gone, or not ours to see."""
+    with suppress(OSError):
+        return (proc / str(pid) / "ns/net").stat().st_ino
+    return None
+
+
+def _row(known: Known, where: dict[str, Any]) -> dict[str, Any]:
+    innermost = known.place.candidates[-1]
+    found = known.inside[0] if known.ids and known.ids[0] == innermost.id else None
+    facts: dict[str, Any] = known.facts._asdict()
+    if found is None:  # what is around it has a row of its own
+        facts = {**dict.fromkeys(facts), "unit": known.facts.unit}
+    row = {
+        **facts,
+        **where,
+        "pod_uid": known.place.pod_uid if found else None,
+        "qos": known.place.qos if found else None,
+        "sandbox": found.sandbox if found else None,
+        "found": found.source if found else None,
+    }
+    return {field: row[field] for field in FIELDS}

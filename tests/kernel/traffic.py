@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""More scenarios of workload.py: traffic that filters tell apart, and much of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from workload import Row, attempt, connect, libc, make, pending
+
+ANY_LOOPBACK = 0x7F000001
+ADDRESSES = 250  # of 127.0.0.0/8, that connections go round
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: no TIME_WAIT that holds a port
+
+
+def flows(*specs: str) -> list[Row]:
+    """``source|port|destination|port`` each; an empty source is the kernel's choice."""
+    rows = []
+    for spec in specs:
+        source, sport, address, dport = spec.split("|")
+        with make(address) as sock:
+            if source or sport:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((source or ("::" if ":" in address else ""), int(sport or 0)))
+            rows.append(attempt(sock, address, int(dport)))
+            if source:
+                rows[-1]["saddr"] = source.removeprefix("::ffff:")
+            if sport:
+                rows[-1]["sport"] = int(sport)
+    return rows
+
+
+def as_user(uid: str, address: str, port: str) -> list[Row]:
+    os.setuid(int(uid))
+    return [row | {"uid": int(uid)} for row in connect(address, port)]
+
+
+def as_comm(name: str, address: str, port: str) -> list[Row]:
+    libc.prctl(15, name.encode(), 0, 0, 0)  # PR_SET_NAME
+    return [row | {"comm": name[:15]} for row in connect(address, port)]
+
+
+def held(address: str, port: str) -> list[Row]:
+    """Under way until another line comes."""
+    sock, row = pending(address, port)
+    sys.stdin.readline()
+    sock.close()
+    return [row]
+
+
+def by_thread(address: str, port: str) -> list[Row]:
+    """One thread tells its number with what it did."""
+    from threading import Thread, get_native_id
+
+    rows: list[Row] = []
+
+    def work() -> None:
+        rows.extend(row | {"thread": get_native_id()} for row in connect(address, port))
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    return rows
+
+
+def short_lived(parents: str, count: str, port: str) -> list[Row]:
+    """In each parent, in turn: a cgroup is made, a process in it connects once, it is removed."""
+    rows = []
+    tops = [Path(each) for each in parents.split("|")]
+    for number in range(int(count)):
+        group = tops[number % len(tops)] / f"g{number}"
+        group.mkdir()
+        child = os.fork()
+        if child == 0:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+            os._exit(connect("127.0.0.1", port)[0]["result"] != "ok")
+        assert os.waitpid(child, 0)[1] == 0
+        group.rmdir()
+        rows.append({"pid": child, "name": group.name, "parent": str(group.parent)})
+    return rows
+
+
+def listeners(port: str, count: str) -> list[Row]:
+    """One after the other."""
+    for number in range(int(count)):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", int(port) and int(port) + number))
+            listener.listen()
+    return []
+
+
+def _round(count: int) -> int:
+    """Connect ``count`` times to a listener of one's own, at addresses in turn."""
+    number = 0
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen(16)
+        port = listener.getsockname()[1]
+        targets = [
+            (socket.inet_ntoa(struct.pack("!I", ANY_LOOPBACK + each)), port)
+            for each in range(ADDRESSES)
+        ]
+        for number in range(1, count + 1):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            sock.connect(targets[number % ADDRESSES])
+            accepted = listener.accept()[0]
+            sock.close()
+            accepted.close()
+    return number
+
+
+def load(count: str, processes: str) -> list[Row]:
+    """So many connections, shared by processes; a row for each of these."""
+    share = int(count) // int(processes)
+    children = []
+    for _ in range(int(processes)):
+        child = os.fork()
+        if child == 0:
+            os._exit(_round(share) != share)
+        children.append(child)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    return [{"pid": child, "count": share} for child in children]
