@@ -17,6 +17,7 @@ from cgnet.events import Clock, Schema
 from cgnet.filters import Filters
 from cgnet.launch import Extra, Launch
 from cgnet.render.json_lines import JsonLines
+from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,7 @@ def measure(add: Callable[..., None]) -> None:
     made = records()
     batches = [made[i : i + BATCH] for i in range(0, RECORDS, BATCH)]
     names = CgroupNames(hierarchies())
-    schema = Schema(COMMAND.name, Clock(), COMMAND.groups(names), CONNECT_EVENT.size)
+    schema = Schema(COMMAND.name, Clock(), COMMAND.groups(names, Runtimes()), CONNECT_EVENT.size)
     renderer = JsonLines(schema, None)
     output = os.open(os.devnull, os.O_WRONLY)
     decoded = statistics.median(read_and_decode() for _ in range(ROUNDS))

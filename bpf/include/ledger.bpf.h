@@ -82,6 +82,26 @@ static __always_inline void ledger_done(const bool typed, struct sock *sk,
 }
 
 /*
+ * Behind the NUL of a command's name lies the rest of the one before, until Linux kernel commit
+ * 06c5088aeedd "fs/exec: replace strlcpy with strscpy_pad in __set_task_comm" (in v5.17): names are
+ * compared and counted as 16 bytes.
+ */
+static __always_inline void zero_behind_name(char *comm)
+{
+	u64 *words = (u64 *)comm;
+	u64 ends = (words[0] - 0x0101010101010101) & ~words[0] & 0x8080808080808080;
+
+	if (ends) {
+		words[0] &= (ends & -ends) - 1;
+		words[1] = 0;
+		return;
+	}
+	ends = (words[1] - 0x0101010101010101) & ~words[1] & 0x8080808080808080;
+	if (ends)
+		words[1] &= (ends & -ends) - 1;
+}
+
+/*
  * io_uring's workers are threads of the owner, but named iou-wrk-PID or iou-sqp-PID: the process is
  * called as its leader is. They are user threads since Linux kernel commit 3bfe6106693b "io-wq:
  * fork worker threads from original task" (in v5.12), kernel threads without an owner before.
@@ -94,6 +114,7 @@ static __always_inline void learn_comm(const bool typed, struct task_struct *tas
 	if (unlikely(READ(task, flags) & PF_IO_WORKER))
 		named = READ(task, group_leader);
 	READ_ARRAY(owner->comm, named, comm);
+	zero_behind_name(owner->comm);
 }
 
 /* Take a task as the owner: the current one where the kernel runs for the socket's user. */

@@ -157,6 +157,18 @@ static __always_inline bool address_passes(u32 side, u32 use, const struct flow 
 	return !(use & FILTER_INCLUDES) || addresses_match(side, 2 * side, flow);
 }
 
+/*
+ * Byte swaps lose what older verifiers know of a number: to them a port may be anything. The compiler, which
+ * knows better, must not drop the mask.
+ */
+static __always_inline u32 port_index(u16 port)
+{
+	u32 index = port;
+
+	barrier_var(index);
+	return index & (CGNET_PORTS - 1);
+}
+
 static __always_inline bool port_passes(u32 side, u32 use, const struct flow *flow)
 {
 	struct port_flags *ports = bpf_map_lookup_elem(&selected_ports, &(u32){0});
@@ -165,9 +177,9 @@ static __always_inline bool port_passes(u32 side, u32 use, const struct flow *fl
 	if (!ports)
 		return false;
 	if (side != SIDE_DESTINATION)
-		flags |= ports->flags[flow->sport];
+		flags |= ports->flags[port_index(flow->sport)];
 	if (side != SIDE_SOURCE)
-		flags |= ports->flags[flow->dport];
+		flags |= ports->flags[port_index(flow->dport)];
 	return passes(use, flags >> (2 * side) & (FILTER_INCLUDES | FILTER_EXCLUDES));
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import mmap
 import os
 import stat
 from pathlib import Path
@@ -20,6 +21,9 @@ log = logging.getLogger("cgnet.libbpf")
 
 LIBRARY = "libbpf.so.1"
 LOG_LINES = 30  # of the verifier's log, in an error
+# What libbpf prints at once: the verifier's log may be 16 MiB, and the verdict comes last. Pages of a
+# mapping take memory when they are written to.
+PRINTED_BYTES = 1 << 24
 # libbpf.h, enum libbpf_print_level
 LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
@@ -113,6 +117,8 @@ class _Library:
 
     def __init__(self) -> None:
         self._said: list[str] = []
+        pages = mmap.mmap(-1, PRINTED_BYTES)
+        self._printed = (ctypes.c_char * PRINTED_BYTES).from_buffer(pages)
         self._print = PRINT_CALLBACK(
             self._on_print
         )  # C keeps it: it must live as long as the library
@@ -151,7 +157,7 @@ class _Library:
     def _on_print(self, level: int, template: bytes, arguments: int) -> int:
         # An exception can't leave a C callback; losing a line of a log is all that may happen here.
         try:
-            buffer = ctypes.create_string_buffer(1 << 16)
+            buffer = self._printed
             ctypes.CDLL(None).vsnprintf(buffer, len(buffer), template, _VOID_P(arguments))
             text = buffer.value.decode(errors="backslashreplace").rstrip()
             self._said.append(text)

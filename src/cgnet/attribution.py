@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet._layouts import OWNER, OwnerSource
 from cgnet.cgroups import decode
+from cgnet.containers import Facts
 from cgnet.events import OWNER_PART, Group
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
+    from cgnet.runtimes import Runtimes
 
 SOURCES = {source: source.name.removeprefix("OWNER_").lower() for source in OwnerSource}
 OWNER_FIELDS = (
@@ -21,26 +23,28 @@ CGROUP = OWNER_FIELDS.index("cgroup")
 UNKNOWN = SOURCES[OwnerSource.OWNER_UNKNOWN]
 
 
-def owner_group(names: CgroupNames) -> Group:
-    """Make the group of a record's owner."""
+def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
+    """Make the group of a record's owner. No look-up waits: what isn't known yet is null."""
 
     def values(part: bytes) -> tuple[Any, ...]:
         cgroup_id, hierarchy, source, _, _, pid, uid, comm = OWNER.packed.unpack(part)
         if source == OwnerSource.OWNER_UNKNOWN:
             return (*[None] * (len(OWNER_FIELDS) - 1), UNKNOWN)
-        containers = (None,) * 8
+        path = names.path(hierarchy, cgroup_id)
+        facts = runtimes.of(path).facts if path else Facts()
         return (
             pid,
             uid,
             decode(comm.partition(b"\0")[0]),
             names.hierarchy_name(hierarchy),
-            names.path(hierarchy, cgroup_id),
+            path,
             str(cgroup_id),
-            *containers,
+            *facts,
             SOURCES.get(source, str(source)),
         )
 
-    def has_path(values: tuple[Any, ...]) -> bool:  # one that is missing may be learnt yet
-        return values[CGROUP] is not None or values[-1] == UNKNOWN
+    def settled(values: tuple[Any, ...]) -> bool:  # what is missing may be learnt yet
+        path = values[CGROUP]
+        return runtimes.of(path).settled if path else values[-1] == UNKNOWN
 
-    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=has_path)
+    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=settled)

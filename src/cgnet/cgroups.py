@@ -217,6 +217,12 @@ class CgroupNames:
                 self.remember(hierarchy, cgroup, known)
         return known
 
+    def paths(self) -> Iterator[str]:
+        """Yield the paths of the cgroups that are there, in the hierarchy that names owners."""
+        first = next(iter(self._hierarchies.values()))
+        for path in subtree(first.mount):
+            yield decode(os.fsencode(first.inner_path(path)))
+
     def _look_up(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
         """Open the directory by its handle; without CAP_DAC_READ_SEARCH walk over all of them."""
         if hierarchy.id not in self._mounts:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cgnet.counts import Key
     from cgnet.events import Group
     from cgnet.filters import Selection
+    from cgnet.runtimes import Runtimes
 
 
 class Command(NamedTuple):
@@ -24,7 +25,7 @@ class Command(NamedTuple):
     layouts: tuple[Layout, ...]  # of its records; the first is the whole record
     record: RecordKind
     columns: dict[str, tuple[str, ...]]
-    groups: Callable[[CgroupNames], list[Group]]
+    groups: Callable[[CgroupNames, Runtimes], list[Group]]
 
 
 class Options(NamedTuple):

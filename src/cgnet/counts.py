@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
     from cgnet.filters import Filters
     from cgnet.loader import Object
+    from cgnet.runtimes import Runtimes
 
 MOST_COUNTS = 65536  # of count.bpf.h
 TABLES = ("counts_even", "counts_odd")
@@ -47,8 +48,13 @@ class Key(NamedTuple):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that show it. Who is in no container is shown by cgroup."""
-        return ("container", "cgroup") if self.name == "container" else (self.name,)
+        """The fields that show it.
+
+        Names of containers come again in each pod; who is in no container is shown by cgroup.
+        """
+        if self.name == "container":
+            return ("container", "pod", "pod_namespace", "cgroup")
+        return ("pod", "pod_namespace") if self.name == "pod" else (self.name,)
 
 
 # Names, and the part of the kernel's key that they need.
@@ -129,12 +135,14 @@ def _cut(path: str | None, depth: int | None) -> str | None:
 class Counts:
     """The two tables of a running object, and what is read from them."""
 
-    def __init__(self, keys: list[Key], filters: Filters, names: CgroupNames) -> None:
+    def __init__(
+        self, keys: list[Key], filters: Filters, names: CgroupNames, runtimes: Runtimes
+    ) -> None:
         """Name what is counted by ``keys``."""
         self.keys = keys
         self._filters = filters
         self._names = names
-        self._owner = owner_group(names).values
+        self._owner = owner_group(names, runtimes).values
         self._in_use = 0
         self.of_unknown_owners = 0
 

@@ -42,6 +42,7 @@ class Hook(NamedTuple):
     name: str
     unused_maps: frozenset[str]
     also: frozenset[str] = frozenset()  # other kinds of programs that come with it
+    asked: Feature | None = None  # before all programs are tried: it takes 1 ms
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -51,7 +52,7 @@ class Hook(NamedTuple):
 
 # The best first.
 HOOKS = (
-    Hook("tp_btf", frozenset({"listeners"}), frozenset({"iter"})),
+    Hook("tp_btf", frozenset({"listeners"}), frozenset({"iter"}), COMPARE_AND_SWAP),
     Hook("raw_tp", frozenset({"ledger_slots", "owners"})),
 )
 

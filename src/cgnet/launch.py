@@ -90,6 +90,8 @@ class Launch:
         features.require_btf(btf)
         failure: LibbpfError | None = None
         for each in features.hooks(hook):
+            if hook is None and each.asked and features.works(each.asked).ok is False:
+                continue
             for extra in extras:
                 if not self._is_possible(extra):
                     continue

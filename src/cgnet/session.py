@@ -35,6 +35,7 @@ from cgnet.filters import Filters
 from cgnet.launch import Extra, Launch
 from cgnet.losses import Losses
 from cgnet.render import Renderer, make_renderer
+from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
     from cgnet.command import Command, Options
@@ -56,7 +57,7 @@ def tell(message: str) -> None:
 
 def _column(field: str) -> str:
     """Return the column that shows a field of counts to people."""
-    return "owner" if field in ("container", "cgroup") else field
+    return "owner" if field in ("container", "pod", "pod_namespace", "cgroup") else field
 
 
 class _Writer:
@@ -86,10 +87,11 @@ class Session:
         self.extras = extras
         self.filters = Filters(options.selection)
         self.names = CgroupNames(self.filters.hierarchies)
+        self.runtimes = Runtimes()
         self.clock = Clock()
-        self.counts = (
-            Counts(options.counts, self.filters, self.names) if options.counts is not None else None
-        )
+        self.counts: Counts | None = None
+        if options.counts is not None:
+            self.counts = Counts(options.counts, self.filters, self.names, self.runtimes)
         self.renderer = self._make_renderer()
         self.rate = pipeline.RateLimit(options.max_rate)
         self.out = _Writer()
@@ -107,7 +109,7 @@ class Session:
             columns = dict.fromkeys(command.columns, tuple(dict.fromkeys(shown)))
             fields = options.fields or (list(schema.fields) if options.output == "json" else None)
         else:
-            groups = command.groups(self.names)
+            groups = command.groups(self.names, self.runtimes)
             schema = Schema(command.name, self.clock, groups, command.layouts[0].size)
             columns, fields = command.columns, options.fields
         return make_renderer(
@@ -136,6 +138,7 @@ class Session:
         if change.path:
             self.names.remember(change.hierarchy, change.cgroup_id, change.path)
         if change.born:
+            self.runtimes.of(change.path)  # its name is looked for before it does anything
             self.filters.cgroups.born(
                 self._obj.map("selected_cgroups"),
                 change.hierarchy,
@@ -222,6 +225,7 @@ class Session:
         stop = pipeline.Stop(self.options.duration)
         with ExitStack() as cleanup:
             cleanup.callback(self.names.close)
+            cleanup.callback(self.runtimes.close)
             signals = cleanup.enter_context(stop.on_signals())
             options, command = self.options, self.command
             counting = constants(options.counts) if options.counts is not None else None
@@ -229,6 +233,7 @@ class Session:
             obj, extra = launch.start(self.extras, options.btf, options.hook)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
+            self.runtimes.learn(self.names.paths())
             for line in extra.remarks:
                 tell(line)
             tell(f"tracing {self.command.name}; Ctrl-C ends it")

@@ -20,8 +20,10 @@ from cgnet._layouts import (
     Role,
 )
 from cgnet.commands.connect import COMMAND
+from cgnet.containers import Facts, place
 from cgnet.events import FLOW_PART, OWNER_PART, Clock, Schema
 from cgnet.render import make_renderer
+from cgnet.runtimes import Known
 
 if TYPE_CHECKING:
     from cgnet.render import Renderer
@@ -118,9 +120,23 @@ def fixed_clock() -> Clock:
     return clock
 
 
+class NoRuntimes:
+    """Knows no container anywhere, and expects none."""
+
+    def of(self, path: str) -> Known:
+        return Known(Facts(), (), (), place(path), expected=False, settled=True)
+
+
+def no_runtimes() -> Any:
+    """Return what stands for a host without containers."""
+    return NoRuntimes()
+
+
 def connect_schema(names: Names) -> Schema:
     """Return the fields of `connect`."""
-    return Schema("connect", fixed_clock(), COMMAND.groups(names), CONNECT_EVENT.size)
+    return Schema(
+        "connect", fixed_clock(), COMMAND.groups(names, no_runtimes()), CONNECT_EVENT.size
+    )
 
 
 def renderer(kind: str, names: Names, fields: list[str] | None = None, **how: bool) -> Renderer:

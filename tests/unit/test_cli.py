@@ -77,13 +77,16 @@ def test_a_tracing_commands_module_says_what_it_traces(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRACING)
 def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
-    from records import Names, fixed_clock
+    from records import Names, fixed_clock, no_runtimes
 
     from cgnet.events import Schema
     from cgnet.render import DERIVED
 
     command = importlib.import_module(f"cgnet.commands.{name}").COMMAND
-    known = {*Schema(name, fixed_clock(), command.groups(Names()), 0).fields, *DERIVED}
+    known = {
+        *Schema(name, fixed_clock(), command.groups(Names(), no_runtimes()), 0).fields,
+        *DERIVED,
+    }
     assert set(command.columns) == {"table", "wide"}
     assert {field for fields in command.columns.values() for field in fields} - known == set()
 

@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeObject, u32
 from hypothesis import given
 from hypothesis import strategies as st
-from records import MEMORY, Connect, Names, packed_address
+from records import MEMORY, Connect, Names, no_runtimes, packed_address
 
 from cgnet._layouts import OwnerSource, Role, Undecided
 from cgnet.counts import TABLES, Counts, read_by
@@ -67,7 +67,7 @@ def run(made: Callable[..., CgroupFilter]) -> Callable[..., Run]:
     def begin(by: str, *cgroups: str) -> Run:
         filters = Filters()
         filters.cgroups = made(*cgroups)
-        return Run(Kernel(), Counts(read_by([by]), filters, NAMES))
+        return Run(Kernel(), Counts(read_by([by]), filters, NAMES, no_runtimes()))
 
     return begin
 
@@ -87,9 +87,9 @@ def run(made: Callable[..., CgroupFilter]) -> Callable[..., Run]:
         ("result", {"result": 111}, ("ECONNREFUSED",)),
         ("result", {"result": -1}, ("aborted",)),
         ("cgroup", {}, ("/docker/web",)),
-        ("container", {}, (None, "/docker/web")),
-        ("container,cgroup/1", {}, (None, "/docker")),
-        ("pod,unit", {}, (None, None)),
+        ("container", {}, (None, None, None, "/docker/web")),
+        ("container,cgroup/1", {}, (None, None, None, "/docker")),
+        ("pod,unit", {}, (None, None, None)),
         ("dport,result,pid", {}, (443, "ok", 4711)),
     ],
 )
@@ -103,7 +103,9 @@ def test_a_row_has_what_was_counted_by(
 
 def test_who_is_in_no_container_is_shown_by_cgroup(run: Callable[..., Run]) -> None:
     begun = run("container,result")
-    assert begun.counts.fields == ("container", "cgroup", "result", "count")
+    assert begun.counts.fields == (
+        "container", "pod", "pod_namespace", "cgroup", "result", "count",
+    )  # fmt: skip
     for number, cgroup in ((1, 42), (2, 43), (4, 42)):
         begun.kernel.count(number, cgroup_id=cgroup)
     assert begun.rows("container", "cgroup") == [
@@ -217,7 +219,7 @@ def test_rows_that_look_alike_are_one(run: Callable[..., Run]) -> None:
 def test_with_two_tables_in_turn_nothing_is_lost_or_counted_twice(
     batches: list[list[int]],
 ) -> None:
-    begun = Run(Kernel(), Counts(read_by(["dport"]), Filters(), NAMES))
+    begun = Run(Kernel(), Counts(read_by(["dport"]), Filters(), NAMES, no_runtimes()))
     total: Counter[int] = Counter()
     for batch in batches:
         for port in batch:

@@ -66,7 +66,10 @@ ABSENT_PID = 1 << 30  # above the kernel's greatest
         (["-i", "1"], ["--interval", "goes with --count"]),
         (["-c", "-i", "0"], ["--interval", "0", "x>=0.1"]),
         (["-c", "-i", "nan"], ["--interval", "nan"]),
-        (["-c", "--fields", "pid"], ["--fields", "'pid'", "container, cgroup, result, count"]),
+        (
+            ["-c", "--fields", "pid"],
+            ["--fields", "'pid'", "container, pod, pod_namespace, cgroup, result, count"],
+        ),
         (["--max-rate", "0"], ["--max-rate", "0", "x>=1"]),
         (["-o", "xml"], ["--output", "'xml'", "'table', 'wide', 'json', 'csv'"]),
         (["--btf", "/no/such"], ["--btf", "'/no/such'", "does not exist"]),

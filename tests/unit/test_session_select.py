@@ -112,7 +112,10 @@ def test_counts_are_printed_once_at_the_end(kernel: FakeKernel, capfd: Said) -> 
     first, second, third, summary = lines(run(capfd, "-c", "-o", "json")[1])
     head = {name: first.pop(name) for name in ("schema", "type", "time", "ts_ns")}
     assert (head["schema"], head["type"]) == (1, "connect")
-    assert first == {"container": None, "cgroup": "/docker/web", "result": "ok", "count": 5}
+    assert first == {
+        "container": None, "pod": None, "pod_namespace": None,
+        "cgroup": "/docker/web", "result": "ok", "count": 5,
+    }  # fmt: skip
     assert (second["result"], second["count"]) == ("ECONNREFUSED", 2)
     assert (third["cgroup"], third["count"]) == (None, 1)
     assert (summary["records"], summary["unknown_owners"]) == (3, 1)

@@ -18,6 +18,7 @@ from cgnet.session import Session
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
     from cgnet.events import Group
+    from cgnet.runtimes import Runtimes
 
 TABLE = (
     "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "result", "latency_us",
@@ -29,9 +30,9 @@ WIDE = (
 )  # fmt: skip
 
 
-def groups(names: CgroupNames) -> list[Group]:
+def groups(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
     """Return the groups of a record, in order."""
-    return [owner_group(names), SERVICE, LOCAL_PORT, DECISION, LATENCY]
+    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, DECISION, LATENCY]
 
 
 COMMAND = Command(

@@ -38,7 +38,10 @@ class Renderer(Protocol):
 def with_owner(row: dict[str, Any]) -> dict[str, Any]:
     """Add the derived fields: ``owner`` is the container, else the cgroup, else what is known."""
     cgroup_id = row.get("cgroup_id")
-    found = row.get("container") or row.get("cgroup")
+    container, pod = row.get("container"), row.get("pod")
+    if container and pod:  # names of containers come again in each pod
+        container = f"{pod}/{container}"
+    found = container or row.get("cgroup")
     row["owner"] = found or (cgroup_id and f"cgroup {cgroup_id}")
     return row
 

@@ -20,7 +20,7 @@ from cgnet.runtimes.found import Found, is_there
 from cgnet.runtimes.sockets import TIMEOUT_S, Sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cgnet.containers import Candidate, Place
 
@@ -28,6 +28,7 @@ ROOT = Path("/")
 PROC = Path("/proc")
 EXPECTED_S = 2.0  # so long more may come: what records of a new cgroup may wait
 FIRST_RETRY_S = 0.05
+LEARN_S = 0.2  # that a start may take longer
 AGAIN_S = 30.0  # after that a "no" is asked again, if anybody still wants to know
 
 
@@ -130,6 +131,14 @@ class Runtimes:
             if not entry.complete():
                 self._look_up(entry)
         return self._known(where, entries, self._clock())
+
+    def learn(self, paths: Iterable[str]) -> None:
+        """Look up the containers among cgroups that are there, LEARN_S at most; then as ``of`` does."""
+        until = self._clock() + LEARN_S
+        for path in paths:
+            if place(path).candidates and self._clock() < until:
+                self.find(path)
+            self.of(path)
 
     def close(self) -> None:
         """End the thread; what it is doing may take until the time-out."""
