@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -53,8 +54,10 @@ static pid_t start_server(struct sockaddr_in *address)
 	    getsockname(listener, (void *)address, &size))
 		err(1, "listen");
 	pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* it ends with us, however we end */
 		serve(listener);
+	}
 	close(listener);
 	return pid;
 }

@@ -91,6 +91,7 @@ enum undecided {
 	UNDECIDED_NOT = 0,
 	UNDECIDED_NEW = 1,	/* of a new cgroup: it is wanted if a pattern includes it */
 	UNDECIDED_SELECTED = 2, /* wanted, unless a pattern excludes it */
+	UNDECIDED_NAME = 4,	/* besides: wanted if its container's name is */
 };
 
 /* Who uses a socket. Ids of pid and uid are those of the initial namespaces. */
@@ -270,7 +271,7 @@ struct config {
 	__u32 count_by;	  /* enum count_by, as bits */
 	__u32 saddr_bits; /* of addresses that are counted by */
 	__u32 daddr_bits;
-	__u32 pad;
+	__u32 by_name; /* enum filter_use of the map named_cgroups */
 	__u64 results[CGNET_RESULT_WORDS];
 	struct hierarchy hierarchy[CGNET_HIERARCHIES];
 };

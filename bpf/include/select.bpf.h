@@ -60,6 +60,14 @@ struct {
 	__type(value, struct port_flags);
 } selected_ports SEC(".maps");
 
+/* Cgroups of the hierarchy that names owners, and whether their containers' names are wanted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, u64);
+	__type(value, u32);
+} named_cgroups SEC(".maps");
+
 /* Whether what matched values of `matched` uses gets through a filter of `use`. */
 static __always_inline bool passes(u32 use, u32 matched)
 {
@@ -112,10 +120,23 @@ static __always_inline bool hash_passes(void *map, const void *key, u32 use)
 	return passes(use, found ? *found : 0);
 }
 
+/* User space decides about a cgroup that it has told nothing of. */
+static __always_inline bool name_passes(struct owner *owner)
+{
+	u32 *found = bpf_map_lookup_elem(&named_cgroups, &owner->cgroup_id);
+
+	if (found)
+		return *found & FILTER_INCLUDES;
+	owner->undecided |= UNDECIDED_NAME;
+	return true;
+}
+
 /* An unknown owner is none that was asked for. */
 static __always_inline bool unknown_owner_passes(void)
 {
-	return !((cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid) & FILTER_INCLUDES);
+	u32 uses = cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid | cfg.by_name;
+
+	return !(uses & FILTER_INCLUDES);
 }
 
 /* Whether a task, just learnt as an owner, is selected; adds how. */
@@ -130,7 +151,9 @@ static __always_inline bool owner_passes(const bool typed, struct task_struct *t
 		return false;
 	if (cfg.by_uid && !hash_passes(&selected_uids, &owner->uid, cfg.by_uid))
 		return false;
-	return !cfg.by_cgroup || cgroup_passes(task, owner);
+	if (cfg.by_cgroup && !cgroup_passes(task, owner))
+		return false;
+	return !cfg.by_name || name_passes(owner);
 }
 
 /* -- flows */

@@ -86,6 +86,7 @@ class Undecided(IntEnum):
     UNDECIDED_NOT = 0
     UNDECIDED_NEW = 1
     UNDECIDED_SELECTED = 2
+    UNDECIDED_NAME = 4
 
 
 class CgroupMarks(IntEnum):
@@ -430,7 +431,7 @@ CONFIG = Layout(
         Member("count_by", 72, 4),
         Member("saddr_bits", 76, 4),
         Member("daddr_bits", 80, 4),
-        Member("pad", 84, 4),
+        Member("by_name", 84, 4),
         Member("results", 88, 32),
         Member("hierarchy", 120, 32),
     ),

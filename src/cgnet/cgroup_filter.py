@@ -86,11 +86,6 @@ def _translate_brackets(inside: str) -> str:
     return f"(?!/)[{'^' if excludes else ''}{found}]"
 
 
-def _inner(hierarchy: Hierarchy, path: Path) -> str:
-    """Return a path inside the hierarchy, spelled as the kernel's records are decoded."""
-    return cgroups.decode(os.fsencode(hierarchy.inner_path(path)))
-
-
 def _find_pattern(text: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hierarchy, str]:
     path = PurePosixPath(text)
     if not path.is_absolute():
@@ -113,7 +108,7 @@ class CgroupFilter:
             text = value.removeprefix("!")
             try:
                 hierarchy, top = cgroups.resolve(text, mounted, inside)
-                found = Given(number, text, mark, hierarchy, _inner(hierarchy, top), top, None)
+                found = Given(number, text, mark, hierarchy, hierarchy.told_path(top), top, None)
             except UsageError:
                 if not is_pattern(text):
                     raise
@@ -198,11 +193,11 @@ class CgroupFilter:
                 self._fill(selected, hierarchy, top)
 
     def _fill(self, selected: Map, hierarchy: Hierarchy, top: Path) -> None:
-        above = PurePosixPath(_inner(hierarchy, top)).parent
+        above = PurePosixPath(hierarchy.told_path(top)).parent
         marks = {top.parent: self.mark(hierarchy.id, str(above))}
         for path in cgroups.subtree(top):
             inherited = marks.get(path.parent, Mark(0, 0))
-            mark = marks[path] = self._own_mark(hierarchy.id, _inner(hierarchy, path), inherited)
+            mark = marks[path] = self._own_mark(hierarchy.id, hierarchy.told_path(path), inherited)
             if mark.marks:
                 _set(selected, hierarchy.id, path, mark)
 

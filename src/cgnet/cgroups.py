@@ -48,6 +48,10 @@ class Hierarchy(NamedTuple):
         inner = PurePosixPath(self.root) / path.relative_to(self.mount).as_posix()
         return str(inner)
 
+    def told_path(self, path: Path) -> str:
+        """Return the same, spelled as the kernel's records are decoded."""
+        return decode(os.fsencode(self.inner_path(path)))
+
     def outer_path(self, inner: str) -> Path:
         """Return the directory, as mounted, of a path inside the hierarchy."""
         try:
@@ -221,7 +225,7 @@ class CgroupNames:
         """Yield the paths of the cgroups that are there, in the hierarchy that names owners."""
         first = next(iter(self._hierarchies.values()))
         for path in subtree(first.mount):
-            yield decode(os.fsencode(first.inner_path(path)))
+            yield first.told_path(path)
 
     def _look_up(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
         """Open the directory by its handle; without CAP_DAC_READ_SEARCH walk over all of them."""

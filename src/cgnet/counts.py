@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet._layouts import COUNT_KEY, OWNER, CountBy, OwnerSource
 from cgnet.attribution import OWNER_FIELDS, owner_group
-from cgnet.errors import UsageError
+from cgnet.errors import NotYetKnownError, UsageError
 from cgnet.events import ROLES, SERVICE, part_of, result_name
 from cgnet.values import is_number, number
 
@@ -141,9 +141,10 @@ class Counts:
         """Name what is counted by ``keys``."""
         self.keys = keys
         self._filters = filters
-        self._names = names
+        self._names, self._runtimes = names, runtimes
         self._owner = owner_group(names, runtimes).values
         self._in_use = 0
+        self._waiting: Counter[bytes] = Counter()  # for names
         self.of_unknown_owners = 0
 
     @property
@@ -151,6 +152,11 @@ class Counts:
         """The fields of a row, after those that every record has."""
         names = dict.fromkeys(field for key in self.keys for field in key.fields)
         return (*names, "count")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some counts wait for names."""
+        return bool(self._waiting)
 
     def _swap(self, obj: Object) -> Iterator[tuple[bytes, int]]:
         """Put the other table into use, and empty the old one. Nobody writes to it any more."""
@@ -163,10 +169,21 @@ class Counts:
             old.discard(key)
 
     def collect(self, obj: Object) -> list[dict[str, Any]]:
-        """Return the increments since the last time, the greatest first."""
+        """Return the increments since the last time, the greatest first.
+
+        What belongs to a new cgroup whose names aren't known yet comes the next time.
+        """
         totals: Counter[tuple[Any, ...]] = Counter()
+        keys = self._waiting
+        self._waiting = Counter()
         for key, count in self._swap(obj):
-            values = self._values(key)
+            keys[key] += count
+        for key, count in keys.items():
+            try:
+                values = self._values(key)
+            except NotYetKnownError:
+                self._waiting[key] = count
+                continue
             if values is not None:
                 totals[values] += count
                 self.of_unknown_owners += count * (key[SOURCE] == OwnerSource.OWNER_UNKNOWN)
@@ -176,11 +193,10 @@ class Counts:
     def _values(self, raw: bytes) -> tuple[Any, ...] | None:
         """Return the values of a kernel's key; None if its owner turns out to be unwanted."""
         *flat, role, result = COUNT_KEY.packed.unpack(raw)
-        cgroup_id, hierarchy, _, undecided, given, *_ = flat
+        _, _, _, undecided, given, *_ = flat
         row = dict(zip(OWNER_FIELDS, self._owner(raw[OWNER_PART]), strict=True))
         if undecided:
-            path = self._names.path(hierarchy, cgroup_id)
-            decided = self._filters.cgroups.decide(undecided, hierarchy, path)
+            decided = self._filters.decide(raw[OWNER_PART], self._names, self._runtimes)
             if decided is None:
                 return None
             given = decided or given  # a path of another hierarchy may have selected it

@@ -55,3 +55,7 @@ class LibbpfError(CgnetError):
         super().__init__(message)
         self.errno = errno
         self.log = log
+
+
+class NotYetKnownError(Exception):
+    """A new cgroup's names aren't known yet, and may be soon."""

@@ -14,24 +14,28 @@ from cgnet._layouts import (
     ADDRESS_KEY,
     CONFIG,
     NETNS_VALUE,
+    OWNER,
     PID_VALUE,
     PORT_FLAGS,
     FilterUse,
     FlowSide,
     Role,
     SyncErrors,
+    Undecided,
 )
 from cgnet.cgroup_filter import SELECTED_CGROUPS, CgroupFilter
-from cgnet.errors import UsageError
+from cgnet.errors import NotYetKnownError, UsageError
+from cgnet.name_filter import NAMED_CGROUPS, NameFilter
 from cgnet.values import Choice, choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgnet._layouts import Layout
-    from cgnet.cgroups import Hierarchy
+    from cgnet.cgroups import CgroupNames, Hierarchy
     from cgnet.loader import Object
     from cgnet.processes import Facts, Process
+    from cgnet.runtimes import Runtimes
     from cgnet.values import Network
 
 HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
@@ -59,6 +63,10 @@ class Selection(NamedTuple):
     result: tuple[str, ...] = ()
     roles: frozenset[Role] = frozenset({Role.ROLE_CLIENT})
     hierarchy: str | None = None
+    container: tuple[str, ...] = ()
+    pod: tuple[str, ...] = ()
+    pod_namespace: tuple[str, ...] = ()
+    unit: tuple[str, ...] = ()
 
 
 def _process(text: str) -> Iterator[Process]:
@@ -108,6 +116,9 @@ class Filters:
         named = selection.hierarchy and cgroups.hierarchy_named(selection.hierarchy, mounted)
         inside = named or cgroups.default_hierarchy(mounted)
         self.cgroups = CgroupFilter(selection.cgroup, mounted, inside)
+        self.named = NameFilter(
+            selection.container, selection.pod, selection.pod_namespace, selection.unit
+        )
         self.hierarchies = self._hierarchies(inside, named=bool(named))
         self.pids = choose("--pid", selection.pid, _process)
         self.comms = choose("--comm", selection.comm, values.comm)
@@ -143,18 +154,41 @@ class Filters:
         return found
 
     @property
-    def undecided(self) -> bool:
-        """Whether records of new cgroups come whose paths must be looked at.
-
-        One may match a pattern, or be a given one that was removed and is made again.
-        """
+    def _births_undecided(self) -> bool:
+        """Whether a new cgroup may match a pattern, or be a given one that is made again."""
         return any(each.id == self.hierarchies[0].id for each in self.cgroups.hierarchies)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether records may come of new cgroups that are to be decided about."""
+        return self._births_undecided or bool(self.named.use)
+
+    def decide(self, owner: bytes, names: CgroupNames, runtimes: Runtimes) -> int | None:
+        """Decide about an owner (struct owner) that the kernel side left undecided.
+
+        Returns which ``--cgroup`` selected it (0: none, and yet wanted), or None if it isn't wanted.
+        Raises NotYetKnownError if more will be known soon.
+        """
+        cgroup, hierarchy, _, undecided, given, *_ = OWNER.packed.unpack(owner)
+        path = names.path(hierarchy, cgroup)
+        if undecided & Undecided.UNDECIDED_NAME and path is not None:
+            wanted = self.named.decide(runtimes.of(path))
+            if wanted is None:
+                raise NotYetKnownError
+            if not wanted:
+                return None
+        by_path = undecided & ~Undecided.UNDECIDED_NAME
+        return self.cgroups.decide(by_path, hierarchy, path) if by_path else given
+
     def wants(self, owner: Facts | None) -> tuple[bool, int]:
-        """Tell whether an owner is selected, as the programs would, and by which ``--cgroup``."""
+        """Tell whether an owner is selected, as the programs would, and by which ``--cgroup``.
+
+        Names are decided about later.
+        """
         filters = (self.cgroups.use, self.pids.use, self.comms.use, self.uids.use)
         if owner is None:
-            return not any(use & FilterUse.FILTER_INCLUDES for use in filters), 0
+            uses = (*filters, self.named.use)
+            return not any(use & FilterUse.FILTER_INCLUDES for use in uses), 0
         marks = [self.cgroups.mark(each.id, path) for each, path in owner.paths]
         matched = (
             reduce(or_, (mark.marks for mark in marks), 0),
@@ -181,10 +215,11 @@ class Filters:
             "by_comm": self.comms.use,
             "by_uid": self.uids.use,
             "by_netns": self.netns.use,
+            "by_name": self.named.use,
             "by_result": bool(self.results.use),
             "by_address": [each.use for each in self.addresses],
             "by_port": [each.use for each in self.ports],
-            "undecided": self.undecided,
+            "undecided": self._births_undecided,
             "results": values.result_bits(self.results),
             "hierarchy": [number for pair in pairs for number in pair],
         }
@@ -200,6 +235,7 @@ class Filters:
             "selected_uids": len(self.uids.uses()),
             "selected_netns": len(self.netns.uses()),
             "selected_addresses": networks,
+            "named_cgroups": NAMED_CGROUPS if self.named.use else 1,
             "listeners": LISTENERS if Role.ROLE_SERVER in self.roles else 1,
         }
         for name, size in sizes.items():

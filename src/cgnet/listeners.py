@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet._layouts import LISTENER_KEY, LISTENING, OwnerSource
+from cgnet._layouts import LISTENER_KEY, LISTENING, OwnerSource, Undecided
 from cgnet.errors import LibbpfError
 from cgnet.processes import facts
 
@@ -123,5 +123,6 @@ def _pack(owner: Facts | None, filters: Filters, sockets: int) -> bytes:
         return LISTENING.packed.pack(0, 0, 0, 0, 0, 0, 0, b"", wanted, sockets)
     naming = filters.hierarchies[0].id
     source, pid = OwnerSource.OWNER_SEEDED, owner.process.pid
-    fields = (owner.cgroup_id(), naming, source, 0, given, pid, owner.uid, owner.comm)
+    undecided = Undecided.UNDECIDED_NAME if filters.named.use else 0
+    fields = (owner.cgroup_id(), naming, source, undecided, given, pid, owner.uid, owner.comm)
     return LISTENING.packed.pack(*fields, wanted, sockets)

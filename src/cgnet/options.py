@@ -87,6 +87,10 @@ SELECT = (
         "Owners in this cgroup or below it, now or later. As mounted (/sys/fs/cgroup/…), or inside the "
         "hierarchy (/kubepods); a pattern (/kubepods/*/pod*) waits for matches.",
     ),
+    _select("container", "NAME", "Owners in this container: its name, or the beginning of its id."),
+    _select("pod", "[NS/]NAME", "Owners in this pod."),
+    _select("pod-namespace", "NS", "Owners in pods of this namespace."),
+    _select("unit", "UNIT", "Owners in this systemd unit; nginx is nginx.service."),
     _select("pid", "PID", "Owners that are this process."),
     _select("comm", "NAME", "Owners with this command name."),
     _select("uid", "USER", "Owners of this user, a number or a name."),

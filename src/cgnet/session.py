@@ -7,7 +7,6 @@ import gc
 import logging
 import math
 import os
-import select
 import sys
 import time
 from collections import deque
@@ -15,11 +14,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from cgnet import pipeline
-from cgnet._layouts import OWNER, OwnerSource
+from cgnet._layouts import OwnerSource, Undecided
 from cgnet.cgroup_filter import cgroup_key
 from cgnet.cgroups import CgroupNames
 from cgnet.counts import Counts, constants
-from cgnet.errors import CgnetError, ExitStatus
+from cgnet.errors import ExitStatus, NotYetKnownError
 from cgnet.events import (
     HEAD_KIND,
     OWNER_PART,
@@ -34,6 +33,7 @@ from cgnet.events import (
 from cgnet.filters import Filters
 from cgnet.launch import Extra, Launch
 from cgnet.losses import Losses
+from cgnet.output import Writer
 from cgnet.render import Renderer, make_renderer
 from cgnet.runtimes import Runtimes
 
@@ -60,23 +60,6 @@ def _column(field: str) -> str:
     return "owner" if field in ("container", "pod", "pod_namespace", "cgroup") else field
 
 
-class _Writer:
-    """Standard output, unbuffered: what is written is out."""
-
-    def write(self, text: str) -> None:
-        """Write all of it. Raises BrokenPipeError, CgnetError."""
-        data = memoryview(text.encode(errors="backslashreplace"))
-        while data:
-            try:
-                data = data[os.write(STDOUT, data) :]
-            except BrokenPipeError:
-                raise
-            except BlockingIOError:  # somebody made it non-blocking
-                select.select([], [STDOUT], [])
-            except OSError as error:
-                raise CgnetError(f"can't write the output: {error.strerror}") from error
-
-
 class Session:
     """A run, from the options to the exit status."""
 
@@ -94,11 +77,12 @@ class Session:
             self.counts = Counts(options.counts, self.filters, self.names, self.runtimes)
         self.renderer = self._make_renderer()
         self.rate = pipeline.RateLimit(options.max_rate)
-        self.out = _Writer()
+        self.out = Writer(STDOUT)
         self.records = 0
         self.unknown_owners = 0
         self.losses = Losses()
-        self._leaving: deque[tuple[float, bytes]] = deque()
+        self._leaving: deque[tuple[float, int, int]] = deque()
+        self._waiting: list[bytes] = []  # records of new cgroups, for names
 
     def _make_renderer(self) -> Renderer:
         options, command = self.options, self.command
@@ -146,9 +130,9 @@ class Session:
                 change.path,
                 tell,
             )
-        elif change.marks or self.filters.cgroups.given:  # it may have been marked meanwhile
-            key = cgroup_key(change.hierarchy, change.cgroup_id)
-            self._leaving.append((time.monotonic() + FORGET_CGROUP_AFTER_S, key))
+        elif change.marks or self.filters.undecided:  # it may have been marked meanwhile
+            forget = time.monotonic() + FORGET_CGROUP_AFTER_S
+            self._leaving.append((forget, change.hierarchy, change.cgroup_id))
             given = self.filters.cgroups.is_given(change.hierarchy, change.path)
             if given:
                 tell(f"--cgroup {given}: it was removed; the run goes on, also if it comes back")
@@ -156,18 +140,35 @@ class Session:
     def _forget_cgroups(self) -> None:
         now = time.monotonic()
         while self._leaving and self._leaving[0][0] <= now:
-            self._obj.map("selected_cgroups").discard(self._leaving.popleft()[1])
+            _, hierarchy, cgroup = self._leaving.popleft()
+            self._obj.map("selected_cgroups").discard(cgroup_key(hierarchy, cgroup))
+            self.filters.named.forget(self._obj.map("named_cgroups"), cgroup)
 
     def _wanted(self, records: list[bytes]) -> list[bytes]:
-        """Leave out owners in new cgroups that turn out to match no pattern."""
-        if not self.filters.undecided or not any(raw[OWNER_UNDECIDED] for raw in records):
+        """Leave out owners in new cgroups that aren't wanted; those that may be yet have to wait."""
+        if not self.filters.undecided:
             return records
+        records, self._waiting = self._waiting + records, []
         return [raw for raw in records if not raw[OWNER_UNDECIDED] or self._is_wanted(raw)]
 
     def _is_wanted(self, raw: bytes) -> bool:
-        cgroup, hierarchy, _, undecided, *_ = OWNER.packed.unpack(raw[OWNER_PART])
-        path = self.names.path(hierarchy, cgroup)
-        return self.filters.cgroups.decide(undecided, hierarchy, path) is not None
+        try:
+            decided = self.filters.decide(raw[OWNER_PART], self.names, self.runtimes)
+        except NotYetKnownError:
+            self._waiting.append(raw)
+            return False
+        if raw[OWNER_UNDECIDED] & Undecided.UNDECIDED_NAME:
+            self.filters.named.settle(
+                self._obj.map("named_cgroups"), raw[OWNER_PART], self.names, self.runtimes
+            )
+        return decided is not None
+
+    def _wait_for_names(self) -> None:
+        """At the end: it takes no longer than names are expected."""
+        while self._waiting or (self.counts and self.counts.is_waiting):
+            time.sleep(pipeline.TICK_MS / 1000)
+            self._emit([])
+            self._print_counts()
 
     def _print_counts(self) -> None:
         if not self.counts:
@@ -234,6 +235,8 @@ class Session:
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
             self.runtimes.learn(self.names.paths())
+            naming = self.filters.hierarchies[0]
+            self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
             for line in extra.remarks:
                 tell(line)
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
@@ -273,6 +276,7 @@ class Session:
                 if self._emit(batch):
                     break
         self._print_counts()
+        self._wait_for_names()
         self._check_lost()
         self._summary()
 

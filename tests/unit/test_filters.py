@@ -23,6 +23,7 @@ from cgnet._layouts import (
 from cgnet.cgroup_filter import SELECTED_CGROUPS
 from cgnet.errors import UsageError
 from cgnet.filters import LISTENERS, Filters, Selection, address_key, pack
+from cgnet.name_filter import NAMED_CGROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ UNUSED: dict[str, Any] = {
     "by_address": [0, 0, 0],
     "by_port": [0, 0, 0],
     "undecided": 0,
-    **dict.fromkeys(("count", "count_by", "saddr_bits", "daddr_bits", "pad"), 0),
+    **dict.fromkeys(("count", "count_by", "saddr_bits", "daddr_bits", "by_name"), 0),
     "results": EVERY_RESULT,
     "hierarchy": [1, CgroupController.CONTROLLER_MEMORY, *[0] * 6],
 }
@@ -160,7 +161,7 @@ def test_paths_of_more_hierarchies_than_there_is_room_for_are_refused(
 
 SMALL = {
     f"selected_{name}": 1 for name in ("cgroups", "pids", "comms", "uids", "netns", "addresses")
-} | {"listeners": 1}
+} | {"listeners": 1, "named_cgroups": 1}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,8 @@ SMALL = {
         (Selection(saddr=("::1", "!::1"), addr=("::1",)), {"selected_addresses": 3}),
         (Selection(roles=frozenset({Role.ROLE_SERVER})), {"listeners": LISTENERS}),
         (Selection(roles=BOTH_ROLES), {"listeners": LISTENERS}),
+        (Selection(container=("web",)), {"named_cgroups": NAMED_CGROUPS}),
+        (Selection(unit=("!web",)), {"named_cgroups": NAMED_CGROUPS}),
     ],
 )
 def test_maps_have_room_for_what_goes_in_and_those_of_unused_filters_stay_small(
@@ -184,7 +187,7 @@ def test_maps_have_room_for_what_goes_in_and_those_of_unused_filters_stay_small(
     made.resize(obj)
     made.fill(obj)
     assert obj.sizes == SMALL | sizes
-    needed = {name: max(1, len(obj.entries(name))) for name in SMALL if name != "listeners"}
+    needed = {name: max(1, len(obj.entries(name))) for name in SMALL if name.startswith("selected")}
     assert {name: obj.sizes[name] for name in needed} == needed | (
         {"selected_cgroups": SELECTED_CGROUPS} if selection.cgroup else {}
     )

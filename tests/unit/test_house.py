@@ -20,9 +20,9 @@ SOURCE = ROOT / "src/cgnet"
 # Data flows one way: no module imports one that stands after it. A package is one place.
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "loader", "btf", "tracefs", "probes", "features",
-    "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "filters", "listeners",
-    "events", "containers", "runtimes", "attribution", "counts", "pipeline", "render", "losses",
-    "launch", "command", "session", "options", "commands", "cli",
+    "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
+    "listeners", "events", "containers", "runtimes", "attribution", "counts", "pipeline", "render",
+    "losses", "output", "launch", "command", "session", "options", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 MOST_LINES = 300

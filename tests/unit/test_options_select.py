@@ -107,7 +107,8 @@ def test_families(asked: Asked, arguments: list[str], families: set[int]) -> Non
     sorted({*Selection._fields} - {"families", "roles", "hierarchy"}),
 )
 def test_an_option_that_selects_comes_any_number_of_times(asked: Asked, name: str) -> None:
-    selection = asked(f"--{name}", "a", f"--{name}", "!b,c")[0].selection
+    option = f"--{name.replace('_', '-')}"
+    selection = asked(option, "a", option, "!b,c")[0].selection
     assert selection == Selection(**{name: ("a", "!b,c")})
 
 

@@ -69,6 +69,7 @@ Examples:
   cgnet connect                                   every attempt on the host
   cgnet connect --cgroup /sys/fs/cgroup/system.slice/nginx.service
   cgnet connect --cgroup /kubepods -o wide        one pod after the other, with ports and users
+  cgnet connect --container web --result '!ok'    what fails in a container
   cgnet connect --pid 4711 --limit 10             the next ten of a process
   cgnet connect -o json --duration 60 > attempts.jsonl
   cgnet connect --fields time,comm,daddr,dport,result -o csv
