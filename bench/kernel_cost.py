@@ -61,6 +61,7 @@ def cost(
     filters: Filters | None = None,
     counting: dict[str, int] | None = None,
     cgroup: Path | None = None,
+    seconds: float = SECONDS,
 ) -> Cost:
     """Measure under one loop, with a ring of the usual size that is read as cgnet reads it."""
     first, last = EMPTY[hook]
@@ -78,7 +79,7 @@ def cost(
             ours = [program for program in obj.attached() if program.hook == hook]
             ours = [program for program in ours if program.name not in CGROUP_PROGRAMS]
             before = [each.stats() for each in (*ours, empty[last])]
-            done = tracer.load(SECONDS, 1, cgroup)
+            done = tracer.load(seconds, 1, cgroup)
             after = [each.stats() for each in (*ours, empty[last])]
     spent = [end.run_time_ns - begin.run_time_ns for begin, end in zip(before, after, strict=True)]
     runs = [end.run_count - begin.run_count for begin, end in zip(before, after, strict=True)]

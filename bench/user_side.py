@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tracer
 
-from cgnet._layouts import CONNECT_EVENT, SyncErrors
+from cgnet._layouts import CONNECT_EVENT, OwnerSource, Role, SyncErrors
 from cgnet.cgroups import CgroupNames, hierarchies
 from cgnet.commands.connect import COMMAND
 from cgnet.events import Clock, Schema
@@ -37,11 +37,11 @@ def records() -> list[bytes]:
     for i in range(RECORDS):
         owner, service = i * 7919 % OWNERS, i * 104729 % SERVICES
         head = (1, 0, 1_000_000_000_000 + i * 10_000)
-        who = (1, 0, 1, 1000 + owner, owner % 5, b"worker")
+        who = (1, 0, OwnerSource.OWNER_LEARNED, 0, 0, 1000 + owner, owner % 5, b"worker")
         daddr = bytes([10, 0, service // 250, service % 250]).ljust(16, b"\0")
         flow = (bytes([10, 1, 0, 1]).ljust(16, b"\0"), daddr, 4026531840, 443, 4, 0)
         port = (1024 + i % 60000, bytes(6))
-        outcome = (150_000 + i, 0, 0 if i % 20 else 111, 1, 0)
+        outcome = (150_000 + i, 0, 0 if i % 20 else 111, 1, Role.ROLE_CLIENT)
         made.append(pack(*head, *who, *flow, *port, *outcome))
     return made
 
