@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from kernel_cost import cost
 
 from cgnet.cgroups import default_hierarchy, hierarchies
-from cgnet.counts import constants, read_by
+from cgnet.counts import Counting
 from cgnet.filters import Filters, Selection
+from cgnet.keys import read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def many_cgroups() -> Iterator[Path]:
             path.rmdir()
 
 
-def cases(group: Path) -> dict[str, tuple[Selection, dict[str, int] | None]]:
+def cases(group: Path) -> dict[str, tuple[Selection, Counting | None]]:
     """Return what is compared: the first one is no filter."""
     networks = [f"10.{number // 256}.{number % 256}.0/24" for number in range(999)]
     ports = ",".join(str(port) for port in range(1, 2000, 2))
@@ -53,7 +54,7 @@ def cases(group: Path) -> dict[str, tuple[Selection, dict[str, int] | None]]:
             Selection(port=(f"!{ports}",), families=frozenset({4}), result=("ok", "ECONNREFUSED")),
             None,
         ),
-        "--count --by container,result": (Selection(), constants(read_by(["container,result"]))),
+        "--count --by container,result": (Selection(), Counting(read_by(["container,result"]))),
     }
 
 

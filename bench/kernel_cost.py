@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cgnet.counts import Counting
     from cgnet.ring import Ring
 
 SECONDS = 5.0
@@ -59,7 +60,7 @@ class Cost(NamedTuple):
 def cost(
     hook: str,
     filters: Filters | None = None,
-    counting: dict[str, int] | None = None,
+    counting: Counting | None = None,
     cgroup: Path | None = None,
     seconds: float = SECONDS,
 ) -> Cost:
@@ -67,7 +68,7 @@ def cost(
     first, last = EMPTY[hook]
     none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
     filters = filters or Filters()
-    launch = Launch(COMMAND.object, COMMAND.layouts, filters, RING_BYTES, counting)
+    launch = Launch(COMMAND.object, COMMAND.layouts, filters, RING_BYTES, counting=counting)
     with Object(tracer.BUILD / "empty.bpf.o") as idle:
         idle.keep({first, last}, set())
         idle.load()

@@ -15,9 +15,12 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+import drop_cost
 import filter_cost
 import kernel_cost
+import ledger_cost
 import rivals
+import trace_cost
 import tracer
 import user_side
 from rich.console import Console
@@ -131,7 +134,10 @@ def main() -> None:
     starts(report)
     kernel_cost.measure(report.add)
     filter_cost.measure(report.add)
+    ledger_cost.measure(report.add)
+    drop_cost.measure(report.add)
     user_side.measure(report.add)
+    trace_cost.measure(report.add)
     rates(report, args.pairs)
     loss(report, args.loss_seconds)
     report.console.print(report.table)

@@ -44,15 +44,19 @@ def build(bpf_clang: str) -> None:
     compiler = bpf_clang.split(maxsplit=1)[0]
     source = ROOT / "bench/loop.c"
     subprocess.run([compiler, "-O2", "-Wall", "-o", LOOP, source], check=True)
-    target = str(BUILD / "empty.bpf.o")
-    command = [*bpf_clang.split(), "-Ibpf", "-c", "bench/empty.bpf.c", "-o", target]
-    subprocess.run(command, check=True, cwd=ROOT)
+    subprocess.run(
+        [compiler, "-O2", "-Wall", "-o", BUILD / "sockets", ROOT / "bench/sockets.c"], check=True
+    )
+    for name in ("empty", "ledger"):
+        target = str(BUILD / f"{name}.bpf.o")
+        command = [*bpf_clang.split(), "-Ibpf", "-c", f"bench/{name}.bpf.c", "-o", target]
+        subprocess.run(command, check=True, cwd=ROOT)
 
 
-def load(seconds: float, loops: int, cgroup: Path | None = None) -> Load:
-    """Run the client loops, in a cgroup if one is given."""
+def load(seconds: float, loops: int, cgroup: Path | None = None, *, keep: bool = False) -> Load:
+    """Run the client loops, in a cgroup if one is given; ``keep``: each on one connection."""
     enter = f"echo $$ >{cgroup}/cgroup.procs && " if cgroup else ""
-    command = ["sh", "-c", f"{enter}exec {LOOP} {seconds} {loops}"]
+    command = ["sh", "-c", f"{enter}exec {LOOP} {seconds} {loops}{' keep' if keep else ''}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     connections, took = done.stdout.split()
     return Load(int(connections), float(took))
@@ -82,13 +86,13 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def cgnet(*arguments: str) -> Iterator[Running]:
-    """Run ``cgnet connect -o json`` into a file while the body runs."""
+def cgnet(*arguments: str, command: str = "connect") -> Iterator[Running]:
+    """Run ``cgnet connect -o json``, or another command, into a file while the body runs."""
     output = BUILD / "records.jsonl"
     started = time.monotonic()
     with output.open("w") as file:
         process = subprocess.Popen(
-            [CGNET, "connect", "-o", "json", *arguments],
+            [CGNET, command, "-o", "json", *arguments],
             stdout=file,
             stderr=subprocess.PIPE,
             text=True,

@@ -15,42 +15,41 @@
 static __always_inline void begin(const bool typed, struct sock *sk)
 {
 	struct task_struct *task = current_task(typed);
-	struct ledger_entry *entry;
+	struct attempt *attempt;
 	struct owner owner;
 
-	if (READ_BITFIELD(sk, sk_protocol) != IPPROTO_TCP)
+	if (!is_tcp(typed, sk))
 		return;
 	connect_call_reached_tcp();
 	learn(typed, task, &owner);
 	if (!owner_passes(typed, task, &owner))
 		return;
-	entry = ledger_open(typed, sk);
-	if (!entry)
+	attempt = attempt_open(typed, sk);
+	if (!attempt)
 		return;
-	entry->owner = owner;
-	attempt_begins(typed, sk, &entry->private);
+	attempt->owner = owner;
+	attempt_begins(typed, sk, attempt);
 }
 
 static __always_inline void decide(const bool typed, struct sock *sk, int oldstate, int newstate)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
+	struct attempt *attempt = attempt_find(typed, sk);
 	struct outcome outcome;
 	struct tcp_sock *tp;
 	struct flow flow;
 	u64 now;
 
-	if (!entry || unlikely(!entry->private.start_ns))
+	if (!attempt || unlikely(!attempt->start_ns))
 		return;
 	now = bpf_ktime_get_ns();
 	tp = tcp_sock_of(typed, sk);
 	if (tp) {
 		flow_of_sock(typed, sk, tp, &flow);
-		outcome_of_attempt(typed, sk, tp, &entry->private, now, oldstate, newstate,
-				   &outcome);
-		emit_connection(typed, sk, now, &entry->owner, &flow, &outcome);
+		outcome_of_attempt(typed, sk, tp, attempt, now, oldstate, newstate, &outcome);
+		emit_connection(typed, sk, now, &attempt->owner, &flow, &outcome);
 	}
-	entry->private.start_ns = 0;
-	ledger_done(typed, sk, entry);
+	attempt->start_ns = 0;
+	attempt_done(typed, sk, attempt);
 }
 
 /* Attempts begin in processes, which interrupt nothing. The second decision finds no attempt. */
@@ -66,16 +65,6 @@ static __always_inline int on_set_state(const bool typed, const bool first, stru
 	return 0;
 }
 
-#define ON_SET_STATE(name, hook, typed, first)                             \
-	SEC(hook "/inet_sock_set_state")                                   \
-	int BPF_PROG(name, struct sock *sk, int oldstate, int newstate)    \
-	{                                                                  \
-		return on_set_state(typed, first, sk, oldstate, newstate); \
-	}
-
-ON_SET_STATE(client_typed, "tp_btf", true, FIRST)
-ON_SET_STATE(client_typed_again, "tp_btf", true, SECOND)
-ON_SET_STATE(client_raw, "raw_tp", false, FIRST)
-ON_SET_STATE(client_raw_again, "raw_tp", false, SECOND)
+SET_STATE_PROGRAMS(client, on_set_state)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -39,7 +39,11 @@ typedef short unsigned int umode_t;
 
 typedef __kernel_pid_t pid_t;
 
+typedef _Bool bool;
+
 typedef __kernel_uid32_t uid_t;
+
+typedef s64 ktime_t;
 
 typedef struct {
 	s64 counter;
@@ -83,6 +87,15 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+};
+
 struct inode;
 
 struct file {
@@ -90,13 +103,48 @@ struct file {
 	struct inode *f_inode;
 };
 
-struct inode {
-	umode_t i_mode;
+typedef unsigned int sk_buff_data_t;
+
+struct net_device;
+
+struct sock;
+
+struct sk_buff {
+	union {
+		struct {
+			struct sk_buff *next;
+			union {
+				struct net_device *dev;
+			};
+		};
+	};
+	struct sock *sk;
+	union {
+		ktime_t tstamp;
+	};
+	char cb[48];
+	union {
+		struct {
+			long unsigned int _skb_refdst;
+		};
+	};
+	unsigned int len;
+	union {
+		struct {
+			int skb_iif;
+			__be16 protocol;
+			__u16 transport_header;
+			__u16 network_header;
+		};
+	};
+	sk_buff_data_t end;
+	unsigned char *head;
+	unsigned char *data;
 };
 
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
-	struct cgroup_subsys_state *parent;
+struct inode {
+	umode_t i_mode;
+	long unsigned int i_ino;
 };
 
 struct kernfs_node;
@@ -119,6 +167,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	struct net_device *loopback_dev;
 	u64 net_cookie;
 };
 
@@ -146,7 +195,6 @@ struct sock_common {
 	union {
 		struct {
 			__be16 skc_dport;
-			__u16 skc_num;
 		};
 	};
 	short unsigned int skc_family;
@@ -155,6 +203,17 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
+	union {
+		long unsigned int skc_flags;
+	};
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
 };
 
 struct socket;
@@ -163,8 +222,25 @@ struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
 	struct socket *sk_socket;
+	struct mem_cgroup *sk_memcg;
+	socket_lock_t sk_lock;
 	u16 sk_protocol;
 	u8 sk_shutdown;
+	u32 sk_ack_backlog;
+	u32 sk_max_ack_backlog;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+	char name[16];
+};
+
+struct dst_entry {
+	union {
+		struct net_device *dev;
+	};
 };
 
 typedef enum {
@@ -178,6 +254,39 @@ typedef enum {
 struct socket {
 	socket_state state;
 	struct sock *sk;
+};
+
+struct netdev_queue {
+	struct net_device *dev;
+};
+
+enum sk_rst_reason {
+	SK_RST_REASON_NOT_SPECIFIED = 0,
+	SK_RST_REASON_NO_SOCKET = 1,
+	SK_RST_REASON_TCP_INVALID_ACK_SEQUENCE = 2,
+	SK_RST_REASON_TCP_RFC7323_PAWS = 3,
+	SK_RST_REASON_TCP_TOO_OLD_ACK = 4,
+	SK_RST_REASON_TCP_ACK_UNSENT_DATA = 5,
+	SK_RST_REASON_TCP_FLAGS = 6,
+	SK_RST_REASON_TCP_OLD_ACK = 7,
+	SK_RST_REASON_TCP_ABORT_ON_DATA = 8,
+	SK_RST_REASON_TCP_TIMEWAIT_SOCKET = 9,
+	SK_RST_REASON_INVALID_SYN = 10,
+	SK_RST_REASON_TCP_ABORT_ON_CLOSE = 11,
+	SK_RST_REASON_TCP_ABORT_ON_LINGER = 12,
+	SK_RST_REASON_TCP_ABORT_ON_MEMORY = 13,
+	SK_RST_REASON_TCP_STATE = 14,
+	SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT = 15,
+	SK_RST_REASON_TCP_DISCONNECT_WITH_DATA = 16,
+	SK_RST_REASON_MPTCP_RST_EUNSPEC = 17,
+	SK_RST_REASON_MPTCP_RST_EMPTCP = 18,
+	SK_RST_REASON_MPTCP_RST_ERESOURCE = 19,
+	SK_RST_REASON_MPTCP_RST_EPROHIBIT = 20,
+	SK_RST_REASON_MPTCP_RST_EWQ2BIG = 21,
+	SK_RST_REASON_MPTCP_RST_EBADPERF = 22,
+	SK_RST_REASON_MPTCP_RST_EMIDDLEBOX = 23,
+	SK_RST_REASON_ERROR = 24,
+	SK_RST_REASON_MAX = 25,
 };
 
 enum cgroup_subsys_id {
@@ -207,23 +316,73 @@ struct fdtable {
 	void *fd;
 };
 
+struct skb_shared_info {
+	short unsigned int gso_segs;
+};
+
+struct socket_alloc {
+	struct socket socket;
+	struct inode vfs_inode;
+};
+
 struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct minmax_sample {
+	u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
+};
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	void *icsk_ulp_data;
+};
+
+struct tcp_rack {
+	u64 mstamp;
+	u32 rtt_us;
 };
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	u8 tcp_usec_ts: 1;
+	u32 copied_seq;
+	struct minmax rtt_min;
 	u32 segs_out;
+	u64 bytes_sent;
+	u32 write_seq;
+	u32 mdev_us;
 	u64 tcp_mstamp;
+	u32 rcv_nxt;
+	u32 snd_nxt;
+	u32 snd_una;
 	u32 srtt_us;
+	u64 bytes_received;
+	u32 segs_in;
+	u32 data_segs_in;
+	u64 bytes_acked;
+	struct tcp_rack rack;
 	u8 fastopen_connect: 1;
 	u32 retrans_stamp;
+	u64 bytes_retrans;
 	u32 total_retrans;
+	bool is_mptcp;
+};
+
+struct mptcp_sock {
+	struct sock *first;
+};
+
+struct mptcp_subflow_context {
+	union {
+		struct {
+			u32 request_join: 1;
+		};
+	};
 };
 
 typedef signed char __s8;
@@ -231,7 +390,6 @@ typedef short __s16;
 typedef int __s32;
 typedef __s32 s32;
 typedef __u32 __wsum;
-typedef _Bool bool;
 
 enum {
 	false = 0,
@@ -242,6 +400,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_STACK_TRACE = 7,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
@@ -257,8 +416,14 @@ enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
+	TCP_FIN_WAIT2 = 5,
+	TCP_TIME_WAIT = 6,
 	TCP_CLOSE = 7,
+	TCP_LAST_ACK = 9,
 	TCP_LISTEN = 10,
+	TCP_CLOSING = 11,
+	TCP_NEW_SYN_RECV = 12,
 };
 
 enum {
@@ -280,8 +445,17 @@ enum {
 };
 
 enum {
+	BPF_F_FAST_STACK_CMP = 512,
+};
+
+enum {
 	IPPROTO_TCP = 6,
 	IPPROTO_MPTCP = 262,
+};
+
+enum {
+	SOCK_DEAD = 0,
+	SOCK_DONE = 1,
 };
 
 #ifndef BPF_NO_PRESERVE_ACCESS_INDEX

@@ -1,18 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is kept of a connection attempt, and what its decision tells. */
+/* A connection attempt: its beginning, and what its decision tells. */
 #ifndef CGNET_ATTEMPT_BPF_H
 #define CGNET_ATTEMPT_BPF_H
 
+#include "attempts.bpf.h"
 #include "flow.bpf.h"
-
-/* The attempt under way on a socket. */
-struct ledger_private {
-	u64 start_ns; /* 0: none is under way */
-	u32 segs_out; /* of the socket, before the attempt */
-	u32 total_retrans;
-};
-
-#include "ledger.bpf.h"
 
 #define EADDRNOTAVAIL 99
 #define NSEC_PER_USEC 1000ULL
@@ -25,7 +17,7 @@ struct ledger_private {
  * tcp_disconnect()" (in v5.6). What typed programs need came later.
  */
 static __always_inline void attempt_begins(const bool typed, struct sock *sk,
-					   struct ledger_private *attempt)
+					   struct attempt *attempt)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 
@@ -40,7 +32,7 @@ static __always_inline void attempt_begins(const bool typed, struct sock *sk,
  * sent a segment. A SYN that TCP_FASTOPEN_CONNECT holds back wasn't sent either, but has a port.
  */
 static __always_inline bool found_no_port(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					  const struct ledger_private *attempt)
+					  const struct attempt *attempt)
 {
 	if (READ_BITFIELD(sk, sk_shutdown) || READ(tp, segs_out) != attempt->segs_out)
 		return false;
@@ -49,7 +41,7 @@ static __always_inline bool found_no_port(const bool typed, struct sock *sk, str
 
 /* Without an error of TCP's it was the local side that gave up: close, shutdown, AF_UNSPEC. */
 static __always_inline int attempt_result(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					  const struct ledger_private *attempt, int newstate)
+					  const struct attempt *attempt, int newstate)
 {
 	int err;
 
@@ -85,8 +77,7 @@ static __always_inline u64 since_first_syn(const bool typed, struct tcp_sock *tp
  * waits for the first write, however long the application takes. That wait is not the network's.
  */
 static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp,
-					   const struct ledger_private *attempt, u64 now,
-					   u32 retrans)
+					   const struct attempt *attempt, u64 now, u32 retrans)
 {
 	u64 latency = now - attempt->start_ns;
 
@@ -101,9 +92,9 @@ static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp
 }
 
 static __always_inline void outcome_of_attempt(const bool typed, struct sock *sk,
-					       struct tcp_sock *tp,
-					       const struct ledger_private *attempt, u64 now,
-					       int oldstate, int newstate, struct outcome *outcome)
+					       struct tcp_sock *tp, const struct attempt *attempt,
+					       u64 now, int oldstate, int newstate,
+					       struct outcome *outcome)
 {
 	u32 retrans = READ(tp, total_retrans) - attempt->total_retrans;
 

@@ -117,16 +117,54 @@ static __always_inline u64 start_of_process(const bool typed, struct task_struct
 }
 
 /*
+ * sock.sk_cgrp_data was a tagged pointer until Linux kernel commit 8520e224f547 "bpf, cgroups: Fix cgroup
+ * v2 fallback on v1/v2 mixed mode" (in v5.15): with a bit set it holds v1's class, or nothing.
+ */
+struct sock_cgroup_data___before_v515 {
+	u64 val;
+} __attribute__((preserve_access_index));
+
+/* The cgroup of v2 that a socket was opened in, or NULL. */
+static __always_inline struct cgroup *socket_cgroup(const bool typed, struct sock *sk)
+{
+	struct sock_cgroup_data___before_v515 *old = (void *)&sk->sk_cgrp_data;
+	u64 val = 0;
+
+	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return READ(sk, sk_cgrp_data.cgroup);
+	if (bpf_core_field_exists(old->val))
+		bpf_core_read(&val, sizeof(val), &old->val);
+	return val & 3 ? NULL : (struct cgroup *)val;
+}
+
+/*
+ * tcp_send_reset has a third argument, the reason, since Linux kernel commit b533fb9cf4f7 "rstreason: make it
+ * work in trace world" (in v6.10).
+ */
+enum sk_rst_reason___any {
+	SK_RST_REASON_NOT_SPECIFIED___any,
+};
+
+static __always_inline bool tells_rst_reason(void)
+{
+	return bpf_core_enum_value_exists(enum sk_rst_reason___any,
+					  SK_RST_REASON_NOT_SPECIFIED___any);
+}
+
+/*
  * net.net_cookie is a number since Linux kernel commit 3d368ab87cf6 "net: initialize net->net_cookie at
  * netns setup" (in v5.12), before made when asked for first. 0 where there is none.
  */
-static __always_inline u64 netns_cookie(const bool typed, struct sock *sk)
+static __always_inline u64 netns_cookie(const bool typed, struct net *net)
 {
-	struct net *net = READ(sk, __sk_common.skc_net.net);
-
 	if (bpf_core_field_exists(net->net_cookie))
 		return READ(net, net_cookie);
 	return 0;
+}
+
+static __always_inline u64 socket_netns_cookie(const bool typed, struct sock *sk)
+{
+	return netns_cookie(typed, READ(sk, __sk_common.skc_net.net));
 }
 
 #endif

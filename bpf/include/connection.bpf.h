@@ -4,12 +4,13 @@
 #define CGNET_CONNECTION_BPF_H
 
 #include "count.bpf.h"
+#include "histogram.bpf.h"
 #include "select.bpf.h"
 
 CROSSES_TO_USER_SPACE(connect_event);
 
-static __always_inline void count_connection(const struct owner *owner, const struct flow *flow,
-					     const struct outcome *outcome)
+static __always_inline void count_connection(const bool typed, const struct owner *owner,
+					     const struct flow *flow, const struct outcome *outcome)
 {
 	struct count_key key = {};
 
@@ -19,7 +20,10 @@ static __always_inline void count_connection(const struct owner *owner, const st
 		key.role = outcome->role;
 	if (cfg.count_by & BY_RESULT)
 		key.result = outcome->result;
-	count(&key);
+	if (cfg.histogram)
+		histogram_add(typed, &key, outcome->latency_ns / NSEC_PER_USEC);
+	else
+		count(&key);
 }
 
 /* Filters on the owner were asked when it was learnt. */
@@ -29,10 +33,11 @@ static __always_inline void emit_connection(const bool typed, struct sock *sk, u
 {
 	struct connect_event *event;
 
-	if (!flow_passes(typed, sk, flow) || !result_passes(outcome->result))
+	if (outcome->latency_ns < cfg.least_ns || !result_passes(outcome->result) ||
+	    !flow_passes(typed, sk, flow))
 		return;
 	if (cfg.count) {
-		count_connection(owner, flow, outcome);
+		count_connection(typed, owner, flow, outcome);
 		return;
 	}
 	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);

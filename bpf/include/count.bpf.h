@@ -11,6 +11,7 @@
 #define CGNET_COUNT_BPF_H
 
 #include "flow.bpf.h"
+#include "select.bpf.h"
 #include "transport.bpf.h"
 
 CROSSES_TO_USER_SPACE(count_key);
@@ -43,7 +44,8 @@ static __always_inline void keep_bits(u8 *address, u32 bits)
 
 static __always_inline void count_by_owner(struct count_key *key, const struct owner *owner)
 {
-	key->owner.source = owner->source != OWNER_UNKNOWN;
+	if (owner->source != OWNER_UNKNOWN)
+		key->owner.source = is_partial(owner) ? OWNER_SK_CGRP : OWNER_LEARNED;
 	key->owner.hierarchy = owner->hierarchy;
 	key->owner.undecided = owner->undecided;
 	if ((cfg.count_by & BY_CGROUP) || owner->undecided)
@@ -78,23 +80,31 @@ static __always_inline void count_by_flow(struct count_key *key, const struct fl
 		key->flow.dport = flow->dport;
 }
 
+/* What is kept by a key in the table in use, made from `blank` if need be; NULL is counted. */
+static __always_inline void *counted(void *tables, const struct count_key *key, const void *blank)
+{
+	void *table = bpf_map_lookup_elem(tables, &(u32){0});
+	void *value;
+
+	if (!table)
+		return NULL;
+	value = bpf_map_lookup_elem(table, key);
+	if (!value) {
+		bpf_map_update_elem(table, key, blank, BPF_NOEXIST);
+		value = bpf_map_lookup_elem(table, key);
+	}
+	if (!value)
+		count_lost(LOST_COUNTS);
+	return value;
+}
+
 /* One more of a key. */
 static __always_inline void count(const struct count_key *key)
 {
-	void *table = bpf_map_lookup_elem(&counts, &(u32){0});
-	u64 zero = 0, *value;
+	u64 zero = 0, *value = counted(&counts, key, &zero);
 
-	if (!table)
-		return;
-	value = bpf_map_lookup_elem(table, key);
-	if (!value) {
-		bpf_map_update_elem(table, key, &zero, BPF_NOEXIST);
-		value = bpf_map_lookup_elem(table, key);
-	}
 	if (value)
 		__sync_fetch_and_add(value, 1);
-	else
-		count_lost(LOST_COUNTS);
 }
 
 #endif

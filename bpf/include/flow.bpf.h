@@ -10,6 +10,19 @@
 #define AF_INET 2
 #define AF_INET6 10
 
+static __always_inline bool is_tcp(const bool typed, struct sock *sk)
+{
+	return READ_BITFIELD(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+/* A request, or what is left in TIME_WAIT, has no more than struct sock_common. */
+static __always_inline bool is_full(const bool typed, struct sock *sk)
+{
+	u8 state = READ(sk, __sk_common.skc_state);
+
+	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+}
+
 static __always_inline bool is_v4_mapped(const struct in6_addr *addr)
 {
 	const u32 *words = addr->in6_u.u6_addr32;
@@ -35,6 +48,18 @@ static __always_inline u32 netns_of(const bool typed, struct sock *sk)
 	struct net *net = READ(sk, __sk_common.skc_net.net);
 
 	return READ(net, ns.inum);
+}
+
+/* The inode of the file that a socket belongs to; 0: it has none, or none yet. */
+static __always_inline u64 socket_inode(struct sock *sk)
+{
+	struct socket *socket = BPF_CORE_READ(sk, sk_socket);
+	struct socket_alloc *alloc;
+
+	if (!socket)
+		return 0;
+	alloc = (void *)socket - bpf_core_field_offset(struct socket_alloc, socket);
+	return BPF_CORE_READ(alloc, vfs_inode.i_ino);
 }
 
 /*

@@ -21,14 +21,14 @@
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* src->field; needs `typed` in scope. */
-#define READ(src, field)                                                               \
-	({                                                                             \
-		typeof((src)->field) read_value;                                       \
-		if (typed)                                                             \
-			read_value = (src)->field;                                     \
-		else                                                                   \
-			bpf_core_read(&read_value, sizeof(read_value), &(src)->field); \
-		read_value;                                                            \
+#define READ(src, field)                                                                       \
+	({                                                                                     \
+		typeof((src)->field) read_value;                                               \
+		if (typed)                                                                     \
+			read_value = (src)->field;                                             \
+		else                                                                           \
+			bpf_core_read((void *)&read_value, sizeof(read_value), &(src)->field); \
+		read_value;                                                                    \
 	})
 
 /* The same for a member that is an array: into `to`, of the same size. */
@@ -92,6 +92,21 @@ static __always_inline bool is_done(const bool first, struct sock *sk)
 	}
 	return ours->before == (u64)sk;
 }
+
+/* A program on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */
+#define ON_SET_STATE(name, hook, body, typed, first)                    \
+	SEC(hook "/inet_sock_set_state")                                \
+	int BPF_PROG(name, struct sock *sk, int oldstate, int newstate) \
+	{                                                               \
+		return body(typed, first, sk, oldstate, newstate);      \
+	}
+
+/* One for each way, and twice. */
+#define SET_STATE_PROGRAMS(name, body)                                 \
+	ON_SET_STATE(name##_typed, "tp_btf", body, true, FIRST)        \
+	ON_SET_STATE(name##_typed_again, "tp_btf", body, true, SECOND) \
+	ON_SET_STATE(name##_raw, "raw_tp", body, false, FIRST)         \
+	ON_SET_STATE(name##_raw_again, "raw_tp", body, false, SECOND)
 
 const volatile struct config cfg SEC(".rodata.config");
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The ledger: who owns a socket. An entry is learnt where the owner is the current task, and kept by
- * socket, because later events of the socket run on top of a bystander.
+ * The ledger: who owns a socket. It is written where the owner is the current task, and kept by socket,
+ * because most events of a socket run on top of a bystander.
  *
  * The includer says what else it keeps per socket: `struct ledger_private`. Both live in one entry,
  * so that an event costs one look-up.
@@ -9,128 +9,149 @@
 #ifndef CGNET_LEDGER_BPF_H
 #define CGNET_LEDGER_BPF_H
 
-#include "cgroup.bpf.h"
+#include "select.bpf.h"
 #include "transport.bpf.h"
 
-#define PF_IO_WORKER 0x00000010
+/*
+ * How well an owner is known; the best counts. Softirqs read an entry while a process writes to it, so
+ * each rank has a place of its own, which is written once and then said to be whole.
+ */
+enum rank {
+	RANK_GUESSED = 0, /* what the kernel keeps of a socket without our help */
+	RANK_OPENED = 1,  /* who opened it, whose listener did, or had it open at the start */
+	RANK_READ = 2,	  /* who read from it first: it may be another one than who opened it */
+	RANKS = 3,
+};
 
 struct ledger_entry {
-	u64 slot_key; /* what a slot is claimed for; 0: free, or an entry of the hash */
-	struct owner owner;
+	struct holder holders[RANKS];
+	u32 whole;   /* ranks that may be read, as bits */
+	u32 claimed; /* ranks that somebody writes, or wrote */
+	u32 listens; /* 1: it is a listener's, or a copy that a child of it was born with */
+	u32 role;    /* enum role; 0: unknown, open before the start */
 	struct ledger_private private;
 };
 
-#include "slots.bpf.h"
+/*
+ * The kernel copies an entry from listener to child (BPF_F_CLONE), and frees it with the socket. Storage is
+ * for tracing programs since Linux kernel commit 8e4597c627fb "bpf: Allow using bpf_sk_storage in
+ * FENTRY/FEXIT/RAW_TP" (in v5.11).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct ledger_entry);
+} ledger SEC(".maps");
 
 /*
- * What an entry is found by. A cookie is never used again, and a socket that was never asked for one
- * needs no search. Kernels without the helper for it (Linux kernel commit c5dbb89fc2ac "bpf: Expose
- * bpf_get_socket_cookie to tracing programs", in v5.12) take the raw_tp programs, which go by
- * address: an entry ends before its socket does.
+ * Without it: by address, until tcp_destroy_sock. Preallocated: kernels before 6.1 warn when a tracing
+ * program allocates hash entries.
  */
-static __always_inline u64 ledger_key(const bool typed, struct sock *sk)
-{
-	if (typed)
-		return READ(sk, __sk_common.skc_cookie.counter);
-	return (u64)sk;
-}
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__type(key, u64);
+	__type(value, struct ledger_entry);
+} ledger_hash SEC(".maps");
 
-/* The entry of a socket, or NULL. */
+/* The entry of a full socket, or NULL. */
 static __always_inline struct ledger_entry *ledger_find(const bool typed, struct sock *sk)
 {
-	u64 key = ledger_key(typed, sk);
+	u64 key = (u64)sk;
 
-	if (typed) {
-		struct ledger_entry *entry = key ? slot_find(key) : NULL;
-
-		if (likely(entry || !key || !ledger_displaced))
-			return entry;
-	}
+	if (typed)
+		return bpf_sk_storage_get(&ledger, sk, NULL, 0);
 	return bpf_map_lookup_elem(&ledger_hash, &key);
 }
 
-/* A new entry for a socket; owner and private part are the caller's to write. NULL is counted. */
+/* The entry of a socket, a blank one if it had none; NULL, where there is no room, is counted. */
 static __always_inline struct ledger_entry *ledger_open(const bool typed, struct sock *sk)
 {
 	static const struct ledger_entry blank;
-	u64 key = typed ? bpf_get_socket_cookie(sk) : (u64)sk;
 	struct ledger_entry *entry;
+	u64 key = (u64)sk;
 
 	if (typed) {
-		entry = slot_claim(key);
-		if (likely(entry))
-			return entry;
+		entry = bpf_sk_storage_get(&ledger, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	} else {
+		entry = bpf_map_lookup_elem(&ledger_hash, &key);
+		if (!entry) {
+			bpf_map_update_elem(&ledger_hash, &key, &blank, BPF_NOEXIST);
+			entry = bpf_map_lookup_elem(&ledger_hash, &key);
+		}
 	}
-	if (bpf_map_update_elem(&ledger_hash, &key, &blank, BPF_NOEXIST) == 0 && typed)
-		__sync_fetch_and_add(&ledger_displaced, 1);
-	entry = bpf_map_lookup_elem(&ledger_hash, &key);
 	if (!entry)
 		count_lost(LOST_LEDGER);
 	return entry;
 }
 
-/* Nothing more is wanted of this socket. Its entry is anybody's from now on. */
-static __always_inline void ledger_done(const bool typed, struct sock *sk,
-					struct ledger_entry *entry)
+/* A socket that opens anew has no past. */
+static __always_inline void ledger_reset(struct ledger_entry *entry)
 {
-	u64 key = ledger_key(typed, sk);
+	static const struct ledger_private blank;
 
-	if (typed && likely(entry->slot_key))
-		slot_free(entry);
-	else if (bpf_map_delete_elem(&ledger_hash, &key) == 0 && typed)
-		__sync_fetch_and_add(&ledger_displaced, -1);
+	entry->whole = entry->claimed = entry->listens = entry->role = 0;
+	entry->private = blank;
 }
 
-/*
- * Behind the NUL of a command's name lies the rest of the one before, until Linux kernel commit
- * 06c5088aeedd "fs/exec: replace strlcpy with strscpy_pad in __set_task_comm" (in v5.17): names are
- * compared and counted as 16 bytes.
- */
-static __always_inline void zero_behind_name(char *comm)
+/* Whoever comes first may write a rank. Untyped programs write under the socket's lock, one at a time. */
+static __always_inline bool rank_claim(const bool typed, struct ledger_entry *entry, enum rank rank)
 {
-	u64 *words = (u64 *)comm;
-	u64 ends = (words[0] - 0x0101010101010101) & ~words[0] & 0x8080808080808080;
+	if (typed)
+		return !(__sync_fetch_and_or(&entry->claimed, 1 << rank) & (1 << rank));
+	return !(entry->whole & (1 << rank));
+}
 
-	if (ends) {
-		words[0] &= (ends & -ends) - 1;
-		words[1] = 0;
-		return;
+static __always_inline void rank_is_whole(const bool typed, struct ledger_entry *entry,
+					  enum rank rank)
+{
+	if (typed) {
+		__sync_fetch_and_or(&entry->whole, 1 << rank);
+	} else {
+		barrier();
+		*(volatile u32 *)&entry->whole = entry->whole | 1 << rank;
 	}
-	ends = (words[1] - 0x0101010101010101) & ~words[1] & 0x8080808080808080;
-	if (ends)
-		words[1] &= (ends & -ends) - 1;
+}
+
+/* The owner as far as it is known. */
+static __always_inline const struct holder *holder_of(const struct ledger_entry *entry)
+{
+	u32 whole = *(volatile u32 *)&entry->whole;
+
+	if (whole & (1 << RANK_READ))
+		return &entry->holders[RANK_READ];
+	if (whole & (1 << RANK_OPENED))
+		return &entry->holders[RANK_OPENED];
+	return &entry->holders[RANK_GUESSED];
 }
 
 /*
- * io_uring's workers are threads of the owner, but named iou-wrk-PID or iou-sqp-PID: the process is
- * called as its leader is. They are user threads since Linux kernel commit 3bfe6106693b "io-wq:
- * fork worker threads from original task" (in v5.12), kernel threads without an owner before.
+ * A process that uses a socket holds its lock as its owner, and softirqs leave a socket that is owned alone: an
+ * event under that lock runs in the socket's user. The lock says nothing of events outside it, such
+ * as those of a packet. Who aborts sockets of others (`ss -K`) has the lock, too.
  */
-static __always_inline void learn_comm(const bool typed, struct task_struct *task,
-				       struct owner *owner)
+static __always_inline bool runs_for_user(const bool typed, struct sock *sk)
 {
-	struct task_struct *named = task;
-
-	if (unlikely(READ(task, flags) & PF_IO_WORKER))
-		named = READ(task, group_leader);
-	READ_ARRAY(owner->comm, named, comm);
-	zero_behind_name(owner->comm);
+	return READ(sk, sk_lock.owned) && !is_kernel_thread(typed, current_task(typed));
 }
 
-/* Take a task as the owner: the current one where the kernel runs for the socket's user. */
-static __always_inline void learn(const bool typed, struct task_struct *task, struct owner *owner)
+static __always_inline void hold(const bool typed, struct task_struct *task, struct holder *holder)
 {
-	struct cred *cred = (struct cred *)READ(task, cred);
+	struct owner owner;
 
-	__builtin_memset(owner, 0, sizeof(*owner));
-	owner->hierarchy = cfg.hierarchy[0].id;
-	if (unlikely(is_kernel_thread(typed, task)))
+	learn(typed, task, &owner);
+	holder->wanted = owner_passes(typed, task, &owner);
+	holder->owner = owner;
+}
+
+/* The current task opened the socket, or found it without an owner. */
+static __always_inline void ledger_learn(const bool typed, struct ledger_entry *entry)
+{
+	if (!rank_claim(typed, entry, RANK_OPENED))
 		return;
-	owner->pid = READ(task, tgid);
-	owner->uid = READ(cred, uid.val);
-	owner->cgroup_id = task_cgroup_id(typed, task, cfg.hierarchy[0].controller);
-	owner->source = OWNER_LEARNED;
-	learn_comm(typed, task, owner);
+	hold(typed, current_task(typed), &entry->holders[RANK_OPENED]);
+	rank_is_whole(typed, entry, RANK_OPENED);
 }
 
 #endif

@@ -8,7 +8,8 @@
 #ifndef CGNET_SELECT_BPF_H
 #define CGNET_SELECT_BPF_H
 
-#include "ledger.bpf.h"
+#include "flow.bpf.h"
+#include "owner.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -86,7 +87,7 @@ static __always_inline bool cgroup_passes(struct task_struct *task, struct owner
 		struct cgroup_key key = {.id = owner->cgroup_id};
 		struct cgroup_mark *found;
 
-		if (i >= cfg.hierarchies)
+		if (i >= cfg.hierarchies || (i > 0 && !task))
 			break;
 		if (i > 0)
 			key.id = cgroup_id_in(task, cfg.hierarchy[i].controller);
@@ -137,6 +138,21 @@ static __always_inline bool unknown_owner_passes(void)
 	u32 uses = cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid | cfg.by_name;
 
 	return !(uses & FILTER_INCLUDES);
+}
+
+/* Of such an owner the cgroup alone is known, in the hierarchy that names owners. */
+static __always_inline bool is_partial(const struct owner *owner)
+{
+	return owner->source >= OWNER_SK_CGRP;
+}
+
+static __always_inline bool partial_owner_passes(struct owner *owner)
+{
+	if ((cfg.by_pid | cfg.by_comm | cfg.by_uid) & FILTER_INCLUDES)
+		return false;
+	if (cfg.by_cgroup && !cgroup_passes(NULL, owner))
+		return false;
+	return !cfg.by_name || name_passes(owner);
 }
 
 /* Whether a task, just learnt as an owner, is selected; adds how. */
@@ -206,11 +222,11 @@ static __always_inline bool port_passes(u32 side, u32 use, const struct flow *fl
 	return passes(use, flags >> (2 * side) & (FILTER_INCLUDES | FILTER_EXCLUDES));
 }
 
-static __always_inline bool netns_passes(const bool typed, struct sock *sk, u32 inode)
+static __always_inline bool netns_passes(u32 inode, u64 cookie)
 {
 	struct netns_value *found = bpf_map_lookup_elem(&selected_netns, &inode);
 
-	if (found && found->cookie && found->cookie != netns_cookie(typed, sk))
+	if (found && found->cookie && found->cookie != cookie)
 		found = NULL;
 	return passes(cfg.by_netns, found ? found->use : 0);
 }
@@ -218,16 +234,28 @@ static __always_inline bool netns_passes(const bool typed, struct sock *sk, u32 
 #define SIDE_PASSES(what, side, flow) \
 	(!cfg.by_##what[side] || what##_passes(side, cfg.by_##what[side], flow))
 
-static __always_inline bool flow_passes(const bool typed, struct sock *sk, const struct flow *flow)
+static __always_inline bool ends_pass(const struct flow *flow)
 {
 	if (cfg.family && cfg.family != flow->family)
-		return false;
-	if (cfg.by_netns && !netns_passes(typed, sk, flow->netns))
 		return false;
 	return SIDE_PASSES(port, SIDE_SOURCE, flow) && SIDE_PASSES(port, SIDE_DESTINATION, flow) &&
 	       SIDE_PASSES(port, SIDE_EITHER, flow) && SIDE_PASSES(address, SIDE_SOURCE, flow) &&
 	       SIDE_PASSES(address, SIDE_DESTINATION, flow) &&
 	       SIDE_PASSES(address, SIDE_EITHER, flow);
+}
+
+static __always_inline bool flow_passes(const bool typed, struct sock *sk, const struct flow *flow)
+{
+	if (cfg.by_netns && !netns_passes(flow->netns, socket_netns_cookie(typed, sk)))
+		return false;
+	return ends_pass(flow);
+}
+
+/* -- roles: of what was open before the start it may be unknown */
+
+static __always_inline bool role_passes(u32 role)
+{
+	return cfg.roles == (ROLE_CLIENT | ROLE_SERVER) || (cfg.roles & role);
 }
 
 /* -- outcomes */

@@ -87,7 +87,7 @@ static __always_inline void flow_from(struct flow *flow, struct sock *sk)
 	if (flow->family == 4)
 		store_v4(flow->saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
 	else
-		BPF_CORE_READ_INTO(flow->saddr, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&flow->saddr, sk, __sk_common.skc_v6_rcv_saddr);
 }
 
 /* Runs in the calling process: the owner is the current task. */

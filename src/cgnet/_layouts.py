@@ -25,27 +25,15 @@ class Layout(NamedTuple):
     packed: Struct
 
 
-class RecordKind(IntEnum):
-    RECORD_CONNECT = 1
-    RECORD_CGROUP_BORN = 2
-    RECORD_CGROUP_GONE = 3
-
-
-class LostWhere(IntEnum):
-    LOST_RING = 0
-    LOST_LEDGER = 1
-    LOST_SELECTED_CGROUPS = 2
-    LOST_CGROUP_NAMES = 3
-    LOST_CONNECT_CALLS = 4
-    LOST_COUNTS = 5
-    LOST_WHERE_COUNT = 6
-
-
 class OwnerSource(IntEnum):
     OWNER_UNKNOWN = 0
     OWNER_LEARNED = 1
     OWNER_INHERITED = 2
     OWNER_SEEDED = 3
+    OWNER_SK_CGRP = 4
+    OWNER_MEMCG = 5
+    OWNER_NETNS = 6
+    OWNER_DEVICE = 7
 
 
 class Role(IntEnum):
@@ -56,6 +44,59 @@ class Role(IntEnum):
 class AttemptResult(IntEnum):
     RESULT_OK = 0
     RESULT_ABORTED = -1
+
+
+class Undecided(IntEnum):
+    UNDECIDED_NOT = 0
+    UNDECIDED_NEW = 1
+    UNDECIDED_SELECTED = 2
+    UNDECIDED_NAME = 4
+
+
+class ClosedBy(IntEnum):
+    CLOSED_BY_LOCAL = 1
+    CLOSED_BY_PEER = 2
+    CLOSED_BY_KERNEL = 3
+
+
+class CloseCause(IntEnum):
+    CLOSE_FIN = 1
+    CLOSE_RST = 2
+    CLOSE_TIMEOUT = 3
+    CLOSE_ABORT = 4
+
+
+class DropClass(IntEnum):
+    DROP_UNKNOWN = 0
+    DROP_BENIGN = 1
+    DROP_PEER = 2
+    DROP_APPLICATION = 3
+    DROP_RESOURCE = 4
+    DROP_FIREWALL = 5
+    DROP_CONFIGURATION = 6
+
+
+class StageAt(IntEnum):
+    STAGE_TCP_TRANSMIT = 1
+    STAGE_DEV_QUEUE = 2
+    STAGE_QDISC_ENQUEUE = 3
+    STAGE_QDISC_DEQUEUE = 4
+    STAGE_DEV_XMIT = 5
+    STAGE_NETIF_RX = 6
+    STAGE_GRO = 7
+    STAGE_NETIF_RECEIVE = 8
+    STAGE_TCP_RECEIVE = 9
+    STAGE_APP_READ = 10
+    STAGE_DROP = 11
+    STAGE_CONSUME = 12
+    STAGE_COUNT = 13
+
+
+class TripEnd(IntEnum):
+    TRIP_GOES_ON = 0
+    TRIP_DELIVERED = 1
+    TRIP_CONSUMED = 2
+    TRIP_DROPPED = 3
 
 
 class SyncErrors(IntEnum):
@@ -80,13 +121,6 @@ class CgroupController(IntEnum):
     CONTROLLER_PIDS = 12
     CONTROLLER_RDMA = 13
     CONTROLLER_MISC = 14
-
-
-class Undecided(IntEnum):
-    UNDECIDED_NOT = 0
-    UNDECIDED_NEW = 1
-    UNDECIDED_SELECTED = 2
-    UNDECIDED_NAME = 4
 
 
 class CgroupMarks(IntEnum):
@@ -120,24 +154,37 @@ class CountBy(IntEnum):
     BY_DPORT = 512
     BY_ROLE = 1024
     BY_RESULT = 2048
+    BY_REASON = 4096
+    BY_LOCATION = 8192
+    BY_STACK = 16384
+    BY_STAGE = 32768
 
 
-class Head(NamedTuple):
-    kind: int
-    pad: int
-    ts_ns: int
+class HistogramKind(IntEnum):
+    HISTOGRAM_NONE = 0
+    HISTOGRAM_LOG2 = 1
+    HISTOGRAM_LINEAR = 2
 
 
-HEAD = Layout(
-    "head",
-    16,
-    (
-        Member("kind", 0, 4),
-        Member("pad", 4, 4),
-        Member("ts_ns", 8, 8),
-    ),
-    Struct("=IIQ"),
-)
+class RecordKind(IntEnum):
+    RECORD_CONNECT = 1
+    RECORD_CGROUP_BORN = 2
+    RECORD_CGROUP_GONE = 3
+    RECORD_RTT = 4
+    RECORD_LIFE = 5
+    RECORD_DROP = 6
+    RECORD_TRACE = 7
+
+
+class LostWhere(IntEnum):
+    LOST_RING = 0
+    LOST_LEDGER = 1
+    LOST_SELECTED_CGROUPS = 2
+    LOST_CGROUP_NAMES = 3
+    LOST_CONNECT_CALLS = 4
+    LOST_COUNTS = 5
+    LOST_PACKETS = 6
+    LOST_WHERE_COUNT = 7
 
 
 class Owner(NamedTuple):
@@ -218,30 +265,183 @@ OUTCOME = Layout(
 )
 
 
-CONNECT_EVENT = Layout(
-    "connect_event",
-    120,
+class RttSample(NamedTuple):
+    rtt_us: int
+    srtt_us: int
+    tcp_state: int
+    role: int
+    handshake: int
+    pad: bytes
+
+
+RTT_SAMPLE = Layout(
+    "rtt_sample",
+    16,
     (
-        Member("head", 0, 16),
-        Member("owner", 16, 40),
-        Member("flow", 56, 48),
-        Member("outcome", 104, 16),
+        Member("rtt_us", 0, 4),
+        Member("srtt_us", 4, 4),
+        Member("tcp_state", 8, 1),
+        Member("role", 9, 1),
+        Member("handshake", 10, 1),
+        Member("pad", 11, 5),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIhBB"),
+    Struct("=IIBBB5s"),
 )
 
 
-CGROUP_EVENT = Layout(
-    "cgroup_event",
-    1056,
+class Life(NamedTuple):
+    duration_ns: int
+    handshake_ns: int
+    tx_bytes: int
+    rx_bytes: int
+    tx_segs: int
+    rx_segs: int
+    retrans: int
+    srtt_us: int
+    min_rtt_us: int
+    rst_reason: int
+    tcp_state: int
+    role: int
+    closed_by: int
+    close_cause: int
+    pad: int
+    retrans_delta: int
+    tx_bytes_delta: int
+    rx_bytes_delta: int
+
+
+LIFE = Layout(
+    "life",
+    80,
     (
-        Member("head", 0, 16),
-        Member("cgroup_id", 16, 8),
-        Member("hierarchy", 24, 4),
-        Member("marks", 28, 4),
-        Member("path", 32, 1024),
+        Member("duration_ns", 0, 8),
+        Member("handshake_ns", 8, 8),
+        Member("tx_bytes", 16, 8),
+        Member("rx_bytes", 24, 8),
+        Member("tx_segs", 32, 4),
+        Member("rx_segs", 36, 4),
+        Member("retrans", 40, 4),
+        Member("srtt_us", 44, 4),
+        Member("min_rtt_us", 48, 4),
+        Member("rst_reason", 52, 2),
+        Member("tcp_state", 54, 1),
+        Member("role", 55, 1),
+        Member("closed_by", 56, 1),
+        Member("close_cause", 57, 1),
+        Member("pad", 58, 2),
+        Member("retrans_delta", 60, 4),
+        Member("tx_bytes_delta", 64, 8),
+        Member("rx_bytes_delta", 72, 8),
     ),
-    Struct("=IIQQII1024s"),
+    Struct("=QQQQIIIIIHBBBBHIQQ"),
+)
+
+
+class Drop(NamedTuple):
+    location: int
+    reason: int
+    ifindex: int
+    len: int
+    payload: int
+    tcp_flags: int
+    tcp_state: int
+    drop_class: int
+    frames: int
+    seq: int
+    role: int
+    sent: int
+    pad: bytes
+    dev: bytes
+
+
+DROP = Layout(
+    "drop",
+    56,
+    (
+        Member("location", 0, 8),
+        Member("reason", 8, 4),
+        Member("ifindex", 12, 4),
+        Member("len", 16, 4),
+        Member("payload", 20, 4),
+        Member("tcp_flags", 24, 1),
+        Member("tcp_state", 25, 1),
+        Member("drop_class", 26, 1),
+        Member("frames", 27, 1),
+        Member("seq", 28, 4),
+        Member("role", 32, 1),
+        Member("sent", 33, 1),
+        Member("pad", 34, 6),
+        Member("dev", 40, 16),
+    ),
+    Struct("=QIIIIBBBBIBB6s16s"),
+)
+
+
+class Stage(NamedTuple):
+    ts_ns: int
+    netns: int
+    ifindex: int
+    cpu: int
+    at: int
+    pad: bytes
+    dev: bytes
+
+
+STAGE = Layout(
+    "stage",
+    40,
+    (
+        Member("ts_ns", 0, 8),
+        Member("netns", 8, 4),
+        Member("ifindex", 12, 4),
+        Member("cpu", 16, 2),
+        Member("at", 18, 1),
+        Member("pad", 19, 5),
+        Member("dev", 24, 16),
+    ),
+    Struct("=QIIHB5s16s"),
+)
+
+
+class Trip(NamedTuple):
+    packet: int
+    retrans_of: int
+    location: int
+    reason: int
+    seq: int
+    ack: int
+    len: int
+    payload: int
+    segs: int
+    tcp_flags: int
+    end: int
+    stages: int
+    role: int
+    sent: int
+    pad: bytes
+
+
+TRIP = Layout(
+    "trip",
+    56,
+    (
+        Member("packet", 0, 8),
+        Member("retrans_of", 8, 8),
+        Member("location", 16, 8),
+        Member("reason", 24, 4),
+        Member("seq", 28, 4),
+        Member("ack", 32, 4),
+        Member("len", 36, 4),
+        Member("payload", 40, 4),
+        Member("segs", 44, 2),
+        Member("tcp_flags", 46, 1),
+        Member("end", 47, 1),
+        Member("stages", 48, 1),
+        Member("role", 49, 1),
+        Member("sent", 50, 1),
+        Member("pad", 51, 5),
+    ),
+    Struct("=QQQIIIIIHBBBBB5s"),
 )
 
 
@@ -351,8 +551,8 @@ LISTENER_KEY = Layout(
 )
 
 
-LISTENING = Layout(
-    "listening",
+HOLDER = Layout(
+    "holder",
     48,
     (
         Member("owner", 0, 40),
@@ -360,6 +560,40 @@ LISTENING = Layout(
         Member("sockets", 44, 4),
     ),
     Struct("=QIBBHII16sII"),
+)
+
+
+class NetnsOwner(NamedTuple):
+    cookie: int
+    cgroup_id: int
+
+
+NETNS_OWNER = Layout(
+    "netns_owner",
+    16,
+    (
+        Member("cookie", 0, 8),
+        Member("cgroup_id", 8, 8),
+    ),
+    Struct("=QQ"),
+)
+
+
+class DeviceAddress(NamedTuple):
+    address: bytes
+    family: int
+    pad: bytes
+
+
+DEVICE_ADDRESS = Layout(
+    "device_address",
+    20,
+    (
+        Member("address", 0, 16),
+        Member("family", 16, 1),
+        Member("pad", 17, 3),
+    ),
+    Struct("=16sB3s"),
 )
 
 
@@ -399,20 +633,53 @@ PORT_FLAGS = Layout(
 
 COUNT_KEY = Layout(
     "count_key",
-    96,
+    104,
     (
         Member("owner", 0, 40),
         Member("flow", 40, 48),
         Member("role", 88, 4),
         Member("result", 92, 4),
+        Member("location", 96, 8),
     ),
-    Struct("=QIBBHII16s16s16sIHBBH6sIi"),
+    Struct("=QIBBHII16s16s16sIHBBH6sIiQ"),
+)
+
+
+HISTOGRAM = Layout(
+    "histogram",
+    1056,
+    (
+        Member("count", 0, 8),
+        Member("sum", 8, 8),
+        Member("min", 16, 8),
+        Member("max", 24, 8),
+        Member("buckets", 32, 1024),
+    ),
+    Struct(
+        "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
+    ),
+)
+
+
+class CodeRange(NamedTuple):
+    start: int
+    end: int
+
+
+CODE_RANGE = Layout(
+    "code_range",
+    16,
+    (
+        Member("start", 0, 8),
+        Member("end", 8, 8),
+    ),
+    Struct("=QQ"),
 )
 
 
 CONFIG = Layout(
     "config",
-    152,
+    336,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -432,8 +699,152 @@ CONFIG = Layout(
         Member("saddr_bits", 76, 4),
         Member("daddr_bits", 80, 4),
         Member("by_name", 84, 4),
-        Member("results", 88, 32),
-        Member("hierarchy", 120, 32),
+        Member("histogram", 88, 4),
+        Member("histogram_low", 92, 4),
+        Member("histogram_step", 96, 4),
+        Member("histogram_steps", 100, 4),
+        Member("no_handshakes", 104, 4),
+        Member("smoothed", 108, 4),
+        Member("by_closed", 112, 4),
+        Member("by_cause", 116, 4),
+        Member("drop_arguments", 120, 4),
+        Member("not_specified", 124, 4),
+        Member("flags_reason", 128, 4),
+        Member("stacks", 132, 4),
+        Member("benign", 136, 4),
+        Member("by_reason", 140, 4),
+        Member("by_class", 144, 4),
+        Member("by_state", 148, 4),
+        Member("by_dev", 152, 4),
+        Member("by_end", 156, 4),
+        Member("retransmitted", 160, 4),
+        Member("slow_stage", 164, 4),
+        Member("slow_stage_ns", 168, 8),
+        Member("benign_code", 176, 64),
+        Member("overflow_reason", 240, 8),
+        Member("syn_drops", 248, 4),
+        Member("consume_arguments", 252, 4),
+        Member("least_ns", 256, 8),
+        Member("least_bytes", 264, 8),
+        Member("results", 272, 32),
+        Member("hierarchy", 304, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
+)
+
+
+class Head(NamedTuple):
+    kind: int
+    pad: int
+    ts_ns: int
+
+
+HEAD = Layout(
+    "head",
+    16,
+    (
+        Member("kind", 0, 4),
+        Member("pad", 4, 4),
+        Member("ts_ns", 8, 8),
+    ),
+    Struct("=IIQ"),
+)
+
+
+CONNECT_EVENT = Layout(
+    "connect_event",
+    120,
+    (
+        Member("head", 0, 16),
+        Member("owner", 16, 40),
+        Member("flow", 56, 48),
+        Member("outcome", 104, 16),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIhBB"),
+)
+
+
+RTT_EVENT = Layout(
+    "rtt_event",
+    120,
+    (
+        Member("head", 0, 16),
+        Member("owner", 16, 40),
+        Member("flow", 56, 48),
+        Member("sample", 104, 16),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIBBB5s"),
+)
+
+
+LIFE_EVENT = Layout(
+    "life_event",
+    184,
+    (
+        Member("head", 0, 16),
+        Member("owner", 16, 40),
+        Member("flow", 56, 48),
+        Member("life", 104, 80),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQIIIIIHBBBBHIQQ"),
+)
+
+
+DROP_EVENT = Layout(
+    "drop_event",
+    352,
+    (
+        Member("head", 0, 16),
+        Member("owner", 16, 40),
+        Member("flow", 56, 48),
+        Member("drop", 104, 56),
+        Member("stack", 160, 192),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBB6s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
+)
+
+
+TRIP_EVENT = Layout(
+    "trip_event",
+    800,
+    (
+        Member("head", 0, 16),
+        Member("owner", 16, 40),
+        Member("flow", 56, 48),
+        Member("trip", 104, 56),
+        Member("stages", 160, 640),
+    ),
+    Struct(
+        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBB5sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16s"
+    ),
+)
+
+
+JOURNEY = Layout(
+    "journey",
+    864,
+    (
+        Member("event", 0, 800),
+        Member("receiver", 800, 48),
+        Member("sent_ns", 848, 8),
+        Member("wanted_sender", 856, 4),
+        Member("waits", 860, 4),
+    ),
+    Struct(
+        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBB5sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIBBHII16sIIQII"
+    ),
+)
+
+
+CGROUP_EVENT = Layout(
+    "cgroup_event",
+    1056,
+    (
+        Member("head", 0, 16),
+        Member("cgroup_id", 16, 8),
+        Member("hierarchy", 24, 4),
+        Member("marks", 28, 4),
+        Member("path", 32, 1024),
+    ),
+    Struct("=IIQQII1024s"),
 )

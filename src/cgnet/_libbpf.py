@@ -45,6 +45,16 @@ class OpenOpts(ctypes.Structure):
     )
 
 
+class IterAttachOpts(ctypes.Structure):
+    """struct bpf_iter_attach_opts (libbpf.h)."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("link_info", ctypes.c_void_p),
+        ("link_info_len", ctypes.c_uint32),
+    )
+
+
 class _Opaque(ctypes.Structure):
     pass
 
@@ -82,6 +92,7 @@ API: dict[str, _Fn] = {
     "bpf_program__name": _Fn(_C_CHAR_P, (_Program,)),
     "bpf_program__section_name": _Fn(_C_CHAR_P, (_Program,)),
     "bpf_program__set_autoload": _Fn(_INT, (_Program, ctypes.c_bool), "negative"),
+    "bpf_program__attach_iter": _Fn(_Link, (_Program, ctypes.POINTER(IterAttachOpts)), "null"),
     "bpf_program__attach": _Fn(_Link, (_Program,), "null"),
     "bpf_program__attach_perf_event": _Fn(_Link, (_Program, _INT), "null"),
     "bpf_program__fd": _Fn(_INT, (_Program,), "negative"),
@@ -104,6 +115,7 @@ API: dict[str, _Fn] = {
     "ring_buffer__consume": _Fn(_INT, (_Ring,)),
     "ring_buffer__free": _Fn(None, (_Ring,)),
     "btf__parse": _Fn(_Btf, (_C_CHAR_P, _VOID_P), "null"),
+    "btf__parse_split": _Fn(_Btf, (_C_CHAR_P, _Btf), "null"),
     "btf__free": _Fn(None, (_Btf,)),
     "btf__find_by_name_kind": _Fn(ctypes.c_int32, (_Btf, _C_CHAR_P, _U32)),
     "btf__type_by_id": _Fn(_VOID_P, (_Btf, _U32), "null"),

@@ -30,12 +30,13 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
         cgroup_id, hierarchy, source, _, _, pid, uid, comm = OWNER.packed.unpack(part)
         if source == OwnerSource.OWNER_UNKNOWN:
             return (*[None] * (len(OWNER_FIELDS) - 1), UNKNOWN)
+        known = source < OwnerSource.OWNER_SK_CGRP  # else the cgroup alone is
         path = names.path(hierarchy, cgroup_id)
         facts = runtimes.of(path).facts if path else Facts()
         return (
-            pid,
-            uid,
-            decode(comm.partition(b"\0")[0]),
+            pid if known else None,
+            uid if known else None,
+            decode(comm.partition(b"\0")[0]) if known else None,
             names.hierarchy_name(hierarchy),
             path,
             str(cgroup_id),

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgnet._layouts import Layout, Member
@@ -17,17 +19,17 @@ from cgnet._libbpf import lib
 from cgnet.errors import LayoutError, LibbpfError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from cgnet.loader import Object
 
-KIND_STRUCT = 4  # linux/btf.h
+KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF = 4, 6, 8  # linux/btf.h
+KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 KERNEL_STRUCT = "super_block"  # every kernel has it, and no object of ours
 
 
 class _Type(ctypes.Structure):
-    """struct btf_type."""
+    """struct btf_type; ``size`` is also the number of the type that a pointer or a typedef leads to."""
 
     _fields_ = (("name", ctypes.c_uint32), ("info", ctypes.c_uint32), ("size", ctypes.c_uint32))
 
@@ -36,6 +38,12 @@ class _Member(ctypes.Structure):
     """struct btf_member; without bitfields ``offset`` is plain bits."""
 
     _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("offset", ctypes.c_uint32))
+
+
+class _Enumerator(ctypes.Structure):
+    """struct btf_enum."""
+
+    _fields_ = (("name", ctypes.c_uint32), ("value", ctypes.c_int32))
 
 
 def read_layout(btf: Any, name: str) -> tuple[int, dict[str, Member]] | None:
@@ -51,6 +59,86 @@ def read_layout(btf: Any, name: str) -> tuple[int, dict[str, Member]] | None:
         member = lib.btf__name_by_offset(btf, each.name).decode()
         members[member] = Member(member, each.offset // 8, lib.btf__resolve_size(btf, each.type))
     return head.size, members
+
+
+def _values_of_enum(btf: Any, name: str) -> dict[int, str]:
+    """Return the names of an enum's values; none if there is no such enum."""
+    found = lib.btf__find_by_name_kind(btf, name.encode(), KIND_ENUM)
+    if found < 0:
+        return {}
+    address = lib.btf__type_by_id(btf, found)
+    head = _Type.from_address(address)
+    array = (_Enumerator * (head.info & 0xFFFF)).from_address(address + ctypes.sizeof(_Type))
+    return {
+        each.value & 0xFFFFFFFF: lib.btf__name_by_offset(btf, each.name).decode() for each in array
+    }
+
+
+@contextmanager
+def _parsed(path: Path) -> Iterator[Any]:
+    """Read a BTF, and free it in the end. Raises LibbpfError."""
+    btf = lib.btf__parse(os.fsencode(path), None)
+    try:
+        yield btf
+    finally:
+        lib.btf__free(btf)
+
+
+def enum_of_kernel(name: str, path: Path = KERNEL_BTF) -> dict[int, str]:
+    """Return the names of an enum's values in a kernel's BTF; none if it has no such enum."""
+    try:
+        with _parsed(path) as btf:
+            return _values_of_enum(btf, name)
+    except LibbpfError:
+        return {}
+
+
+def enum_of_module(name: str, modules: Path) -> dict[int, str]:
+    """Return the same of whichever of the running kernel's modules has the enum."""
+    try:
+        with _parsed(KERNEL_BTF) as kernel:
+            for path in sorted(modules.glob("*")):
+                if path.name == KERNEL_BTF.name:
+                    continue
+                with suppress(LibbpfError):
+                    module = lib.btf__parse_split(os.fsencode(path), kernel)
+                    try:
+                        values = _values_of_enum(module, name)
+                    finally:
+                        lib.btf__free(module)
+                    if values:
+                        return values
+    except LibbpfError:
+        return {}
+    return {}
+
+
+def missing_tracepoints(names: Iterable[str], path: Path = KERNEL_BTF) -> frozenset[str]:
+    """Return which of these tracepoints a kernel lacks. Without a readable BTF none is missing."""
+    try:
+        with _parsed(path) as btf:
+            return frozenset(name for name in names if _tracepoint(btf, name) < 0)
+    except LibbpfError:
+        return frozenset()
+
+
+def _tracepoint(btf: Any, name: str) -> int:
+    return int(lib.btf__find_by_name_kind(btf, f"btf_trace_{name}".encode(), KIND_TYPEDEF))
+
+
+def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
+    """Return how many arguments a kernel's tracepoint has; 0 if it has no such one."""
+    try:
+        with _parsed(path) as btf:
+            found = _tracepoint(btf, name)
+            if found < 0:
+                return 0
+            typedef = _Type.from_address(lib.btf__type_by_id(btf, found))
+            pointer = _Type.from_address(lib.btf__type_by_id(btf, typedef.size))
+            function = _Type.from_address(lib.btf__type_by_id(btf, pointer.size))
+            return int(function.info & 0xFFFF) - 1  # the first one is the program's own
+    except LibbpfError:
+        return 0
 
 
 def is_kernel_btf(path: Path) -> bool:

@@ -201,6 +201,11 @@ class CgroupNames:
         self._mounts: dict[int, int] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)
 
+    @property
+    def naming(self) -> Hierarchy:
+        """The hierarchy that names owners."""
+        return next(iter(self._hierarchies.values()))
+
     def remember(self, hierarchy: int, cgroup: int, path: str) -> None:
         """Keep a path that the kernel told."""
         while len(self._paths) >= self.LIMIT:
@@ -223,9 +228,8 @@ class CgroupNames:
 
     def paths(self) -> Iterator[str]:
         """Yield the paths of the cgroups that are there, in the hierarchy that names owners."""
-        first = next(iter(self._hierarchies.values()))
-        for path in subtree(first.mount):
-            yield first.told_path(path)
+        for path in subtree(self.naming.mount):
+            yield self.naming.told_path(path)
 
     def _look_up(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
         """Open the directory by its handle; without CAP_DAC_READ_SEARCH walk over all of them."""

@@ -1,122 +1,101 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Counts that the kernel side keeps: ``--by``, two tables in turn, and rows of them.
+"""What the kernel side counts: two tables in turn, and rows of them.
 
-The partner of count.bpf.h.
+The partner of count.bpf.h and histogram.bpf.h.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet._layouts import COUNT_KEY, OWNER, CountBy, OwnerSource
+from cgnet._layouts import COUNT_KEY, HISTOGRAM, OWNER, OwnerSource
 from cgnet.attribution import OWNER_FIELDS, owner_group
-from cgnet.errors import NotYetKnownError, UsageError
+from cgnet.errors import NotYetKnownError
 from cgnet.events import ROLES, SERVICE, part_of, result_name
-from cgnet.values import is_number, number
+from cgnet.histograms import FIELDS as HISTOGRAM_FIELDS
+from cgnet.histograms import LOG2, Histogram
+from cgnet.keys import constants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping
 
     from cgnet.cgroups import CgroupNames
     from cgnet.filters import Filters
+    from cgnet.histograms import Scale
+    from cgnet.keys import Key
     from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
+    from cgnet.symbols import Symbols
 
-MOST_COUNTS = 65536  # of count.bpf.h
-TABLES = ("counts_even", "counts_odd")
-COUNT_BYTES = 8
 OWNER_PART = part_of(COUNT_KEY, "owner")
 FLOW_PART = part_of(COUNT_KEY, "flow")
 SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 # Inside struct flow.
 SERVICE_PART = slice(0, SERVICE.part.stop - SERVICE.part.start)
+# Of a histogram that is a line of a table.
+HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
 SPORT_PART = slice(SERVICE_PART.stop, SERVICE_PART.stop + 2)
-LONGEST_PREFIX = 128
-DEEPEST = 4096  # linux/limits.h: PATH_MAX
 
 
-class Key(NamedTuple):
-    """One of the things that are counted by."""
+class Tables(NamedTuple):
+    """Two tables of the kernel side, of which one is in use: a map of maps names it."""
 
-    name: str
-    size: int | None = None  # of a prefix in bits, or of a path in names
+    outer: str
+    inner: tuple[str, str]
+    value_bytes: int
+    entries: int  # of each, when they are in use
+
+
+COUNTS = Tables("counts", ("counts_even", "counts_odd"), 8, 65536)  # of count.bpf.h
+HISTOGRAMS = Tables(  # of histogram.bpf.h
+    "histograms", ("histograms_even", "histograms_odd"), HISTOGRAM.size, 4096
+)
+
+
+class Counting(NamedTuple):
+    """What is counted: by what, and how the values fall into a histogram if there is one."""
+
+    keys: list[Key]
+    scale: Scale | None = None
+    symbols: Symbols | None = None  # of what only the kernel has names for
+    stages: Mapping[int, str] | None = None  # of packets: values are nanoseconds then
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that show it.
+        """The fields of a value."""
+        if not self.scale:
+            return ("count",)
+        if not self.stages:
+            return HISTOGRAM_FIELDS
+        return tuple(field.replace("_us", "_ns") for field in (*HISTOGRAM_FIELDS, "share"))
 
-        Names of containers come again in each pod; who is in no container is shown by cgroup.
-        """
-        if self.name == "container":
-            return ("container", "pod", "pod_namespace", "cgroup")
-        return ("pod", "pod_namespace") if self.name == "pod" else (self.name,)
+    @property
+    def tables(self) -> Tables:
+        """The tables that have it."""
+        return HISTOGRAMS if self.scale else COUNTS
 
+    def constants(self) -> dict[str, int]:
+        """Return what struct config has of it."""
+        return constants(self.keys) | (self.scale.constants() if self.scale else {})
 
-# Names, and the part of the kernel's key that they need.
-KEYS: dict[str, CountBy] = {
-    "container": CountBy.BY_CGROUP,
-    "pod": CountBy.BY_CGROUP,
-    "unit": CountBy.BY_CGROUP,
-    "cgroup": CountBy.BY_CGROUP,
-    "selected": CountBy.BY_SELECTED,
-    "pid": CountBy.BY_PID,
-    "comm": CountBy.BY_COMM,
-    "uid": CountBy.BY_UID,
-    "netns": CountBy.BY_NETNS,
-    "saddr": CountBy.BY_SADDR,
-    "daddr": CountBy.BY_DADDR,
-    "sport": CountBy.BY_SPORT,
-    "dport": CountBy.BY_DPORT,
-    "role": CountBy.BY_ROLE,
-    "result": CountBy.BY_RESULT,
-}
-SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
+    def read(self, raw: bytes) -> int | Histogram:
+        """Read a value of the tables."""
+        return Histogram.read(raw) if self.scale else int.from_bytes(raw, sys.byteorder)
+
+    def told(self, value: int | Histogram) -> tuple[Any, ...]:
+        """Return what is told of a value."""
+        if not isinstance(value, Histogram):
+            return (value,)
+        told = value.values(self.scale or LOG2)
+        return (*told, None) if self.stages else told
 
 
-def _key(text: str) -> Key:
-    name, slash, size = text.partition("/")
-    known = ", ".join(f"{each}[/{SIZED[each]}]" if each in SIZED else each for each in KEYS)
-    if name not in KEYS:
-        raise UsageError(f"--by {text!r}: nothing to count by; one of: {known}")
-    if not slash:
-        return Key(name)
-    if name not in SIZED or not is_number(size):
-        raise UsageError(f"--by {text!r}: no number goes there; as in cgroup/2 or daddr/24")
-    if name == "cgroup":  # no path has more names than bytes
-        found = number(size, DEEPEST)
-        return Key(name, DEEPEST if found is None else found)
-    bits = number(size, LONGEST_PREFIX)
-    if bits is None:
-        raise UsageError(f"--by {text!r}: no prefix is longer than {LONGEST_PREFIX} bits")
-    return Key(name, bits)
-
-
-def read_by(values: Iterable[str]) -> list[Key]:
-    """Read the values of ``--by``, lists separated by commas. Raises UsageError."""
-    keys = [_key(text.strip()) for value in values for text in value.split(",")]
-    for name, times in Counter(key.name for key in keys).items():
-        if times > 1:
-            raise UsageError(f"--by: {name} comes {times} times; once is enough")
-    return keys
-
-
-def constants(keys: list[Key]) -> dict[str, int]:
-    """Return what struct config has of counting."""
-    bits = 0
-    for key in keys:
-        bits |= KEYS[key.name]
-    sizes = {key.name: LONGEST_PREFIX if key.size is None else key.size for key in keys}
-    return {
-        "count": 1,
-        "count_by": bits,
-        "saddr_bits": sizes.get("saddr", LONGEST_PREFIX),
-        "daddr_bits": sizes.get("daddr", LONGEST_PREFIX),
-    }
+def _number(value: int | Histogram) -> int:
+    return value.count if isinstance(value, Histogram) else value
 
 
 @lru_cache(maxsize=8192)
@@ -136,63 +115,99 @@ class Counts:
     """The two tables of a running object, and what is read from them."""
 
     def __init__(
-        self, keys: list[Key], filters: Filters, names: CgroupNames, runtimes: Runtimes
+        self, counting: Counting, filters: Filters, names: CgroupNames, runtimes: Runtimes
     ) -> None:
-        """Name what is counted by ``keys``."""
-        self.keys = keys
+        """Name what is counted."""
+        self.keys = counting.keys
+        self._counting = counting
         self._filters = filters
         self._names, self._runtimes = names, runtimes
         self._owner = owner_group(names, runtimes).values
         self._in_use = 0
-        self._waiting: Counter[bytes] = Counter()  # for names
+        self._waiting: dict[bytes, Any] = {}  # for names
         self.of_unknown_owners = 0
+
+    @property
+    def _key_fields(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(field for key in self.keys for field in key.fields))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a row, after those that every record has."""
-        names = dict.fromkeys(field for key in self.keys for field in key.fields)
-        return (*names, "count")
+        return (*self._key_fields, *self._counting.fields)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Those fields that a table shows: what fits a line."""
+        return tuple(field for field in self.fields if not field.startswith(HIDDEN))
+
+    @property
+    def draws(self) -> bool:
+        """Whether what is counted are histograms."""
+        return self._counting.scale is not None and not self._counting.stages
 
     @property
     def is_waiting(self) -> bool:
         """Whether some counts wait for names."""
         return bool(self._waiting)
 
-    def _swap(self, obj: Object) -> Iterator[tuple[bytes, int]]:
+    def _swap(self, obj: Object) -> Iterator[tuple[bytes, Any]]:
         """Put the other table into use, and empty the old one. Nobody writes to it any more."""
-        old = obj.map(TABLES[self._in_use])
+        tables = self._counting.tables
+        old = obj.map(tables.inner[self._in_use])
         self._in_use = 1 - self._in_use
-        other = obj.map(TABLES[self._in_use]).fd
-        obj.map("counts").update(bytes(4), other.to_bytes(4, sys.byteorder))
+        other = obj.map(tables.inner[self._in_use]).fd
+        obj.map(tables.outer).update(bytes(4), other.to_bytes(4, sys.byteorder))
         for key in list(old.keys(COUNT_KEY.size)):
-            yield key, int.from_bytes(old.lookup(key, COUNT_BYTES), sys.byteorder)
+            yield key, self._counting.read(old.lookup(key, tables.value_bytes))
             old.discard(key)
 
     def collect(self, obj: Object) -> list[dict[str, Any]]:
-        """Return the increments since the last time, the greatest first.
+        """Return what came since the last time, the greatest number first.
 
         What belongs to a new cgroup whose names aren't known yet comes the next time.
         """
-        totals: Counter[tuple[Any, ...]] = Counter()
+        totals: dict[tuple[Any, ...], Any] = {}
         keys = self._waiting
-        self._waiting = Counter()
-        for key, count in self._swap(obj):
-            keys[key] += count
-        for key, count in keys.items():
+        self._waiting = {}
+        self._obj = obj
+        for key, value in self._swap(obj):
+            keys[key] = keys[key] + value if key in keys else value
+        for key, value in keys.items():
             try:
-                values = self._values(key)
+                named = self._values(key)
             except NotYetKnownError:
-                self._waiting[key] = count
+                self._waiting[key] = value
                 continue
-            if values is not None:
-                totals[values] += count
-                self.of_unknown_owners += count * (key[SOURCE] == OwnerSource.OWNER_UNKNOWN)
-        ordered = sorted(totals.items(), key=lambda item: (-item[1], str(item[0])))
-        return [dict(zip(self.fields, (*values, n), strict=True)) for values, n in ordered]
+            if named is not None:
+                totals[named] = totals[named] + value if named in totals else value
+                if key[SOURCE] == OwnerSource.OWNER_UNKNOWN:
+                    self.of_unknown_owners += _number(value)
+        ordered = sorted(totals.items(), key=lambda item: (-_number(item[1]), str(item[0])))
+        rows = [
+            dict(zip(self.fields, (*named, *self._counting.told(value)), strict=True))
+            for named, value in ordered
+        ]
+        return self._with_shares(rows) if self._counting.stages else rows
+
+    def _with_shares(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add each stage's share of the time, of what has the same other keys; in their order."""
+        others = [field for field in self._key_fields if field != "stage"]
+        sums: dict[tuple[Any, ...], int] = {}
+        for row in rows:
+            key = tuple(row[field] for field in others)
+            sums[key] = sums.get(key, 0) + row["total_ns"]
+        for row in rows:
+            whole = sums[tuple(row[field] for field in others)]
+            row["share"] = round(row["total_ns"] / whole, 4) if whole else 0.0
+        order = list((self._counting.stages or {}).values())
+        rank = {key: place for place, key in enumerate(sums)}
+        rows.sort(key=lambda row: (rank[tuple(row[f] for f in others)], order.index(row["stage"])))
+        return rows
 
     def _values(self, raw: bytes) -> tuple[Any, ...] | None:
         """Return the values of a kernel's key; None if its owner turns out to be unwanted."""
-        *flat, role, result = COUNT_KEY.packed.unpack(raw)
+        *flat, role, result, location = COUNT_KEY.packed.unpack(raw)
         _, _, _, undecided, given, *_ = flat
         row = dict(zip(OWNER_FIELDS, self._owner(raw[OWNER_PART]), strict=True))
         if undecided:
@@ -207,6 +222,10 @@ class Counts:
             "result": result_name(result),
             "selected": self._filters.cgroups.given[given - 1].text if given else None,
         }
+        if self._counting.symbols:
+            row |= self._drop(self._counting.symbols, result, location)
+        if self._counting.stages:
+            row["stage"] = self._counting.stages.get(result)
         cgroup = next((key for key in self.keys if key.name == "cgroup"), None)
         if cgroup:
             row["cgroup"] = _cut(row["cgroup"], cgroup.size)
@@ -215,4 +234,18 @@ class Counts:
         for key in self.keys:
             if key.name in ("saddr", "daddr") and key.size is not None:
                 row[key.name] = _prefix(row[key.name], key.size)
-        return tuple(row[field] for field in self.fields[:-1])
+        return tuple(row[field] for field in self._key_fields)
+
+    def _drop(self, symbols: Symbols, reason: int, location: int) -> dict[str, Any]:
+        """Return the names of what drops are counted by."""
+        stack: tuple[str, ...] = ()
+        if any(key.name == "stack" for key in self.keys):
+            stack = symbols.stack(self._obj.map("stacks"), location)
+            where = stack[0] if stack else None
+        else:
+            where = symbols.code(location) if location else None
+        return {
+            "reason": symbols.drop_reason(reason & 0xFFFFFFFF),
+            "location": where,
+            "stack": stack,
+        }

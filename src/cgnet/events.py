@@ -205,8 +205,14 @@ def cgroup_change(raw: bytes) -> CgroupChange:
 class Schema:
     """The fields of a command's records, in order."""
 
-    def __init__(self, name: str, clock: Clock, groups: list[Group], size: int) -> None:
-        """``name`` is the subcommand's, and the records' ``type``; ``size`` is in bytes."""
+    def __init__(
+        self, name: str, clock: Clock, groups: list[Group], size: int, least: int | None = None
+    ) -> None:
+        """``name`` is the subcommand's, and the records' ``type``; ``size`` is in bytes.
+
+        ``least`` is the size of the shortest record, where they differ.
+        """
+        self.least = size if least is None else least
         self.name = name
         self.clock = clock
         self.groups = [time_group(clock), *groups]
@@ -216,7 +222,7 @@ class Schema:
 
     def row(self, raw: bytes) -> dict[str, Any]:
         """Return all fields of a record, as values that JSON has. Raises struct.error."""
-        if len(raw) != self.size:
+        if not self.least <= len(raw) <= self.size:
             raise struct.error(f"a record of {len(raw)} bytes, not {self.size}")
         row: dict[str, Any] = {"schema": SCHEMA, "type": self.name}
         for group in self.groups:

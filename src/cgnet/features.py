@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgnet import probes
+from cgnet.btf import KERNEL_BTF
 from cgnet.errors import NotPermittedError, UnsupportedError
 from cgnet.probes import (
     ARRAY_OF_MAPS,
@@ -29,7 +30,6 @@ from cgnet.probes import (
     Feature,
 )
 
-KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 # linux/capability.h
 CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 2, 19, 21
 CAP_SYS_NICE, CAP_SYS_RESOURCE = 23, 24
@@ -41,6 +41,7 @@ class Hook(NamedTuple):
 
     name: str
     unused_maps: frozenset[str]
+    others: str  # how names of programs end that only other ways use
     also: frozenset[str] = frozenset()  # other kinds of programs that come with it
     asked: Feature | None = None  # before all programs are tried: it takes 1 ms
 
@@ -52,8 +53,10 @@ class Hook(NamedTuple):
 
 # The best first.
 HOOKS = (
-    Hook("tp_btf", frozenset({"listeners"}), frozenset({"iter"}), COMPARE_AND_SWAP),
-    Hook("raw_tp", frozenset({"ledger_slots", "owners"})),
+    Hook(
+        "tp_btf", frozenset({"ledger_hash", "seeds"}), "_raw", frozenset({"iter"}), COMPARE_AND_SWAP
+    ),
+    Hook("raw_tp", frozenset({"attempt_slots", "ledger"}), "_typed"),
 )
 
 
@@ -70,6 +73,7 @@ class Capability(NamedTuple):
     cost: str
 
 
+SYMBOLS = "cgnet drop shows ? for locations and stacks"
 LOADING = "no program can be loaded, and no command runs"
 CAPABILITIES = (
     Capability(CAP_BPF, "CAP_BPF", LOADING),
@@ -93,7 +97,7 @@ CAPABILITIES = (
     Capability(
         CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "--netns PID is refused for processes of other users"
     ),
-    Capability(CAP_SYSLOG, "CAP_SYSLOG", probes.UNUSED),
+    Capability(CAP_SYSLOG, "CAP_SYSLOG", SYMBOLS),
 )
 
 
@@ -146,6 +150,7 @@ TRANSPORT = Part("transport", (Way("ring buffer", (RING_BUFFER,)),))
 LEDGER = Part(
     "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
 )
+OWNERS = Part("ledger", (Way("socket storage", TYPED), Way("hash by socket address", UNTYPED)))
 LISTENERS = Part(
     "listeners", (Way("socket storage", TYPED), Way("hash by address and port", UNTYPED))
 )
@@ -161,7 +166,16 @@ SYNC_ERRORS = Part(
     ),
 )
 # What each command is made of. One that isn't here needs nothing of the kernel.
-NEEDS = {"connect": (HOOK, TRANSPORT, LEDGER, LISTENERS, NETWORKS, COUNTS, SYNC_ERRORS)}
+CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, NETWORKS, COUNTS, SYNC_ERRORS)
+SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, NETWORKS, COUNTS)
+NEEDS = {
+    "connect": CONNECTIONS,
+    "connlat": CONNECTIONS[:-1],
+    "rtt": SOCKETS,
+    "life": SOCKETS,
+    "drop": SOCKETS,
+    "trace": SOCKETS,
+}
 
 
 def works(feature: Feature) -> Answer:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
 LISTENERS = 16384  # entries of the map, when the filter lets servers through
+BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
 SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
 # Of an address_key, before the address itself: list and family.
 KEY_BITS_BEFORE_ADDRESS = 16
@@ -201,8 +202,8 @@ class Filters:
 
     # -- what the programs are told
 
-    def config(self, sync_errors: SyncErrors, counting: dict[str, int] | None = None) -> bytes:
-        """Return struct config; ``counting`` has the members for counts."""
+    def config(self, sync_errors: SyncErrors, more: dict[str, int] | None = None) -> bytes:
+        """Return struct config; ``more`` has members of what isn't a filter."""
         pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
         pairs += [(0, 0)] * (HIERARCHIES - len(pairs))
         fields: dict[str, Any] = {
@@ -222,8 +223,9 @@ class Filters:
             "undecided": self._births_undecided,
             "results": values.result_bits(self.results),
             "hierarchy": [number for pair in pairs for number in pair],
+            "benign_code": [0] * (2 * BENIGN_CODE),
         }
-        return pack(CONFIG, fields | (counting or {}))
+        return pack(CONFIG, fields | (more or {}))
 
     def resize(self, obj: Object) -> None:
         """Before loading: keep the maps of unused filters small."""

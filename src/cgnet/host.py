@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cgnet import features, loader
-from cgnet.btf import is_kernel_btf
+from cgnet.btf import KERNEL_BTF, is_kernel_btf
 from cgnet.cgroups import V2, decode, default_hierarchy, hierarchies
 from cgnet.errors import UnsupportedError
 
@@ -32,7 +32,7 @@ def kernel() -> dict[str, Any]:
 
 def btf(given: Path | None) -> dict[str, Any]:
     """Return which BTF is used, its size in bytes, and ``problem``: None if it can be used."""
-    path = given or features.KERNEL_BTF
+    path = given or KERNEL_BTF
     found = {"path": decode(os.fsencode(path)), "given": given is not None, "size": None}
     try:
         features.require_btf(given)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet import features, listeners, tracefs
+from cgnet import features, seeds, tracefs
 from cgnet._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
@@ -17,21 +17,23 @@ from cgnet._layouts import (
     CONFIG,
     COUNT_KEY,
     HEAD,
+    HOLDER,
     LISTENER_KEY,
-    LISTENING,
     NETNS_VALUE,
     OWNER,
     PID_VALUE,
     PORT_FLAGS,
     Role,
 )
-from cgnet.btf import check_layouts, damaged
-from cgnet.counts import COUNT_BYTES, MOST_COUNTS, TABLES
+from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints
+from cgnet.counts import COUNTS, HISTOGRAMS
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
+from cgnet.filters import LISTENERS
 from cgnet.loader import Object
 
 if TYPE_CHECKING:
     from cgnet._layouts import Layout, SyncErrors
+    from cgnet.counts import Counting, Tables
     from cgnet.features import Hook
     from cgnet.filters import Filters
     from cgnet.loader import Program
@@ -42,12 +44,21 @@ OBJECTS = Path(__file__).parent / "_bpf"
 # In every object.
 CROSSING = (
     HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
-    PORT_FLAGS, LISTENER_KEY, LISTENING, COUNT_KEY,
+    PORT_FLAGS, LISTENER_KEY, HOLDER, COUNT_KEY,
 )  # fmt: skip
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
 ITERATOR = "iter"
+SEED_PROGRAM = "ledger_seed_typed"
+OPTIONAL = "trace_"  # so begin the names of programs that can be done without
+# Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
+TRACKING_PROGRAM = "ledger_gone_raw"
+TRACKING_MAPS = ("ledger_hash", "seeds")
 # By how their names begin.
-ROLE_OF_PROGRAMS = {"client": Role.ROLE_CLIENT, "server": Role.ROLE_SERVER}
+ROLE_OF_PROGRAMS = {
+    "client": Role.ROLE_CLIENT,
+    "server": Role.ROLE_SERVER,
+    "ledger": Role.ROLE_SERVER,
+}
 
 
 class Extra(NamedTuple):
@@ -56,6 +67,7 @@ class Extra(NamedTuple):
     hooks: frozenset[str]
     sync_errors: SyncErrors
     remarks: tuple[str, ...] = ()  # for the user, when this is what the kernel takes
+    left_out: tuple[str, ...] = ()  # how names begin of programs that aren't wanted
 
 
 class Launch:
@@ -67,17 +79,24 @@ class Launch:
         layouts: tuple[Layout, ...],
         filters: Filters,
         buffer: int,
-        counting: dict[str, int] | None = None,
+        *,
+        counting: Counting | None = None,
+        measures: dict[str, Any] | None = None,
+        contents: dict[str, dict[bytes, bytes]] | None = None,
     ) -> None:
         """``name`` is the object's, of _bpf/; ``buffer`` is the ring's size in bytes.
 
-        ``counting`` has the constants of counts.py when events are counted.
+        ``counting``: what is counted. ``measures`` has members of struct config, ``contents`` entries
+        of maps that only this command knows.
         """
         self.path = OBJECTS / f"{name}.bpf.o"
         self.layouts = layouts
         self.filters = filters
         self.buffer = buffer
         self.counting = counting
+        self.measures = measures or {}
+        self.contents = contents or {}
+        self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
 
     def start(
         self, extras: list[Extra], btf: Path | None, hook: str | None
@@ -121,7 +140,7 @@ class Launch:
     def _try(self, hook: Hook, extra: Extra, btf: Path | None) -> Object:
         obj = self._open(btf)
         try:
-            programs = self._wanted(obj, hook, extra)
+            programs = self._there(self._wanted(obj, hook, extra), btf)
             self._prepare(obj, hook, extra, programs)
             obj.load()
             self._attach(obj, hook, programs)
@@ -144,13 +163,29 @@ class Launch:
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
-            or (program.hook in hook.kinds and self._has_role(program))
-            or program.hook in extra.hooks
+            or (
+                program.hook in hook.kinds | extra.hooks
+                and not program.name.endswith(hook.others)
+                and not program.name.startswith(extra.left_out)
+                and self._has_role(obj, program)
+            )
         ]
         return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
 
-    def _has_role(self, program: Program) -> bool:
+    def _there(self, programs: list[Program], btf: Path | None) -> list[Program]:
+        """Leave out what can be done without where its tracepoint isn't there."""
+        names = {_target(each) for each in programs if each.name.startswith(OPTIONAL)}
+        self.missing = missing_tracepoints(names, btf or KERNEL_BTF) if names else frozenset()
+        return [
+            each
+            for each in programs
+            if not each.name.startswith(OPTIONAL) or _target(each) not in self.missing
+        ]
+
+    def _has_role(self, obj: Object, program: Program) -> bool:
         """Tell whether the connections that a program sees are wanted."""
+        if _tracks(obj):
+            return True
         role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
         return role is None or role in self.filters.roles
 
@@ -159,12 +194,24 @@ class Launch:
         obj.keep({program.name for program in programs}, set(hook.unused_maps))
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
-        counts = MOST_COUNTS if self.counting else 1
-        for table in TABLES:
-            obj.resize(table, counts)
-        obj.resize_inner("counts", COUNT_KEY.size, COUNT_BYTES, counts)
-        config = self.filters.config(extra.sync_errors, self.counting)
+        if _tracks(obj):
+            obj.resize("listeners", LISTENERS)
+        else:
+            for name in TRACKING_MAPS:
+                obj.resize(name, 1)
+        for tables in (COUNTS, HISTOGRAMS):
+            if obj.has_map(tables.outer):
+                self._prepare_tables(obj, tables)
+        constants = self.measures | (self.counting.constants() if self.counting else {})
+        config = self.filters.config(extra.sync_errors, constants)
         obj.set_constants(".rodata.config", config)
+
+    def _prepare_tables(self, obj: Object, tables: Tables) -> None:
+        used = self.counting is not None and self.counting.tables == tables
+        entries = tables.entries if used else 1
+        for table in tables.inner:
+            obj.resize(table, entries)
+        obj.resize_inner(tables.outer, COUNT_KEY.size, tables.value_bytes, entries)
 
     def _attach(self, obj: Object, hook: Hook, programs: list[Program]) -> None:
         """Attach what follows new cgroups, then mark the old ones, then attach the rest.
@@ -175,18 +222,40 @@ class Launch:
         for program in programs[:first]:
             self._attach_one(obj, program)
         self.filters.fill(obj)
+        for name, entries in self.contents.items():
+            for key, value in entries.items():
+                obj.map(name).update(key, value)
         rest = programs[first:]
         for program in rest:
             if program.hook != ITERATOR:
                 self._attach_one(obj, program)
         for program in rest:
-            if program.hook == ITERATOR:
+            if program.name == SEED_PROGRAM:
                 obj.iterate(program)
-        if Role.ROLE_SERVER in self.filters.roles and "listeners" not in hook.unused_maps:
-            listeners.seed(obj.map("listeners"), self.filters)
+        if ITERATOR not in hook.kinds:
+            self._seed(obj)
+
+    def _seed(self, obj: Object) -> None:
+        """Find in /proc who has which sockets."""
+        tracks = _tracks(obj)
+        if tracks or Role.ROLE_SERVER in self.filters.roles:
+            sockets = seeds.find()
+            seeds.seed_listeners(obj.map("listeners"), sockets, self.filters)
+            if tracks:
+                seeds.seed_sockets(obj.map("seeds"), sockets, self.filters)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
         if program.hook == "tracepoint":  # the link closes the event
             obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
         else:
             obj.attach(program)
+
+
+def _target(program: Program) -> str:
+    """Return the tracepoint that a program's section names."""
+    return program.section.partition("/")[2]
+
+
+def _tracks(obj: Object) -> bool:
+    """Tell whether an object keeps a ledger of all sockets."""
+    return any(program.name == TRACKING_PROGRAM for program in obj.programs)

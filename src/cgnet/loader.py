@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from cgnet._libbpf import OpenOpts, lib
+from cgnet._libbpf import IterAttachOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
 from cgnet.ring import Ring
 
@@ -135,6 +135,7 @@ class Object:
         self.path = path
         self._cleanup = ExitStack()
         self._links: dict[str, Any] = {}
+        self._kept: frozenset[str] = frozenset()
         options = OpenOpts(sz=ctypes.sizeof(OpenOpts))
         if btf is not None:
             options.btf_custom_path = str(btf).encode()
@@ -174,11 +175,16 @@ class Object:
         self.require_open()
         return self._maps[name]
 
+    def has_map(self, name: str) -> bool:
+        """Tell whether the object has a map called ``name``."""
+        return name in self._maps
+
     def keep(self, programs: set[str], without_maps: set[str]) -> None:
-        """Before loading: take only these programs, and not these maps."""
+        """Before loading: take only these programs, and not these maps, if they are there."""
+        self._kept = frozenset(programs)
         for program in self.programs:
             lib.bpf_program__set_autoload(program.handle, program.name in programs)
-        for name in without_maps:
+        for name in without_maps & self._maps.keys():
             lib.bpf_map__set_autocreate(self.map(name).handle, False)  # noqa: FBT003 - C has no names
 
     def resize(self, name: str, max_entries: int) -> None:
@@ -216,17 +222,29 @@ class Object:
         self._links[program.name] = link
         log.debug("attached %s to %s", program.name, program.section)
 
-    def iterate(self, program: Program) -> bytes:
+    def iterate(self, program: Program, elements_of: Map | None = None) -> bytes:
         """Run an iterator once over all that it goes over; return what it printed.
 
-        Raises LibbpfError, OSError.
+        ``elements_of`` is the map whose elements it goes over, if it does. Raises LibbpfError, OSError.
         """
-        link = lib.bpf_program__attach(program.handle)
+        options = None
+        if elements_of is not None:
+            info = ctypes.c_uint32(elements_of.fd)  # union bpf_iter_link_info: map_fd
+            options = IterAttachOpts(
+                ctypes.sizeof(IterAttachOpts), ctypes.addressof(info), ctypes.sizeof(info)
+            )
+        link = lib.bpf_program__attach_iter(program.handle, options)
         try:
             with open(lib.bpf_iter_create(lib.bpf_link__fd(link)), "rb") as results:  # noqa: PTH123
                 return results.read()
         finally:
             lib.bpf_link__destroy(link)
+
+    def iterate_if_loaded(self, name: str, elements_of: str | None = None) -> None:
+        """Run the iterator called ``name``, over a map's elements, if it is among those taken."""
+        for program in self.programs:
+            if program.name == name and name in self._kept:
+                self.iterate(program, self.map(elements_of) if elements_of else None)
 
     def attached(self) -> list[Program]:
         """Return the programs that run now."""

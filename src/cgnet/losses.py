@@ -18,6 +18,7 @@ ADVICE = {
     "cgroup_names": "names of new cgroups, the ring buffer was full",
     "connect_calls": "calls of connect() that --sync-errors could not keep",
     "counts": "events of more keys than a table holds; count by less, or filter more",
+    "packets": "packets that could not be followed: too many on their way at once",
     "rate": "rows above --max-rate",
 }
 

@@ -7,11 +7,17 @@ import ctypes
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cgnet.values import is_number, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 NAMED = Path("/run/netns")  # of ip-netns(8)
 OWN = Path("/proc/self/ns/net")
@@ -29,34 +35,42 @@ class Netns(NamedTuple):
     cookie: int
 
 
-def _cookie(place: Path) -> int:
-    """Return a namespace's cookie, by entering it in a thread that ends; 0 if that isn't possible.
+def inside(place: Path, function: Callable[[], T]) -> T | None:
+    """Return what a function returns in a network namespace; None if it raised OSError, or wasn't run.
 
-    The socket option is there since Linux kernel commit e8b9eab99232 "net: retrieve netns cookie via
-    getsocketopt" (in v5.14).
+    It runs in a thread that ends: the others stay where they are.
     """
-    found = [0]
+    found: list[T] = []
 
     def enter() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        try:
+        with suppress(OSError):
             fd = os.open(place, os.O_RDONLY)
-        except OSError:
-            return
-        try:
-            if libc.setns(fd, CLONE_NEWNET) == 0:
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                    raw = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-                    found[0] = int.from_bytes(raw, sys.byteorder)
-        except OSError:
-            return
-        finally:
-            os.close(fd)
+            try:
+                if libc.setns(fd, CLONE_NEWNET) == 0:
+                    found.append(function())
+            finally:
+                os.close(fd)
 
     thread = Thread(target=enter)
     thread.start()
     thread.join()
-    return found[0]
+    return found[0] if found else None
+
+
+def _own_cookie() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        return int.from_bytes(raw, sys.byteorder)
+
+
+def cookie_of(place: Path) -> int:
+    """Return a namespace's cookie; 0 if that isn't possible.
+
+    The socket option is there since Linux kernel commit e8b9eab99232 "net: retrieve netns cookie via
+    getsocketopt" (in v5.14).
+    """
+    return inside(place, _own_cookie) or 0
 
 
 def _place_of_inode(inode: int) -> Path | None:
@@ -81,7 +95,7 @@ def find(text: str) -> Netns:
             raise ValueError(f"no inode of a network namespace; they go to {LARGEST_INODE}")
         if found > LARGEST_PID:
             named = _place_of_inode(found)
-            return Netns(found, _cookie(named) if named else 0)
+            return Netns(found, cookie_of(named) if named else 0)
         place = Path(f"/proc/{found}/ns/net")
     else:
         place = Path(text) if "/" in text else NAMED / text
@@ -91,4 +105,4 @@ def find(text: str) -> Netns:
         raise ValueError(f"no such network namespace ({error.strerror}); {GIVE}") from None
     if status.st_dev != OWN.stat().st_dev:
         raise ValueError(f"no network namespace, but another kind of file; {GIVE}")
-    return Netns(status.st_ino, _cookie(place))
+    return Netns(status.st_ino, cookie_of(place))

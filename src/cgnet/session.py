@@ -9,32 +9,22 @@ import math
 import os
 import sys
 import time
-from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from cgnet import pipeline
-from cgnet._layouts import OwnerSource, Undecided
-from cgnet.cgroup_filter import cgroup_key
+from cgnet._layouts import HEAD, OwnerSource
 from cgnet.cgroups import CgroupNames
-from cgnet.counts import Counts, constants
-from cgnet.errors import ExitStatus, NotYetKnownError
-from cgnet.events import (
-    HEAD_KIND,
-    OWNER_PART,
-    OWNER_SOURCE,
-    OWNER_UNDECIDED,
-    SCHEMA,
-    Clock,
-    CountSchema,
-    Schema,
-    cgroup_change,
-)
+from cgnet.counts import Counts
+from cgnet.errors import ExitStatus
+from cgnet.events import HEAD_PART, OWNER_SOURCE, SCHEMA, Clock, CountSchema, Schema
 from cgnet.filters import Filters
 from cgnet.launch import Extra, Launch
 from cgnet.losses import Losses
+from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
+from cgnet.newcomers import Newcomers
 from cgnet.output import Writer
-from cgnet.render import Renderer, make_renderer
+from cgnet.render import Renderer, make_blocks, make_drawings, make_renderer
 from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
@@ -46,8 +36,6 @@ log = logging.getLogger(__name__)
 STDOUT = 1
 GC_THRESHOLD = 100_000
 LOST_EVERY_S = 1.0
-# A removed cgroup's sockets live on, and its tasks may connect while they die.
-FORGET_CGROUP_AFTER_S = 60.0
 
 
 def tell(message: str) -> None:
@@ -63,8 +51,14 @@ def _column(field: str) -> str:
 class Session:
     """A run, from the options to the exit status."""
 
-    def __init__(self, command: Command, options: Options, extras: list[Extra]) -> None:
-        """Check the options. Raises UsageError; nothing is loaded yet."""
+    def __init__(
+        self, command: Command, options: Options, extras: list[Extra], *, milliseconds: bool = False
+    ) -> None:
+        """Check the options. Raises UsageError; nothing is loaded yet.
+
+        ``milliseconds``: histograms are drawn in them.
+        """
+        self._ms = milliseconds
         self.command = command
         self.options = options
         self.extras = extras
@@ -73,29 +67,39 @@ class Session:
         self.runtimes = Runtimes()
         self.clock = Clock()
         self.counts: Counts | None = None
-        if options.counts is not None:
-            self.counts = Counts(options.counts, self.filters, self.names, self.runtimes)
+        if options.counting is not None:
+            self.counts = Counts(options.counting, self.filters, self.names, self.runtimes)
+        self.newcomers = Newcomers(self.filters, self.names, self.runtimes, tell)
         self.renderer = self._make_renderer()
         self.rate = pipeline.RateLimit(options.max_rate)
         self.out = Writer(STDOUT)
         self.records = 0
         self.unknown_owners = 0
         self.losses = Losses()
-        self._leaving: deque[tuple[float, int, int]] = deque()
-        self._waiting: list[bytes] = []  # records of new cgroups, for names
+        self._netns_owners: NetnsOwners | None = None
+        self._baseline_ns = 0  # what was alive is told since then
 
     def _make_renderer(self) -> Renderer:
         options, command = self.options, self.command
         schema: Schema | CountSchema
         if self.counts:
             schema = CountSchema(command.name, self.clock, self.counts.fields)
-            shown = ["time", *(_column(field) for field in self.counts.fields)]
+            if self.counts.draws and options.output in ("table", "wide"):
+                return make_drawings(
+                    schema, options.fields, milliseconds=self._ms, terminal=os.isatty(STDOUT)
+                )
+            shown = ["time", *(_column(field) for field in self.counts.shown)]
             columns = dict.fromkeys(command.columns, tuple(dict.fromkeys(shown)))
             fields = options.fields or (list(schema.fields) if options.output == "json" else None)
         else:
             groups = command.groups(self.names, self.runtimes)
-            schema = Schema(command.name, self.clock, groups, command.layouts[0].size)
+            schema = Schema(
+                command.name, self.clock, groups, command.layouts[0].size, command.least
+            )
             columns, fields = command.columns, options.fields
+            if command.drawn and options.output in ("table", "wide"):
+                return make_blocks(schema, fields)
+        self._schema = schema
         return make_renderer(
             options.output,
             schema,
@@ -107,65 +111,9 @@ class Session:
 
     # -- records
 
-    def _separate(self, batch: list[bytes]) -> list[bytes]:
-        """Take out what is about cgroups: names must be known before they are shown."""
-        wanted = self.command.record
-        records = [raw for raw in batch if raw[HEAD_KIND] == wanted]
-        if len(records) != len(batch):
-            for raw in batch:
-                if raw[HEAD_KIND] != wanted:
-                    self._on_cgroup(raw)
-        return records
-
-    def _on_cgroup(self, raw: bytes) -> None:
-        change = cgroup_change(raw)
-        if change.path:
-            self.names.remember(change.hierarchy, change.cgroup_id, change.path)
-        if change.born:
-            self.runtimes.of(change.path)  # its name is looked for before it does anything
-            self.filters.cgroups.born(
-                self._obj.map("selected_cgroups"),
-                change.hierarchy,
-                change.cgroup_id,
-                change.path,
-                tell,
-            )
-        elif change.marks or self.filters.undecided:  # it may have been marked meanwhile
-            forget = time.monotonic() + FORGET_CGROUP_AFTER_S
-            self._leaving.append((forget, change.hierarchy, change.cgroup_id))
-            given = self.filters.cgroups.is_given(change.hierarchy, change.path)
-            if given:
-                tell(f"--cgroup {given}: it was removed; the run goes on, also if it comes back")
-
-    def _forget_cgroups(self) -> None:
-        now = time.monotonic()
-        while self._leaving and self._leaving[0][0] <= now:
-            _, hierarchy, cgroup = self._leaving.popleft()
-            self._obj.map("selected_cgroups").discard(cgroup_key(hierarchy, cgroup))
-            self.filters.named.forget(self._obj.map("named_cgroups"), cgroup)
-
-    def _wanted(self, records: list[bytes]) -> list[bytes]:
-        """Leave out owners in new cgroups that aren't wanted; those that may be yet have to wait."""
-        if not self.filters.undecided:
-            return records
-        records, self._waiting = self._waiting + records, []
-        return [raw for raw in records if not raw[OWNER_UNDECIDED] or self._is_wanted(raw)]
-
-    def _is_wanted(self, raw: bytes) -> bool:
-        try:
-            decided = self.filters.decide(raw[OWNER_PART], self.names, self.runtimes)
-        except NotYetKnownError:
-            self._waiting.append(raw)
-            return False
-        if raw[OWNER_UNDECIDED] & Undecided.UNDECIDED_NAME:
-            self.filters.named.settle(
-                self._obj.map("named_cgroups"), raw[OWNER_PART], self.names, self.runtimes
-            )
-        return decided is not None
-
     def _wait_for_names(self) -> None:
         """At the end: it takes no longer than names are expected."""
-        while self._waiting or (self.counts and self.counts.is_waiting):
+        while self.newcomers.is_waiting or (self.counts and self.counts.is_waiting):
             time.sleep(pipeline.TICK_MS / 1000)
             self._emit([])
             self._print_counts()
@@ -180,10 +128,24 @@ class Session:
         text = self.renderer.rows(rows)
         clear = self.renderer.clear()
         self.out.write(clear + (self.renderer.header() if clear else "") + text)
+        if self.command.companion:
+            self.command.companion.see(self._schema, rows)
+
+    def _tell_more(self) -> None:
+        """Say what the command has to say beside its rows."""
+        companion = self.command.companion
+        for record in companion.records() if companion else ():
+            row = self._run_record(**record)
+            text = self.renderer.notice(row)
+            self.out.write(text)
+            if companion and not text:
+                tell(companion.text(row))
 
     def _emit(self, batch: list[bytes]) -> bool:
         """Write a batch; tell whether the limit is reached."""
-        records = self._wanted(self._separate(batch))
+        records = self.newcomers.pass_on(self._obj, batch)
+        if self._baseline_ns:
+            records = [raw for raw in records if not self._is_baseline(raw)]
         limit = self.options.limit
         if limit is not None:
             records = records[: limit - self.records]
@@ -195,11 +157,28 @@ class Session:
             unknown = OwnerSource.OWNER_UNKNOWN
             self.unknown_owners += sum(raw[OWNER_SOURCE] == unknown for raw in records)
             self.out.write(self.renderer.rows(records))
+            if self.command.companion:
+                self.command.companion.see(self._schema, records)
         return limit is not None and self.records >= limit and not self.counts
 
-    def _run_record(self, kind: str, **fields: Any) -> dict[str, Any]:
+    def _tell_netns_owners(self) -> None:
+        if self._netns_owners:
+            self._netns_owners.follow(self.newcomers.births)
+
+    def _tell_living(self) -> None:
+        """Have the kernel side tell what goes on, where it can."""
+        for name, program in self.command.living.items():
+            self._obj.iterate_if_loaded(program, name)
+
+    def _is_baseline(self, raw: bytes) -> bool:
+        """Tell whether a record is of the look at the start, which deltas are counted from."""
+        at = self.command.closed_at
+        ts_ns = HEAD.packed.unpack(raw[HEAD_PART])[2]
+        return at is not None and not raw[at] and ts_ns <= self._baseline_ns
+
+    def _run_record(self, type: str, **fields: Any) -> dict[str, Any]:  # noqa: A002 - the field's name
         ts_ns = time.monotonic_ns()
-        head = {"schema": SCHEMA, "type": kind, "time": self.clock.text(ts_ns), "ts_ns": ts_ns}
+        head = {"schema": SCHEMA, "type": type, "time": self.clock.text(ts_ns), "ts_ns": ts_ns}
         return {**head, **fields}
 
     def _check_lost(self) -> None:
@@ -210,14 +189,18 @@ class Session:
             self.out.write(self.renderer.notice(row))
 
     def _summary(self) -> None:
-        lost = self.losses.total
+        lost, companion = self.losses.total, self.command.companion
+        more = companion.summary(self._obj) if companion else {}
         row = self._run_record(
-            "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners
+            "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners, **more
         )
         text = self.renderer.notice(row)
         self.out.write(text)
         if not text:
-            tell(f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners")
+            also = "".join(f", {number} {name}" for name, number in more.items())
+            tell(
+                f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners{also}"
+            )
 
     # -- the run
 
@@ -229,14 +212,25 @@ class Session:
             cleanup.callback(self.runtimes.close)
             signals = cleanup.enter_context(stop.on_signals())
             options, command = self.options, self.command
-            counting = constants(options.counts) if options.counts is not None else None
-            launch = Launch(command.object, command.layouts, self.filters, options.buffer, counting)
+            launch = Launch(
+                command.object, command.layouts, self.filters, options.buffer,
+                counting=options.counting, measures=options.measures, contents=options.contents,
+            )  # fmt: skip
             obj, extra = launch.start(self.extras, options.btf, options.hook)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
             self.runtimes.learn(self.names.paths())
             naming = self.filters.hierarchies[0]
             self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
+            if obj.has_map(NETNS_OWNERS):
+                addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
+                owners = obj.map(NETNS_OWNERS)
+                self._netns_owners = NetnsOwners(self.runtimes, naming, owners, addresses)
+            self._tell_netns_owners()
+            if command.companion:
+                command.companion.begin(obj)
+            for name in sorted(launch.missing):
+                tell(f"{name} isn't seen: this kernel has no such tracepoint")
             for line in extra.remarks:
                 tell(line)
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
@@ -254,9 +248,13 @@ class Session:
 
     def _trace(self, ring: Ring, stop: pipeline.Stop, signals: int) -> None:
         next_look = 0.0
-        interval = self.options.interval
+        options = self.options
+        interval = options.interval
         next_print = time.monotonic() + (interval or math.inf)
         ended = False
+        if interval:
+            self._tell_living()
+            self._baseline_ns = time.monotonic_ns()
         for batch in pipeline.batches(ring, stop, signals, STDOUT):
             ended = self._emit(batch)
             if ended:
@@ -264,21 +262,32 @@ class Session:
             if time.monotonic() >= next_print:
                 next_print += interval or math.inf
                 self._print_counts()
+                self._tell_more()
+                self._tell_living()
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOST_EVERY_S
                 self.clock.adjust()
-                self._forget_cgroups()
+                self.newcomers.forget(self._obj)
+                self._tell_netns_owners()
                 self._check_lost()
+                if self.command.leftovers:
+                    ended = self._emit(self.command.leftovers(self._obj, options, ended=False))
         self._log_costs()
         self._obj.detach()
         if not ended:
-            for batch in pipeline.drain(ring):
-                if self._emit(batch):
-                    break
+            self._emit_the_rest(ring)
         self._print_counts()
         self._wait_for_names()
+        self._tell_more()
         self._check_lost()
         self._summary()
+
+    def _emit_the_rest(self, ring: Ring) -> None:
+        for batch in pipeline.drain(ring):
+            if self._emit(batch):
+                return
+        if self.command.leftovers:
+            self._emit(self.command.leftovers(self._obj, self.options, ended=True))
 
     def _log_costs(self) -> None:
         """With -v: what the programs cost, if the kernel measured it."""

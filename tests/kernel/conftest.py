@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from _pytest.runner import runtestprotocol
 
-pytest.register_assert_rewrite("harness")  # its assertions tell what they compared, too
+pytest.register_assert_rewrite(
+    "harness", "attribution", "stage", "drops", "measured", "lives"
+)  # its assertions tell what they compared, too
 
+from attribution import build  # noqa: E402
 from blind import Witness, watching  # noqa: E402
 from harness import HIERARCHY, V1, V2, Workload, listener, new_cgroup, new_netns  # noqa: E402
+from podman import Podman  # noqa: E402
+from stage import Stage  # noqa: E402
+from street import Street  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +73,26 @@ def hook(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=["memory", "v2"])
+def hierarchy(request: pytest.FixtureRequest) -> str:
+    """Each of two hierarchies that may name owners."""
+    if request.param == "memory" and not V1.is_dir():
+        pytest.skip("this host has no v1 memory hierarchy")
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """attribution.bpf.c, compiled."""
+    return build(tmp_path_factory.mktemp("bpf"))
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with Stage() as stage:
+        yield stage
+
+
 @pytest.fixture
 def netns() -> Iterator[str]:
     with new_netns() as name:
@@ -100,3 +126,14 @@ def port() -> Iterator[int]:
     """The port of an echo server on 127.0.0.1."""
     with listener() as number:
         yield number
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+    """Two containers and a router between them."""
+    podman = Podman(tmp_path_factory.mktemp("podman") / "containers.conf")
+    try:
+        with Street(podman) as street:
+            yield street
+    finally:
+        podman.close()

@@ -26,14 +26,9 @@ WORKLOAD = Path(__file__).with_name("workload.py")
 PYTHON = sys.executable
 PATIENCE_S = 60.0  # for what must happen; only a failing test waits so long
 V1 = Path("/sys/fs/cgroup/memory")
-V2 = next(
-    (
-        p
-        for p in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"))
-        if (p / "cgroup.procs").exists()
-    ),
-    Path("/sys/fs/cgroup"),
-)
+_CGROUPS = Path("/sys/fs/cgroup")
+_MOUNTED = [path for path in (_CGROUPS / "unified", _CGROUPS) if (path / "cgroup.procs").exists()]
+V2 = (*_MOUNTED, _CGROUPS)[0]
 # What names owners by default.
 HIERARCHY, HIERARCHY_NAME = (V1, "memory") if V1.is_dir() else (V2, "v2")
 Row = dict[str, Any]
@@ -55,13 +50,18 @@ def wait_until(what: str | Callable[[], str], condition: Any) -> Any:
 
 
 class Tracer:
-    """A running ``cgnet connect -o json``, its rows and what it says."""
+    """A running ``cgnet connect -o json``, or another command; its rows and what it says."""
 
     def __init__(
-        self, *arguments: str, output: str = "json", program: tuple[Any, ...] = (CGNET,)
+        self,
+        *arguments: str,
+        output: str = "json",
+        program: tuple[Any, ...] = (CGNET,),
+        command: str = "connect",
     ) -> None:
+        self.command = command
         self.process = subprocess.Popen(
-            [*program, "connect", "-o", output, *arguments],
+            [*program, command, "-o", output, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,7 +92,8 @@ class Tracer:
     def ready(self) -> bool:
         return any(line.startswith("cgnet: tracing") for line in list(self.said))
 
-    def rows(self, kind: str = "connect") -> list[Row]:
+    def rows(self, kind: str = "") -> list[Row]:
+        kind = kind or self.command
         return [row for row in map(json.loads, list(self.lines)) if row["type"] == kind]
 
     def wait_for(self, count: int) -> list[Row]:
@@ -147,10 +148,8 @@ def check(tracer: Tracer, made: list[Row], **also: Any) -> list[Row]:
 
 
 @contextmanager
-def tracing(
-    *arguments: str, output: str = "json", program: tuple[Any, ...] = (CGNET,)
-) -> Iterator[Tracer]:
-    tracer = Tracer(*arguments, output=output, program=program)
+def tracing(*arguments: str, **how: Any) -> Iterator[Tracer]:
+    tracer = Tracer(*arguments, **how)
     try:
         yield tracer
     finally:

@@ -49,7 +49,7 @@ def entries(pid: int, name: str) -> int:
             key = ctypes.create_string_buffer(following.raw, key_size)
             used = kind != ARRAY
             if kind == ARRAY and libbpf.bpf_map_lookup_elem(fd, key, value) == 0:
-                used = any(value.raw[:8])  # struct ledger_entry: slot_key
+                used = any(value.raw[:8])  # struct attempt: slot_key
             count += used
         return count
     finally:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Servers in processes of their own, put into cgroups before they listen, that tell whom they accepted.
 
-Run as ``python servers.py ADDRESS PORT dual|v6only|shared|mptcp …``: each line on stdin is a command.
+Run as ``python servers.py ADDRESS PORT dual|v6only|shared|mptcp|adrift …``; lines are commands.
 """
 
 from __future__ import annotations
@@ -38,12 +38,23 @@ def listen(address: str, port: int, *how: str) -> socket.socket:
     return sock
 
 
+def set_adrift(listener: socket.socket) -> None:
+    """Leave the listener on its way through another socket, so that no process has it open."""
+    sender, _receiver = socket.socketpair(socket.AF_UNIX)
+    socket.send_fds(sender, [b"x"], [listener.fileno()])
+    listener.close()
+    sys.stdin.readline()
+
+
 def main() -> None:
     """Listen at the first line; at the next stop and tell the ports of those accepted."""
     address, port, *how = sys.argv[1:]
     sys.stdin.readline()
     listener = listen(address, int(port), *how)
     print(listener.getsockname()[1], flush=True)
+    if "adrift" in how:
+        set_adrift(listener)
+        return
     accepted = []
     while True:
         ready, _, _ = select.select([listener, 0], [], [])
@@ -100,7 +111,8 @@ def serving(
     cgroups: tuple[Path, ...] = (),
     netns: str = "",
 ) -> Iterator[Server]:
-    """A server in these cgroups; ``how`` is any of dual, v6only, shared, fastopen, mptcp."""
+    """A server in these cgroups; ``how`` is any of dual, v6only, shared, fastopen, mptcp,
+    adrift."""
     command = [sys.executable, str(Path(__file__)), address, str(port), *how]
     if netns:
         command = ["ip", "netns", "exec", netns, *command]

@@ -30,7 +30,7 @@ def test_thousands_of_attempts_under_way_at_once(hook: str) -> None:
     with peer("silence") as (netns, _), tracing("--hook", hook, "--sync-errors", "off") as tracer:
         made = run("many_pending", PEER, 80, 7000, netns=netns)
         tracer.wait_for(7000)
-        for name in ["ledger_hash"] + ["ledger_slots"] * (hook == "tp_btf"):
+        for name in ["attempts"] + ["attempt_slots"] * (hook == "tp_btf"):
             assert entries(tracer.process.pid, name) == 0
         shown = tracer.stop()
     assert len(made) == 7000

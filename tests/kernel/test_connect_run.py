@@ -268,7 +268,7 @@ def test_nothing_stays_when_the_sockets_are_gone(hook: str, group: Path, port: i
             run("connect", "127.0.0.1", 1, 20, cgroups=(group,))
             run("twice", 1, port, cgroups=(group,))
         tracer.wait_for(5 * 43)
-        held = ["ledger_hash", "connect_calls"] + ["ledger_slots"] * (hook == "tp_btf")
+        held = ["attempts", "connect_calls"] + ["attempt_slots"] * (hook == "tp_btf")
         for name in held:
             wait_until(f"{name} is empty", lambda name=name: entries(tracer.process.pid, name) == 0)
 

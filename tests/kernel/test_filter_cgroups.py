@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # The forgetting of what was removed, waited for in a test.
 SOON = """
-import cgnet.cli, cgnet.session
-cgnet.session.FORGET_CGROUP_AFTER_S = 0.2
+import cgnet.cli, cgnet.newcomers
+cgnet.newcomers.FORGET_CGROUP_AFTER_S = 0.2
 cgnet.cli.main()
 """
 

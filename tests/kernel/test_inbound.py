@@ -138,8 +138,8 @@ def test_who_was_there_is_known(hook: str, group: Path, netns: str, option: list
 def test_unknown_owner_matches_nothing_that_was_asked_for(
     hook: str, group: Path, option: list[str]
 ) -> None:
-    """Who listens by MPTCP isn't found afterwards, nor, by address, which of two who share a port."""
-    how = "mptcp" if hook == "tp_btf" else "shared"
+    """Nobody has a listener open that is adrift, and by address it isn't told which of two it is."""
+    how = "adrift" if hook == "tp_btf" else "shared"
     with ExitStack() as stack:
         early = stack.enter_context(serving("127.0.0.1", how, cgroups=(group,)))
         if how == "shared":

@@ -9,7 +9,7 @@ import struct
 import sys
 from pathlib import Path
 
-from workload import Row, attempt, connect, libc, make, pending
+from workload import AF_UNSPEC_ADDRESS, Row, attempt, connect, libc, make, pending
 
 ANY_LOOPBACK = 0x7F000001
 ADDRESSES = 250  # of 127.0.0.0/8, that connections go round
@@ -125,3 +125,79 @@ def load(count: str, processes: str) -> list[Row]:
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
     return [{"pid": child, "count": share} for child in children]
+
+
+def _fin(first: socket.socket, second: socket.socket) -> None:
+    first.close()
+    assert not second.recv(1)
+    second.close()
+
+
+def _reset(first: socket.socket, second: socket.socket) -> None:
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    first.close()
+    second.close()
+
+
+def _unread(first: socket.socket, second: socket.socket) -> None:
+    second.send(b"x")
+    assert first.recv(1, socket.MSG_PEEK)
+    first.close()
+    second.close()
+
+
+def _disconnected(first: socket.socket, second: socket.socket) -> None:
+    assert libc.connect(first.fileno(), AF_UNSPEC_ADDRESS, 16) == 0
+    first.close()
+    second.close()
+
+
+def _half(first: socket.socket, second: socket.socket) -> None:
+    first.shutdown(socket.SHUT_WR)
+    assert not second.recv(1)
+    second.send(b"x")
+    second.close()
+    assert first.recv(2) == b"x"
+    first.close()
+
+
+def _answer_too_late(first: socket.socket, second: socket.socket) -> None:
+    first.close()
+    assert not second.recv(1)
+    second.send(b"x")  # there is nobody any more
+    second.close()
+
+
+ENDINGS = (_fin, _reset, _unread, _disconnected, _half, _answer_too_late)
+
+
+def _exchange(client: socket.socket, accepted: socket.socket, sent: int, answered: int) -> None:
+    client.sendall(bytes(sent))
+    while sent:
+        sent -= len(accepted.recv(sent))
+    accepted.sendall(bytes(answered))
+    while answered:
+        answered -= len(client.recv(answered))
+
+
+def endings(count: str) -> list[Row]:
+    """So many connections that end in all ways in turn; both ends are this process's."""
+    rows = []
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen(16)
+        port = listener.getsockname()[1]
+        for number in range(int(count)):
+            address = socket.inet_ntoa(struct.pack("!I", ANY_LOOPBACK + number % ADDRESSES))
+            client = socket.create_connection((address, port))
+            accepted = listener.accept()[0]
+            sport, (sent, answered) = client.getsockname()[1], (number % 1000, number % 777)
+            _exchange(client, accepted, sent, answered)
+            end = ENDINGS[number // 2 % len(ENDINGS)]
+            end(*((client, accepted) if number % 2 else (accepted, client)))
+            first = "client" if number % 2 else "server"
+            rows.append(
+                {"sport": sport, "daddr": address, "dport": port, "sent": sent,
+                 "answered": answered, "end": end.__name__, "first": first}
+            )  # fmt: skip
+    return rows

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import sys
+from struct import calcsize
 from typing import TYPE_CHECKING, Any, Self
 
 from cgnet._layouts import CONFIG, LostWhere, SyncErrors
@@ -37,6 +39,8 @@ class FakeMap:
         self.entries.pop(key, None)
 
     def lookup(self, key: bytes, size: int) -> bytes:
+        if key not in self.entries:
+            raise LibbpfError("not there", errno.ENOENT)
         value = self.entries[key]
         assert len(value) == size
         return value
@@ -75,18 +79,23 @@ def u32(number: int) -> bytes:
 def config(
     made: Filters,
     sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN,
-    counting: dict[str, int] | None = None,
+    more: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Return struct config by its members' names; arrays as lists."""
-    raw = made.config(sync_errors, counting)
-    assert len(raw) == CONFIG.size
+    """Return struct config by its members' names."""
+    return members(made.config(sync_errors, more))
+
+
+def members(raw: bytes) -> dict[str, Any]:
+    """Return the members of struct config by name; arrays as lists."""
+    values = iter(CONFIG.packed.unpack(raw))
+    letters = re.findall(r"(\d*)([A-Z])", CONFIG.packed.format)
+    sizes = iter(calcsize(f"={each}") for count, each in letters for _ in range(int(count or 1)))
     found: dict[str, Any] = {}
     for member in CONFIG.members:
-        step = 8 if member.name == "results" else 4
-        part = raw[member.offset : member.offset + member.size]
-        words = [
-            int.from_bytes(part[at : at + step], sys.byteorder) for at in range(0, len(part), step)
-        ]
+        words, left = list[int](), member.size
+        while left:
+            words.append(next(values))
+            left -= next(sizes)
         found[member.name] = words if len(words) > 1 else words[0]
     return found
 
@@ -94,15 +103,26 @@ def config(
 class FakeKernel(FakeObject):
     """Stands for the launched object, its ring and its maps."""
 
+    missing: frozenset[str] = frozenset()
+
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[list[bytes]] = []
         self.late: list[bytes] = []  # comes between the last look and the detaching
         self.lost = dict.fromkeys(LostWhere, 0)
         self.did: list[str] = []
+        self.has: set[str] = set()  # of the maps that not every object has
+        self.told: dict[str, Any] = {}  # what the launch was, by name
 
-    def launch(self, *_: Any) -> Self:
+    def launch(self, *_: Any, **told: Any) -> Self:
+        self.told = told
         return self
+
+    def has_map(self, name: str) -> bool:
+        return name in self.has
+
+    def iterate_if_loaded(self, name: str, elements_of: str) -> None:
+        self.did.append(f"{name} over {elements_of}")
 
     def start(self, extras: list[Any], *_: Any) -> tuple[Self, Any]:
         self.did.append("start")
@@ -134,8 +154,10 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, list[str]]:
-    """Run `cgnet connect`; return status, output and the lines on stderr."""
-    status = _run(["connect", "--duration", "0.01", *arguments])
+def run(
+    capfd: pytest.CaptureFixture[str], *arguments: str, command: str = "connect"
+) -> tuple[int, str, list[str]]:
+    """Run a command; return status, output and the lines on stderr."""
+    status = _run([command, "--duration", "0.01", *arguments])
     said = capfd.readouterr()
     return status, said.out, said.err.splitlines()

@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Records of `connect` for tests: made from values, and random ones."""
+"""Records for tests: made from values, and random ones."""
 
 from __future__ import annotations
 
 import struct
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypothesis import strategies as st
 
 from cgnet._layouts import (
     CONNECT_EVENT,
+    HEAD,
+    CloseCause,
+    ClosedBy,
     Flow,
     Head,
+    Life,
     Outcome,
     Owner,
     OwnerSource,
     RecordKind,
     Role,
+    RttSample,
 )
+from cgnet.cgroups import Hierarchy
 from cgnet.commands.connect import COMMAND
 from cgnet.containers import Facts, place
-from cgnet.events import FLOW_PART, OWNER_PART, Clock, Schema
+from cgnet.events import FLOW_PART, OUTCOME_PART, OWNER_PART, Clock, Schema
 from cgnet.render import make_renderer
 from cgnet.runtimes import Known
 
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 # 2026-03-01T12:34:56.789012Z is the time of day when the kernel's clock reads 0.
 EPOCH_NS = 1_772_368_496_789_012_000
 ACCEPTED = "every option was accepted"  # how a run ends that may not trace
-COUNT_TAIL = struct.Struct("=Ii")  # of struct count_key, behind owner and flow
+COUNT_TAIL = struct.Struct("=IiQ")  # of struct count_key, behind owner and flow
 MEMORY, V2 = 7, 0  # hierarchy ids that the names below know
 
 HOSTILE_COMMS = (
@@ -61,11 +68,16 @@ class Names:
     def __init__(self, paths: dict[tuple[int, int], str] | None = None) -> None:
         self.paths = paths or {}
 
+    naming = Hierarchy(MEMORY, "memory", ("memory",), Path("/sys/fs/cgroup/memory"), "/")
+
     def hierarchy_name(self, hierarchy: int) -> str | None:
         return {MEMORY: "memory", V2: "v2"}.get(hierarchy)
 
     def path(self, hierarchy: int, cgroup: int) -> str | None:
         return self.paths.get((hierarchy, cgroup))
+
+    def remember(self, hierarchy: int, cgroup: int, path: str) -> None:
+        self.paths[hierarchy, cgroup] = path
 
 
 class Connect(NamedTuple):
@@ -105,7 +117,21 @@ class Connect(NamedTuple):
     def count_key(self) -> bytes:
         """Return the key that it is counted under where all parts are asked for."""
         raw = self.raw()
-        return raw[OWNER_PART] + raw[FLOW_PART] + COUNT_TAIL.pack(self.role, self.result)
+        return raw[OWNER_PART] + raw[FLOW_PART] + COUNT_TAIL.pack(self.role, self.result, 0)
+
+
+def record_of(kind: RecordKind, tail: bytes, record: Connect | None = None) -> bytes:
+    """Return a record: head, owner and flow of one of `connect`, and the command's own part."""
+    before = (record or Connect()).raw()[: OUTCOME_PART.start]
+    head = HEAD.packed.pack(kind, 0, HEAD.packed.unpack(before[: HEAD.size])[2])
+    return head + before[HEAD.size :] + tail
+
+
+SAMPLE = RttSample(1500, 1800, 1, Role.ROLE_SERVER, 0, bytes(5))
+ENDED = Life(
+    2_500_000_000, 300_000, 10, 20, 3, 4, 1, 250, 200, 0, 5, Role.ROLE_CLIENT,
+    ClosedBy.CLOSED_BY_PEER, CloseCause.CLOSE_FIN, 0, 1, 9, 19,
+)  # fmt: skip
 
 
 def packed_address(text: str) -> bytes:

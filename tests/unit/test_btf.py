@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLANG = "clang -g -O2 -target bpf -mcpu=v3 -c connect.bpf.c -o connect.bpf.o"
-EVENTS_H = Path(__file__).resolve().parents[2] / "bpf/include/events.h"
+INCLUDE = Path(__file__).resolve().parents[2] / "bpf/include"
+HEADERS = ("facts.h", "settings.h", "events.h")  # each includes the one before
 SOURCE = """
 typedef unsigned char __u8; typedef unsigned short __u16;
 typedef unsigned int __u32; typedef short __s16; typedef int __s32; typedef unsigned long long __u64;
@@ -38,8 +39,9 @@ def obj(built_object: Path) -> Iterator[Object]:
 
 
 def build(folder: Path, *changes: tuple[str, str]) -> Path:
-    """Compile the records' header as it was, or with changes (pattern, replacement)."""
-    header = re.sub(r"_Static_assert\(.*?\);\n", "", EVENTS_H.read_text(encoding="utf-8"))
+    """Compile the records' headers as they were, or with changes (pattern, replacement)."""
+    header = "".join((INCLUDE / name).read_text(encoding="utf-8") for name in HEADERS)
+    header = re.sub(r'_Static_assert\(.*?\);\n|#include "\w+\.h"\n', "", header)
     for pattern, replacement in changes:
         header, count = re.subn(pattern, replacement, header, count=1)
         assert count == 1, pattern

@@ -54,6 +54,25 @@ def raise_from_command(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
     monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
 
 
+def command_of(name: str) -> Command:
+    """Return what a command's run is made with."""
+    made: list[Any] = []
+
+    class Session:
+        def __init__(self, *arguments: Any, **_: Any) -> None:
+            made.append(arguments[0])
+
+        def run(self) -> int:
+            return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module(f"cgnet.commands.{name}"), "Session", Session)
+        assert _run([name]) == 0
+    (found,) = made
+    assert isinstance(found, Command)
+    return found
+
+
 def test_the_commands_are_the_modules_of_their_package() -> None:
     assert LazyGroup().list_commands(click.Context(cli)) == MODULES
 
@@ -70,9 +89,8 @@ def test_a_commands_module_has_what_makes_a_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRACING)
 def test_a_tracing_commands_module_says_what_it_traces(name: str) -> None:
-    module = importlib.import_module(f"cgnet.commands.{name}")
-    assert isinstance(module.COMMAND, Command)
-    assert module.COMMAND.name == name
+    assert command_of(name).name == name
+    assert command_of(name).layouts[0].members[0].name == "head"
 
 
 @pytest.mark.parametrize("name", TRACING)
@@ -82,9 +100,10 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
     from cgnet.events import Schema
     from cgnet.render import DERIVED
 
-    command = importlib.import_module(f"cgnet.commands.{name}").COMMAND
+    command = command_of(name)
+    names: Any = Names()
     known = {
-        *Schema(name, fixed_clock(), command.groups(Names(), no_runtimes()), 0).fields,
+        *Schema(name, fixed_clock(), command.groups(names, no_runtimes()), 0).fields,
         *DERIVED,
     }
     assert set(command.columns) == {"table", "wide"}
@@ -92,7 +111,7 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
 
 
 def test_every_command_has_its_object_and_every_object_a_command() -> None:
-    used = {importlib.import_module(f"cgnet.commands.{name}").COMMAND.object for name in TRACING}
+    used = {command_of(name).object for name in TRACING}
     used.add(probes.OBJECT.name.removesuffix(".bpf.o"))
     built = {path.name.removesuffix(".bpf.o") for path in OBJECTS.glob("*.bpf.o")}
     assert used == built

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import FakeObject, u32
+from counting import NAMED, NAMES, Kernel, Run
+from fakes import u32
 from hypothesis import given
 from hypothesis import strategies as st
-from records import MEMORY, Connect, Names, no_runtimes, packed_address
+from records import no_runtimes, packed_address
 
 from cgnet._layouts import OwnerSource, Role, Undecided
-from cgnet.counts import TABLES, Counts, read_by
+from cgnet.counts import COUNTS, Counting, Counts
 from cgnet.filters import Filters
+from cgnet.keys import read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,42 +23,7 @@ if TYPE_CHECKING:
     from cgnet.cgroups import Hierarchy
 
 NEW, WANTED = Undecided.UNDECIDED_NEW, Undecided.UNDECIDED_SELECTED
-PATHS = {42: "/docker/web", 43: "/docker/db/x", 44: "/", 45: "/docker/web/inner"}
-NAMED = 1  # the made-up hierarchy of the --cgroup below
-NAMES = Names({(each, number): path for number, path in PATHS.items() for each in (MEMORY, NAMED)})
 SERVER = {"role": Role.ROLE_SERVER}
-
-
-class Kernel(FakeObject):
-    """Counts into the table that `counts` holds, as the kernel side does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.in_use = self.map(TABLES[0])
-        self.map("counts").update = self.swap  # type: ignore[method-assign]
-
-    def swap(self, key: bytes, value: bytes) -> None:
-        assert key == bytes(4)
-        tables = {self.map(name).fd: self.map(name) for name in TABLES}
-        self.in_use = tables[int.from_bytes(value, sys.byteorder)]
-
-    def count(self, number: int, **values: Any) -> None:
-        key = Connect(**values).count_key()
-        before = self.in_use.entries.get(key, bytes(8))
-        more = int.from_bytes(before, sys.byteorder) + number
-        self.in_use.update(key, more.to_bytes(8, sys.byteorder))
-
-
-class Run(NamedTuple):
-    """A kernel side and what is read from it."""
-
-    kernel: Kernel
-    counts: Counts
-
-    def rows(self, *fields: str) -> list[tuple[Any, ...]]:
-        found = self.counts.collect(self.kernel)
-        assert all(tuple(row) == self.counts.fields for row in found)
-        return [tuple(row[field] for field in (*fields, "count")) for row in found]
 
 
 @pytest.fixture
@@ -67,7 +33,7 @@ def run(made: Callable[..., CgroupFilter]) -> Callable[..., Run]:
     def begin(by: str, *cgroups: str) -> Run:
         filters = Filters()
         filters.cgroups = made(*cgroups)
-        return Run(Kernel(), Counts(read_by([by]), filters, NAMES, no_runtimes()))
+        return Run(Kernel(), Counts(Counting(read_by([by])), filters, NAMES, no_runtimes()))
 
     return begin
 
@@ -219,7 +185,7 @@ def test_rows_that_look_alike_are_one(run: Callable[..., Run]) -> None:
 def test_with_two_tables_in_turn_nothing_is_lost_or_counted_twice(
     batches: list[list[int]],
 ) -> None:
-    begun = Run(Kernel(), Counts(read_by(["dport"]), Filters(), NAMES, no_runtimes()))
+    begun = Run(Kernel(), Counts(Counting(read_by(["dport"])), Filters(), NAMES, no_runtimes()))
     total: Counter[int] = Counter()
     for batch in batches:
         for port in batch:
@@ -234,7 +200,7 @@ def test_with_two_tables_in_turn_nothing_is_lost_or_counted_twice(
 def test_a_table_is_read_once_it_is_out_of_use(run: Callable[..., Run]) -> None:
     begun, order = run("dport"), list[str]()
     kernel = begun.kernel
-    old, other = (kernel.map(name) for name in TABLES)
+    old, other = (kernel.map(name) for name in COUNTS.inner)
     swap, keys = kernel.swap, old.keys
 
     def noted_swap(key: bytes, value: bytes) -> None:

@@ -46,6 +46,12 @@ NOT_YET = (
     "unit",
     "labels",
 )
+CGROUP_ALONE = {  # nobody was seen to use the socket
+    OwnerSource.OWNER_SK_CGRP,
+    OwnerSource.OWNER_MEMCG,
+    OwnerSource.OWNER_NETNS,
+    OwnerSource.OWNER_DEVICE,
+}
 OWNER_FIELDS = ("pid", "uid", "comm", "hierarchy", "cgroup", "cgroup_id", *NOT_YET)
 
 
@@ -53,10 +59,15 @@ def expected_owner(record: Connect) -> dict[str, Any]:
     """Return an owner's fields by the words of the schema."""
     if record.source == OwnerSource.OWNER_UNKNOWN:
         return {**dict.fromkeys(OWNER_FIELDS), "owner_source": "unknown"}
-    return {
+    process = {
         "pid": record.pid,
         "uid": record.uid,
         "comm": record.comm.split(b"\0")[0].decode("utf-8", "backslashreplace"),
+    }
+    if record.source in CGROUP_ALONE:
+        process = dict.fromkeys(process)
+    return {
+        **process,
         "hierarchy": {MEMORY: "memory", V2: "v2"}.get(record.hierarchy),
         "cgroup": PATHS.get((record.hierarchy, record.cgroup_id)),
         "cgroup_id": f"{record.cgroup_id}",

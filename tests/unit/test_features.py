@@ -68,8 +68,8 @@ def test_typed_hooks_are_tried_before_raw_ones_unless_one_is_forced() -> None:
 def test_a_hook_leaves_out_the_maps_that_only_the_others_use(built_object: Path) -> None:
     unused = {hook.name: hook.unused_maps for hook in features.HOOKS}
     assert unused == {
-        "tp_btf": frozenset({"listeners"}),
-        "raw_tp": frozenset({"ledger_slots", "owners"}),
+        "tp_btf": frozenset({"ledger_hash", "seeds"}),
+        "raw_tp": frozenset({"attempt_slots", "ledger"}),
     }
     with Object(built_object) as obj:
         for name in frozenset().union(*unused.values()):

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from ipaddress import ip_network
 from pathlib import Path
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import FakeObject, config, u32
+from fakes import FakeObject, config, members, u32
 
 from cgnet import filters, netns
 from cgnet._layouts import (
@@ -17,6 +18,8 @@ from cgnet._layouts import (
     NETNS_VALUE,
     PID_VALUE,
     CgroupController,
+    Layout,
+    Member,
     Role,
     SyncErrors,
 )
@@ -35,16 +38,11 @@ pytestmark = pytest.mark.usefixtures("mounted")
 OWN = str(os.getpid())
 EVERY_RESULT = [2**64 - 1] * 4
 ABSENT_PID = str(1 << 30)  # above the kernel's greatest
-UNUSED: dict[str, Any] = {
+# Whatever no option tells is 0.
+UNUSED: dict[str, Any] = members(bytes(CONFIG.size)) | {
     "hierarchies": 1,
     "sync_errors": SyncErrors.SYNC_ERRORS_UNSEEN,
     "roles": Role.ROLE_CLIENT,
-    "family": 0,
-    **dict.fromkeys(("by_cgroup", "by_pid", "by_comm", "by_uid", "by_netns", "by_result"), 0),
-    "by_address": [0, 0, 0],
-    "by_port": [0, 0, 0],
-    "undecided": 0,
-    **dict.fromkeys(("count", "count_by", "saddr_bits", "daddr_bits", "by_name"), 0),
     "results": EVERY_RESULT,
     "hierarchy": [1, CgroupController.CONTROLLER_MEMORY, *[0] * 6],
 }
@@ -62,7 +60,6 @@ def sleeper() -> Iterator[str]:
 
 def test_without_a_value_nothing_is_looked_at() -> None:
     assert config(Filters()) == UNUSED
-    assert set(UNUSED) == {member.name for member in CONFIG.members}
 
 
 @pytest.mark.parametrize("how", SyncErrors)
@@ -104,16 +101,25 @@ def test_an_option_changes_its_own_constants_and_no_other(
     assert config(Filters(selection)) == UNUSED | changed
 
 
-def test_the_constants_for_counts_are_taken_over() -> None:
-    counting = {"count": 1, "count_by": 2, "saddr_bits": 24, "daddr_bits": 128}
-    assert config(Filters(), counting=counting) == UNUSED | counting
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"count": 1, "count_by": 2, "saddr_bits": 24, "daddr_bits": 128},
+        {"histogram": 2, "histogram_low": 10, "histogram_step": 5, "histogram_steps": 126},
+        {"least_ns": 1 << 40, "least_bytes": 2**64 - 1, "no_handshakes": 1, "by_cause": 6},
+        {"roles": 3, "benign_code": [1 << 63, 2**64 - 1, *[0] * 6]},
+    ],
+    ids=" ".join,
+)
+def test_the_constants_of_what_is_no_filter_are_taken_over(more: dict[str, Any]) -> None:
+    assert config(Filters(), more=more) == UNUSED | more
 
 
 def test_a_struct_is_packed_from_names_with_zeros_for_the_rest() -> None:
-    arrays = {"by_address": [1, 2, 3], "by_port": [0] * 3, "results": [0] * 4}
-    found = pack(CONFIG, {"hierarchy": [9] * 8, "roles": 7, **arrays})
-    addresses = b"".join(map(u32, arrays["by_address"]))
-    assert found == bytes(8) + u32(7) + bytes(28) + addresses + bytes(68) + u32(9) * 8
+    places = (Member("a", 0, 4), Member("many", 4, 12), Member("b", 16, 8), Member("c", 24, 2))
+    made_up = Layout("made_up", 26, places, Struct("=IIIIQH"))
+    found = pack(made_up, {"many": [1, 2, 3], "c": 4})
+    assert made_up.packed.unpack(found) == (0, 1, 2, 3, 0, 4)
     assert pack(PID_VALUE, {"use": 5}) == bytes(8) + u32(5) + bytes(4)
 
 

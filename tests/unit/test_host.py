@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cgnet import features, host, loader, probes
+from cgnet import features, host, loader
 from cgnet.cgroups import Hierarchy
 
 V2 = Hierarchy(0, "v2", ("v2",), Path("/sys/fs/cgroup"), "/")
@@ -75,7 +75,7 @@ def test_runtimes_are_known_by_what_root_left_on_the_host(
     ("held", "last", "cost"),
     [
         ({38, 21}, 40, {"CAP_BPF": "nothing: CAP_SYS_ADMIN stands for it"}),
-        ({38}, 40, {"CAP_BPF": features.LOADING, "CAP_SYSLOG": probes.UNUSED}),
+        ({38}, 40, {"CAP_BPF": features.LOADING, "CAP_SYSLOG": features.SYMBOLS}),
         (set(), 37, {"CAP_SYS_ADMIN": features.LOADING}),
     ],
 )

@@ -21,28 +21,38 @@ SOURCE = ROOT / "src/cgnet"
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "loader", "btf", "tracefs", "probes", "features",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
-    "listeners", "events", "containers", "runtimes", "attribution", "counts", "pipeline", "render",
-    "losses", "output", "launch", "command", "session", "options", "commands", "cli",
+    "seeds", "events", "containers", "runtimes", "netns_owners", "attribution", "histograms", "keys",
+    "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
+    "advice", "diagnosis", "trips", "render", "losses",
+    "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
+    "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 MOST_LINES = 300
 GENERATED = {"vmlinux.h", "_layouts.py"}
+# Each is run typed where the kernel can, else raw.
+TRACEPOINTS = (
+    "inet_sock_set_state", "tcp_probe", "tcp_rcv_space_adjust", "tcp_destroy_sock",
+    "tcp_receive_reset", "kfree_skb", "consume_skb", "net_dev_queue", "net_dev_start_xmit",
+    "qdisc_enqueue", "qdisc_dequeue", "netif_rx_entry", "napi_gro_receive_entry",
+    "netif_receive_skb",
+)  # fmt: skip
+CONNECT_FUNCTIONS = ("tcp_v4_connect", "tcp_v6_connect")
 HOOKS = {
-    "iter/task_file",
+    *(f"{kind}/{name}" for kind in ("tp_btf", "raw_tp") for name in TRACEPOINTS),
+    *(
+        f"{kind}/{name}"
+        for kind in ("fentry", "fexit", "kprobe", "kretprobe")
+        for name in CONNECT_FUNCTIONS
+    ),
+    "tp_btf/tcp_send_reset",  # typed alone
     "raw_tp/cgroup_mkdir",
     "raw_tp/cgroup_rmdir",
-    "tp_btf/inet_sock_set_state",
-    "raw_tp/inet_sock_set_state",
-    "fentry/tcp_v4_connect",
-    "fexit/tcp_v4_connect",
-    "kprobe/tcp_v4_connect",
-    "kretprobe/tcp_v4_connect",
-    "fentry/tcp_v6_connect",
-    "fexit/tcp_v6_connect",
-    "kprobe/tcp_v6_connect",
-    "kretprobe/tcp_v6_connect",
     "tracepoint/syscalls/sys_enter_connect",
     "tracepoint/syscalls/sys_exit_connect",
+    "iter/task_file",
+    "iter/bpf_sk_storage_map",
+    "iter/bpf_map_elem",
 }
 
 

@@ -65,7 +65,7 @@ def test_an_inode_that_only_a_name_has_is_found_by_it(
     named.touch()
     monkeypatch.setattr(netns, "NAMED", tmp_path)
     monkeypatch.setattr(netns, "LARGEST_PID", 0)
-    monkeypatch.setattr(netns, "_cookie", lambda place: 77 if place == named else 0)
+    monkeypatch.setattr(netns, "cookie_of", lambda place: 77 if place == named else 0)
     inode = named.stat().st_ino
     assert find(str(inode)) == Netns(inode, 77)
 
@@ -76,12 +76,12 @@ def test_an_inode_that_nothing_has_yet_has_no_cookie(monkeypatch: pytest.MonkeyP
 
 
 def test_a_namespace_that_vanishes_before_it_is_entered_has_no_cookie(tmp_path: Path) -> None:
-    assert netns._cookie(tmp_path / "gone") == 0
+    assert netns.cookie_of(tmp_path / "gone") == 0
 
 
 def test_what_cannot_be_entered_has_no_cookie(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert netns._cookie(tmp_path / "file") == 0
+    assert netns.cookie_of(tmp_path / "file") == 0
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from records import ACCEPTED
 
 from cgnet.cli import LazyGroup, _run, cli
-from cgnet.options import FieldList, Size
 
 if TYPE_CHECKING:
     import subprocess
@@ -140,75 +137,6 @@ def test_a_threads_id_is_no_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, str(thread.native_id) in capsys.readouterr().err) == (2, True)
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("4K", 4096),
-        ("4k", 4096),
-        ("4096", 4096),
-        ("4097", 8192),
-        ("5000", 8192),
-        ("3K", 4096),
-        ("4M", 4 << 20),
-        ("3m", 4 << 20),
-        ("1G", 1 << 30),
-        ("1073741824", 1 << 30),
-    ],
-)
-def test_a_size_is_rounded_up_to_a_power_of_two(text: str, size: int) -> None:
-    assert Size().convert(text, None, None) == size
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "x",
-        "-1",
-        "0",
-        "0K",
-        "9999G",
-        "K",
-        "1.5M",
-        "4KB",
-        "4 K",
-        " 4K",
-        "0x1000",
-        "٤K",
-        "1073741825",
-    ],
-)
-def test_what_is_no_size_is_refused_and_quoted(text: str) -> None:
-    with pytest.raises(click.BadParameter) as raised:
-        Size().convert(text, None, None)
-    assert repr(text) in raised.value.message
-
-
-@given(st.text() | st.from_regex(r"\A[0-9]{1,12}[KMGkmg]?\Z"))
-@example("9" * 5000)
-@example("9" * 5000 + "K")
-def test_any_text_is_a_power_of_two_in_range_or_refused(text: str) -> None:
-    try:
-        size = Size().convert(text, None, None)
-    except click.BadParameter:
-        return
-    assert 4096 <= size <= 1 << 30
-    assert size.bit_count() == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "names"), [("pid", ["pid"]), ("pid,comm", ["pid", "comm"]), (" b , a ", ["b", "a"])]
-)
-def test_fields_are_names_separated_by_commas(text: str, names: list[str]) -> None:
-    assert FieldList().convert(text, None, None) == names
-
-
-@pytest.mark.parametrize("text", ["", ",", "a,", ",a", "a,,b", " "])
-def test_an_empty_field_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="empty name"):
-        FieldList().convert(text, None, None)
-
-
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_the_groups_help_lists_the_commands_and_an_example(
     option: str, capsys: pytest.CaptureFixture[str]
@@ -282,6 +210,6 @@ def test_there_is_a_completion_script_for_bash(cgnet: Cgnet) -> None:
 def test_bash_completes_commands_and_options(cgnet: Cgnet) -> None:
     words = {"COMP_WORDS": "cgnet con", "COMP_CWORD": "1"}
     completed = cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout
-    assert completed == "plain,connect\nplain,containers\n"
+    assert completed == "plain,connect\nplain,connlat\nplain,containers\n"
     words = {"COMP_WORDS": "cgnet connect --cg", "COMP_CWORD": "2"}
     assert cgnet(_CGNET_COMPLETE="bash_complete", **words).stdout == "plain,--cgroup\n"

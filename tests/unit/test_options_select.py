@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cgnet import attempts
 from cgnet._layouts import Role
 from cgnet.cli import _run
 from cgnet.commands import connect
-from cgnet.counts import Key
+from cgnet.counts import Counting
 from cgnet.filters import Selection
+from cgnet.keys import Key
 from cgnet.options import collect
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def test_without_options_all_that_connect_are_shown(asked: Asked) -> None:
     options = asked()[0]
     assert options.selection == Selection()
-    assert (options.counts, options.interval, options.max_rate) == (None, None, None)
+    assert (options.counting, options.interval, options.max_rate) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_the_hierarchy_is_one(asked: Asked) -> None:
     ids=str,
 )
 def test_keys_of_counts(asked: Asked, arguments: list[str], keys: list[Key]) -> None:
-    assert asked(*arguments)[0].counts == keys
+    assert asked(*arguments)[0].counting == Counting(keys)
 
 
 def test_an_interval_is_seconds(asked: Asked) -> None:
@@ -144,7 +146,7 @@ def test_errors_before_a_syn_are_looked_for_where_somebody_connects(
     asked: Asked, arguments: list[str], *, looked_for: bool
 ) -> None:
     extras = asked(*arguments)[1]
-    assert (extras != [connect.NOT_AT_ALL]) == looked_for
+    assert (extras != [attempts.NOT_AT_ALL]) == looked_for
 
 
 def test_a_command_without_the_options_of_connections_shows_clients() -> None:
@@ -153,4 +155,4 @@ def test_a_command_without_the_options_of_connections_shows_clients() -> None:
     values |= dict.fromkeys(("output", "fields", "no_header", "duration", "limit", "buffer"), None)
     values |= dict.fromkeys(("max_rate", "strict", "btf", "hook"), None)
     options = collect(values)
-    assert (options.selection.roles, options.counts, options.interval) == (CLIENT, None, None)
+    assert (options.selection.roles, options.counting, options.interval) == (CLIENT, None, None)

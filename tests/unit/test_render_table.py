@@ -105,7 +105,7 @@ def test_wide_shows_ports_users_and_the_owners_source() -> None:
 def test_chosen_fields_are_the_columns_in_their_order() -> None:
     shown = renderer("table", NAMES, ["sport", "owner", "owner_source", "tcp_state", "dport"])
     assert shown.header() + shown.rows(BATCH[:1]) == (
-        "SPORT CONTAINER/CGROUP         OWNER FROM TCP_STATE   PORT\n"
+        "SPORT CONTAINER/CGROUP         OWNER FROM STATE        PORT\n"
         "51000 /docker/web              learned    ESTABLISHED   443\n"
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fakes import lines, run
 from records import Connect
 
-from cgnet import pipeline, session
+from cgnet import newcomers, pipeline
 from cgnet._layouts import (
     CGROUP_EVENT,
     CGROUP_MARK,
@@ -85,7 +85,7 @@ def test_the_mark_of_a_cgroup_that_is_gone_is_forgotten_later(
     kernel.batches = [[gone]]
     run(capfd)
     assert [*kernel.entries("selected_cgroups")] == [key]  # its sockets may live on
-    monkeypatch.setattr(session, "FORGET_CGROUP_AFTER_S", 0)
+    monkeypatch.setattr(newcomers, "FORGET_CGROUP_AFTER_S", 0)
     kernel.batches = [[gone]]
     run(capfd)
     assert kernel.entries("selected_cgroups") == {}

@@ -122,6 +122,16 @@ def test_unsafe_characters_are_escaped(name: str, text: str) -> None:
         ("comm", "a\nb", "a\\nb"),
         ("labels", {"app": "we\nb", "tier": "1"}, "app=we\\nb,tier=1"),
         ("labels", {}, "-"),
+        ("p50_ns", 999, "999 ns"),
+        ("p50_ns", 1_000, "1.00 µs"),
+        ("p50_ns", 9_994, "9.99 µs"),
+        ("p50_ns", 45_678, "45.7 µs"),
+        ("p50_ns", 123_456, "123 µs"),
+        ("p50_ns", 2_500_000, "2.50 ms"),
+        ("ts_ns", 2_500_000, "2500000"),
+        ("share", 0.0714, "7.1%"),
+        ("stack", ["a+0x1", "b+0x2 [m]"], "a+0x1 < b+0x2 [m]"),
+        ("stack", [], "-"),
     ],
 )
 def test_a_value_as_it_stands_in_a_table(field: str, value: object, text: str) -> None:

@@ -3,22 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, Role, SyncErrors
-from cgnet.attribution import owner_group
-from cgnet.command import Command
-from cgnet.events import DECISION, LATENCY, LOCAL_PORT, SERVICE
-from cgnet.launch import Extra
-from cgnet.options import collect, common, connections, counting
+from cgnet.attempts import command_of_attempts, sync_error_ways
+from cgnet.options import collect, common, connections, counted, counting
 from cgnet.session import Session
-
-if TYPE_CHECKING:
-    from cgnet.cgroups import CgroupNames
-    from cgnet.events import Group
-    from cgnet.runtimes import Runtimes
 
 TABLE = (
     "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "result", "latency_us",
@@ -28,40 +19,7 @@ WIDE = (
     "time", "owner", "pid", "uid", "comm", "family", "saddr", "sport", "daddr", "dport", "result",
     "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
 )  # fmt: skip
-
-
-def groups(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
-    """Return the groups of a record, in order."""
-    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, DECISION, LATENCY]
-
-
-COMMAND = Command(
-    "connect",
-    "connect",
-    (CONNECT_EVENT, FLOW, OUTCOME),
-    RecordKind.RECORD_CONNECT,
-    {"table": TABLE, "wide": WIDE},
-    groups,
-)
-
-UNSEEN = (
-    "attempts that fail before a SYN leaves (no route, not permitted) aren't shown: this kernel "
-    "lets no program see the return of tcp_v4_connect; --sync-errors on finds them at the "
-    "connect system call"
-)
-BY_FEXIT = Extra(frozenset({"fentry", "fexit"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_KPROBE = Extra(frozenset({"kprobe", "kretprobe"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_SYSCALL = Extra(frozenset({"tracepoint"}), SyncErrors.SYNC_ERRORS_BY_SYSCALL)
-NOT_AT_ALL = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
-
-
-def sync_error_ways(choice: str) -> list[Extra]:
-    """Return the ways to see errors before a SYN, in the order of trying."""
-    if choice == "off":
-        return [NOT_AT_ALL]
-    last = BY_SYSCALL if choice == "on" else NOT_AT_ALL._replace(remarks=(UNSEEN,))
-    return [BY_FEXIT, BY_KPROBE, last]
-
+COMMAND = command_of_attempts("connect", TABLE, WIDE)
 
 HELP = "Every outbound TCP connection attempt, and how it was decided."
 EPILOG = """\b
@@ -102,7 +60,6 @@ disconnected or was killed while the attempt was under way.
 )
 def command(sync_errors: str, **values: Any) -> int:
     """Run the command."""
-    options = collect(values)
-    if Role.ROLE_CLIENT not in options.selection.roles:
-        sync_errors = "off"
-    return Session(COMMAND, options, sync_error_ways(sync_errors)).run()
+    options = collect(values, counted(values))
+    ways = sync_error_ways(sync_errors, options.selection.roles)
+    return Session(COMMAND, options, ways).run()

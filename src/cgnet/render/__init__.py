@@ -71,6 +71,10 @@ def make_renderer(
         from cgnet.render.json_lines import JsonLines  # noqa: PLC0415 - only what is used
 
         return JsonLines(schema, fields)
+    if kind == "folded":
+        from cgnet.render.folded import Folded  # noqa: PLC0415
+
+        return Folded()
     if kind == "csv":
         from cgnet.render.csv_rows import CsvRows  # noqa: PLC0415
 
@@ -78,3 +82,23 @@ def make_renderer(
     from cgnet.render.table import Table  # noqa: PLC0415
 
     return Table(schema, fields or list(columns[kind]), terminal=terminal, header=header)
+
+
+def make_blocks(schema: Schema, fields: list[str] | None) -> Renderer:
+    """Make the renderer of packets for people. Raises UsageError."""
+    if fields is not None:
+        raise UsageError("--fields: packets are shown whole; it goes with -o json and -o csv")
+    from cgnet.render.blocks import Blocks  # noqa: PLC0415 - only what is used
+
+    return Blocks(schema)
+
+
+def make_drawings(
+    schema: CountSchema, fields: list[str] | None, *, milliseconds: bool, terminal: bool
+) -> Renderer:
+    """Make the renderer of histograms for people. Raises UsageError."""
+    if fields is not None:
+        raise UsageError("--fields: histograms are drawn whole; it goes with -o json and -o csv")
+    from cgnet.render.histogram import Drawings  # noqa: PLC0415 - only what is used
+
+    return Drawings(schema, milliseconds=milliseconds, terminal=terminal)

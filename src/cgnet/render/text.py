@@ -36,6 +36,16 @@ def duration(us: int) -> str:
     return f"{us / 1_000_000:.0f} s"
 
 
+def duration_ns(ns: int) -> str:
+    """Return nanoseconds as ns, µs, ms or s, with three figures."""
+    if ns < 1000:
+        return f"{ns} ns"
+    if ns >= 100_000:
+        return duration(round(ns / 1000))
+    digits = 2 if ns < 10_000 else 1
+    return f"{ns / 1000:.{digits}f} µs"
+
+
 def local_time(ts_ns: int, offset_ns: int) -> str:
     """Return a moment of the monotonic clock as local time of day, to the millisecond."""
     second, ns = divmod(ts_ns + offset_ns, 1_000_000_000)
@@ -48,8 +58,16 @@ def cell(field: str, value: Any) -> str:
         return "-"
     if value is True or value is False:
         return "yes" if value else "no"
+    if field == "share":
+        return f"{value:.1%}"
     if field.endswith("_us"):
         return duration(value)
+    if field.endswith("_ns") and field != "ts_ns":
+        return duration_ns(value)
+    return _text(value) if isinstance(value, list | tuple | dict) else safe(str(value)) or '""'
+
+
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return safe(",".join(f"{key}={each}" for key, each in value.items())) or "-"
-    return safe(str(value)) or '""'
+    return safe(" < ".join(map(str, value))) or "-"

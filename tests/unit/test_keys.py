@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgnet._layouts import CountBy
-from cgnet.counts import KEYS, SIZED, Key, constants, read_by
 from cgnet.errors import UsageError
 from cgnet.filters import Filters
+from cgnet.keys import KEYS, OF_CONNECTIONS, OF_DROPS, OF_SOCKETS, SIZED, Key, constants, read_by
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from cgnet.filters import Filters
         (["cgroup/" + "9" * 5000], [Key("cgroup", 4096)]),
         (["saddr/0,daddr/128"], [Key("saddr", 0), Key("daddr", 128)]),
         (["daddr/" + "0" * 5000 + "24"], [Key("daddr", 24)]),
-        ([",".join(KEYS)], [Key(name) for name in KEYS]),
+        ([",".join(OF_CONNECTIONS)], [Key(name) for name in OF_CONNECTIONS]),
     ],
 )
 def test_by_is_a_list_of_keys(given_values: list[str], keys: list[Key]) -> None:
@@ -53,6 +53,33 @@ def test_what_is_no_key_is_quoted_with_the_accepted_form(text: str, form: str) -
         read_by(["uid", text])
     assert str(raised.value).startswith(f"--by {bad!r}: ")
     assert form in str(raised.value)
+
+
+@pytest.mark.parametrize("usable", [OF_SOCKETS, OF_CONNECTIONS, (*OF_SOCKETS, *OF_DROPS)])
+def test_what_the_records_have_alone_is_counted_by(usable: tuple[str, ...]) -> None:
+    assert read_by([",".join(usable)], usable) == [Key(name) for name in usable]
+    for name in KEYS.keys() - set(usable):
+        with pytest.raises(UsageError) as raised:
+            read_by([name], usable)
+        told = str(raised.value).partition("one of: ")[2].split(", ")
+        assert [each.partition("[")[0] for each in told] == list(usable)
+
+
+def test_every_name_belongs_to_some_records() -> None:
+    assert set(KEYS) == {*OF_CONNECTIONS, *OF_DROPS, "stage"}
+
+
+@pytest.mark.parametrize(
+    ("key", "fields"),
+    [
+        (Key("container"), ("container", "pod", "pod_namespace", "cgroup")),
+        (Key("pod"), ("pod", "pod_namespace")),
+        *((Key(name), (name,)) for name in sorted(KEYS.keys() - {"container", "pod"})),
+        (Key("daddr", 24), ("daddr",)),
+    ],
+)
+def test_a_key_is_shown_by_its_fields(key: Key, fields: tuple[str, ...]) -> None:
+    assert key.fields == fields
 
 
 @pytest.mark.parametrize("values", [["pid,pid"], ["pid", "uid,pid"], ["daddr", "daddr/8"]])
@@ -85,6 +112,6 @@ def test_any_text_is_keys_or_refused(text: str) -> None:
 def test_the_programs_are_told_what_to_count_by(
     by: str, bits: int, saddr_bits: int, daddr_bits: int
 ) -> None:
-    made = config(Filters(), counting=constants(read_by([by])))
+    made = config(Filters(), more=constants(read_by([by], KEYS)))
     found = [made[name] for name in ("count", "count_by", "saddr_bits", "daddr_bits")]
     assert found == [1, bits, saddr_bits, daddr_bits]

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the ledger of all sockets costs: to ask, to learn, to find what is open at the start."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import tracer
+
+from cgnet._layouts import HEAD, SyncErrors
+from cgnet.filters import Filters
+from cgnet.launch import Extra, Launch
+from cgnet.loader import Object
+from cgnet.seeds import find, seed_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RUNS, SECONDS = 5, 2.0
+RING_BYTES = 1 << 16
+PROMISED_ASK_NS, PROMISED_LEARN_NS = 80, 60
+SEEDS = {10_000: 300, 100_000: 3000}  # sockets, milliseconds
+SLAB = "Slab:"
+
+
+class Cost(NamedTuple):
+    """Nanoseconds, net of empty programs."""
+
+    ask: float
+    learn: float
+
+
+def _each(stats: dict[str, tuple[int, int]], name: str) -> float:
+    time_ns, runs = stats[name]
+    return time_ns / max(runs, 1)
+
+
+def costs(hook: str) -> Cost:
+    """Measure under one loop that writes and reads on one connection."""
+    kind = "typed" if hook == "tp_btf" else "raw"
+    launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
+    launch.path = tracer.BUILD / "ledger.bpf.o"
+    none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+    obj, _ = launch.start([none], None, hook)
+    with obj, tracer.bpf_stats():
+        programs = obj.attached()
+        before = {each.name: each.stats() for each in programs}
+        tracer.load(SECONDS, 1, keep=True)
+        spent = {
+            each.name: (
+                each.stats().run_time_ns - before[each.name].run_time_ns,
+                each.stats().run_count - before[each.name].run_count,
+            )
+            for each in programs
+        }
+    return Cost(
+        _each(spent, f"lookup_{kind}") - _each(spent, f"last_probe_{kind}"),
+        _each(spent, f"ledger_read_{kind}") - _each(spent, f"last_read_{kind}"),
+    )
+
+
+@contextmanager
+def open_sockets(count: int) -> Iterator[None]:
+    """Have so many sockets open while the body runs."""
+    command = [str(tracer.BUILD / "sockets"), str(count)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        if process.stdout.readline() != "open\n":
+            raise RuntimeError("the sockets could not be opened")
+        yield
+        process.stdin.close()
+
+
+def _slab_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(SLAB):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo tells nothing")
+
+
+def seeding(hook: str) -> tuple[float, float]:
+    """Return how long it takes to find what is open, in ms, and the bytes of kernel memory."""
+    launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
+    with Object(tracer.BUILD / "ledger.bpf.o") as obj:
+        programs = {"ledger_seed_typed"} if hook == "tp_btf" else {"ledger_gone_raw"}
+        unused = {"ledger_hash", "seeds"} if hook == "tp_btf" else {"ledger"}
+        obj.keep(programs, unused)
+        config = launch.filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
+        obj.set_constants(".rodata.config", config)
+        obj.load()
+        slab, begin = _slab_bytes(), time.monotonic()
+        if hook == "tp_btf":
+            seed = next(each for each in obj.programs if each.name == "ledger_seed_typed")
+            obj.iterate(seed)
+        else:
+            seed_sockets(obj.map("seeds"), find(), launch.filters)
+        return (time.monotonic() - begin) * 1000, _slab_bytes() - slab
+
+
+def measure(add: Callable[..., None]) -> None:
+    """Measure both hooks."""
+    for hook in ("tp_btf", "raw_tp"):
+        found = [costs(hook) for _ in range(RUNS)]
+        promised = hook == "tp_btf"
+        for name, values, most in (
+            ("owner asked for, tcp_probe", [each.ask for each in found], PROMISED_ASK_NS),
+            ("learning, each read", [each.learn for each in found], PROMISED_LEARN_NS),
+        ):
+            middle = statistics.median(values)
+            add(
+                f"{name}, {hook}",
+                f"{middle:.0f} ns net",
+                f"<= {most} ns" if promised else "beside it",
+                reached=middle <= most if promised else None,
+            )
+    for count, most in SEEDS.items():
+        with open_sockets(count):
+            for hook in ("tp_btf", "raw_tp"):
+                took, grown = seeding(hook)
+                add(
+                    f"{count:,} sockets found at the start, {hook}",
+                    f"{took:.0f} ms, {grown / count:.0f} bytes a socket",
+                    f"<= {most} ms",
+                    reached=took <= most,
+                )

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * TCP packets that the kernel dropped: whose they were, where, and why.
+ *
+ * kfree_skb comes on top of whatever runs. The socket that a packet belongs to tells its owner, if there is
+ * one; else the network namespace that it was in, or the addresses that it had.
+ */
+#include "packet.bpf.h"
+
+struct ledger_private {
+	u64 none;
+};
+
+#include "tracking.bpf.h"
+#include "dropped.bpf.h"
+#include "accept_queues.bpf.h"
+#include "births.bpf.h"
+
+static __always_inline bool reason_passes(u32 reason)
+{
+	return !cfg.by_reason || hash_passes(&selected_reasons, &reason, cfg.by_reason);
+}
+
+static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
+				   u32 reason, struct sock *rx_sk)
+{
+	struct drop drop = {.location = location, .reason = reason};
+	struct packet packet = {};
+	struct place place;
+
+	if (!reason_passes(reason) || !read_packet(typed, skb, &packet))
+		return 0;
+	find_place(typed, skb, rx_sk, &place);
+	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
+	return 0;
+}
+
+static __always_inline u32 reason_in(u64 *arguments)
+{
+	return cfg.drop_arguments > 2 ? (u32)arguments[2] : 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(drop_typed, struct sk_buff *skb, void *location)
+{
+	struct sock *rx_sk = NULL;
+
+	if (cfg.drop_arguments > 3)
+		rx_sk = (struct sock *)ctx[3];
+	return on_drop(true, ctx, skb, (u64)location, reason_in(ctx), rx_sk);
+}
+
+SEC("raw_tp/kfree_skb")
+int BPF_PROG(drop_raw, struct sk_buff *skb, void *location)
+{
+	struct sock *rx_sk = NULL;
+
+	if (cfg.drop_arguments > 3)
+		rx_sk = (struct sock *)ctx[3];
+	return on_drop(false, ctx, skb, (u64)location, reason_in(ctx), rx_sk);
+}
+
+/* -- SYNs that a full accept queue swallowed */
+
+static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buff *skb,
+				      u64 location)
+{
+	struct drop drop = {.location = location, .reason = cfg.overflow_reason};
+	struct packet packet = {};
+	struct place place = {};
+	struct holder *known;
+	struct sock *listener;
+
+	if (likely(!is_received_syn(typed, skb)))
+		return 0;
+	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
+		return 0;
+	place.netns = netns_of_route(typed, skb);
+	listener = full_listener(place.netns, &packet.flow);
+	if (!listener)
+		return 0;
+	place.cookie = socket_netns_cookie(false, listener);
+	place.tcp_state = TCP_LISTEN;
+	place.ifindex = READ(skb, skb_iif);
+	known = listener_by_address(listener);
+	if (known && !known->owner.source)
+		known = NULL;
+	tell_drop(typed, ctx, &packet, &drop, &place, known);
+	return 0;
+}
+
+SEC("tp_btf/consume_skb")
+int BPF_PROG(syn_drop_typed, struct sk_buff *skb)
+{
+	return on_consume(true, ctx, skb, cfg.consume_arguments > 1 ? ctx[1] : 0);
+}
+
+SEC("raw_tp/consume_skb")
+int BPF_PROG(syn_drop_raw, struct sk_buff *skb)
+{
+	return on_consume(false, ctx, skb, cfg.consume_arguments > 1 ? ctx[1] : 0);
+}
+
+/* Who listens already. */
+SEC("iter/task_file")
+int syn_seed_typed(struct task_file *ctx)
+{
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!ctx->task || !ctx->file)
+		return 0;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (sk && sk->__sk_common.skc_state == TCP_LISTEN && is_tcp(true, sk))
+		remember_queue(sk);
+	return 0;
+}
+
+/* -- the ledger */
+
+static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,
+					int newstate)
+{
+	if (!is_tcp(typed, sk))
+		return 0;
+	ledger_on_state(typed, sk, oldstate, newstate);
+	if (cfg.syn_drops)
+		queue_on_state(typed, sk, oldstate, newstate);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_typed, struct sock *sk, int oldstate, int newstate)
+{
+	return on_set_state(true, sk, oldstate, newstate);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(state_raw, struct sock *sk, int oldstate, int newstate)
+{
+	return on_set_state(false, sk, oldstate, newstate);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

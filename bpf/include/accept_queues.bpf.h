@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * SYNs that a full accept queue swallows. The kernel frees them as it frees the SYNs that it takes, with
+ * consume_skb: the listener's queue tells them apart. At that moment no socket is at hand, so that listeners
+ * are kept by where they listen.
+ */
+#ifndef CGNET_ACCEPT_QUEUES_BPF_H
+#define CGNET_ACCEPT_QUEUES_BPF_H
+
+#include "packet.bpf.h"
+#include "tracking.bpf.h"
+
+#define TCP_FLAGS_OFFSET 13
+#define FLAG_SYN 0x02
+#define FLAG_ACK 0x10
+#define DST_IS_NOT_COUNTED 1UL /* include/linux/skbuff.h: SKB_DST_NOREF */
+
+/* A pointer, to be read with care; 0: several listen there, and which one a SYN is for isn't known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct listener_key);
+	__type(value, u64);
+} accept_queues SEC(".maps");
+
+static __always_inline void remember_queue(struct sock *sk)
+{
+	u64 mine = (u64)sk, none = 0, *known;
+	struct listener_key key = {};
+
+	key_of_listener(sk, &key);
+	if (!key.port)
+		return;
+	known = bpf_map_lookup_elem(&accept_queues, &key);
+	if (known && *known == mine)
+		return;
+	if (bpf_map_update_elem(&accept_queues, &key, known ? &none : &mine, BPF_ANY))
+		count_lost(LOST_LEDGER);
+}
+
+static __always_inline void forget_queue(struct sock *sk)
+{
+	struct listener_key key = {};
+	u64 *known;
+
+	key_of_listener(sk, &key);
+	known = bpf_map_lookup_elem(&accept_queues, &key);
+	if (known && *known == (u64)sk)
+		bpf_map_delete_elem(&accept_queues, &key);
+}
+
+static __always_inline void queue_on_state(const bool typed, struct sock *sk, int oldstate,
+					   int newstate)
+{
+	struct holder mine = {};
+
+	if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE)
+		forget_queue(sk);
+	if (newstate != TCP_LISTEN)
+		return;
+	remember_queue(sk);
+	if (typed) { /* its owner, too, is found by where it listens */
+		hold(typed, current_task(typed), &mine);
+		remember_by_address(sk, &mine);
+	}
+}
+
+/* TCP has taken it off its device. */
+static __always_inline bool is_received_syn(const bool typed, struct sk_buff *skb)
+{
+	u16 protocol = READ(skb, protocol);
+	u8 flags = 0;
+
+	if (READ(skb, dev) || !READ(skb, skb_iif))
+		return false;
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+		return false;
+	bpf_probe_read_kernel(&flags, sizeof(flags),
+			      READ(skb, head) + READ(skb, transport_header) + TCP_FLAGS_OFFSET);
+	return (flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
+}
+
+/* Of a packet that has been routed to this host. */
+static __always_inline u32 netns_of_route(const bool typed, struct sk_buff *skb)
+{
+	struct dst_entry *dst = (void *)(READ(skb, _skb_refdst) & ~DST_IS_NOT_COUNTED);
+
+	return dst ? BPF_CORE_READ(dst, dev, nd_net.net, ns.inum) : 0;
+}
+
+static __always_inline void store_local_address(struct listener_key *key, const struct flow *flow)
+{
+	if (flow->family == 4) {
+		key->address[10] = key->address[11] = 0xff;
+		__builtin_memcpy(&key->address[12], flow->daddr, 4);
+	} else {
+		__builtin_memcpy(key->address, flow->daddr, sizeof(key->address));
+	}
+}
+
+/* The listener that a SYN was for if its accept queue is full, else NULL. */
+static __always_inline struct sock *full_listener(u32 netns, const struct flow *flow)
+{
+	struct listener_key key = {.netns = netns, .port = flow->dport};
+	struct sock *sk;
+	u64 *found;
+
+	store_local_address(&key, flow);
+	found = bpf_map_lookup_elem(&accept_queues, &key);
+	if (!found) {
+		__builtin_memset(key.address, 0, sizeof(key.address));
+		found = bpf_map_lookup_elem(&accept_queues, &key);
+	}
+	sk = found ? (struct sock *)*found : NULL;
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+		return NULL;
+	if (BPF_CORE_READ(sk, sk_ack_backlog) <= BPF_CORE_READ(sk, sk_max_ack_backlog))
+		return NULL;
+	return sk;
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a drop means, which ones are wanted, and how they are told. */
+#ifndef CGNET_DROPPED_BPF_H
+#define CGNET_DROPPED_BPF_H
+
+#include "packet.bpf.h"
+#include "whose_packet.bpf.h"
+#include "count.bpf.h"
+
+CROSSES_TO_USER_SPACE(drop_event);
+CROSSES_TO_USER_SPACE(code_range);
+
+/* What a reason means, by its number: user space knows the names. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} drop_classes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} selected_reasons SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, char[CGNET_DEV_LEN]);
+	__type(value, u32);
+} selected_devices SEC(".maps");
+
+/* Stacks of what is counted, by their ids. */
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
+	__uint(max_entries, 16384);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, CGNET_FRAMES * sizeof(u64));
+} stacks SEC(".maps");
+
+/* Drops that were no fault, and weren't shown; of all owners. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} benign_drops SEC(".maps");
+
+/* -- what it means */
+
+static __always_inline bool is_benign_code(u64 location)
+{
+	for (u32 i = 0; i < CGNET_BENIGN; i++)
+		if (location >= cfg.benign_code[i].start && location < cfg.benign_code[i].end)
+			return true;
+	return false;
+}
+
+/* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */
+static __always_inline u32 class_of(const struct drop *drop)
+{
+	u32 *class;
+
+	if (is_benign_code(drop->location))
+		return DROP_BENIGN;
+	if (drop->tcp_state == TCP_TIME_WAIT && drop->reason == cfg.not_specified)
+		return DROP_BENIGN;
+	if (drop->tcp_state == TCP_LISTEN && drop->reason == cfg.flags_reason)
+		return DROP_BENIGN;
+	class = bpf_map_lookup_elem(&drop_classes, &drop->reason);
+	return class ? *class : DROP_UNKNOWN;
+}
+
+static __always_inline void count_benign(void)
+{
+	u64 *count = bpf_map_lookup_elem(&benign_drops, &(u32){0});
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline bool drop_passes(const struct drop *drop)
+{
+	if (cfg.by_class && !(cfg.by_class >> (drop->drop_class & 31) & 1))
+		return false;
+	if (cfg.by_state && !(cfg.by_state >> (drop->tcp_state & 31) & 1))
+		return false;
+	if (cfg.by_dev && !hash_passes(&selected_devices, drop->dev, cfg.by_dev))
+		return false;
+	return true;
+}
+
+/* -- rows and counts */
+
+static __always_inline void count_drop(void *ctx, const struct owner *owner,
+				       const struct packet *packet, const struct drop *drop)
+{
+	struct count_key key = {};
+
+	count_by_owner(&key, owner);
+	count_by_flow(&key, &packet->flow);
+	if (cfg.count_by & BY_REASON)
+		key.result = drop->reason;
+	if (cfg.count_by & BY_LOCATION)
+		key.location = drop->location;
+	if (cfg.count_by & BY_STACK)
+		key.location = (u32)bpf_get_stackid(ctx, &stacks, BPF_F_FAST_STACK_CMP);
+	count(&key);
+}
+
+static __always_inline void emit_drop(void *ctx, const struct owner *owner,
+				      const struct packet *packet, const struct drop *drop)
+{
+	struct drop_event *event;
+	long size = 0;
+
+	event = reserve(sizeof(*event), RECORD_DROP, bpf_ktime_get_ns(), LOST_RING);
+	if (!event)
+		return;
+	event->owner = *owner;
+	event->flow = packet->flow;
+	event->drop = *drop;
+	if (cfg.stacks)
+		size = bpf_get_stack(ctx, event->stack, sizeof(event->stack), 0);
+	event->drop.frames = size > 0 ? size / sizeof(u64) : 0;
+	submit(event);
+}
+
+static __always_inline void fill_drop(struct drop *drop, const struct packet *packet,
+				      const struct place *place)
+{
+	drop->len = packet->len;
+	drop->payload = packet->payload;
+	drop->seq = packet->seq;
+	drop->tcp_flags = packet->flags;
+	drop->ifindex = place->ifindex;
+	drop->tcp_state = place->tcp_state;
+	drop->sent = place->sent;
+	__builtin_memcpy(drop->dev, place->dev, sizeof(drop->dev));
+	drop->drop_class = class_of(drop);
+}
+
+/* `known`: who holds the socket that the packet was for, if that isn't the place's. */
+static __always_inline void tell_drop(const bool typed, void *ctx, struct packet *packet,
+				      struct drop *drop, const struct place *place,
+				      const struct holder *known)
+{
+	struct holder holder = {};
+
+	packet->flow.netns = place->netns;
+	fill_drop(drop, packet, place);
+	if (!drop_passes(drop) || !packet_passes(place, &packet->flow))
+		return;
+	if (drop->drop_class == DROP_BENIGN && !cfg.benign) {
+		count_benign();
+		return;
+	}
+	if (known)
+		holder = *known;
+	else
+		drop->role = whose_packet(typed, place, &packet->flow, &holder);
+	if (!holder.wanted)
+		return;
+	if (cfg.count)
+		count_drop(ctx, &holder.owner, packet, drop);
+	else
+		emit_drop(ctx, &holder.owner, packet, drop);
+}
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What is known of a socket and its connection: in records, in keys of counts, in the ledger. */
+#ifndef CGNET_FACTS_H
+#define CGNET_FACTS_H
+
+#define CGNET_COMM_LEN 16
+#define CGNET_DEV_LEN 16
+
+/* Which step of the ledger knew the owner. */
+enum owner_source {
+	OWNER_UNKNOWN = 0,
+	OWNER_LEARNED = 1,
+	OWNER_INHERITED = 2, /* an accepted connection has its listener's */
+	OWNER_SEEDED = 3,    /* found among the files of the processes at the start */
+	OWNER_SK_CGRP = 4, /* from here on the cgroup alone is known: v2's, of the socket itself */
+	OWNER_MEMCG = 5,   /* that which the socket's memory is charged to */
+	OWNER_NETNS = 6,   /* the one container, or pod, in the socket's network namespace */
+	OWNER_DEVICE = 7,  /* that at the other end of a device, by its address */
+};
+
+/* Which side of a connection the owner is. */
+enum role {
+	ROLE_CLIENT = 1,
+	ROLE_SERVER = 2,
+};
+
+/* How an attempt ended, where errno has no name for it. Other values are errnos; 0 is success. */
+enum attempt_result {
+	RESULT_OK = 0,
+	RESULT_ABORTED = -1,
+};
+
+/* Whether user space must look at the cgroup's path, which may match a pattern. */
+enum undecided {
+	UNDECIDED_NOT = 0,
+	UNDECIDED_NEW = 1,	/* of a new cgroup: it is wanted if a pattern includes it */
+	UNDECIDED_SELECTED = 2, /* wanted, unless a pattern excludes it */
+	UNDECIDED_NAME = 4,	/* besides: wanted if its container's name is */
+};
+
+/* Who uses a socket. Ids of pid and uid are those of the initial namespaces. */
+struct owner {
+	__u64 cgroup_id; /* in the hierarchy below; 0 when unknown */
+	__u32 hierarchy; /* the kernel's hierarchy id */
+	__u8 source;	 /* enum owner_source */
+	__u8 undecided;	 /* enum undecided */
+	__u16 given;	 /* which --cgroup selected it, from 1; 0: none */
+	__u32 pid;	 /* thread group id; 0 when unknown */
+	__u32 uid;
+	char comm[CGNET_COMM_LEN];
+};
+
+/*
+ * Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. All that
+ * two connections of a client to a service have in common comes before the local port.
+ */
+struct flow {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u32 netns; /* inode */
+	__u16 dport;
+	__u8 family; /* 4 or 6 */
+	__u8 mapped; /* 1: IPv4 on an IPv6 socket */
+	__u16 sport;
+	__u8 pad[6];
+};
+
+struct outcome {
+	__u64 latency_ns; /* 0: it failed before a SYN could leave */
+	__u32 syn_retrans;
+	__s16 result;	/* errno, or enum attempt_result */
+	__u8 tcp_state; /* the last state that the attempt reached */
+	__u8 role;	/* enum role */
+};
+
+/* One measurement of the round-trip time. */
+struct rtt_sample {
+	__u32 rtt_us;  /* as measured */
+	__u32 srtt_us; /* smoothed by the stack, after it */
+	__u8 tcp_state;
+	__u8 role;	/* enum role; 0: open before the start */
+	__u8 handshake; /* 1: it is the handshake's */
+	__u8 pad[5];
+};
+
+/* Who ended a connection. */
+enum closed_by {
+	CLOSED_BY_LOCAL = 1,
+	CLOSED_BY_PEER = 2,
+	CLOSED_BY_KERNEL = 3,
+};
+
+enum close_cause {
+	CLOSE_FIN = 1,
+	CLOSE_RST = 2,
+	CLOSE_TIMEOUT = 3,
+	CLOSE_ABORT = 4, /* killed from outside, as by `ss -K` */
+};
+
+/* A connection as it was at its end, or is now. */
+struct life {
+	__u64 duration_ns;  /* since it was established; 0: that was before the start */
+	__u64 handshake_ns; /* 0: unknown */
+	__u64 tx_bytes;	    /* payload, acknowledged */
+	__u64 rx_bytes;	    /* payload, received in order */
+	__u32 tx_segs;
+	__u32 rx_segs;
+	__u32 retrans;
+	__u32 srtt_us;	  /* 0: never measured */
+	__u32 min_rtt_us; /* ~0: never measured */
+	__u16 rst_reason; /* enum sk_rst_reason, plus 1; 0: none is known */
+	__u8 tcp_state;	  /* the last one before the end */
+	__u8 role;	  /* enum role; 0: open before the start */
+	__u8 closed_by;	  /* enum closed_by; 0: it is open */
+	__u8 close_cause; /* enum close_cause */
+	__u16 pad;
+	__u32 retrans_delta; /* these are what came since the connection's last row */
+	__u64 tx_bytes_delta;
+	__u64 rx_bytes_delta;
+};
+
+/* What a drop means for who looks for a fault. */
+enum drop_class {
+	DROP_UNKNOWN = 0,
+	DROP_BENIGN = 1, /* comes with ordinary traffic */
+	DROP_PEER = 2,	 /* the other side sent what it should not */
+	DROP_APPLICATION = 3,
+	DROP_RESOURCE = 4,
+	DROP_FIREWALL = 5,
+	DROP_CONFIGURATION = 6,
+};
+
+/* A packet that the kernel dropped. */
+struct drop {
+	__u64 location; /* in the kernel's code */
+	__u32 reason;	/* as this kernel numbers them */
+	__u32 ifindex;	/* 0: no device is known */
+	__u32 len;	/* with IP's header */
+	__u32 payload;
+	__u8 tcp_flags;
+	__u8 tcp_state; /* of the socket; 0: there is none */
+	__u8 drop_class;
+	__u8 frames; /* of the stack that are used */
+	__u32 seq;
+	__u8 role; /* enum role; 0: unknown */
+	__u8 sent; /* 1: the packet is its socket's own */
+	__u8 pad[6];
+	char dev[CGNET_DEV_LEN];
+};
+
+/* Where a packet was seen on its way. */
+enum stage_at {
+	STAGE_TCP_TRANSMIT = 1,
+	STAGE_DEV_QUEUE = 2,
+	STAGE_QDISC_ENQUEUE = 3,
+	STAGE_QDISC_DEQUEUE = 4,
+	STAGE_DEV_XMIT = 5,
+	STAGE_NETIF_RX = 6,
+	STAGE_GRO = 7,
+	STAGE_NETIF_RECEIVE = 8,
+	STAGE_TCP_RECEIVE = 9,
+	STAGE_APP_READ = 10,
+	STAGE_DROP = 11,
+	STAGE_CONSUME = 12,
+	STAGE_COUNT = 13,
+};
+
+enum trip_end {
+	TRIP_GOES_ON = 0,
+	TRIP_DELIVERED = 1, /* the application read it */
+	TRIP_CONSUMED = 2,  /* it was done with, or left the host */
+	TRIP_DROPPED = 3,
+};
+
+struct stage {
+	__u64 ts_ns;
+	__u32 netns; /* inode; 0: unknown */
+	__u32 ifindex;
+	__u16 cpu;
+	__u8 at; /* enum stage_at */
+	__u8 pad[5];
+	char dev[CGNET_DEV_LEN];
+};
+
+/* A packet on its way through the kernel. */
+struct trip {
+	__u64 packet;	  /* a counter */
+	__u64 retrans_of; /* the packet that was sent before with the same data; 0: none */
+	__u64 location;	  /* of the drop */
+	__u32 reason;
+	__u32 seq;
+	__u32 ack;
+	__u32 len; /* with IP's header */
+	__u32 payload;
+	__u16 segs;
+	__u8 tcp_flags;
+	__u8 end;    /* enum trip_end */
+	__u8 stages; /* that are used */
+	__u8 role;   /* enum role of the owner; 0: unknown */
+	__u8 sent;   /* 1: it began at a socket of this host */
+	__u8 pad[5];
+};
+
+_Static_assert(sizeof(struct owner) == 40, "struct owner");
+_Static_assert(sizeof(struct flow) == 48, "struct flow");
+_Static_assert(sizeof(struct outcome) == 16, "struct outcome");
+_Static_assert(sizeof(struct rtt_sample) == 16, "struct rtt_sample");
+_Static_assert(sizeof(struct life) == 80, "struct life");
+_Static_assert(sizeof(struct drop) == 56, "struct drop");
+_Static_assert(sizeof(struct stage) == 40, "struct stage");
+_Static_assert(sizeof(struct trip) == 56, "struct trip");
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A TCP packet by its headers. Where they lie is what the stack noted in the skb; it is believed only if
+ * the headers agree, because what is queued for a socket's errors carries another packet's.
+ */
+#ifndef CGNET_PACKET_BPF_H
+#define CGNET_PACKET_BPF_H
+
+#include "flow.bpf.h"
+
+/* linux/if_ether.h, linux/in6.h */
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define NEXTHDR_HOPOPTS 0
+#define NEXTHDR_ROUTING 43
+#define NEXTHDR_DSTOPTS 60
+
+#define IP_OFFSET 0x1fff /* of a fragment: the first one alone has TCP's header */
+#define NOT_SET 0xffff	 /* a header's place that nobody noted */
+
+struct packet {
+	struct flow flow;
+	u32 seq;
+	u32 ack;
+	u32 len;     /* with IP's header */
+	u32 payload; /* TCP's */
+	u8 flags;
+};
+
+/* As they are on the wire (RFC 791, RFC 8200, RFC 9293): vmlinux.h has only parts of the kernel's. */
+struct ipv4_start {
+	u8 version_ihl; /* the length in words, in the lower half */
+	u8 tos;
+	u16 tot_len;
+	u16 id;
+	u16 frag_off;
+	u8 ttl;
+	u8 protocol;
+	u16 check;
+	u32 saddr;
+	u32 daddr;
+};
+
+struct ipv6_start {
+	u32 version_flow;
+	u16 payload_len;
+	u8 nexthdr;
+	u8 hop_limit;
+	struct in6_addr saddr;
+	struct in6_addr daddr;
+};
+
+struct tcp_start {
+	u16 source;
+	u16 dest;
+	u32 seq;
+	u32 ack;
+	u8 offset; /* in words, in the upper half */
+	u8 flags;
+};
+
+/* Read IP's header: how long it is, 0 if it isn't TCP's. */
+static __always_inline u32 read_ipv4(const void *at, struct flow *flow)
+{
+	struct ipv4_start ip;
+
+	if (bpf_probe_read_kernel(&ip, sizeof(ip), at) || ip.protocol != IPPROTO_TCP ||
+	    (ip.frag_off & bpf_htons(IP_OFFSET)))
+		return 0;
+	flow->family = 4;
+	store_v4(flow->saddr, ip.saddr);
+	store_v4(flow->daddr, ip.daddr);
+	return (ip.version_ihl & 0xf) * 4;
+}
+
+/* Of packets with extension headers the stack's note alone tells where TCP's begins. */
+static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow)
+{
+	struct ipv6_start ip;
+
+	if (bpf_probe_read_kernel(&ip, sizeof(ip), at))
+		return 0;
+	flow->family = 6;
+	store_v6(flow->saddr, &ip.saddr);
+	store_v6(flow->daddr, &ip.daddr);
+	if (ip.nexthdr == IPPROTO_TCP)
+		return sizeof(ip);
+	if (ip.nexthdr == NEXTHDR_HOPOPTS || ip.nexthdr == NEXTHDR_ROUTING ||
+	    ip.nexthdr == NEXTHDR_DSTOPTS)
+		return noted;
+	return 0;
+}
+
+/* Whether this is TCP over IP, and if so, which packet. The namespace isn't told here. */
+static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
+					struct packet *packet)
+{
+	unsigned char *head = READ(skb, head), *data = READ(skb, data);
+	u16 network = READ(skb, network_header), transport = READ(skb, transport_header);
+	u16 protocol = READ(skb, protocol);
+	u32 noted = transport != NOT_SET && transport > network ? transport - network : 0;
+	u32 end = data - head + READ(skb, len);
+	struct tcp_start tcp;
+	u32 ip_len;
+
+	if (protocol == bpf_htons(ETH_P_IP))
+		ip_len = read_ipv4(head + network, &packet->flow);
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		ip_len = read_ipv6(head + network, noted, &packet->flow);
+	else
+		return false;
+	if (!ip_len || (noted && noted != ip_len))
+		return false;
+	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), head + network + ip_len))
+		return false;
+	packet->flow.sport = bpf_ntohs(tcp.source);
+	packet->flow.dport = bpf_ntohs(tcp.dest);
+	packet->seq = bpf_ntohl(tcp.seq);
+	packet->ack = bpf_ntohl(tcp.ack);
+	packet->flags = tcp.flags;
+	packet->len = end - network;
+	packet->payload = end - network - ip_len - (tcp.offset >> 4) * 4;
+	if (packet->payload > packet->len) /* cut short, or no header yet */
+		packet->payload = 0;
+	return true;
+}
+
+#endif

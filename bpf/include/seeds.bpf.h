@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Sockets that were open before: their owners are the processes that have them among their files. After
+ * the hooks are attached all files are looked at once; blanks only are filled in.
+ *
+ * Without socket storage user space looks, in /proc, and the programs find what it found by the
+ * socket's inode.
+ *
+ * The includer says which sockets it wants: SEEDED_STATES, as bits of TCP states.
+ */
+#ifndef CGNET_SEEDS_BPF_H
+#define CGNET_SEEDS_BPF_H
+
+#include "mptcp.bpf.h"
+
+/* Only user space writes to it: nothing is allocated in a program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, u64);
+	__type(value, struct holder);
+} seeds SEC(".maps");
+
+/* What user space found of a socket that some process has open, or NULL. */
+static __always_inline struct holder *seed_of(struct sock *sk)
+{
+	u64 inode = socket_inode(sk);
+
+	return inode ? bpf_map_lookup_elem(&seeds, &inode) : NULL;
+}
+
+struct task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
+};
+
+/* What listens is found by address, too: by those who wait for accept() by now. */
+static __always_inline void seed(struct task_struct *task, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_open(true, sk);
+	struct holder mine = {};
+
+	if (!entry || !rank_claim(true, entry, RANK_OPENED))
+		return;
+	hold(true, task, &mine);
+	mine.owner.source = OWNER_SEEDED;
+	entry->holders[RANK_OPENED] = mine;
+	entry->listens = sk->__sk_common.skc_state == TCP_LISTEN;
+	rank_is_whole(true, entry, RANK_OPENED);
+	if (entry->listens)
+		remember_by_address(sk, &mine);
+}
+
+SEC("iter/task_file")
+int ledger_seed_typed(struct task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!task || !ctx->file)
+		return 0;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || !(1 << sk->__sk_common.skc_state & SEEDED_STATES))
+		return 0;
+	if (is_tcp(true, sk))
+		seed(task, sk);
+	else if (BPF_CORE_READ_BITFIELD(sk, sk_protocol) == IPPROTO_MPTCP)
+		seed_mptcp(task, sk);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The beginning of a packet's way: where filters look at it, and it is told from others. */
+#ifndef CGNET_TRIP_BEGIN_BPF_H
+#define CGNET_TRIP_BEGIN_BPF_H
+
+#include "trip_end.bpf.h"
+#include "whose_packet.bpf.h"
+
+#define LATEST_NS 10000000000ULL /* a transmit time before this is none */
+
+struct sent_key {
+	u64 head;
+	u32 seq;
+	u16 sport;
+	u16 dport;
+};
+
+/* Which packet had the same data in the same place: a retransmission is a copy of the same skb. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct sent_key);
+	__type(value, u64);
+} sent_before SEC(".maps");
+
+/* TCP's own, before there is a full socket, or after. */
+static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
+{
+	struct sock *sk = READ(skb, sk);
+
+	return sk && !is_full(typed, sk);
+}
+
+static __always_inline struct journey *begin_here(const bool typed, struct sk_buff *skb,
+						  const struct packet *packet)
+{
+	struct packet named = *packet;
+	struct journey *journey;
+	struct place place;
+
+	if (!ends_pass(&packet->flow))
+		return NULL;
+	find_place(typed, skb, NULL, &place);
+	if (cfg.by_netns && !netns_passes(place.netns, place.cookie))
+		return NULL;
+	named.flow.netns = place.netns;
+	journey = trip_begin(skb, &named);
+	if (journey) {
+		journey->sent_ns = READ(skb, tstamp);
+		journey->event.trip.segs = segments_of(typed, skb);
+	}
+	if (!journey)
+		return NULL;
+	journey->event.trip.role = whose_packet(typed, &place, &packet->flow, &journey->receiver);
+	if (!place.sk && !is_answer(typed, skb))
+		return journey;
+	journey->event.trip.sent = 1;
+	journey->event.owner = journey->receiver.owner;
+	journey->wanted_sender = journey->receiver.wanted;
+	__builtin_memset(&journey->receiver, 0, sizeof(journey->receiver));
+	return journey;
+}
+
+static __always_inline void link_to_first(const bool typed, struct sk_buff *skb,
+					  struct journey *journey)
+{
+	struct trip *trip = &journey->event.trip;
+	struct sent_key key = {
+		.head = (u64)READ(skb, head),
+		.seq = trip->seq,
+		.sport = journey->event.flow.sport,
+		.dport = journey->event.flow.dport,
+	};
+	u64 *before = bpf_map_lookup_elem(&sent_before, &key);
+	u64 number = trip->packet;
+
+	if (before)
+		trip->retrans_of = *before;
+	if (trip->payload || (trip->tcp_flags & 3)) /* what is never repeated needs no place */
+		bpf_map_update_elem(&sent_before, &key, &number, BPF_ANY);
+}
+
+/* TCP noted when it sent a packet; that is a stage for free. */
+static __always_inline void stage_of_tcp(const bool typed, struct sk_buff *skb,
+					 struct journey *journey, u64 now)
+{
+	u64 sent = READ(skb, tstamp);
+	struct stage *stage;
+
+	if (sent >= now || now - sent > LATEST_NS)
+		return;
+	stage = add_stage(journey, STAGE_TCP_TRANSMIT, sent);
+	if (stage)
+		stage->netns = journey->event.flow.netns;
+}
+
+/*
+ * TCP sends its copy of a packet again, at the same address, with a time stamp of its own; a packet that goes
+ * through several devices, such as a bridge and its port, keeps it.
+ */
+static __always_inline bool is_sent_again(const bool typed, struct sk_buff *skb,
+					  const struct journey *journey)
+{
+	u64 sent = READ(skb, tstamp);
+
+	return sent && READ(skb, sk) && sent != journey->sent_ns && sent < bpf_ktime_get_ns();
+}
+
+/* The trip of a packet that may be on its way already, or begins here. */
+static __always_inline struct journey *trip_of(const bool typed, struct sk_buff *skb,
+					       struct packet *packet)
+{
+	struct journey *journey = trip_find(skb);
+	bool is_tcp = read_packet(typed, skb, packet);
+
+	if (journey) {
+		if (is_tcp && is_same_packet(journey, packet) &&
+		    !is_sent_again(typed, skb, journey))
+			return journey;
+		was_missed(typed, skb, journey);
+	}
+	return is_tcp ? begin_here(typed, skb, packet) : NULL;
+}
+
+#endif

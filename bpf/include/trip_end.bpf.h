@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The end of a packet's way: whose it is, whether it is wanted, and what is made of it. */
+#ifndef CGNET_TRIP_END_BPF_H
+#define CGNET_TRIP_END_BPF_H
+
+#include "histogram.bpf.h"
+#include "trips.bpf.h"
+
+static __always_inline void summarize(const bool typed, const struct trip_event *event)
+{
+	struct count_key key = {};
+	u32 stages = event->trip.stages;
+
+	count_by_owner(&key, &event->owner);
+	count_by_flow(&key, &event->flow);
+	if (cfg.count_by & BY_ROLE)
+		key.role = event->trip.role;
+	for (u32 i = 1; i < CGNET_STAGES; i++) {
+		const struct stage *stage = &event->stages[i];
+		const struct stage *before = &event->stages[i - 1];
+
+		if (i >= stages)
+			break;
+		key.result = stage->at;
+		histogram_add(typed, &key,
+			      stage->ts_ns > before->ts_ns ? stage->ts_ns - before->ts_ns : 0);
+	}
+}
+
+static __always_inline bool is_slow(const struct trip_event *event)
+{
+	u32 stages = event->trip.stages;
+	u64 total = 0;
+	bool slow = !cfg.slow_stage;
+
+	for (u32 i = 1; i < CGNET_STAGES; i++) {
+		const struct stage *stage = &event->stages[i];
+		u64 delta;
+
+		if (i >= stages)
+			break;
+		delta = stage->ts_ns - event->stages[i - 1].ts_ns;
+		if ((s64)delta < 0)
+			continue;
+		total += delta;
+		if (stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
+			slow = true;
+	}
+	return slow && total >= cfg.least_ns;
+}
+
+static __always_inline bool trip_passes(const struct trip_event *event)
+{
+	if (cfg.by_end && !(cfg.by_end >> (event->trip.end & 31) & 1))
+		return false;
+	if (cfg.retransmitted && !event->trip.retrans_of)
+		return false;
+	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
+}
+
+/* A packet within the host has two owners: it is shown as the one's that was asked for, the sender first. */
+static __always_inline bool choose_owner(struct journey *journey)
+{
+	struct trip *trip = &journey->event.trip;
+	bool received = journey->receiver.owner.source != OWNER_UNKNOWN;
+
+	if (trip->sent && journey->wanted_sender &&
+	    (!received || journey->event.owner.source != OWNER_UNKNOWN))
+		return true;
+	if (!received)
+		return !trip->sent && unknown_owner_passes();
+	if (!journey->receiver.wanted)
+		return false;
+	journey->event.owner = journey->receiver.owner;
+	if (trip->sent && trip->role)
+		trip->role = ROLE_CLIENT + ROLE_SERVER - trip->role;
+	return true;
+}
+
+static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+{
+	struct trip_event *event = &journey->event;
+	u32 size = event->trip.stages;
+
+	event->trip.end = end;
+	event->head.ts_ns = bpf_ktime_get_ns();
+	if (!choose_owner(journey) || !trip_passes(event))
+		return;
+	if (cfg.count) {
+		summarize(typed, event);
+		return;
+	}
+	if (size > CGNET_STAGES)
+		size = CGNET_STAGES;
+	size = sizeof(*event) - (CGNET_STAGES - size) * sizeof(struct stage);
+	barrier_var(size);
+	if (size > sizeof(*event))
+		return;
+	if (bpf_ringbuf_output(&ring, event, size, BPF_RB_NO_WAKEUP))
+		count_lost(LOST_RING);
+}
+
+/* Not inlined: each stage may find that a packet's end was missed. */
+static __noinline int was_missed_typed(struct journey *journey)
+{
+	trip_ends(true, journey, journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	return 0;
+}
+
+static __noinline int was_missed_raw(struct journey *journey)
+{
+	trip_ends(false, journey, journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	return 0;
+}
+
+/* Another packet has the address now: TCP is done with the one that had it, or merged it with another. */
+static __always_inline void was_missed(const bool typed, struct sk_buff *skb,
+				       struct journey *journey)
+{
+	if (may_be_merged(journey) && set_aside(skb, journey))
+		; /* TCP gets to it yet */
+	else if (typed)
+		was_missed_typed(journey);
+	else
+		was_missed_raw(journey);
+	trip_forget(skb);
+}
+
+#endif

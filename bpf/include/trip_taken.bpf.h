@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A packet at its receiver's socket: TCP takes it, and the application reads it. The includer tells of both;
+ * struct ledger_private has `first` and `behind`, the numbers of the socket's packets that wait.
+ */
+#ifndef CGNET_TRIP_TAKEN_BPF_H
+#define CGNET_TRIP_TAKEN_BPF_H
+
+#include "trip_end.bpf.h"
+#include "tracking.bpf.h"
+
+#define READ_AT_ONCE 64 /* packets that one read may end */
+#define MERGED_AT_ONCE 32
+#define MOST_WAITING 8192
+
+struct waiting_key {
+	u64 sk;
+	u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MOST_WAITING);
+	__type(key, struct waiting_key);
+	__type(value, struct journey);
+} waiting SEC(".maps");
+
+/* On this CPU the last that came to wait: TCP may drop it at once, for want of memory or for its numbers. */
+struct last_one {
+	u64 skb;
+	struct waiting_key key;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct last_one);
+} last_one SEC(".maps");
+
+static __always_inline void wait_for_reader(struct sock *sk, struct sk_buff *skb,
+					    struct ledger_entry *entry, struct journey *journey)
+{
+	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
+
+	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+
+	journey->waits = 1;
+	if (bpf_map_update_elem(&waiting, &key, journey, BPF_ANY)) {
+		count_lost(LOST_PACKETS);
+		return;
+	}
+	entry->private.behind++;
+	if (!last)
+		return;
+	last->skb = (u64)skb;
+	last->key = key;
+}
+
+/* What the socket has already is thrown away, with or without a reason. */
+static __always_inline bool is_new_data(const bool typed, struct tcp_sock *tp,
+					const struct trip *trip)
+{
+	return trip->payload && (s32)(trip->seq + trip->payload - READ(tp, rcv_nxt)) > 0;
+}
+
+static __always_inline void arrives(const bool typed, struct sock *sk, struct ledger_entry *entry,
+				    struct journey *journey, u64 now)
+{
+	struct stage *stage = add_stage(journey, STAGE_TCP_RECEIVE, now);
+
+	if (stage)
+		stage->netns = netns_of(typed, sk);
+	if (!entry)
+		return;
+	journey->receiver = *holder_of(entry);
+	if (!journey->event.trip.sent)
+		journey->event.trip.role = entry->role;
+}
+
+/*
+ * While a process has the socket, TCP makes one packet of several that follow each other (Linux kernel
+ * commit 4f693b55c3d2 "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint tells.
+ */
+static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
+					  struct ledger_entry *entry, u32 seq, u64 now)
+{
+	u32 numbers[2]; /* struct tcp_skb_cb begins with them: the first, and behind the last */
+	struct packet packet = {};
+
+	bpf_core_read(numbers, sizeof(numbers), &skb->cb);
+	if ((s32)(numbers[1] - seq) <= 1) /* FIN has a number, too */
+		return;
+	if (!read_packet(typed, skb, &packet))
+		return;
+	for (u32 i = 0; i < MERGED_AT_ONCE; i++) {
+		struct sk_buff *other = arrived(&packet.flow, seq);
+		struct aside_key key = {.skb = (u64)other, .seq = seq};
+		struct journey *journey = other ? trip_find(other) : NULL;
+		bool is_aside = !journey || journey->event.trip.seq != seq;
+
+		if (is_aside)
+			journey = bpf_map_lookup_elem(&aside, &key);
+		if (!journey)
+			break;
+		seq += journey->event.trip.payload;
+		arrives(typed, sk, entry, journey, now);
+		wait_for_reader(sk, other, entry, journey);
+		if (is_aside)
+			bpf_map_delete_elem(&aside, &key);
+		else
+			trip_forget(other);
+		if ((s32)(numbers[1] - seq) <= 0)
+			break;
+	}
+}
+
+static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
+{
+	struct journey *journey = trip_find(skb);
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct ledger_entry *entry;
+	u64 now = bpf_ktime_get_ns();
+	u32 behind;
+
+	if (!journey || !tp)
+		return 0;
+	entry = ledger_of(typed, true, sk);
+	behind = journey->event.trip.seq + journey->event.trip.payload;
+	arrives(typed, sk, entry, journey, now);
+	if (!journey->event.trip.payload) {
+		trip_ends(typed, journey, TRIP_CONSUMED);
+	} else if (entry && is_new_data(typed, tp, &journey->event.trip)) {
+		wait_for_reader(sk, skb, entry, journey);
+		merged_arrive(typed, sk, skb, entry, behind, now);
+	} else {
+		return 0;
+	}
+	trip_forget(skb);
+	return 0;
+}
+
+/* The end of a packet that waits; false if the application hasn't got to it yet. */
+static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 copied, u32 netns)
+{
+	struct waiting_key key = {.sk = sk, .number = number};
+	struct journey *journey = bpf_map_lookup_elem(&waiting, &key);
+	struct stage *stage;
+
+	if (!journey)
+		return true;
+	if ((s32)(copied - journey->event.trip.seq - journey->event.trip.payload) < 0)
+		return false;
+	stage = add_stage(journey, STAGE_APP_READ, bpf_ktime_get_ns());
+	if (stage)
+		stage->netns = netns;
+	trip_ends(typed, journey, TRIP_DELIVERED);
+	bpf_map_delete_elem(&waiting, &key);
+	return true;
+}
+
+/* Global functions are verified once, and not again for each turn of the loop that calls them. */
+__noinline int read_one_typed(u64 sk, u64 number, u32 copied, u32 netns)
+{
+	return read_one(true, sk, number, copied, netns);
+}
+
+__noinline int read_one_raw(u64 sk, u64 number, u32 copied, u32 netns)
+{
+	return read_one(false, sk, number, copied, netns);
+}
+
+/* A number for the verifier, which lets no pointer to a socket into a global function. */
+static __always_inline u64 address_of(const struct sock *sk)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	return address;
+}
+
+/* The application took what comes before copied_seq. */
+static __always_inline int on_app(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	u32 copied, netns;
+	u64 address;
+
+	if (!entry || !tp || entry->private.first == entry->private.behind)
+		return 0;
+	copied = READ(tp, copied_seq);
+	netns = netns_of(typed, sk);
+	address = address_of(sk);
+	for (u32 i = 0; i < READ_AT_ONCE; i++) {
+		u64 number = entry->private.first;
+		int done;
+
+		if (number == entry->private.behind)
+			break;
+		done = typed ? read_one_typed(address, number, copied, netns)
+			     : read_one_raw(address, number, copied, netns);
+		if (!done)
+			break;
+		entry->private.first++;
+	}
+	return 0;
+}
+
+#endif

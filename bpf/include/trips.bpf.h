@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The packets that are on their way now, by the address of their skb.
+ *
+ * An address is used again at once, so that a packet is known by its address and what TCP numbers it by: the
+ * sequence number and the payload's length, which stay the same through bridges, routers and NAT. An skb is
+ * in one hand at a time, and so is its trip.
+ */
+#ifndef CGNET_TRIPS_BPF_H
+#define CGNET_TRIPS_BPF_H
+
+#include "packet.bpf.h"
+#include "ledger.bpf.h"
+
+CROSSES_TO_USER_SPACE(trip_event);
+CROSSES_TO_USER_SPACE(journey);
+
+#define MOST_TRIPS 16384
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MOST_TRIPS);
+	__type(key, u64);
+	__type(value, struct journey);
+} trips SEC(".maps");
+
+/* How many packets began on this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} packet_numbers SEC(".maps");
+
+static __always_inline u64 next_packet_number(void)
+{
+	u64 *count = bpf_map_lookup_elem(&packet_numbers, &(u32){0});
+
+	if (!count)
+		return 0;
+	*count += 1;
+	return *count << 16 | (u16)bpf_get_smp_processor_id();
+}
+
+static __always_inline struct journey *trip_find(struct sk_buff *skb)
+{
+	u64 address = (u64)skb;
+
+	return bpf_map_lookup_elem(&trips, &address);
+}
+
+static __always_inline void trip_forget(struct sk_buff *skb)
+{
+	u64 address = (u64)skb;
+
+	bpf_map_delete_elem(&trips, &address);
+}
+
+/* GRO makes one packet of several: the first one grows. */
+static __always_inline bool grew_by_gro(const struct journey *journey, const struct packet *packet)
+{
+	return journey->event.trip.stages == 1 && journey->event.stages[0].at == STAGE_GRO &&
+	       packet->payload > journey->event.trip.payload;
+}
+
+static __always_inline bool is_same_packet(struct journey *journey, const struct packet *packet)
+{
+	if (journey->event.trip.seq != packet->seq)
+		return false;
+	if (grew_by_gro(journey, packet)) {
+		journey->event.trip.payload = packet->payload;
+		journey->event.trip.len = packet->len;
+	}
+	return journey->event.trip.payload == packet->payload;
+}
+
+static __always_inline void store_trip(struct trip *trip, const struct packet *packet)
+{
+	trip->packet = next_packet_number();
+	trip->seq = packet->seq;
+	trip->ack = packet->ack;
+	trip->len = packet->len;
+	trip->payload = packet->payload;
+	trip->tcp_flags = packet->flags;
+}
+
+/* How many packets the wire will see of it. */
+static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
+{
+	unsigned char *end = READ(skb, head) + READ(skb, end);
+
+	return BPF_CORE_READ((struct skb_shared_info *)end, gso_segs);
+}
+
+/* A packet that wasn't known before; one that had the address has gone unseen. NULL is counted. */
+static __always_inline struct journey *trip_begin(struct sk_buff *skb, const struct packet *packet)
+{
+	static const struct journey blank;
+	u64 address = (u64)skb;
+	struct journey *journey;
+
+	if (bpf_map_update_elem(&trips, &address, &blank, BPF_ANY)) {
+		count_lost(LOST_PACKETS);
+		return NULL;
+	}
+	journey = bpf_map_lookup_elem(&trips, &address);
+	if (!journey)
+		return NULL;
+	journey->event.head.kind = RECORD_TRACE;
+	journey->event.flow = packet->flow;
+	store_trip(&journey->event.trip, packet);
+	return journey;
+}
+
+/* -- what may become part of another packet */
+
+#define ARRIVALS 65536 /* as many as arrival_place() knows */
+
+/* Data that came in, by ports and sequence number: the last of each place. */
+struct arrival {
+	u64 skb;
+	u32 seq;
+	u16 sport;
+	u16 dport;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ARRIVALS);
+	__type(key, u32);
+	__type(value, struct arrival);
+} arrivals SEC(".maps");
+
+static __always_inline struct arrival *arrival_at(const struct flow *flow, u32 seq)
+{
+	u32 mixed = seq ^ ((u32)flow->sport << 16 | flow->dport);
+	u32 place = mixed * 2654435761U >> 16; /* Knuth's: 2^32 by the golden ratio */
+
+	return bpf_map_lookup_elem(&arrivals, &place);
+}
+
+static __always_inline void remember_arrival(struct sk_buff *skb, const struct packet *packet)
+{
+	struct arrival *arrival = arrival_at(&packet->flow, packet->seq);
+
+	if (!arrival)
+		return;
+	arrival->skb = (u64)skb;
+	arrival->seq = packet->seq;
+	arrival->sport = packet->flow.sport;
+	arrival->dport = packet->flow.dport;
+}
+
+static __always_inline struct sk_buff *arrived(const struct flow *flow, u32 seq)
+{
+	struct arrival *arrival = arrival_at(flow, seq);
+
+	if (!arrival || arrival->seq != seq || arrival->sport != flow->sport ||
+	    arrival->dport != flow->dport)
+		return NULL;
+	return (struct sk_buff *)arrival->skb;
+}
+
+/* -- stages */
+
+static __always_inline struct stage *add_stage(struct journey *journey, u32 at, u64 ts_ns)
+{
+	u32 number = journey->event.trip.stages;
+	struct stage *stage;
+
+	if (number >= CGNET_STAGES)
+		return NULL;
+	barrier_var(number);
+	stage = &journey->event.stages[number & (CGNET_STAGES - 1)];
+	stage->ts_ns = ts_ns;
+	stage->at = at;
+	stage->cpu = bpf_get_smp_processor_id();
+	journey->event.trip.stages = number + 1;
+	return stage;
+}
+
+static __always_inline void at_device(struct stage *stage, struct net_device *dev)
+{
+	struct net *net;
+
+	if (!stage || !dev)
+		return;
+	net = (struct net *)BPF_CORE_READ(dev, nd_net.net);
+	stage->netns = BPF_CORE_READ(net, ns.inum);
+	stage->ifindex = BPF_CORE_READ(dev, ifindex);
+	bpf_probe_read_kernel(stage->dev, sizeof(stage->dev), &dev->name);
+}
+
+/* -- what became part of another packet, and whose address is used again before TCP gets to it */
+
+#define MOST_ASIDE 4096
+
+struct aside_key {
+	u64 skb;
+	u64 seq;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MOST_ASIDE);
+	__type(key, struct aside_key);
+	__type(value, struct journey);
+} aside SEC(".maps");
+
+static __always_inline bool may_be_merged(const struct journey *journey)
+{
+	u32 last = journey->event.trip.stages - 1;
+
+	if (!journey->event.trip.payload || last >= CGNET_STAGES)
+		return false;
+	barrier_var(last);
+	return journey->event.stages[last & (CGNET_STAGES - 1)].at == STAGE_NETIF_RECEIVE;
+}
+
+static __always_inline bool set_aside(struct sk_buff *skb, const struct journey *journey)
+{
+	struct aside_key key = {.skb = (u64)skb, .seq = journey->event.trip.seq};
+
+	return !bpf_map_update_elem(&aside, &key, journey, BPF_ANY);
+}
+
+#endif

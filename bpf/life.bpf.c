@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Connections, from being established to their end. A row is made at TCP_CLOSE, which comes once: later the
+ * socket is emptied, or connects again.
+ */
+#include "flow.bpf.h"
+
+struct ledger_private {
+	u64 begun_ns;	    /* the client's SYN; 0: not seen */
+	u64 established_ns; /* 0: not seen */
+	u64 handshake_ns;
+	u64 told_tx_bytes; /* by the last row of it, while it is open */
+	u64 told_rx_bytes;
+	u32 told_retrans;
+	u16 rst_reason;
+	u8 reset_received;    /* enum reset_received */
+	u8 ended;	      /* 1: its row was made */
+	u32 waits;	      /* 1: the row below waits for the reason of our RST */
+	u32 data_segs_at_fin; /* received, when ours was sent */
+	u32 bytes_at_fin;
+	u32 pad;
+	struct flow flow;
+	struct life life;
+};
+
+#include "tracking.bpf.h"
+#include "ending.bpf.h"
+#include "rows_of_lives.bpf.h"
+#include "births.bpf.h"
+#include "count.bpf.h"
+
+#define NSEC_PER_USEC 1000ULL
+
+/* -- the end */
+
+/* The row that waited for a reason, with it or without. */
+static __always_inline void end_waiting(struct ledger_entry *entry, u32 rst_reason)
+{
+	struct ledger_private *mine = &entry->private;
+
+	if (!mine->waits)
+		return;
+	mine->waits = 0;
+	if (rst_reason)
+		mine->life.rst_reason = rst_reason;
+	emit_life(&holder_of(entry)->owner, &mine->flow, &mine->life);
+}
+
+static __always_inline void end(const bool typed, struct sock *sk, int state)
+{
+	struct ledger_entry *entry = ledger_of(typed, false, sk);
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct ledger_private *mine;
+	const struct holder *holder;
+	struct life life = {};
+	struct flow flow;
+
+	if (!entry || !tp)
+		return;
+	mine = &entry->private;
+	if (mine->ended)
+		return;
+	mine->ended = 1;
+	holder = holder_of(entry);
+	if (!holder->wanted || !role_passes(entry->role))
+		return;
+	flow_of_sock(typed, sk, tp, &flow);
+	if (!flow_passes(typed, sk, &flow))
+		return;
+	life_so_far(typed, sk, tp, entry, state, &life);
+	how_it_ended(typed, sk, state, mine->reset_received, &holder->owner, &life);
+	life.rst_reason = mine->rst_reason;
+	if (typed && mine->reset_received == RESET_FOR_LATE_DATA)
+		life.rst_reason = reason_of_late_data();
+	else if (typed && tells_rst_reason() && life.closed_by == CLOSED_BY_LOCAL &&
+		 life.close_cause == CLOSE_RST) {
+		mine->flow = flow;
+		mine->life = life;
+		mine->waits = 1;
+		return;
+	}
+	emit_life(&holder->owner, &flow, &life);
+}
+
+/* -- the way there */
+
+static __always_inline void established(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_of(typed, false, sk);
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	u64 now = bpf_ktime_get_ns();
+
+	if (!entry || !tp)
+		return;
+	entry->private.established_ns = now;
+	if (entry->private.begun_ns)
+		entry->private.handshake_ns = now - entry->private.begun_ns;
+	else
+		entry->private.handshake_ns = (u64)(READ(tp, srtt_us) >> 3) * NSEC_PER_USEC;
+}
+
+static __always_inline void begun(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(typed, sk);
+
+	if (entry)
+		entry->private.begun_ns = bpf_ktime_get_ns();
+}
+
+/* The application closes: it is seen for the last time. */
+static __always_inline void closes(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_of(typed, true, sk);
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+
+	if (!entry || !tp)
+		return;
+	entry->private.data_segs_at_fin = READ(tp, data_segs_in);
+	entry->private.bytes_at_fin = READ(tp, bytes_received);
+}
+
+/* What connects again has had its end. */
+static __always_inline void end_before_reset(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(typed, sk);
+
+	if (entry)
+		end_waiting(entry, 0);
+}
+
+static __always_inline bool is_known(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(typed, sk);
+
+	return entry && !entry->listens && entry->private.established_ns;
+}
+
+/* The second program does what the first one missed: a connection begins and ends once. */
+static __always_inline int on_set_state(const bool typed, const bool first, struct sock *sk,
+					int oldstate, int newstate)
+{
+	if (!is_tcp(typed, sk))
+		return 0;
+	if (newstate == TCP_CLOSE) {
+		if (first && oldstate == TCP_LISTEN)
+			ledger_on_state(typed, sk, oldstate, newstate);
+		else if (oldstate != TCP_SYN_SENT && oldstate != TCP_SYN_RECV &&
+			 oldstate != TCP_LISTEN)
+			end(typed, sk, oldstate);
+		return 0;
+	}
+	if (!first && (newstate != TCP_ESTABLISHED || is_known(typed, sk)))
+		return 0;
+	if (newstate == TCP_SYN_SENT)
+		end_before_reset(typed, sk);
+	ledger_on_state(typed, sk, oldstate, newstate);
+	if (newstate == TCP_SYN_SENT)
+		begun(typed, sk);
+	else if (newstate == TCP_ESTABLISHED)
+		established(typed, sk);
+	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		closes(typed, sk);
+	return 0;
+}
+
+SET_STATE_PROGRAMS(state, on_set_state)
+
+static __always_inline int on_receive_reset(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_of(typed, true, sk);
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+
+	if (!entry || !tp)
+		return 0;
+	if (data_came_late(typed, sk, tp, entry->private.data_segs_at_fin,
+			   entry->private.bytes_at_fin))
+		entry->private.reset_received = RESET_FOR_LATE_DATA;
+	else
+		entry->private.reset_received = RESET_OF_PEER;
+	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(receive_reset_typed, struct sock *sk)
+{
+	return on_receive_reset(true, sk);
+}
+
+SEC("raw_tp/tcp_receive_reset")
+int BPF_PROG(receive_reset_raw, struct sock *sk)
+{
+	return on_receive_reset(false, sk);
+}
+
+/* Comes before the end for a time-out, after it for an abort; there may be no socket, or half of one. */
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(send_reset_typed, struct sock *sk)
+{
+	struct ledger_entry *entry;
+	u32 reason = 0;
+
+	if (!sk || !is_full(true, sk))
+		return 0;
+	entry = ledger_find(true, sk);
+	if (!entry)
+		return 0;
+	if (tells_rst_reason())
+		reason = ctx[2] + 1;
+	entry->private.rst_reason = reason;
+	end_waiting(entry, reason);
+	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(destroy_typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(true, sk);
+
+	if (entry)
+		end_waiting(entry, 0);
+	return 0;
+}
+
+/* -- those that are open now: user space runs these when it prints */
+
+static __always_inline void tell_living(const bool typed, struct sock *sk,
+					struct ledger_entry *entry)
+{
+	u32 state = READ(sk, __sk_common.skc_state);
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	const struct holder *holder = holder_of(entry);
+	struct life life = {};
+	struct flow flow;
+
+	if (entry->private.ended || entry->listens || !holder->wanted || !role_passes(entry->role))
+		return;
+	if (state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT ||
+	    state == TCP_SYN_RECV)
+		return;
+	flow_of_sock(false, sk, tp, &flow);
+	if (!flow_passes(false, sk, &flow))
+		return;
+	life_so_far(false, sk, tp, entry, state, &life);
+	if (emit_life(&holder->owner, &flow, &life))
+		told(&entry->private, &life);
+}
+
+struct storage_of_socket {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	struct sock *sk;
+	struct ledger_entry *entry;
+};
+
+SEC("iter/bpf_sk_storage_map")
+int living_typed(struct storage_of_socket *ctx)
+{
+	struct ledger_entry *entry = ctx->entry;
+	struct sock *sk = ctx->sk;
+
+	if (sk && entry)
+		tell_living(true, sk, entry);
+	return 0;
+}
+
+struct element {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	u64 *address;
+	struct ledger_entry *entry;
+};
+
+SEC("iter/bpf_map_elem")
+int living_raw(struct element *ctx)
+{
+	struct ledger_entry *entry = ctx->entry;
+	u64 *address = ctx->address;
+
+	if (address && entry)
+		tell_living(false, (struct sock *)*address, entry);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

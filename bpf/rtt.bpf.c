@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Round-trip times, as the stack measured them.
+ *
+ * The stack keeps no sample, but a smoothed value that each sample changes. tcp_probe comes with every
+ * segment of an established connection, before it is processed: what changed since the last one was a
+ * sample, and the way that it is smoothed can be undone exactly.
+ */
+#include "flow.bpf.h"
+
+/* What the stack had at the last look at a socket. */
+struct ledger_private {
+	u64 acked_at; /* when the last segment that was acknowledged had been sent, by TCP's clock */
+	u32 srtt;     /* times 8, as the stack keeps it */
+	u32 mdev;
+	u32 retrans;
+	u32 looked; /* 0: never */
+};
+
+#include "tracking.bpf.h"
+#include "histogram.bpf.h"
+#include "births.bpf.h"
+
+CROSSES_TO_USER_SPACE(rtt_event);
+
+#define NSEC_PER_USEC 1000ULL
+
+static __always_inline void count_sample(const bool typed, const struct owner *owner,
+					 const struct flow *flow, const struct rtt_sample *sample)
+{
+	struct count_key key = {};
+
+	count_by_owner(&key, owner);
+	count_by_flow(&key, flow);
+	if (cfg.count_by & BY_ROLE)
+		key.role = sample->role;
+	histogram_add(typed, &key, cfg.smoothed ? sample->srtt_us : sample->rtt_us);
+}
+
+static __always_inline void emit_sample(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					const struct owner *owner, const struct rtt_sample *sample)
+{
+	u32 value = cfg.smoothed ? sample->srtt_us : sample->rtt_us;
+	struct rtt_event *event;
+	struct flow flow;
+
+	if (value * NSEC_PER_USEC < cfg.least_ns || (cfg.no_handshakes && sample->handshake))
+		return;
+	flow_of_sock(typed, sk, tp, &flow);
+	if (!flow_passes(typed, sk, &flow))
+		return;
+	if (cfg.count) {
+		count_sample(typed, owner, &flow, sample);
+		return;
+	}
+	event = reserve(sizeof(*event), RECORD_RTT, bpf_ktime_get_ns(), LOST_RING);
+	if (!event)
+		return;
+	event->owner = *owner;
+	event->flow = flow;
+	event->sample = *sample;
+	submit(event);
+}
+
+/* Whether this sample alone made what is now of what was: it tells the deviation, too. */
+static __always_inline bool made_by(s64 sample, const struct ledger_private *last,
+				    const struct ledger_private *now)
+{
+	s64 error = sample - (last->srtt >> 3);
+
+	if (error < 0) {
+		error = -error - (last->mdev >> 2);
+		if (error > 0)
+			error >>= 3;
+	} else {
+		error -= last->mdev >> 2;
+	}
+	return (u32)(last->mdev + error) == now->mdev;
+}
+
+/*
+ * The sample between two looks; -1 if there was none. tcp_rtt_estimator() adds an eighth of the
+ * difference to the smoothed value. A sample that equals it changes nothing but the deviation, and one
+ * that equals both is told by the segment that was acknowledged, unless it was sent twice. Of several
+ * between two looks the last one is shown, which RACK has.
+ */
+static __always_inline s64 sample_since(const bool typed, struct tcp_sock *tp,
+					const struct ledger_private *last,
+					const struct ledger_private *now)
+{
+	s64 sample;
+
+	if (!last->looked || !now->srtt)
+		return -1;
+	if (now->srtt != last->srtt || now->mdev != last->mdev) {
+		if (!last->srtt)
+			return now->srtt >> 3;
+		sample = (s64)now->srtt - last->srtt + (last->srtt >> 3);
+		return made_by(sample, last, now) ? sample : READ(tp, rack.rtt_us);
+	}
+	if (now->acked_at != last->acked_at && now->retrans == last->retrans)
+		return now->srtt >> 3;
+	return -1;
+}
+
+/* tcp_probe comes in TCP_ESTABLISHED only. Later samples are seen together, at the next state. */
+static __always_inline void look(const bool typed, struct sock *sk, struct ledger_entry *entry,
+				 u32 state)
+{
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	const struct holder *holder = holder_of(entry);
+	struct ledger_private *last = &entry->private;
+	struct ledger_private now = {.looked = 1};
+	struct rtt_sample sample = {};
+	s64 rtt;
+
+	if (!tp || !holder->wanted || !role_passes(entry->role))
+		return;
+	now.srtt = READ(tp, srtt_us);
+	now.mdev = READ(tp, mdev_us);
+	now.acked_at = READ(tp, rack.mstamp);
+	now.retrans = READ(tp, total_retrans);
+	rtt = sample_since(typed, tp, last, &now);
+	*last = now;
+	if (rtt < 0)
+		return;
+	sample.rtt_us = rtt;
+	sample.srtt_us = now.srtt >> 3;
+	sample.tcp_state = state;
+	sample.role = entry->role;
+	emit_sample(typed, sk, tp, &holder->owner, &sample);
+}
+
+/* The handshake's round trip is the first value of the smoothed one. */
+static __always_inline void look_first(const bool typed, struct sock *sk,
+				       struct ledger_entry *entry)
+{
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	const struct holder *holder = holder_of(entry);
+	struct ledger_private *last = &entry->private;
+	struct rtt_sample sample = {};
+
+	if (!tp)
+		return;
+	last->looked = 1;
+	last->srtt = READ(tp, srtt_us);
+	last->mdev = READ(tp, mdev_us);
+	last->acked_at = READ(tp, rack.mstamp);
+	last->retrans = READ(tp, total_retrans);
+	if (!last->srtt || !holder->wanted || !role_passes(entry->role))
+		return;
+	sample.rtt_us = sample.srtt_us = last->srtt >> 3;
+	sample.tcp_state = TCP_ESTABLISHED;
+	sample.role = entry->role;
+	sample.handshake = 1;
+	emit_sample(typed, sk, tp, &holder->owner, &sample);
+}
+
+static __always_inline int on_probe(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_of(typed, true, sk);
+
+	if (entry)
+		look(typed, sk, entry, TCP_ESTABLISHED);
+	return 0;
+}
+
+static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,
+					int newstate)
+{
+	struct ledger_entry *entry;
+
+	if (!is_tcp(typed, sk))
+		return 0;
+	ledger_on_state(typed, sk, oldstate, newstate);
+	if (newstate == TCP_SYN_SENT || newstate == TCP_SYN_RECV || newstate == TCP_LISTEN ||
+	    oldstate == TCP_LISTEN)
+		return 0;
+	if (newstate != TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
+		return 0;
+	entry = ledger_of(typed, newstate != TCP_CLOSE, sk);
+	if (!entry)
+		return 0;
+	if (newstate == TCP_ESTABLISHED)
+		look_first(typed, sk, entry);
+	else
+		look(typed, sk, entry, oldstate);
+	return 0;
+}
+
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(probe_typed, struct sock *sk)
+{
+	return on_probe(true, sk);
+}
+
+SEC("raw_tp/tcp_probe")
+int BPF_PROG(probe_raw, struct sock *sk)
+{
+	return on_probe(false, sk);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_typed, struct sock *sk, int oldstate, int newstate)
+{
+	return on_set_state(true, sk, oldstate, newstate);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(state_raw, struct sock *sk, int oldstate, int newstate)
+{
+	return on_set_state(false, sk, oldstate, newstate);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

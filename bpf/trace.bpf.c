@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Packets' ways through the stack. Each stage is a tracepoint; a packet's record is made at its end, and
+ * only if it is wanted: fast packets cost no record.
+ */
+#include "flow.bpf.h"
+
+/* Packets that wait for the socket's application, numbered in a row: the first, and behind the last. */
+struct ledger_private {
+	u32 first;
+	u32 behind;
+};
+
+#include "tracking.bpf.h"
+#include "trip_begin.bpf.h"
+#include "trip_taken.bpf.h"
+#include "births.bpf.h"
+
+#define DEQUEUED_AT_ONCE 16
+
+/* -- stages */
+
+static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
+{
+	struct packet packet = {};
+	struct journey *journey = trip_of(typed, skb, &packet);
+	u64 now = bpf_ktime_get_ns();
+
+	if (!journey)
+		return 0;
+	if (READ(skb, sk) && !journey->event.trip.stages) {
+		stage_of_tcp(typed, skb, journey, now);
+		link_to_first(typed, skb, journey);
+	}
+	at_device(add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
+	return 0;
+}
+
+/* Only the address is used: the packet may be gone, if it was cut up for a small device. */
+static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 at,
+				    struct net_device *dev)
+{
+	struct journey *journey = trip_find(skb);
+
+	if (journey)
+		at_device(add_stage(journey, at, bpf_ktime_get_ns()), dev);
+	return 0;
+}
+
+/* A piece of a packet that was cut up is new here, at the time that TCP sent the whole. */
+static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 at,
+				    struct net_device *dev)
+{
+	struct packet packet = {};
+	struct journey *journey = trip_of(typed, skb, &packet);
+	u64 now = bpf_ktime_get_ns();
+
+	if (!journey)
+		return 0;
+	if (!journey->event.trip.stages && READ(skb, sk))
+		stage_of_tcp(typed, skb, journey, now);
+	at_device(add_stage(journey, at, now), dev);
+	return 0;
+}
+
+/* Several may come out at once, in a row: what was cut up before it went in is new further on. */
+static __always_inline int on_dequeue(const bool typed, struct sk_buff *skb, struct net_device *dev)
+{
+	u64 next = (u64)skb;
+
+	if (!skb)
+		return 0;
+	on_piece(typed, skb, STAGE_QDISC_DEQUEUE, dev);
+	for (u32 i = 1; i < DEQUEUED_AT_ONCE; i++) {
+		struct sk_buff *other =
+			(struct sk_buff *)BPF_CORE_READ((struct sk_buff *)next, next);
+
+		if (!other)
+			break;
+		on_known(typed, other, STAGE_QDISC_DEQUEUE, dev);
+		next = (u64)other;
+	}
+	return 0;
+}
+
+static __always_inline int on_receive(const bool typed, struct sk_buff *skb, u32 at)
+{
+	struct packet packet = {};
+	struct journey *journey = trip_of(typed, skb, &packet);
+
+	if (!journey)
+		return 0;
+	at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	if (at == STAGE_NETIF_RECEIVE && packet.payload)
+		remember_arrival(skb, &packet);
+	return 0;
+}
+
+/* -- the end */
+
+static __always_inline bool is_at_end(const bool typed, struct sk_buff *skb,
+				      const struct journey *journey)
+{
+	struct packet packet = {};
+
+	return read_packet(typed, skb, &packet) && journey->event.trip.seq == packet.seq;
+}
+
+/* Its trip, unless that is another one's that had the address, and whose end nobody saw. */
+static __always_inline struct journey *trip_at_end(const bool typed, struct sk_buff *skb)
+{
+	struct journey *journey = trip_find(skb);
+
+	if (!journey || is_at_end(typed, skb, journey))
+		return journey;
+	was_missed(typed, skb, journey);
+	return NULL;
+}
+
+static __always_inline int on_free(const bool typed, struct sk_buff *skb)
+{
+	struct journey *journey = trip_at_end(typed, skb);
+
+	if (!journey)
+		return 0;
+	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
+	trip_ends(typed, journey, TRIP_CONSUMED);
+	trip_forget(skb);
+	return 0;
+}
+
+static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struct journey *journey,
+				    u64 location, u32 reason, struct sock *rx_sk)
+{
+	struct place place;
+
+	journey->event.trip.location = location;
+	journey->event.trip.reason = reason;
+	find_place(typed, skb, rx_sk, &place);
+	if (!journey->event.trip.sent && !journey->waits)
+		journey->event.trip.role =
+			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
+	at_device(add_stage(journey, STAGE_DROP, bpf_ktime_get_ns()),
+		  place.ifindex ? READ(skb, dev) : NULL);
+	trip_ends(typed, journey, TRIP_DROPPED);
+}
+
+static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 location, u32 reason,
+				   struct sock *rx_sk)
+{
+	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+	struct journey *journey = trip_at_end(typed, skb);
+
+	if (journey) {
+		drop_at(typed, skb, journey, location, reason, rx_sk);
+		trip_forget(skb);
+		return 0;
+	}
+	if (!last || last->skb != (u64)skb)
+		return 0;
+	last->skb = 0;
+	journey = bpf_map_lookup_elem(&waiting, &last->key);
+	if (journey && is_at_end(typed, skb, journey)) {
+		drop_at(typed, skb, journey, location, reason, rx_sk);
+		bpf_map_delete_elem(&waiting, &last->key);
+	}
+	return 0;
+}
+
+/* -- hooks */
+
+#define PROGRAM(name, arguments, call)                \
+	SEC("tp_btf/" #name)                          \
+	int BPF_PROG(trace_##name##_typed, arguments) \
+	{                                             \
+		const bool typed = true;              \
+		return call;                          \
+	}                                             \
+	SEC("raw_tp/" #name)                          \
+	int BPF_PROG(trace_##name##_raw, arguments)   \
+	{                                             \
+		const bool typed = false;             \
+		return call;                          \
+	}
+#define WITH(...) __VA_ARGS__
+
+PROGRAM(net_dev_queue, WITH(struct sk_buff *skb), on_dev_queue(typed, skb))
+PROGRAM(qdisc_enqueue, WITH(void *qdisc, struct netdev_queue *txq, struct sk_buff *skb),
+	on_known(typed, skb, STAGE_QDISC_ENQUEUE, READ(txq, dev)))
+PROGRAM(qdisc_dequeue,
+	WITH(void *qdisc, struct netdev_queue *txq, int packets, struct sk_buff *skb),
+	on_dequeue(typed, skb, READ(txq, dev)))
+PROGRAM(net_dev_start_xmit, WITH(struct sk_buff *skb, struct net_device *dev),
+	on_piece(typed, skb, STAGE_DEV_XMIT, dev))
+PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RX))
+PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
+PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
+PROGRAM(tcp_probe, WITH(struct sock *sk, struct sk_buff *skb), on_tcp(typed, sk, skb))
+PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, sk))
+PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
+PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
+	on_drop(typed, skb, (u64)location, cfg.drop_arguments > 2 ? (u32)ctx[2] : 0,
+		cfg.drop_arguments > 3 ? (struct sock *)ctx[3] : NULL))
+PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
+	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

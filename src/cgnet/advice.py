@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From a reason to a line of advice, and to the evidence that it stands on.
+
+What the evidence doesn't show isn't said. Advice without evidence says what the reason means.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cgnet.evidence import Look, Queue
+
+    Evidence = dict[str, Any]
+    Advisor = Callable[["Seen", "Look"], tuple[str, Evidence]]
+
+LOOPBACK = ("127.", "::1")
+ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
+
+
+class Seen(NamedTuple):
+    """Drops of one reason, of one owner, in one namespace: what is known of the last one."""
+
+    reason: str | None
+    reason_class: str | None
+    netns: int
+    location: str | None = None
+    container: str | None = None
+    cgroup: str | None = None
+    dev: str | None = None
+    daddr: str | None = None
+    dport: int | None = None
+    tcp_flags: str | None = None
+    direction: str | None = None
+    drops: int = 0
+
+
+def _at_port(seen: Seen, look: Look) -> list[Queue] | None:
+    found = look.queues(seen.netns)
+    return None if found is None else [each for each in found if each.port == seen.dport]
+
+
+def _no_socket(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    if seen.tcp_flags is not None and seen.tcp_flags != "S":
+        return "segments of connections that aren't there any more, or never were", {}
+    listeners = _at_port(seen, look) if seen.dport else None
+    if listeners is None:
+        return f"nobody listens at {seen.daddr or 'that address'} port {seen.dport or '?'}", {}
+    evidence = {"listeners": [f"{each.address}:{each.port}" for each in listeners]}
+    if not listeners:
+        return f"nobody listens at port {seen.dport} in that network namespace", evidence
+    places = ", ".join(sorted({each.address for each in listeners}))
+    if all(each.address.startswith(LOOPBACK) for each in listeners):
+        return (
+            f"the server at port {seen.dport} listens on {places} alone; have it listen on {seen.daddr}",
+            evidence,
+        )
+    if any(each.address in (*ANY, seen.daddr) for each in listeners):
+        return (
+            f"somebody listens at port {seen.dport} by now, and didn't when it was called",
+            evidence,
+        )
+    return f"the server at port {seen.dport} listens on {places}, not on {seen.daddr}", evidence
+
+
+def _overflow(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    names = ("TcpExtListenOverflows", "TcpExtListenDrops")
+    evidence: Evidence = dict(look.grown(seen.netns, names))
+    text = "the application accepts connections too slowly for its listen() backlog"
+    listeners = _at_port(seen, look)
+    if listeners:
+        fullest = max(listeners, key=lambda each: each.length - each.limit)
+        evidence |= {"accept_queue": fullest.length, "backlog": fullest.limit}
+        text += f"; now {fullest.length} wait, and {fullest.limit} are allowed"
+    most = look.sysctl(seen.netns, "net/core/somaxconn")
+    if most is not None:
+        evidence["net.core.somaxconn"] = int(most)
+        if listeners and max(each.limit for each in listeners) >= int(most):
+            text += f"; net.core.somaxconn there is {most}: raise it, then the backlog"
+    return _with_throttling(seen, look, text, evidence)
+
+
+def _with_throttling(seen: Seen, look: Look, text: str, evidence: Evidence) -> tuple[str, Evidence]:
+    """Add that the owner was kept from the CPU, if it was."""
+    cpu = look.throttling(seen.cgroup) if seen.cgroup else None
+    if cpu and cpu["nr_throttled"]:
+        evidence |= cpu
+        text += (
+            f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods "
+            "since it was started"
+        )
+    return text, evidence
+
+
+def _memory(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    names = ("TcpExtTCPRcvQDrop", "TcpExtPruneCalled", "TcpExtRcvPruned", "TcpExtTCPRcvCollapsed")
+    evidence: Evidence = {
+        key: grown for key, grown in look.grown(seen.netns, names).items() if grown
+    }
+    text = "no room for what came in: the application reads too slowly, or memory is short"
+    sizes = look.sysctl(seen.netns, "net/ipv4/tcp_rmem")
+    if sizes:
+        evidence["net.ipv4.tcp_rmem"] = sizes
+        text += f"; receive buffers there grow to {sizes.split()[-1]} bytes (net.ipv4.tcp_rmem)"
+    return _with_throttling(seen, look, text, evidence)
+
+
+def _backlog(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    evidence: Evidence = dict(look.grown(seen.netns, ("TcpExtTCPBacklogDrop",)))
+    text = "packets came faster than the process that held the socket could take them"
+    return _with_throttling(seen, look, text, evidence)
+
+
+def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    where = f" on the way {seen.direction}" if seen.direction else ""
+    text = (
+        f"a firewall rule of network namespace {seen.netns}{where}; 'nft list ruleset' there has it"
+    )
+    evidence: Evidence = {}
+    count, most = (
+        look.sysctl(seen.netns, f"net/netfilter/nf_conntrack_{name}") for name in ("count", "max")
+    )
+    if count and most:
+        evidence = {"nf_conntrack_count": int(count), "nf_conntrack_max": int(most)}
+        if int(count) >= int(most):
+            text = f"the table of connections is full, {count} of {most}: raise nf_conntrack_max"
+    return text, evidence
+
+
+def _queue(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    text = f"the queue of device {seen.dev or '?'} is full, or shapes what it sends"
+    found = look.qdiscs(seen.netns, seen.dev) if seen.dev else None
+    if not found:
+        return text, {}
+    told = [f"{each['kind']} dropped {each.get('drops', '?')}" for each in found]
+    return f"{text}: {', '.join(told)} since it was made", {"qdiscs": found}
+
+
+def _reverse_path(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    text = f"the route back doesn't lead through {seen.dev or 'the device they came by'}"
+    evidence: Evidence = {}
+    for device in ("all", seen.dev):
+        value = device and look.sysctl(seen.netns, f"net/ipv4/conf/{device}/rp_filter")
+        if value:
+            evidence[f"net.ipv4.conf.{device}.rp_filter"] = int(value)
+    if evidence:
+        told = ", ".join(f"{name} is {value}" for name, value in evidence.items())
+        text += f"; {told} (1 is strict, 2 is loose, the greater one holds)"
+    return text, evidence
+
+
+def _grown(*names: str, text: str) -> Advisor:
+    """Make an advisor of a text and of counters, of which those are told that grew."""
+
+    def advise(seen: Seen, look: Look) -> tuple[str, Evidence]:
+        grown = look.grown(seen.netns, names)
+        return text, {name: each for name, each in grown.items() if each}
+
+    return advise
+
+
+def _settings(*names: str, text: str) -> Advisor:
+    """Make an advisor of a text and of settings."""
+
+    def advise(seen: Seen, look: Look) -> tuple[str, Evidence]:
+        found = {name: look.sysctl(seen.netns, name) for name in names}
+        return text, {name.replace("/", "."): value for name, value in found.items() if value}
+
+    return advise
+
+
+_CHECKSUM = _grown(
+    "TcpInCsumErrors",
+    "IpInHdrErrors",
+    text="damaged on the way, or a sender that leaves checksums to a device that doesn't make them",
+)
+_HOPS = _grown(
+    "IpInHdrErrors",
+    "Ip6InHdrErrors",
+    text="its header is wrong, or its hops (TTL) were used up: a routing loop, or a low limit",
+)
+_SEQUENCE = _grown(
+    "TcpExtTCPChallengeACK",
+    "TcpExtTCPACKSkippedSeq",
+    text="not what the connection expects next: late, forged, or changed on the way by NAT",
+)
+_STAMPS = _settings(
+    "net/ipv4/tcp_timestamps",
+    text="its timestamp is older than the last one: often several hosts behind one address of a NAT",
+)
+BY_REASON: dict[str, Advisor] = {
+    "NO_SOCKET": _no_socket,
+    "TCP_LISTEN_OVERFLOW": _overflow,
+    "PROTO_MEM": _memory,
+    "SOCKET_RCVBUFF": _memory,
+    "TCP_ZEROWINDOW": _memory,
+    "TCP_OFO_QUEUE_PRUNE": _memory,
+    "SOCKET_BACKLOG": _backlog,
+    "NETFILTER_DROP": _firewall,
+    "QDISC_DROP": _queue,
+    "QDISC_OVERLIMIT": _queue,
+    "QDISC_CONGESTED": _queue,
+    "FQ_FLOW_LIMIT": _queue,
+    "FQ_BAND_LIMIT": _queue,
+    "IP_RPFILTER": _reverse_path,
+    "TCP_CSUM": _CHECKSUM,
+    "IP_CSUM": _CHECKSUM,
+    "IP_INHDR": _HOPS,
+    "TCP_INVALID_SEQUENCE": _SEQUENCE,
+    "TCP_INVALID_END_SEQUENCE": _SEQUENCE,
+    "TCP_INVALID_ACK_SEQUENCE": _SEQUENCE,
+    "TCP_OVERWINDOW": _SEQUENCE,
+    "TCP_RFC7323_PAWS": _STAMPS,
+    "TCP_RFC7323_TW_PAWS": _STAMPS,
+    "PKT_TOO_BIG": _grown(
+        "IpFragFails",
+        "Ip6FragFails",
+        "Ip6InTooBigErrors",
+        text="larger than the next link takes: lower the sender's MTU, or let ICMP through to it",
+    ),
+    "CPU_BACKLOG": _settings(
+        "net/core/netdev_max_backlog",
+        text="a CPU's queue of received packets was full: spread them (RPS), or lengthen it",
+    ),
+    "NEIGH_FAILED": _grown(text="the next hop doesn't answer on its link"),
+    "NEIGH_QUEUEFULL": _grown(text="too many packets waited for the next hop's address"),
+    "TCP_ABORT_ON_DATA": _grown(
+        "TcpExtTCPAbortOnData",
+        "TcpExtTCPAbortOnClose",
+        text="data for what the application had closed already, maybe with data unread",
+    ),
+    "IP_OUTNOROUTES": _grown("IpOutNoRoutes", "Ip6OutNoRoutes", text="there is no route to it"),
+    "IP_INNOROUTES": _grown("IpInNoRoutes", "Ip6InNoRoutes", text="there is no route for it"),
+    "IP_INADDRERRORS": _grown(
+        "IpInAddrErrors", "Ip6InAddrErrors", text="not for this host, which doesn't forward"
+    ),
+}
+BY_CLASS = {
+    "firewall": "a filter dropped it on purpose",
+    "resource": "there was no room for it",
+    "configuration": "addresses or routes don't fit together",
+    "peer": "what came in was wrong",
+    "application": "the application didn't take it",
+    "benign": "it comes with ordinary traffic",
+}
+
+
+def advise(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
+    """Return advice and its evidence; None where there is nothing to say."""
+    advisor = BY_REASON.get(seen.reason or "")
+    if advisor:
+        return advisor(seen, look)
+    text = BY_CLASS.get(seen.reason_class or "")
+    return (text, {}) if text else None

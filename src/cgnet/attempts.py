@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Connection attempts: their records, and the ways to see errors before a SYN leaves.
+
+What the commands of the object ``connect`` have in common.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, Role, SyncErrors
+from cgnet.attribution import owner_group
+from cgnet.command import Command
+from cgnet.events import DECISION, LATENCY, LOCAL_PORT, SERVICE
+from cgnet.launch import Extra
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cgnet.cgroups import CgroupNames
+    from cgnet.events import Group
+    from cgnet.runtimes import Runtimes
+
+UNSEEN = (
+    "attempts that fail before a SYN leaves (no route, not permitted) aren't shown: this kernel "
+    "lets no program see the return of tcp_v4_connect; --sync-errors on finds them at the "
+    "connect system call"
+)
+BY_FEXIT = Extra(frozenset({"fentry", "fexit"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
+BY_KPROBE = Extra(frozenset({"kprobe", "kretprobe"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
+BY_SYSCALL = Extra(frozenset({"tracepoint"}), SyncErrors.SYNC_ERRORS_BY_SYSCALL)
+NOT_AT_ALL = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+
+
+def sync_error_ways(choice: str, roles: Collection[Role]) -> list[Extra]:
+    """Return the ways to see errors before a SYN, in the order of trying. Clients alone have them."""
+    if choice == "off" or Role.ROLE_CLIENT not in roles:
+        return [NOT_AT_ALL]
+    last = BY_SYSCALL if choice == "on" else NOT_AT_ALL._replace(remarks=(UNSEEN,))
+    return [BY_FEXIT, BY_KPROBE, last]
+
+
+def groups(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
+    """Return the groups of a record, in order."""
+    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, DECISION, LATENCY]
+
+
+def command_of_attempts(name: str, table: tuple[str, ...], wide: tuple[str, ...]) -> Command:
+    """Return a command that shows attempts, with these columns."""
+    return Command(
+        name,
+        "connect",
+        (CONNECT_EVENT, FLOW, OUTCOME),
+        RecordKind.RECORD_CONNECT,
+        {"table": table, "wide": wide},
+        groups,
+    )

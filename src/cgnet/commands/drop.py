@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet drop``: TCP packets that the kernel dropped, whose they were, where and why."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgnet._layouts import DROP, DROP_EVENT, FLOW, RecordKind
+from cgnet.attribution import owner_group
+from cgnet.cgroups import decode
+from cgnet.command import Command, Companion
+from cgnet.diagnosis import Diagnosis
+from cgnet.drop_options import programs, settings
+from cgnet.errors import UsageError
+from cgnet.events import LOCAL_PORT, ROLES, SERVICE, Group, part_of, tcp_state_name
+from cgnet.evidence import has_netlink
+from cgnet.keys import OF_DROPS, OF_SOCKETS
+from cgnet.option_groups import DEFAULT_BY_OF_DROPS, select
+from cgnet.options import collect, common, counted, counting_drops
+from cgnet.packets import direction, flags_text
+from cgnet.reasons import BY_REASON, CLASSES, class_name
+from cgnet.session import Session, tell
+from cgnet.symbols import Symbols
+
+if TYPE_CHECKING:
+    from cgnet.cgroups import CgroupNames
+    from cgnet.counts import Counting
+    from cgnet.runtimes import Runtimes
+
+TABLE = (
+    "time", "owner", "dev", "direction", "saddr", "sport", "daddr", "dport", "tcp_flags", "len",
+    "reason", "reason_class", "location",
+)  # fmt: skip
+WIDE = (
+    "time", "owner", "pid", "comm", "netns", "dev", "direction", "saddr", "sport", "daddr", "dport",
+    "tcp_flags", "tcp_state", "len", "payload", "reason", "reason_class", "owner_source", "cgroup",
+    "stack",
+)  # fmt: skip
+FIELDS = (
+    "role", "tcp_state", "reason", "reason_class", "location", "stack", "tcp_flags", "seq", "len",
+    "payload", "dev", "ifindex", "direction",
+)  # fmt: skip
+DROP_PART = slice(part_of(DROP_EVENT, "drop").start, part_of(DROP_EVENT, "stack").stop)
+STACK = struct.Struct(f"={(DROP_EVENT.size - DROP_PART.start - DROP.size) // 8}Q")
+
+HELP = "TCP packets that the kernel dropped: whose, where, and why."
+EPILOG = """\b
+Examples:
+  cgnet drop                                   every drop that may be a fault
+  cgnet drop --container web                   a container's
+  cgnet drop -c --by container,reason -i 5     counts, every five seconds
+  cgnet drop --reason-class firewall,configuration
+  cgnet drop --reason NO_SOCKET --dport 8080
+  cgnet drop --explain --container web         and what to do
+  cgnet drop --stacks folded --duration 60 | flamegraph.pl > drops.svg
+
+\b
+Addresses and ports are the packet's own, source first. CLASS says what a reason means: benign (with
+ordinary traffic; --all shows them), peer, application, resource, firewall, configuration.
+"""
+
+
+def _groups(symbols: Symbols, names: CgroupNames, runtimes: Runtimes) -> list[Group]:
+    def values(part: bytes) -> tuple[Any, ...]:
+        (
+            location, reason, ifindex, length, payload, flags, state, kind, frames, seq, side, sent, _,
+            dev,
+        ) = DROP.packed.unpack(part[: DROP.size])  # fmt: skip
+        stack = symbols.frames(STACK.unpack(part[DROP.size :])[:frames])
+        where = symbols.code(location) if location or not stack else stack[0]
+        name = symbols.drop_reason(reason)
+        return (
+            ROLES.get(side), tcp_state_name(state) if state else None, name,
+            class_name(kind, where), where, list(stack), flags_text(flags), seq,
+            length, payload, decode(dev.partition(b"\0")[0]) or None, ifindex or None,
+            direction(stack or (where,), sent=bool(sent)),
+        )  # fmt: skip
+
+    return [
+        owner_group(names, runtimes),
+        SERVICE,
+        LOCAL_PORT,
+        Group(FIELDS, DROP_PART, values, repeats=False),
+    ]
+
+
+def _command(symbols: Symbols, companion: Companion) -> Command:
+    return Command(
+        "drop",
+        "drop",
+        (DROP_EVENT, FLOW, DROP),
+        RecordKind.RECORD_DROP,
+        {"table": TABLE, "wide": WIDE},
+        lambda names, runtimes: _groups(symbols, names, runtimes),
+        companion,
+    )
+
+
+def _list_reasons(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if not value or ctx.resilient_parsing:
+        return
+    for name in Symbols().drop_reasons.values():
+        kind = BY_REASON.get(name)
+        click.echo(f"{name:32} {CLASSES[kind] if kind else '-'}")
+    ctx.exit()
+
+
+def _check_explained(counting: Counting | None) -> None:
+    """Raise UsageError if what is counted doesn't tell what advice is about."""
+    if counting and not {"reason", "netns"} <= {key.name for key in counting.keys}:
+        raise UsageError("--explain: with --count it takes --by with reason and netns")
+    if not has_netlink():
+        tell(
+            "pyroute2 isn't installed (pip install cgnet[explain]): --explain without accept queues "
+            "and qdiscs"
+        )
+
+
+def _fold(values: dict[str, Any]) -> None:
+    """Count by stacks, and print them as flame graphs want them. Raises UsageError."""
+    if values["output"] != "table" or values["fields"]:
+        raise UsageError("--stacks folded: has an output of its own, without -o and --fields")
+    values["by"] = values["by"] or ("container,stack",)
+    if "stack" not in ",".join(values["by"]).split(","):
+        raise UsageError("--stacks folded: --by without stack")
+    values |= {"count": True, "output": "folded"}
+
+
+@click.command(name="drop", help=HELP, epilog=EPILOG)
+@select("reason", "REASON", "Dropped for this reason, as in NO_SOCKET; see --list-reasons.")
+@select("reason-class", "CLASS", f"Reasons of this class: {', '.join(list(CLASSES.values())[1:])}.")
+@select("state", "STATE", "The socket is in this TCP state, as in LISTEN.")
+@select("dev", "NAME", "At this network device.")
+@click.option("--all", "every", is_flag=True, help="Also drops that come with ordinary traffic.")
+@click.option(
+    "--stacks",
+    type=click.Choice(["each", "folded", "none"]),
+    default="each",
+    show_default=True,
+    help="each: with every row. folded: counted in the kernel, printed as flame-graph tools read "
+    "them. none: they are most of what a drop costs.",
+)
+@click.option(
+    "--syn-drops",
+    is_flag=True,
+    help="Also SYNs that a full accept queue swallowed, which the kernel doesn't call drops. Each "
+    "packet that the host is done with costs some 40 ns more.",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also advice for each reason, with evidence from where the packets were dropped. It looks at "
+    "every network namespace at the start.",
+)
+@click.option(
+    "--list-reasons", is_flag=True, is_eager=True, expose_value=False, callback=_list_reasons,
+    help="Show this kernel's reasons, and their classes.",
+)  # fmt: skip
+@counting_drops
+@common
+def command(**values: Any) -> int:
+    """Run the command."""
+    symbols = Symbols(values["btf"] and Path(values["btf"]))
+    if values["stacks"] == "folded":
+        _fold(values)
+    counting = counted(values, DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS))
+    if counting:
+        counting = counting._replace(symbols=symbols)
+    if values["explain"]:
+        _check_explained(counting)
+    measures, contents = settings(symbols, values)
+    extra = programs(values)
+    companion = Diagnosis(explain=values.pop("explain"))
+    options = collect(values | {"both": True}, counting, measures, contents)
+    return Session(_command(symbols, companion), options, [extra]).run()

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet life``: each TCP connection's life: how long, how much, who ended it and how."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, RecordKind, SyncErrors
+from cgnet.attribution import owner_group
+from cgnet.command import Command
+from cgnet.events import LOCAL_PORT, ROLES, SERVICE, Group, part_of, tcp_state_name
+from cgnet.launch import Extra
+from cgnet.option_types import Span
+from cgnet.options import collect, common, living, role
+from cgnet.session import Session
+from cgnet.symbols import Symbols
+
+if TYPE_CHECKING:
+    from cgnet.cgroups import CgroupNames
+    from cgnet.runtimes import Runtimes
+
+TABLE = (
+    "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
+    "tx_bytes", "rx_bytes", "retrans", "closed_by", "close_cause",
+)  # fmt: skip
+WIDE = (
+    "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
+    "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans", "srtt_us",
+    "min_rtt_us", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns", "owner_source",
+    "cgroup",
+)  # fmt: skip
+FIELDS = (
+    "role", "tcp_state", "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs",
+    "rx_segs", "retrans", "srtt_us", "min_rtt_us", "closed_by", "close_cause", "rst_reason", "open",
+    "tx_bytes_delta", "rx_bytes_delta", "retrans_delta",
+)  # fmt: skip
+CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
+CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
+LIFE_PART = part_of(LIFE_EVENT, "life")
+NEVER_US = 2**32 - 1
+
+
+SYMBOLS = Symbols()
+
+
+def _microseconds(ns: int) -> int | None:
+    return ns // 1000 if ns else None
+
+
+def _life(symbols: Symbols, part: bytes) -> tuple[Any, ...]:
+    (
+        duration, handshake, tx_bytes, rx_bytes, tx_segs, rx_segs, retrans, srtt, least, reason,
+        state, side, by, cause, _, retrans_delta, tx_delta, rx_delta,
+    ) = LIFE.packed.unpack(part)  # fmt: skip
+    return (
+        ROLES.get(side), tcp_state_name(state), _microseconds(duration), _microseconds(handshake),
+        tx_bytes, rx_bytes, tx_segs, rx_segs, retrans, srtt or None,
+        None if least == NEVER_US else least, CLOSERS.get(by), CAUSES.get(cause),
+        symbols.rst_reason(reason - 1) if reason else None, not by, tx_delta, rx_delta, retrans_delta,
+    )  # fmt: skip
+
+
+def groups(names: CgroupNames, runtimes: Runtimes, symbols: Symbols = SYMBOLS) -> list[Group]:
+    """Return the groups of a record, in order."""
+    life = Group(FIELDS, LIFE_PART, partial(_life, symbols), repeats=False)
+    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, life]
+
+
+COMMAND = Command(
+    "life",
+    "life",
+    (LIFE_EVENT, FLOW, LIFE),
+    RecordKind.RECORD_LIFE,
+    {"table": TABLE, "wide": WIDE},
+    groups,
+    living={"ledger": "living_typed", "ledger_hash": "living_raw"},
+    closed_at=LIFE_PART.start + part_of(LIFE, "closed_by").start,
+)
+PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+WITH_LIVING = Extra(frozenset({"iter"}), SyncErrors.SYNC_ERRORS_UNSEEN)
+NO_LIVING = (
+    "connections are shown when they end, and not before: this kernel has no iterator over maps, "
+    "which --interval takes"
+)
+
+HELP = "Each TCP connection's life: how long, how much, who ended it and how."
+EPILOG = """\b
+Examples:
+  cgnet life                                    a row for each connection that ends
+  cgnet life --container web --close-cause rst  what a container's resets are
+  cgnet life --closed-by kernel                 time-outs, and what somebody killed
+  cgnet life --min-duration 10s --min-bytes 1000000
+  cgnet life -i 5                               also what is open, every five seconds
+
+\b
+CLOSED says who ended it: local, peer, or the kernel. CAUSE is fin, rst, timeout, or abort when
+it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledged, and received.
+"""
+
+
+def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
+    return sum(1 << value for value, name in names.items() if name in chosen)
+
+
+@click.command(name="life", help=HELP, epilog=EPILOG)
+@click.option("--min-duration", type=Span(), help="Only what lasted this long, as in 10s.")
+@click.option(
+    "--min-bytes", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Both ways together."
+)
+@click.option(
+    "--closed-by", type=click.Choice(list(CLOSERS.values())), multiple=True, help="Who ended it."
+)
+@click.option(
+    "--close-cause", type=click.Choice(list(CAUSES.values())), multiple=True, help="How it ended."
+)
+@living
+@role
+@common
+def command(
+    *,
+    min_duration: int | None,
+    min_bytes: int | None,
+    closed_by: tuple[str, ...],
+    close_cause: tuple[str, ...],
+    **values: Any,
+) -> int:
+    """Run the command."""
+    measures = {
+        "least_ns": min_duration or 0,
+        "least_bytes": min_bytes or 0,
+        "by_closed": _bits(CLOSERS, closed_by),
+        "by_cause": _bits(CAUSES, close_cause),
+    }
+    options = collect(values | {"both": True}, None, measures)
+    ways = [PROGRAMS]
+    if options.interval:
+        ways = [WITH_LIVING, PROGRAMS._replace(remarks=(NO_LIVING,))]
+    named = COMMAND._replace(groups=partial(groups, symbols=Symbols(options.btf)))
+    return Session(named, options, ways).run()

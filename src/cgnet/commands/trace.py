@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet trace``: each packet's way through the stack, with the delay of every stage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgnet._layouts import FLOW, JOURNEY, STAGE, TRIP, TRIP_EVENT, RecordKind, SyncErrors, TripEnd
+from cgnet.btf import KERNEL_BTF, tracepoint_arguments
+from cgnet.command import Command
+from cgnet.counts import Counting
+from cgnet.errors import UsageError
+from cgnet.histograms import LOG2
+from cgnet.keys import OF_SOCKETS, Key
+from cgnet.launch import Extra
+from cgnet.netns_owners import NetnsNames
+from cgnet.option_types import Span
+from cgnet.options import collect, common, keys_of, need, summary
+from cgnet.session import Session
+from cgnet.symbols import Symbols
+from cgnet.trips import LEAST, STAGES, groups, leftovers
+
+if TYPE_CHECKING:
+    from cgnet.cgroups import CgroupNames
+    from cgnet.events import Group
+    from cgnet.runtimes import Runtimes
+
+TABLE = ("time", "owner", "saddr", "sport", "daddr", "dport", "tcp_flags", "payload", "end")
+SUMMARY = ("stage", "count", "p50_ns", "p90_ns", "p99_ns", "max_ns", "share")
+MOST_ARGUMENTS = 4  # of kfree_skb
+SLOW_STAGE = re.compile(r"(\w+)>(.+)")
+
+HELP = "Each packet's way through the stack, with the delay of every stage."
+EPILOG = """\b
+Examples:
+  cgnet trace --container web --port 443       a block for each packet
+  cgnet trace --port 5432 --slower 1ms         packets that took long
+  cgnet trace --stage 'qdisc_dequeue>200us'    packets that waited in a queueing discipline
+  cgnet trace --summary --by container -i 10   where the time goes, stage by stage
+  cgnet trace --drops                          packets that end in a drop
+  cgnet trace --retrans                        packets that were sent again
+  cgnet trace -o json --limit 100
+
+\b
+A stage's delay is the time since the one before it. app_read is the time that the data waited for the
+application. Packets that nothing more is heard of are given up after two seconds, those that
+wait for the application after a minute.
+"""
+
+
+def _command(symbols: Symbols) -> Command:
+    def make(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
+        return groups(symbols, names, runtimes, NetnsNames(runtimes, names.naming))
+
+    return Command(
+        "trace",
+        "trace",
+        COMMAND_LAYOUTS,
+        RecordKind.RECORD_TRACE,
+        {"table": TABLE, "wide": TABLE},
+        make,
+        least=LEAST,
+        leftovers=leftovers,
+        drawn=True,
+    )
+
+
+COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY)
+PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+
+
+def _slow_stage(text: str | None) -> tuple[int, int]:
+    """Read ``NAME>TIME``: the stage and nanoseconds. Raises UsageError."""
+    if text is None:
+        return 0, 0
+    found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
+    numbers = {name: number for number, name in STAGES.items()}
+    if not found or found[1] not in numbers:
+        raise UsageError(
+            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: {', '.join(numbers)}"
+        )
+    try:
+        least = Span().convert(found[2], None, None)
+    except click.BadParameter as error:
+        raise UsageError(f"--stage {text!r}: {error.message}") from None
+    return numbers[found[1]], least
+
+
+def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
+    if summarize:
+        keys = keys_of(values, "", OF_SOCKETS)
+        return Counting([*keys, Key("stage")], LOG2, stages=STAGES)
+    need("--summary", values, ("by", "interval"))
+    return None
+
+
+@click.command(name="trace", help=HELP, epilog=EPILOG)
+@click.option("--slower", type=Span(), help="Only packets that took longer in all, as in 1ms.")
+@click.option("--stage", metavar="NAME>TIME", help="Only where this stage took longer.")
+@click.option("--drops", is_flag=True, help="Only packets that end in a drop.")
+@click.option("--retrans", is_flag=True, help="Only packets that were sent again.")
+@click.option(
+    "--summary", "summarize", is_flag=True, help="For each stage its percentiles; no packets."
+)
+@summary
+@common
+def command(
+    *,
+    slower: int | None,
+    stage: str | None,
+    drops: bool,
+    retrans: bool,
+    summarize: bool,
+    **values: Any,
+) -> int:
+    """Run the command."""
+    symbols = Symbols(values["btf"] and Path(values["btf"]))
+    slow_stage, slow_stage_ns = _slow_stage(stage)
+    arguments = tracepoint_arguments("kfree_skb", values["btf"] or KERNEL_BTF)
+    counting = _counting(values, summarize=summarize)
+    measures = {
+        "least_ns": slower or 0,
+        "slow_stage": slow_stage,
+        "slow_stage_ns": slow_stage_ns,
+        "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
+        "retransmitted": int(retrans),
+        "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
+    }
+    options = collect(values | {"both": True}, counting, measures)
+    return Session(_command(symbols), options, [PROGRAMS]).run()

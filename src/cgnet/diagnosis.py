@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What ``cgnet drop`` tells beside its rows: how many drops were benign, and advice."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cgnet import evidence
+from cgnet._layouts import DROP, DROP_EVENT, FLOW, OWNER
+from cgnet.advice import Seen, advise
+from cgnet.events import part_of
+from cgnet.reasons import BY_REASON, CLASSES
+
+if TYPE_CHECKING:
+    from cgnet.events import CountSchema, Schema
+    from cgnet.loader import Object
+
+BENIGN_MAP = "benign_drops"
+SEED_PROGRAM = "syn_seed_typed"  # of --syn-drops
+MOST = 100  # kinds between two prints; more aren't explained
+SYN = 2
+
+
+def _inner(member: str, layout: Any, name: str) -> slice:
+    start = part_of(DROP_EVENT, member).start
+    part = part_of(layout, name)
+    return slice(start + part.start, start + part.stop)
+
+
+# What makes a kind: drops of one owner, in one namespace, for one reason, at one device.
+KIND = (
+    _inner("owner", OWNER, "cgroup_id"),
+    _inner("flow", FLOW, "netns"),
+    _inner("drop", DROP, "reason"),
+    _inner("drop", DROP, "dev"),
+)
+PORT = _inner("flow", FLOW, "dport")
+FLAGS = _inner("drop", DROP, "tcp_flags").start
+
+
+def _kind_of_record(raw: bytes) -> tuple[bytes, ...]:
+    """Return what advice is about; ports are told apart where somebody calls a service."""
+    port = raw[PORT] if raw[FLAGS] == SYN else b""
+    return (*(raw[part] for part in KIND), port)
+
+
+def _kind_of_row(row: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("container", "pod", "cgroup", "netns", "reason", "dport")
+    return tuple(row.get(name) for name in names)
+
+
+class Diagnosis:
+    """The companion of ``cgnet drop``: see command.Companion."""
+
+    def __init__(self, *, explain: bool) -> None:
+        """``explain``: with advice."""
+        self._explain = explain
+        self._start: dict[int, dict[str, int]] = {}
+        self._seen: dict[Any, list[Any]] = {}  # kind: the last record or row, how many
+        self._schema: Schema | CountSchema | None = None
+
+    def begin(self, obj: Object) -> None:
+        """Find who listens already, and take down what the counters are before."""
+        obj.iterate_if_loaded(SEED_PROGRAM)
+        if self._explain:
+            found = {inode: evidence.counters(at) for inode, at in evidence.namespaces().items()}
+            self._start = {inode: each for inode, each in found.items() if each}
+
+    def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
+        """Take down the reasons that came, and whose they were."""
+        if not self._explain:
+            return
+        self._schema = schema
+        for row in rows:
+            counted = isinstance(row, dict)
+            kind = _kind_of_row(row) if counted else _kind_of_record(row)
+            count = row["count"] if counted else 1
+            known = self._seen.get(kind)
+            if known:
+                known[:] = row, known[1] + count
+            elif len(self._seen) < MOST:
+                self._seen[kind] = [row, count]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the advice for what came since the last time."""
+        if not self._seen or not self._schema:
+            return []
+        look = evidence.Look(evidence.namespaces(), self._start)
+        found = []
+        for raw, count in self._seen.values():
+            row = self._schema.row(raw)
+            seen = _seen(row, count)
+            advice = advise(seen, look)
+            if advice:
+                found.append(_record(row, seen, *advice))
+        self._seen.clear()
+        return sorted(found, key=lambda record: -record["count"])
+
+    def text(self, row: dict[str, Any]) -> str:
+        """Return advice as it is said to people."""
+        whose = row["container"] or row["cgroup"] or "unknown owner"
+        told = ", ".join(
+            f"{name} {value:+}" if name[0].isupper() else f"{name} {value}"
+            for name, value in row["evidence"].items()
+            if isinstance(value, int)
+        )
+        return f"{row['count']} {row['reason']}, {whose}: {row['text']}{told and f' ({told})'}"
+
+    def summary(self, obj: Object) -> dict[str, int]:
+        """Return how many benign drops weren't shown."""
+        raw = obj.map(BENIGN_MAP).lookup(bytes(4), 8)
+        return {"benign": int.from_bytes(raw, sys.byteorder)}
+
+
+def _seen(row: dict[str, Any], count: int) -> Seen:
+    kind = row.get("reason_class")
+    if kind is None and row.get("reason") in BY_REASON:  # rows of counts have none
+        kind = CLASSES[BY_REASON[row["reason"]]]
+    known = {name: row.get(name) for name in Seen._fields}
+    return Seen(**known | {"drops": count, "reason_class": kind})
+
+
+def _record(row: dict[str, Any], seen: Seen, text: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "advice",
+        "reason": seen.reason,
+        "reason_class": seen.reason_class,
+        "container": seen.container,
+        "pod": row.get("pod"),
+        "cgroup": seen.cgroup,
+        "netns": seen.netns,
+        "count": seen.drops,
+        "text": text,
+        "evidence": found,
+    }

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What ``cgnet drop`` is told by its options: constants and maps of drop.bpf.c."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cgnet._layouts import DropClass, SyncErrors
+from cgnet.btf import KERNEL_BTF, tracepoint_arguments
+from cgnet.errors import UsageError
+from cgnet.events import TCP_STATES
+from cgnet.launch import Extra
+from cgnet.reasons import BENIGN_FUNCTIONS, BY_REASON, CLASSES, UNSPECIFIED, numbers_of
+from cgnet.symbols import OVERFLOW
+from cgnet.values import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cgnet.symbols import Symbols
+
+FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
+BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
+DEVICE_BYTES = 16
+STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
+SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
+
+
+def _number_of(name: str, reasons: dict[int, str]) -> int:
+    """Return a reason's number; one that none has where the kernel doesn't know it."""
+    return next((number for number, each in reasons.items() if each == name), 2**32 - 1)
+
+
+def _benign_code(symbols: Symbols) -> list[int]:
+    """Return struct code_range of each function that drops for no fault."""
+    found = [symbols.functions.named(name) for name in BENIGN_FUNCTIONS]
+    bounds = [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
+    return (bounds + [0] * (2 * BENIGN_CODE))[: 2 * BENIGN_CODE]
+
+
+def _one_of(names: Mapping[str, int]) -> Any:
+    def read(text: str) -> Iterator[int]:
+        for part in text.split(","):
+            if part not in names:
+                raise ValueError(f"no such one; one of: {', '.join(names)}")
+            yield names[part]
+
+    return read
+
+
+def _bits(option: str, given: tuple[str, ...], names: Mapping[str, int]) -> int:
+    chosen = choose(option, given, _one_of(names))
+    every = {0, *names.values()}  # 0 is none: it isn't one of those that are left out
+    return sum(1 << number for number in chosen.chosen(every)) if chosen.use else 0
+
+
+def _device(text: str) -> Iterator[bytes]:
+    name = text.encode(errors="surrogateescape")
+    if not name or len(name) >= DEVICE_BYTES:
+        raise ValueError(f"no device's name; it has 1 to {DEVICE_BYTES - 1} bytes")
+    yield name.ljust(DEVICE_BYTES, b"\0")
+
+
+def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> Any:
+    known = dict(symbols.drop_reasons)
+    if syn_drops:
+        known[symbols.overflow] = OVERFLOW
+
+    def read(text: str) -> Iterator[int]:
+        try:
+            yield from numbers_of(tuple(text.split(",")), known)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    return choose("--reason", given, read)
+
+
+def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the constants, and the contents of maps, that the programs are told."""
+    reasons = _reasons(symbols, values.pop("reason"), syn_drops=values["syn_drops"])
+    devices = choose("--dev", values.pop("dev"), _device)
+    names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
+    classes = values.pop("reason_class")
+    btf = values["btf"] or KERNEL_BTF
+    arguments = tracepoint_arguments("kfree_skb", btf)
+    known = symbols.drop_reasons
+    named = known | {symbols.overflow: OVERFLOW}
+    measures = {
+        "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MOST_ARGUMENTS)
+        if known
+        else FEW_ARGUMENTS,
+        "not_specified": _number_of(UNSPECIFIED, known),
+        "flags_reason": _number_of("TCP_FLAGS", known),
+        "stacks": int(values.pop("stacks") == "each"),
+        "benign": int(values.pop("every") or "benign" in ",".join(classes)),
+        "by_reason": reasons.use,
+        "by_dev": devices.use,
+        "by_class": _bits("--reason-class", classes, names),
+        "by_state": _bits("--state", values.pop("state"), STATES),
+        "benign_code": _benign_code(symbols),
+        "overflow_reason": symbols.overflow,
+        "syn_drops": int(values["syn_drops"]),
+        "consume_arguments": tracepoint_arguments("consume_skb", btf),
+    }
+    contents = {
+        "drop_classes": {
+            _u32(number): _u32(BY_REASON[name])
+            for number, name in named.items()
+            if name in BY_REASON
+        },
+        "selected_reasons": {_u32(number): _u32(use) for number, use in reasons.uses().items()},
+        "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
+    }
+    return measures, contents
+
+
+def programs(values: dict[str, Any]) -> Extra:
+    """Return what runs beside the ledger and the drops themselves."""
+    left_out = () if values.pop("syn_drops") else SYN_PROGRAMS
+    return Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=left_out)

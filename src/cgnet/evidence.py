@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a network namespace and a cgroup say of themselves: counters, settings, queues.
+
+What can't be read is None, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from socket import AF_INET, AF_INET6, IPPROTO_TCP
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from cgnet.netns import NAMED, inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+COUNTERS = ("snmp", "netstat")
+LISTENING = 1 << 10  # of TCP states, for inet_diag
+
+
+class Queue(NamedTuple):
+    """Somebody who listens: where, and how many connections wait for accept()."""
+
+    address: str
+    port: int
+    length: int
+    limit: int
+
+
+def namespaces(proc: Path = PROC, named: Path = NAMED) -> dict[int, Path]:
+    """Return a file of each network namespace that a process or a name has, by inode."""
+    found: dict[int, Path] = {}
+    for place in (*named.glob("*"), *proc.glob("[0-9]*/ns/net")):
+        with suppress(OSError):
+            found.setdefault(place.stat().st_ino, place)
+    return found
+
+
+def parse_counters(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the counters of /proc/net/snmp or netstat: "TcpExtListenDrops" and its value."""
+    lines = text.splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        group, _, rest = names.partition(":")
+        for name, value in zip(rest.split(), values.partition(":")[2].split(), strict=False):
+            yield group + name, int(value)
+
+
+def _counters() -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in COUNTERS:
+        found.update(parse_counters((PROC / "thread-self/net" / name).read_text()))
+    with suppress(OSError):  # without IPv6 there is none
+        for line in (PROC / "thread-self/net/snmp6").read_text().splitlines():
+            name, value = line.split()
+            found[name] = int(value)
+    return found
+
+
+def counters(place: Path) -> dict[str, int] | None:
+    """Return the counters of a namespace."""
+    return inside(place, _counters)
+
+
+def sysctl(place: Path, name: str) -> str | None:
+    """Return a setting of a namespace; ``name`` as in "net/ipv4/tcp_rmem"."""
+    text = inside(place, (PROC / "sys" / name).read_text)
+    return None if text is None else " ".join(text.split())
+
+
+def _queues() -> list[Queue]:
+    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra; only what is used
+
+    with DiagSocket() as sock:
+        return [
+            Queue(
+                each["idiag_src"], each["idiag_sport"], each["idiag_rqueue"], each["idiag_wqueue"]
+            )
+            for family in (AF_INET, AF_INET6)
+            for each in sock.get_sock_stats(family=family, states=LISTENING, protocol=IPPROTO_TCP)
+        ]
+
+
+def _qdiscs(device: str) -> list[dict[str, Any]]:
+    from pyroute2 import IPRoute  # noqa: PLC0415 - an extra; only what is used
+
+    with IPRoute() as route:
+        index = next(iter(route.link_lookup(ifname=device)), 0)
+        found = []
+        for each in route.get_qdiscs(index=index) if index else ():
+            stats = each.get_nested("TCA_STATS2", "TCA_STATS_QUEUE") or {}
+            queue = {key: stats[key] for key in ("drops", "overlimits", "backlog") if key in stats}
+            found.append({"kind": each.get_attr("TCA_KIND"), **queue})
+        return found
+
+
+def has_netlink() -> bool:
+    """Tell whether queues can be asked for."""
+    try:
+        import pyroute2  # noqa: F401, PLC0415
+    except ImportError:
+        return False
+    return True
+
+
+def queues(place: Path) -> list[Queue] | None:
+    """Return who listens in a namespace."""
+    return inside(place, _queues) if has_netlink() else None
+
+
+def qdiscs(place: Path, device: str) -> list[dict[str, Any]] | None:
+    """Return a device's queueing disciplines: kind, drops, overlimits, backlog."""
+    return inside(place, lambda: _qdiscs(device)) if has_netlink() else None
+
+
+def throttling(cgroup: str, top: Path = CGROUPS) -> dict[str, int] | None:
+    """Return how often a cgroup was kept from the CPU since it was made."""
+    for hierarchy in ("cpu", "cpu,cpuacct", "unified", ""):
+        with suppress(OSError, ValueError):
+            text = (top / hierarchy / cgroup.lstrip("/") / "cpu.stat").read_text()
+            stats = dict(line.split() for line in text.splitlines())
+            if "nr_throttled" in stats:
+                return {key: int(stats[key]) for key in ("nr_periods", "nr_throttled")}
+    return None
+
+
+class Look:
+    """What is read for one print of advice; nothing is read twice."""
+
+    def __init__(self, places: dict[int, Path], start: dict[int, dict[str, int]]) -> None:
+        """``start`` has the counters from before; a namespace that isn't there began with zeros."""
+        self._places = places
+        self._start = start
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def _once(self, key: tuple[Any, ...], read: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = read()
+        return self._known[key]  # type: ignore[no-any-return]
+
+    def grown(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
+        """Return by how much counters of a namespace grew; those that it hasn't are left out."""
+        place = self._places.get(netns)
+        if not place:
+            return {}
+        now = self._once(("counters", netns), lambda: counters(place)) or {}
+        before = self._start.get(netns, {})
+        return {name: now[name] - before.get(name, 0) for name in names if name in now}
+
+    def sysctl(self, netns: int, name: str) -> str | None:
+        """Return a setting of a namespace."""
+        place = self._places.get(netns)
+        return self._once(("sysctl", netns, name), lambda: sysctl(place, name)) if place else None
+
+    def queues(self, netns: int) -> list[Queue] | None:
+        """Return who listens in a namespace."""
+        place = self._places.get(netns)
+        return self._once(("queues", netns), lambda: queues(place)) if place else None
+
+    def qdiscs(self, netns: int, device: str) -> list[dict[str, Any]] | None:
+        """Return a device's queueing disciplines."""
+        place = self._places.get(netns)
+        key = ("qdiscs", netns, device)
+        return self._once(key, lambda: qdiscs(place, device)) if place else None
+
+    def throttling(self, cgroup: str) -> dict[str, int] | None:
+        """Return how often a cgroup was kept from the CPU."""
+        return self._once(("cpu", cgroup), lambda: throttling(cgroup))

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How the values of options are read."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import click
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+LEAST_BUFFER, GREATEST_BUFFER = 4096, 1 << 30
+LONGEST_NUMBER = 20  # digits
+NS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
+LONGEST_SPAN_NS = 10**18
+SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(us|µs|ms|s)")
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """Bytes, with K, M or G; rounded up to the power of two that a ring buffer must have."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        number, unit = value[:-1], value[-1:].upper()
+        if unit not in UNITS:
+            number, unit = value, ""
+        if len(number) > LONGEST_NUMBER or not number.isascii() or not number.isdigit():
+            self.fail(f"{value!r} is no size; give bytes, or a number with K, M or G", param, ctx)
+        size = 1 << (int(number) * UNITS[unit] - 1).bit_length()
+        if not LEAST_BUFFER <= size <= GREATEST_BUFFER:
+            self.fail(f"{value!r} is out of range; give 4K to 1G", param, ctx)
+        return size
+
+
+class FieldList(click.ParamType):  # type: ignore[type-arg]
+    """Names separated by commas."""
+
+    name = "A,B,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        """Return the names."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if not all(names):
+            self.fail(f"{value!r} has an empty name; give fields separated by commas", param, ctx)
+        return list(names)
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]
+    """A time as people write it: 20ms, 500us, 1.5s."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return nanoseconds."""
+        if isinstance(value, int):
+            return value
+        found = SPAN.fullmatch(value)
+        if not found:
+            self.fail(
+                f"{value!r} is no time; give a number with us, ms or s, as in 20ms", param, ctx
+            )
+        ns = round(float(found[1]) * NS[found[2]])
+        if ns > LONGEST_SPAN_NS:
+            self.fail(
+                f"{value!r} is too long; give {LONGEST_SPAN_NS // 10**9}s at most", param, ctx
+            )
+        return ns
+
+
+def a_number(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Refuse what is no number: a callback."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"{value!r} is not a number; give one such as 2.5")
+    return value

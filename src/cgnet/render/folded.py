@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stacks as tools for flame graphs read them: "container;outermost;…;innermost COUNT"."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from cgnet.render import with_owner
+from cgnet.render.text import safe
+
+LOST = "[stack is lost]"
+# Of a row of counts: what isn't a frame of its own.
+NOT_SHOWN = frozenset((
+    "schema", "type", "time", "ts_ns", "container", "pod", "pod_namespace", "cgroup", "stack", "count",
+    "owner",
+))  # fmt: skip
+
+
+def frames(row: dict[str, Any]) -> list[str]:
+    """Return a row's frames, outermost first: what it is counted by, then the functions."""
+    keys = [f"{name} {value}" for name, value in row.items() if name not in NOT_SHOWN]
+    if row.keys() & {"container", "pod", "cgroup"}:
+        keys.insert(0, with_owner(row)["owner"] or "[unknown owner]")
+    functions = [frame.partition("+")[0] for frame in reversed(row["stack"])]
+    return [*keys, *(functions or [LOST])]
+
+
+class Folded:
+    """The renderer for ``--stacks folded``."""
+
+    def header(self) -> str:
+        """There is none."""
+        return ""
+
+    def rows(self, batch: list[dict[str, Any]]) -> str:
+        """Return a line for each stack. Places in one function are one."""
+        totals: Counter[str] = Counter()
+        for row in batch:
+            line = ";".join(safe(frame).replace(";", ":") for frame in frames(row))
+            totals[line] += row["count"]
+        return "".join(f"{line} {count}\n" for line, count in totals.most_common())
+
+    def clear(self) -> str:
+        """Nothing is taken back."""
+        return ""
+
+    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002 - it is told on stderr
+        """Nothing but stacks is printed."""
+        return ""

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A packet's way through the kernel: its stages in the order of time, and how it ended.
+
+The partner of trips.bpf.h.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet._layouts import (
+    HEAD,
+    HOLDER,
+    JOURNEY,
+    OWNER,
+    STAGE,
+    TRIP,
+    TRIP_EVENT,
+    FilterUse,
+    OwnerSource,
+    StageAt,
+    TripEnd,
+)
+from cgnet.attribution import owner_group
+from cgnet.cgroups import decode
+from cgnet.errors import LibbpfError
+from cgnet.events import HEAD_PART, LOCAL_PORT, OWNER_PART, ROLES, SERVICE, Group, part_of
+from cgnet.packets import flags_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgnet.cgroups import CgroupNames
+    from cgnet.command import Options
+    from cgnet.loader import Map, Object
+    from cgnet.netns_owners import NetnsNames
+    from cgnet.runtimes import Runtimes
+    from cgnet.symbols import Symbols
+
+FIELDS = (
+    "role", "packet", "tcp_flags", "seq", "ack", "len", "payload", "segs", "direction", "stages",
+    "total_ns", "end", "reason", "location", "retrans_of",
+)  # fmt: skip
+STAGES: dict[int, str] = {
+    each: each.name.removeprefix("STAGE_").lower()
+    for each in StageAt
+    if each != StageAt.STAGE_COUNT
+}
+ENDS = {
+    TripEnd.TRIP_GOES_ON: "timeout",
+    TripEnd.TRIP_DELIVERED: "delivered",
+    TripEnd.TRIP_CONSUMED: "consumed",
+    TripEnd.TRIP_DROPPED: "dropped",
+}
+TRIP_PART = slice(part_of(TRIP_EVENT, "trip").start, None)
+STAGES_AT = part_of(TRIP_EVENT, "stages").start
+LEAST = STAGES_AT
+END_AT = TRIP_PART.start + part_of(TRIP, "end").start
+COUNT_AT = TRIP_PART.start + part_of(TRIP, "stages").start
+ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
+GIVE_UP_NS = 2_000_000_000  # after the last stage
+GIVE_UP_WAITING_NS = 60_000_000_000
+
+# Maps, the sizes of their keys, and when their packets are given up.
+LEFT = (("trips", 8, GIVE_UP_NS), ("aside", 16, GIVE_UP_NS), ("waiting", 16, GIVE_UP_WAITING_NS))
+
+
+def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
+    """Return struct stage of each stage of a struct trip_event, the earliest first."""
+    number = raw[COUNT_AT]
+    parts = (raw[STAGES_AT + i * STAGE.size :][: STAGE.size] for i in range(number))
+    return sorted((STAGE.packed.unpack(part) for part in parts), key=lambda stage: stage[0])
+
+
+def _direction(at: list[int], *, sent: bool) -> str:
+    """Return "tx" for what a socket of this host sent, "forward" for what was sent on, or "rx"."""
+    if sent:
+        return "tx"
+    received = next((i for i, each in enumerate(at) if each == StageAt.STAGE_NETIF_RECEIVE), None)
+    sent_on = received is not None and StageAt.STAGE_DEV_QUEUE in at[received:]
+    return "forward" if sent_on else "rx"
+
+
+def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
+    """Make the group of a packet's own fields."""
+
+    def values(part: bytes) -> tuple[Any, ...]:
+        (
+            packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
+            sent, _,
+        ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
+        stages = sorted_stages(bytes(TRIP_PART.start) + part)
+        shown, before = [], stages[0][0] if stages else 0
+        for ts_ns, netns, _, cpu, at, _, dev in stages:
+            shown.append({
+                "at": STAGES.get(at, str(at)),
+                "delta_ns": ts_ns - before,
+                "cpu": cpu,
+                "dev": decode(dev.partition(b"\0")[0]) or None,
+                "netns": netns or None,
+                "container": namespaces.name(netns),
+            })  # fmt: skip
+            before = ts_ns
+        dropped = end == TripEnd.TRIP_DROPPED
+        return (
+            ROLES.get(side), packet, flags_text(flags), seq, ack, length, payload, segs or 1,
+            _direction([stage[4] for stage in stages], sent=bool(sent)), shown,
+            sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
+            symbols.drop_reason(reason) if dropped else None,
+            symbols.code(location) if dropped else None, retrans_of or None,
+        )  # fmt: skip
+
+    return Group(FIELDS, TRIP_PART, values, repeats=False)
+
+
+def groups(
+    symbols: Symbols, names: CgroupNames, runtimes: Runtimes, namespaces: NetnsNames
+) -> list[Group]:
+    """Return the groups of a record, in order."""
+    return [
+        owner_group(names, runtimes), SERVICE, LOCAL_PORT, trip_group(symbols, namespaces),
+    ]  # fmt: skip
+
+
+# -- packets that nothing more was heard of
+
+
+def _entries(packets: Map, key_size: int) -> Iterator[tuple[bytes, bytes]]:
+    for key in list(packets.keys(key_size)):
+        try:
+            yield key, packets.lookup(key, JOURNEY.size)
+        except LibbpfError:  # it came to its end meanwhile
+            continue
+
+
+class Side(NamedTuple):
+    """Who a packet is shown as the one of."""
+
+    owner: bytes  # struct owner
+    role: int
+
+
+def _side(journey: bytes, *, includes: bool) -> Side | None:
+    """Return who is shown: as choose_owner() of trace.bpf.c. None: nobody is wanted."""
+    receiver = journey[part_of(JOURNEY, "receiver")]
+    wanted_sender = JOURNEY.packed.unpack(journey)[-2]
+    owner = journey[OWNER_PART]
+    source = part_of(OWNER, "source").start
+    role, sent = TRIP.packed.unpack(journey[TRIP_PART.start :][: TRIP.size])[12:14]
+    unknown = OwnerSource.OWNER_UNKNOWN
+    received = receiver[source] != unknown
+    if sent and wanted_sender and (not received or owner[source] != unknown):
+        return Side(owner, role)
+    if not received:
+        return None if sent or includes else Side(owner, role)
+    wanted = HOLDER.packed.unpack(receiver)[-2]
+    other = sum(ROLES) - role if sent and role else role
+    return Side(receiver[: OWNER.size], other) if wanted else None
+
+
+def _passes(raw: bytes, measures: dict[str, Any]) -> bool:
+    """Tell whether a packet is shown: as trip_passes() of trace.bpf.c."""
+    if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
+        return False
+    retrans_of = TRIP.packed.unpack(raw[TRIP_PART.start :][: TRIP.size])[1]
+    if measures["retransmitted"] and not retrans_of:
+        return False
+    stages = sorted_stages(raw)
+    if not stages or stages[-1][0] - stages[0][0] < measures["least_ns"]:
+        return False
+    slow = [
+        stage
+        for before, stage in pairwise(stages)
+        if stage[4] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
+    ]
+    return bool(slow) or not measures["slow_stage"]
+
+
+def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
+    """Return struct trip_event. A packet without data is done with where it was seen last."""
+    size = STAGES_AT + journey[COUNT_AT] * STAGE.size
+    raw = bytearray(journey[:size])
+    raw[OWNER_PART] = side.owner
+    raw[ROLE_AT] = side.role
+    kind, pad, _ = HEAD.packed.unpack(raw[HEAD_PART])
+    raw[HEAD_PART] = HEAD.packed.pack(kind, pad, now)
+    payload = TRIP.packed.unpack(raw[TRIP_PART.start :][: TRIP.size])[7]
+    raw[END_AT] = TripEnd.TRIP_GOES_ON if waits or payload else TripEnd.TRIP_CONSUMED
+    return bytes(raw)
+
+
+def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
+    """Give up packets that nothing was heard of for long; all that are left when it has ``ended``."""
+    if options.counting:
+        return []
+    now = time.monotonic_ns()
+    found = []
+    includes = any(
+        use & FilterUse.FILTER_INCLUDES for use in options.measures.get("owner_uses", ())
+    )
+    for name, key_size, patience in LEFT:
+        packets = obj.map(name)
+        for key, journey in _entries(packets, key_size):
+            stages = sorted_stages(journey)
+            if not stages or (not ended and now - stages[-1][0] < patience):
+                continue
+            packets.discard(key)
+            side = _side(journey, includes=includes)
+            if side is None:
+                continue
+            record = _record(journey, side, now, waits=name == "waiting")
+            if _passes(record, options.measures):
+                found.append(record)
+    return found

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Two network namespaces with an exact delay between them, and as much loss as a test wants.
+
+Run as ``python delay.py FD FD DELAY_S``: a process carries packets between two TUN devices. Each line on
+stdin is the share of packets that are lost from now on, and is answered with how many were until now.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import select
+import struct
+import subprocess
+import sys
+import time
+from collections import deque
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TUNSETIFF = 0x400454CA
+IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
+LEFT, RIGHT = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
+MTU, QUEUE = 1500, 20000
+BATCH = 64  # packets of one side, before the other side and what is due
+
+
+def carry(one: int, other: int, delay_s: float) -> None:
+    across = {one: other, other: one}
+    chance, loss, lost = random.Random(1), 0.0, 0
+    way: deque[tuple[float, int, bytes]] = deque()
+    while True:
+        wait = max(way[0][0] - time.monotonic(), 0) if way else None
+        for fd in select.select([*across, 0], [], [], wait)[0]:
+            if fd == 0:
+                line = os.read(0, 64)
+                if not line:
+                    return
+                loss = float(line)
+                os.write(1, f"{lost}\n".encode())
+                continue
+            for _ in range(BATCH):
+                try:
+                    data = os.read(fd, 2048)
+                except BlockingIOError:
+                    break
+                if chance.random() < loss:
+                    lost += 1
+                else:
+                    way.append((time.monotonic() + delay_s, across[fd], data))
+        now = time.monotonic()
+        while way and way[0][0] <= now:
+            _, fd, data = way.popleft()
+            os.write(fd, data)
+
+
+class Line:
+    """The line as a test has it; ``left`` and ``right`` are namespaces."""
+
+    def __init__(self, left: str, right: str, process: subprocess.Popen[str]) -> None:
+        self.left, self.right = left, right
+        self._process = process
+
+    def lose(self, share: float) -> int:
+        """Lose this share of the packets; 1 is silence. Return how many were lost until now."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{share}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+def _device(netns: str, addresses: dict[int, str]) -> int:
+    """Return a TUN device's descriptor; the device is up in the namespace."""
+    from harness import ip, unique
+
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        device = unique("t")[:15]
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
+        ip("link", "set", device, "netns", netns)
+        ip("-n", netns, "link", "set", device, "mtu", str(MTU), "txqueuelen", str(QUEUE), "up")
+        ip("-n", netns, "addr", "add", f"{addresses[4]}/24", "dev", device)
+        ip("-n", netns, "addr", "add", f"{addresses[6]}/64", "dev", device, "nodad")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+@contextmanager
+def delay_line(delay_s: float) -> Iterator[Line]:
+    """A line that takes ``delay_s`` each way."""
+    from harness import PYTHON, new_netns
+
+    with ExitStack() as stack:
+        left, right = (stack.enter_context(new_netns()) for _ in range(2))
+        fds = []
+        for netns, addresses in ((left, LEFT), (right, RIGHT)):
+            fds.append(_device(netns, addresses))
+            stack.callback(os.close, fds[-1])
+        process = subprocess.Popen(
+            [PYTHON, str(Path(__file__)), *map(str, fds), str(delay_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=fds,
+        )
+        stack.enter_context(process)  # waits for it
+        stack.callback(process.kill)
+        line = Line(left, right, process)
+        line.lose(0)
+        yield line
+
+
+if __name__ == "__main__":
+    carry(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet drop --explain``: what it says, and evidence from where packets were dropped."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from drops import Drops, dropping
+from harness import CGNET, Row, tracing, wait_until
+from puppets import in_own_cgroups
+from segments import send, tcp_packet
+from test_drop_path import fill
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from street import Place, Street
+
+PORT = 9
+
+
+def explained(drops: Drops, place: Place, **wanted: Any) -> Row:
+    """Wait until drops came, end the tracer, and return the advice."""
+    wait_until(
+        lambda: f"{wanted} among {drops.tracer}", lambda: drops.of(netns=place.inode, **wanted)
+    )
+    drops.tracer.stop()
+    found = drops.tracer.rows("advice")
+    (advice,) = [row for row in found if wanted.items() <= row.items()]
+    assert advice["netns"] == place.inode
+    assert advice["count"] == len(drops.of(**wanted))
+    return advice
+
+
+def explaining(place: Place, *more: str) -> Any:
+    return dropping("--explain", "--netns", str(place.inode), *more)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("", "nobody listens at port"), ("127.0.0.1", "listens on 127.0.0.1 alone")],
+)
+def test_closed_port(street: Street, address: str, said: str) -> None:
+    client, server = street.client, street.server
+    with explaining(server) as drops, client.puppet() as puppet, server.puppet() as serving:
+        port = serving.listen(address) if address else PORT
+        assert puppet.connect(server.address(4), port, timeout=5) == "ECONNREFUSED"
+        advice = explained(drops, server, reason="NO_SOCKET")
+    assert said in advice["text"]
+    assert advice["container"] == server.container
+    assert advice["evidence"] == {"listeners": [f"{address}:{port}"] if address else []}
+
+
+def test_full_accept_queue(street: Street) -> None:
+    client, server = street.client, street.server
+    with (
+        explaining(server, "--syn-drops") as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+        server.set("net.core.somaxconn", 77),
+    ):
+        port = serving.listen(server.address(4), backlog=0)
+        assert puppet.connect(server.address(4), port, "first", timeout=5) == "ok"
+        puppet.connect(server.address(4), port, "second")
+        advice = explained(drops, server, reason="TCP_LISTEN_OVERFLOW")
+    evidence = advice["evidence"]
+    assert (evidence["accept_queue"], evidence["backlog"]) == (1, 0)
+    assert evidence["net.core.somaxconn"] == 77
+    assert evidence["TcpExtListenOverflows"] == advice["count"]
+
+
+def cpu_group(place: Place) -> Path:
+    """Return the cgroup that limits a container's CPU."""
+    groups = in_own_cgroups(place.pid)
+    found = [group for group in groups if (group / "cpu.cfs_quota_us").exists()]
+    if not found:
+        pytest.skip("no v1 hierarchy limits the CPU here")
+    return found[0]
+
+
+def throttled(group: Path) -> int:
+    lines = (group / "cpu.stat").read_text().splitlines()
+    return int(dict(line.split() for line in lines)["nr_throttled"])
+
+
+def test_a_server_that_its_cpu_limit_holds_up(street: Street) -> None:
+    client, server = street.client, street.server
+    group = cpu_group(server)
+    with (
+        explaining(server, "--syn-drops") as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+        server.puppet() as busy,
+    ):
+        port = serving.listen(server.address(4), backlog=0)
+        (group / "cpu.cfs_quota_us").write_text("5000")
+        try:
+            busy.begin("while True: pass")
+            wait_until("it is held up", lambda: throttled(group))
+        finally:
+            (group / "cpu.cfs_quota_us").write_text("-1")
+        assert puppet.connect(server.address(4), port, "first", timeout=5) == "ok"
+        puppet.connect(server.address(4), port, "second")
+        advice = explained(drops, server, reason="TCP_LISTEN_OVERFLOW")
+    assert advice["evidence"]["nr_throttled"] > 0
+    assert "its CPU limit held it up" in advice["text"]
+
+
+def test_reverse_path(street: Street) -> None:
+    client, server, router = street.client, street.server, street.router
+    alien = server.address(4).rpartition(".")[0] + ".99"
+    with (
+        explaining(router) as drops,
+        client.puppet() as puppet,
+        router.set("net.ipv4.conf.to_client.rp_filter", 1),
+    ):
+        packet = tcp_packet((alien, 4000), (server.address(4), PORT))
+        send(puppet, street, packet)
+        advice = explained(drops, router, reason="IP_RPFILTER")
+    assert advice["evidence"] == {
+        "net.ipv4.conf.all.rp_filter": 0,
+        "net.ipv4.conf.to_client.rp_filter": 1,
+    }
+    assert "to_client" in advice["text"]
+
+
+def test_shaper(street: Street) -> None:
+    client = street.client
+    with (
+        explaining(client) as drops,
+        client.puppet() as puppet,
+        street.server.puppet() as serving,
+        client.shaper(),
+    ):
+        fill(street, 4, puppet, serving)
+        wait_until("a drop", lambda: drops.of(dev="c0"))
+        advice = explained(drops, client, reason=drops.of(dev="c0")[0]["reason"])
+    (qdisc,) = [each for each in advice["evidence"]["qdiscs"] if each["kind"] == "tbf"]
+    assert qdisc["drops"] >= 1
+
+
+def test_checksum(street: Street) -> None:
+    client, server = street.client, street.server
+    with explaining(server) as drops, client.puppet() as puppet:
+        source, target = (client.address(4), 4000), (server.address(4), PORT)
+        packet = tcp_packet(source, target, tcp_error=1)
+        send(puppet, street, packet, 3)
+        advice = explained(drops, server, reason="TCP_CSUM")
+    grown = advice["evidence"]["TcpInCsumErrors"]
+    assert grown >= advice["count"]
+
+
+def test_firewall(street: Street) -> None:
+    client, server = street.client, street.server
+    with (
+        explaining(server) as drops,
+        server.firewall("input", f"tcp dport {PORT} drop"),
+        client.puppet() as puppet,
+    ):
+        puppet.connect(server.address(4), PORT)
+        advice = explained(drops, server, reason="NETFILTER_DROP")
+    assert str(server.inode) in advice["text"]
+
+
+def test_advice_to_people_comes_after_the_rows(street: Street) -> None:
+    server = street.server
+    arguments = ("--explain", "--netns", str(server.inode))
+    with (
+        tracing(*arguments, command="drop", output="table") as tracer,
+        street.client.puppet() as puppet,
+    ):
+        puppet.connect(server.address(4), PORT, timeout=5)
+        wait_until("a row", lambda: len(tracer.lines) > 1)
+        tracer.stop()
+    (said,) = [line for line in tracer.said if "nobody listens" in line]
+    assert said.startswith(f"cgnet: 1 NO_SOCKET, {server.container}: ")
+
+
+def test_advice_on_counts(street: Street) -> None:
+    by = ("--count", "--by", "container,reason,netns,dport")
+    with explaining(street.server, *by) as drops, street.client.puppet() as puppet:
+        for _ in range(3):
+            puppet.connect(street.server.address(4), PORT, timeout=5)
+        drops.tracer.stop()
+    (advice,) = drops.tracer.rows("advice")
+    assert (advice["count"], advice["container"]) == (3, street.server.container)
+    assert advice["evidence"] == {"listeners": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--explain", "--count"), "--by with reason and netns"),
+        (("--stacks", "folded", "--by", "reason"), "--by without stack"),
+        (("--stacks", "folded", "-o", "json"), "has an output of its own"),
+        (("--reason", "NONSENSE"), "no such reason"),
+        (("--state", "NONSENSE"), "no such one"),
+        (("--reason-class", "NONSENSE"), "no such one"),
+        (("--dev", "x" * 16), "no device's name"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
+    done = subprocess.run([CGNET, "drop", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert said in done.stderr

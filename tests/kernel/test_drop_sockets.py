@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Packets that no socket took, or that a socket refused: whose, and from which function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from drops import dropping, owned
+from segments import ACK, RST, send, tcp_packet
+
+if TYPE_CHECKING:
+    from street import Street
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+PORT = 9
+
+
+def receiver(family: int) -> str:
+    return f"tcp_v{family}_rcv"
+
+
+@FAMILIES
+def test_closed_port_of_the_container_itself(street: Street, family: int, hook: str) -> None:
+    client = street.client
+    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+        assert puppet.connect(client.address(family), PORT, timeout=5) == "ECONNREFUSED"
+        row = drops.one(receiver(family), netns=client.inode)
+    assert row == row | owned(client) | {
+        "reason": "NO_SOCKET",
+        "reason_class": "application",
+        "tcp_flags": "S",
+        "dport": PORT,
+        "direction": "rx",
+        "dev": "lo",
+        "family": family,
+    }
+
+
+@FAMILIES
+def test_closed_port_of_a_namespace_that_is_nobodys(street: Street, family: int, hook: str) -> None:
+    """Over veth: it is the packet of the container that has its address."""
+    client, router = street.client, street.router
+    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+        assert puppet.connect(router.address(family), PORT, timeout=5) == "ECONNREFUSED"
+        row = drops.one(receiver(family), netns=router.inode)
+    assert row == row | owned(client, "device") | {"reason": "NO_SOCKET", "dev": "to_client"}
+
+
+@FAMILIES
+def test_closed_port_of_another_container(street: Street, family: int, hook: str) -> None:
+    client, server = street.client, street.server
+    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+        assert puppet.connect(server.address(family), PORT, timeout=5) == "ECONNREFUSED"
+        row = drops.one(receiver(family), netns=server.inode)
+    assert row == row | owned(server) | {
+        "reason": "NO_SOCKET",
+        "dev": "s0",
+        "saddr": client.address(family),
+        "daddr": server.address(family),
+    }
+
+
+@FAMILIES
+def test_third_ack_on_a_full_accept_queue(street: Street, family: int, hook: str) -> None:
+    """The queue fills up between a SYN and the last ACK of its handshake."""
+    client, server = street.client, street.server
+    with (
+        dropping("--hook", hook) as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        port = serving.listen(server.address(family), backlog=8)
+        assert puppet.connect(server.address(family), port, "first", timeout=5) == "ok"
+        with client.firewall("output", f"tcp dport {port} tcp flags & (syn|ack) == ack drop"):
+            puppet.connect(server.address(family), port, "second", timeout=5)
+        serving.do("server.listen(0)")
+        puppet.do("second.send(b'x')")
+        row = drops.one(receiver(family), reason="TCP_LISTEN_OVERFLOW")
+        assert row == row | owned(server, "learned") | {
+            "reason_class": "application",
+            "pid": serving.pid,
+            "dport": port,
+        }
+
+
+@FAMILIES
+def test_full_receive_buffer(street: Street, family: int, hook: str) -> None:
+    """One that becomes smaller than what was promised."""
+    client, server = street.client, street.server
+    with (
+        dropping("--hook", hook) as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        port = serving.listen(server.address(family))
+        assert puppet.connect(server.address(family), port, timeout=5) == "ok"
+        serving.do("taken, _ = server.accept()")
+        serving.do("taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)")
+        puppet.do("client.settimeout(0); client.send(bytes(60000))")
+        row = drops.one("tcp_rcv_established", netns=server.inode, dport=port)
+    assert row == row | {
+        "container": server.container,
+        "pid": serving.pid,
+        "tcp_state": "ESTABLISHED",
+        "reason_class": "resource",
+    }
+    assert row["payload"] > 0
+
+
+@FAMILIES
+def test_reset_with_a_wrong_sequence(street: Street, family: int, hook: str) -> None:
+    client, server = street.client, street.server
+    with (
+        dropping("--hook", hook) as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        port = serving.listen(server.address(family))
+        assert puppet.connect(server.address(family), port, timeout=5) == "ok"
+        serving.do("taken, _ = server.accept()")
+        source = (client.address(family), puppet.get("client.getsockname()[1]"))
+        for seq in (
+            4711,
+            4711 + 2**31,
+        ):  # one is old, which is benign; the other is from the future
+            packet = tcp_packet(source, (server.address(family), port), seq=seq, flags=RST)
+            send(puppet, street, packet)
+        row = drops.one("tcp_validate_incoming", netns=server.inode, dport=port)
+    assert row == row | {
+        "container": server.container,
+        "pid": serving.pid,
+        "tcp_state": "ESTABLISHED",
+        "tcp_flags": "R",
+        "role": "server",
+        "reason": "TCP_INVALID_SEQUENCE",
+    }
+    assert row["seq"] in (4711, 4711 + 2**31)
+
+
+@FAMILIES
+def test_segment_that_belongs_to_nothing(street: Street, family: int, hook: str) -> None:
+    """It is answered with a reset; nobody listens at its port, or somebody does: that is benign."""
+    client, server = street.client, street.server
+    with (
+        dropping("--hook", hook, "--all") as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        port = serving.listen(server.address(family))
+        for target in (PORT, port):
+            packet = tcp_packet(
+                (client.address(family), 4000), (server.address(family), target), flags=ACK
+            )
+            send(puppet, street, packet)
+        none = drops.one(receiver(family), netns=server.inode, dport=PORT)
+        some = drops.one(receiver(family), netns=server.inode, dport=port)
+    assert none == none | owned(server) | {"reason": "NO_SOCKET", "tcp_flags": "A"}
+    assert some == some | owned(server, "learned") | {
+        "tcp_state": "LISTEN",
+        "pid": serving.pid,
+        "reason_class": "benign",
+    }
+
+
+@FAMILIES
+def test_wrong_checksum(street: Street, family: int, hook: str) -> None:
+    client, server = street.client, street.server
+    source, target = (client.address(family), 4000), (server.address(family), PORT)
+    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+        packet = tcp_packet(source, target, tcp_error=1)
+        send(puppet, street, packet)
+        row = drops.one(receiver(family), netns=server.inode)
+    assert row == row | owned(server) | {"reason": "TCP_CSUM", "reason_class": "peer"}
