@@ -60,7 +60,7 @@ struct tcp_start {
 };
 
 /* Read IP's header: how long it is, 0 if it isn't TCP's. */
-static __always_inline u32 read_ipv4(const void *at, struct flow *flow)
+static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *total)
 {
 	struct ipv4_start ip;
 
@@ -70,11 +70,12 @@ static __always_inline u32 read_ipv4(const void *at, struct flow *flow)
 	flow->family = 4;
 	store_v4(flow->saddr, ip.saddr);
 	store_v4(flow->daddr, ip.daddr);
+	*total = bpf_ntohs(ip.tot_len);
 	return (ip.version_ihl & 0xf) * 4;
 }
 
 /* Of packets with extension headers the stack's note alone tells where TCP's begins. */
-static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow)
+static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow, u32 *total)
 {
 	struct ipv6_start ip;
 
@@ -83,6 +84,7 @@ static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flo
 	flow->family = 6;
 	store_v6(flow->saddr, &ip.saddr);
 	store_v6(flow->daddr, &ip.daddr);
+	*total = ip.payload_len ? bpf_ntohs(ip.payload_len) + sizeof(ip) : 0;
 	if (ip.nexthdr == IPPROTO_TCP)
 		return sizeof(ip);
 	if (ip.nexthdr == NEXTHDR_HOPOPTS || ip.nexthdr == NEXTHDR_ROUTING ||
@@ -101,12 +103,12 @@ static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
 	u32 noted = transport != NOT_SET && transport > network ? transport - network : 0;
 	u32 end = data - head + READ(skb, len);
 	struct tcp_start tcp;
-	u32 ip_len;
+	u32 ip_len, total = 0;
 
 	if (protocol == bpf_htons(ETH_P_IP))
-		ip_len = read_ipv4(head + network, &packet->flow);
+		ip_len = read_ipv4(head + network, &packet->flow, &total);
 	else if (protocol == bpf_htons(ETH_P_IPV6))
-		ip_len = read_ipv6(head + network, noted, &packet->flow);
+		ip_len = read_ipv6(head + network, noted, &packet->flow, &total);
 	else
 		return false;
 	if (!ip_len || (noted && noted != ip_len))
@@ -119,7 +121,9 @@ static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
 	packet->ack = bpf_ntohl(tcp.ack);
 	packet->flags = tcp.flags;
 	packet->len = end - network;
-	packet->payload = end - network - ip_len - (tcp.offset >> 4) * 4;
+	if (total && total < packet->len) /* the rest fills a short frame of Ethernet */
+		packet->len = total;
+	packet->payload = packet->len - ip_len - (tcp.offset >> 4) * 4;
 	if (packet->payload > packet->len) /* cut short, or no header yet */
 		packet->payload = 0;
 	return true;
