@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ADVICE = {
     "ring": "the ring buffer was full; filter more, or give a larger --buffer",
-    "ledger": "attempts that could not be kept track of: too many under way at once",
+    "ledger": "sockets that could not be kept track of: too many at once",
     "selected_cgroups": "more new cgroups than the filter holds",
     "cgroup_names": "names of new cgroups, the ring buffer was full",
     "connect_calls": "calls of connect() that --sync-errors could not keep",

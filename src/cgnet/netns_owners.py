@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 INODE_BYTES = 4
-AGAIN_S = 2.0
+AGAIN_S, LOOKS = 1.0, 4
 NETNS_OWNERS, ADDRESS_OWNERS = "netns_owners", "address_owners"  # the maps
 LOOPBACK6 = bytes(15) + b"\1"
 
@@ -55,7 +55,7 @@ def owner_among(rows: list[Row]) -> Row | None:
 def by_namespace(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path = PROC) -> dict[int, Row]:
     """Return whose each network namespace is, by its inode. The host's own is nobody's."""
     rows: dict[int, list[Row]] = defaultdict(list)
-    for row in containers(runtimes, hierarchy, proc):
+    for row in containers(hierarchy, proc, runtimes.of):
         if row["found"] and row["netns"]:
             rows[row["netns"]].append(row)
     for process in ("1", "self"):  # the host's own; cgnet's, where the first one isn't ours to see
@@ -156,25 +156,18 @@ class NetnsOwners:
         self._next = 0.0
 
     def find(self) -> dict[int, Row]:
-        """Return the container by namespace. The host's own namespace is nobody's."""
-        rows: dict[int, list[Row]] = defaultdict(list)
-        for row in containers(self._runtimes, self._hierarchy, self._proc):
-            if row["found"] and row["netns"]:
-                rows[row["netns"]].append(row)
-        for process in ("1", "self"):  # the host's; cgnet's, where the first isn't ours to see
-            with suppress(OSError):
-                rows.pop((self._proc / process / "ns/net").stat().st_ino, None)
-        owners = {inode: owner_among(each) for inode, each in rows.items()}
-        return {inode: owner for inode, owner in owners.items() if owner}
+        """Return the container by namespace, as far as it is known now."""
+        return by_namespace(self._runtimes, self._hierarchy, self._proc)
 
     def follow(self, births: int) -> None:
         """Look again after cgroups were born; ``births`` is how many were.
 
-        A container's processes and its runtime's state come after its cgroup: so it is looked twice.
+        A container's processes and its runtime's state come after its cgroup, and no look waits for
+        what a runtime has to say: so there are some.
         """
         now = time.monotonic()
         if births != self._births:
-            self._births, self._looks = births, 2
+            self._births, self._looks = births, LOOKS
         if self._looks and now >= self._next:
             self._looks -= 1
             self._next = now + AGAIN_S

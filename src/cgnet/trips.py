@@ -18,7 +18,6 @@ from cgnet._layouts import (
     STAGE,
     TRIP,
     TRIP_EVENT,
-    FilterUse,
     OwnerSource,
     StageAt,
     TripEnd,
@@ -63,6 +62,8 @@ ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
 GIVE_UP_WAITING_NS = 60_000_000_000
 
+# Options that select by owner: with one that includes, nobody's packets aren't shown.
+OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
 # Maps, the sizes of their keys, and when their packets are given up.
 LEFT = (("trips", 8, GIVE_UP_NS), ("aside", 16, GIVE_UP_NS), ("waiting", 16, GIVE_UP_WAITING_NS))
 
@@ -197,9 +198,8 @@ def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
         return []
     now = time.monotonic_ns()
     found = []
-    includes = any(
-        use & FilterUse.FILTER_INCLUDES for use in options.measures.get("owner_uses", ())
-    )
+    owners = [getattr(options.selection, name) for name in OF_OWNERS]
+    includes = any(not value.startswith("!") for values in owners for value in values)
     for name, key_size, patience in LEFT:
         packets = obj.map(name)
         for key, journey in _entries(packets, key_size):

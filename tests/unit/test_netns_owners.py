@@ -21,7 +21,7 @@ from cgnet import netns_owners
 from cgnet._layouts import DEVICE_ADDRESS, NETNS_OWNER
 from cgnet.cgroups import Hierarchy
 from cgnet.errors import LibbpfError
-from cgnet.netns_owners import AGAIN_S, NetnsOwners, Told, addresses_of, owner_among
+from cgnet.netns_owners import AGAIN_S, LOOKS, NetnsOwners, Told, addresses_of, owner_among
 from cgnet.runtimes import Runtimes, files, listing
 
 if TYPE_CHECKING:
@@ -124,8 +124,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 @pytest.fixture
 def owners(host: Host) -> Any:
     maps: Any = (host.owners, host.addresses)
+    runtimes: Any = SimpleNamespace(of=None)
     nothing: Any = None
-    return NetnsOwners(nothing, nothing, *maps, proc=host.proc.root)
+    return NetnsOwners(runtimes, nothing, *maps, proc=host.proc.root)
 
 
 def test_each_namespace_has_its_owner_with_its_cookie(host: Host, owners: Any) -> None:
@@ -178,30 +179,29 @@ def test_an_address_is_that_of_the_one_namespace_that_has_it(host: Host, owners:
 def test_without_a_map_for_them_addresses_arent_looked_for(host: Host) -> None:
     host.container(7, 42, "172.17.0.2", netns="web")
     maps: Any = host.owners
+    runtimes: Any = SimpleNamespace(of=None)
     nothing: Any = None
-    NetnsOwners(nothing, nothing, maps, proc=host.proc.root).fill()
+    NetnsOwners(runtimes, nothing, maps, proc=host.proc.root).fill()
     assert len(host.told()) == 1
 
 
-def test_it_is_looked_at_the_start_and_twice_after_births(host: Host, owners: Any) -> None:
+def test_it_is_looked_some_times_at_the_start_and_after_births(host: Host, owners: Any) -> None:
     def follow(births: int) -> int:
         owners.follow(births)
         return host.looks
 
-    assert [follow(0), follow(0)] == [1, 1]
-    host.now += AGAIN_S
-    assert [follow(0), follow(0)] == [2, 2]
-    host.now += AGAIN_S
-    assert follow(0) == 2
-    assert [follow(3), follow(3)] == [3, 3]
-    host.now += AGAIN_S - 1
-    assert follow(4) == 3  # not at once: births may come in a row
-    host.now += 1
-    assert follow(4) == 4
-    host.now += AGAIN_S
-    assert [follow(4), follow(4)] == [5, 5]
+    for look in range(1, LOOKS + 1):
+        assert [follow(0), follow(0)] == [look, look]
+        host.now += AGAIN_S
+    assert follow(0) == LOOKS
+    assert [follow(3), follow(3)] == [LOOKS + 1, LOOKS + 1]
+    host.now += AGAIN_S / 2
+    assert follow(4) == LOOKS + 1  # not at once: births may come in a row
+    for look in range(LOOKS + 2, 2 * LOOKS + 2):
+        host.now += AGAIN_S
+        assert [follow(4), follow(4)] == [look, look]
     host.now += 10 * AGAIN_S
-    assert follow(4) == 5
+    assert follow(4) == 2 * LOOKS + 1
 
 
 def test_addresses_are_read_of_both_families_without_loopbacks(tmp_path: Path) -> None:
@@ -271,6 +271,7 @@ def test_the_containers_are_those_of_the_runtimes_state(
         (group / "cgroup.procs").write_text(f"{pid}\n", encoding="utf-8")
     map_: Any = FakeMap()
     made = Runtimes(tmp_path, proc.root)
+    made.learn(f"/docker/{name}" for name in (ID, OTHER))  # no look waits for it
     NetnsOwners(made, hierarchy, map_, proc=proc.root).fill()
     made.close()
     assert map_.entries == {u32(proc.netns("shared")): NETNS_OWNER.packed.pack(9, len(ID))}

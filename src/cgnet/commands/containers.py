@@ -101,7 +101,7 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     head = dict(zip(HEAD, (SCHEMA, TYPE, Clock().text(ts_ns), ts_ns), strict=True))
     runtimes = Runtimes()
     try:
-        found = [{**head, **row} for row in containers(runtimes, where, PROC)]
+        found = [{**head, **row} for row in containers(where, PROC, runtimes.find)]
     finally:
         runtimes.close()
     rows = [row for row in found if every or _wanted(row)]

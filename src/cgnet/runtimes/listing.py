@@ -12,11 +12,11 @@ from cgnet.containers import parts_of
 from cgnet.runtimes.found import lives_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cgnet.cgroups import Hierarchy
-    from cgnet.runtimes import Known, Runtimes
+    from cgnet.runtimes import Known
 
 FIELDS = (
     "container", "container_id", "image", "runtime", "pod", "pod_namespace", "pod_uid", "qos",
@@ -24,13 +24,16 @@ FIELDS = (
 )  # fmt: skip
 
 
-def containers(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path) -> list[dict[str, Any]]:
+def containers(
+    hierarchy: Hierarchy, proc: Path, look_up: Callable[[str], Known]
+) -> list[dict[str, Any]]:
     """Return a row for each cgroup that looks like a container's and has processes.
 
+    ``look_up`` tells what is known of a cgroup: ``Runtimes.find``, or ``of``, which never waits.
     ``found`` is None in a row that no runtime confirms; what it would say of it is None, too. There is
     none for what only looks so and has a container in it: podman's pods.
     """
-    rows = list(_walk(runtimes, hierarchy, proc))
+    rows = list(_walk(hierarchy, proc, look_up))
     around = {
         f"/{'/'.join(parts[:depth])}"
         for row in rows
@@ -40,10 +43,12 @@ def containers(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path) -> list[dic
     return [row for row in rows if row["found"] or row["cgroup"] not in around]
 
 
-def _walk(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path) -> Iterator[dict[str, Any]]:
+def _walk(
+    hierarchy: Hierarchy, proc: Path, look_up: Callable[[str], Known]
+) -> Iterator[dict[str, Any]]:
     for path in subtree(hierarchy.mount):
         cgroup = decode(os.fsencode(hierarchy.inner_path(path)))
-        known = runtimes.find(cgroup)
+        known = look_up(cgroup)
         candidates = known.place.candidates
         if not candidates or candidates[-1].cgroup != cgroup:
             continue

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Packets' ways: stages in the order of time, and packets that nothing more was heard of."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import FakeObject
+
+from cgnet import trips
+from cgnet._layouts import (
+    FLOW,
+    HEAD,
+    HOLDER,
+    JOURNEY,
+    OWNER,
+    STAGE,
+    TRIP,
+    TRIP_EVENT,
+    OwnerSource,
+    RecordKind,
+    Role,
+    StageAt,
+    TripEnd,
+)
+from cgnet.filters import Selection
+from cgnet.trips import GIVE_UP_NS, GIVE_UP_WAITING_NS, leftovers, sorted_stages, trip_group
+
+NOW = 10**12
+WAY = (StageAt.STAGE_TCP_TRANSMIT, StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_RECEIVE)
+KEY, LONG_KEY = bytes(8), bytes(16)
+
+
+def owner(source: OwnerSource, pid: int = 7) -> bytes:
+    return OWNER.packed.pack(42, 0, source, 0, 0, pid, 0, b"web")
+
+
+def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9) -> bytes:
+    return STAGE.packed.pack(ts_ns, netns, 2, 1, at, bytes(5), dev)
+
+
+def event(*stages: bytes, **values: Any) -> bytes:
+    """Make struct trip_event, as short as its stages are."""
+    fact = {"packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0} | values
+    trip = TRIP.packed.pack(
+        fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
+        fact["end"], len(stages), fact["role"], fact["sent"], bytes(5),
+    )  # fmt: skip
+    head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
+    who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
+    return head + who + bytes(FLOW.size) + trip + b"".join(stages)
+
+
+def journey(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **values: Any) -> bytes:
+    """Make struct journey of a packet that was last seen then."""
+    stages = [stage(at, last_ns - 1000 * (len(WAY) - i - 1)) for i, at in enumerate(WAY)]
+    whole = event(*stages, **values).ljust(TRIP_EVENT.size, b"\0")
+    rest = JOURNEY.size - TRIP_EVENT.size - HOLDER.size
+    tail = bytearray(rest)
+    tail[-8:-4] = int(wanted).to_bytes(4, "little")
+    return whole + (receiver or bytes(HOLDER.size)) + bytes(tail)
+
+
+def holder(*, wanted: bool, pid: int = 8) -> bytes:
+    return owner(OwnerSource.OWNER_INHERITED, pid) + wanted.to_bytes(4, "little") + bytes(4)
+
+
+def values_of(raw: bytes) -> dict[str, Any]:
+    symbols: Any = SimpleNamespace(drop_reason=lambda _: "NETFILTER_DROP", code=lambda _: "f+0x1")
+    namespaces: Any = SimpleNamespace(name={9: "web"}.get)
+    group = trip_group(symbols, namespaces)
+    return dict(zip(group.fields, group.values(raw[group.part]), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic_ns=lambda: NOW, monotonic=time.monotonic)
+    monkeypatch.setattr(trips, "time", clock)
+
+
+def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: Any) -> list[bytes]:
+    selection = Selection(
+        **{name: more.pop(name) for name in list(more) if name in Selection._fields}
+    )
+    measures = {"by_end": 0, "retransmitted": 0, "least_ns": 0, "slow_stage": 0, "slow_stage_ns": 0}
+    options: Any = SimpleNamespace(counting=counting, measures=measures | more, selection=selection)
+    source: Any = obj
+    return leftovers(source, options, ended=ended)
+
+
+def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:
+    late, early = stage(WAY[1], 5000, b"veth0"), stage(WAY[0], 2000, b"", netns=0)
+    row = values_of(event(late, early, end=TripEnd.TRIP_DELIVERED))
+    assert [(each["at"], each["delta_ns"], each["dev"]) for each in row["stages"]] == [
+        ("tcp_transmit", 0, None),
+        ("dev_queue", 3000, "veth0"),
+    ]
+    assert (row["total_ns"], row["end"], row["direction"]) == (3000, "delivered", "tx")
+    assert [each["container"] for each in row["stages"]] == [None, "web"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "way", "direction"),
+    [
+        (1, (StageAt.STAGE_NETIF_RECEIVE, StageAt.STAGE_DEV_QUEUE), "tx"),
+        (0, (StageAt.STAGE_NETIF_RECEIVE, StageAt.STAGE_TCP_RECEIVE), "rx"),
+        (0, (StageAt.STAGE_NETIF_RECEIVE, StageAt.STAGE_DEV_QUEUE), "forward"),
+        (0, (StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_RECEIVE), "rx"),
+    ],
+)
+def test_the_direction_is_told_by_the_way(sent: int, way: tuple[int, ...], direction: str) -> None:
+    stages = [stage(at, 1000 + i) for i, at in enumerate(way)]
+    assert values_of(event(*stages, sent=sent))["direction"] == direction
+
+
+def test_only_what_was_dropped_has_a_reason() -> None:
+    dropped = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_DROPPED))
+    consumed = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_CONSUMED))
+    assert (dropped["reason"], dropped["location"]) == ("NETFILTER_DROP", "f+0x1")
+    assert (consumed["reason"], consumed["location"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "patience"),
+    [("trips", GIVE_UP_NS), ("aside", GIVE_UP_NS), ("waiting", GIVE_UP_WAITING_NS)],
+)
+def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: int) -> None:
+    obj = FakeObject()
+    key = KEY if name == "trips" else LONG_KEY
+    obj.map(name).update(key, journey(NOW - patience + 1))
+    assert left(obj) == []
+    assert [values_of(raw)["end"] for raw in left(obj, ended=True)] == ["timeout"]
+    obj.map(name).update(key, journey(NOW - patience))
+    (raw,) = left(obj)
+    assert [each[0] for each in sorted_stages(raw)][-1] == NOW - patience
+    assert obj.entries(name) == {}
+
+
+def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
+    obj = FakeObject()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, payload=0))
+    (raw,) = left(obj)
+    assert values_of(raw)["end"] == "consumed"
+
+
+def test_a_summary_leaves_nothing_over() -> None:
+    obj = FakeObject()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+    assert left(obj, ended=True, counting=object()) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "more", "pid"),
+    [
+        ({"wanted": True}, {}, 7),
+        ({"wanted": False}, {}, None),
+        ({"wanted": False, "receiver": holder(wanted=True)}, {}, 8),
+        ({"wanted": False, "receiver": holder(wanted=False)}, {}, None),
+        ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {}, 0),
+        ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {"container": ("web",)}, None),
+        ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {"container": ("!web",)}, 0),
+    ],
+)
+def test_who_is_shown(made: dict[str, Any], more: dict[str, Any], pid: int | None) -> None:
+    obj = FakeObject()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, **made))
+    found = [OWNER.packed.unpack(raw[trips.OWNER_PART])[5] for raw in left(obj, **more)]
+    assert found == ([] if pid is None else [pid])
+
+
+def test_a_receivers_role_is_the_other_one() -> None:
+    obj = FakeObject()
+    shown = journey(NOW - GIVE_UP_NS, holder(wanted=True), wanted=False, role=Role.ROLE_CLIENT)
+    obj.map("trips").update(KEY, shown)
+    (raw,) = left(obj)
+    assert values_of(raw)["role"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("measures", "shown"),
+    [
+        ({"by_end": 1 << TripEnd.TRIP_DROPPED}, False),
+        ({"retransmitted": 1}, False),
+        ({"least_ns": 2000}, True),
+        ({"least_ns": 2001}, False),
+        ({"slow_stage": WAY[2], "slow_stage_ns": 999}, True),
+        ({"slow_stage": WAY[2], "slow_stage_ns": 1000}, False),
+        ({"slow_stage": StageAt.STAGE_APP_READ, "slow_stage_ns": 0}, False),
+    ],
+)
+def test_what_is_left_passes_the_same_filters(measures: dict[str, int], *, shown: bool) -> None:
+    obj = FakeObject()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+    assert bool(left(obj, **measures)) == shown
