@@ -20,6 +20,7 @@ import filter_cost
 import kernel_cost
 import ledger_cost
 import rivals
+import socket_cost
 import trace_cost
 import tracer
 import user_side
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 PAIRS = 11
 SECONDS = 4.0
 STARTS = 15
+# Commands, loops, and rows that a connection makes; 0: they are counted in the kernel.
+LOSSES = (("connect", 1, 1), ("connect", 2, 1), ("connlat", 1, 1), ("life", 1, 2), ("rtt", 1, 0))
 
 
 class Report:
@@ -51,14 +54,14 @@ class Report:
 
 
 def loss(report: Report, seconds: float) -> None:
-    for loops in (1, 2):
-        with tracer.cgnet() as running:
+    for command, loops, rows in LOSSES:
+        with tracer.cgnet(command=command) as running:
             done = tracer.load(seconds, loops)
         summary = running.summary()
-        other = summary["records"] - done.connections
         lost = summary["lost"]
+        other = summary["records"] - done.connections * rows if rows else 0
         report.add(
-            f"loss, {loops} loop(s), {seconds:.0f} s",
+            f"{command}, loss, {loops} loop(s), {seconds:.0f} s",
             f"{lost} of {done.connections} at {done.rate:,.0f}/s ({other:+} records of others)",
             "0",
             reached=lost == 0 and other >= 0,
@@ -137,6 +140,7 @@ def main() -> None:
     ledger_cost.measure(report.add)
     drop_cost.measure(report.add)
     user_side.measure(report.add)
+    socket_cost.measure(report.add)
     trace_cost.measure(report.add)
     rates(report, args.pairs)
     loss(report, args.loss_seconds)
