@@ -26,6 +26,8 @@ EMPTY(probe_first_typed, "tp_btf/tcp_probe")
 EMPTY(probe_empty_typed, "tp_btf/tcp_probe")
 EMPTY(probe_first_raw, "raw_tp/tcp_probe")
 EMPTY(probe_empty_raw, "raw_tp/tcp_probe")
+EMPTY(read_first_typed, "tp_btf/tcp_rcv_space_adjust")
+EMPTY(read_first_raw, "raw_tp/tcp_rcv_space_adjust")
 EMPTY(queued_typed, "tp_btf/net_dev_queue")
 EMPTY(queued_raw, "raw_tp/net_dev_queue")
 
