@@ -15,17 +15,13 @@ struct ledger_private {
 	u16 rst_reason;
 	u8 reset_received;    /* enum reset_received */
 	u8 ended;	      /* 1: its row was made */
-	u32 waits;	      /* 1: the row below waits for the reason of our RST */
 	u32 data_segs_at_fin; /* received, when ours was sent */
 	u32 bytes_at_fin;
-	u32 pad;
-	struct flow flow;
-	struct life life;
 };
 
 #include "tracking.bpf.h"
 #include "ending.bpf.h"
-#include "rows_of_lives.bpf.h"
+#include "waiting_rows.bpf.h"
 #include "births.bpf.h"
 #include "count.bpf.h"
 
@@ -33,24 +29,12 @@ struct ledger_private {
 
 /* -- the end */
 
-/* The row that waited for a reason, with it or without. */
-static __always_inline void end_waiting(struct ledger_entry *entry, u32 rst_reason)
-{
-	struct ledger_private *mine = &entry->private;
-
-	if (!mine->waits)
-		return;
-	mine->waits = 0;
-	if (rst_reason)
-		mine->life.rst_reason = rst_reason;
-	emit_life(&holder_of(entry)->owner, &mine->flow, &mine->life);
-}
-
 static __always_inline void end(const bool typed, struct sock *sk, int state)
 {
 	struct ledger_entry *entry = ledger_of(typed, false, sk);
 	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 	struct ledger_private *mine;
+	u64 now = bpf_ktime_get_ns();
 	const struct holder *holder;
 	struct life life = {};
 	struct flow flow;
@@ -67,29 +51,26 @@ static __always_inline void end(const bool typed, struct sock *sk, int state)
 	flow_of_sock(typed, sk, tp, &flow);
 	if (!flow_passes(typed, sk, &flow))
 		return;
-	life_so_far(typed, sk, tp, entry, state, &life);
+	life_so_far(typed, now, sk, tp, entry, state, &life);
 	how_it_ended(typed, sk, state, mine->reset_received, &holder->owner, &life);
 	life.rst_reason = mine->rst_reason;
 	if (typed && mine->reset_received == RESET_FOR_LATE_DATA)
 		life.rst_reason = reason_of_late_data();
-	else if (typed && tells_rst_reason() && life.closed_by == CLOSED_BY_LOCAL &&
-		 life.close_cause == CLOSE_RST) {
-		mine->flow = flow;
-		mine->life = life;
-		mine->waits = 1;
+	else if (typed && can_wait(sk, &holder->owner, &flow, &life))
 		return;
-	}
-	emit_life(&holder->owner, &flow, &life);
+	emit_life(now, &holder->owner, &flow, &life);
 }
 
 /* -- the way there */
 
-static __always_inline void established(const bool typed, struct sock *sk)
+static __always_inline void established(const bool typed, struct sock *sk,
+					struct ledger_entry *entry)
 {
-	struct ledger_entry *entry = ledger_of(typed, false, sk);
 	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 	u64 now = bpf_ktime_get_ns();
 
+	if (!entry || entry->whole <= 1 << RANK_GUESSED)
+		entry = ledger_of(typed, false, sk);
 	if (!entry || !tp)
 		return;
 	entry->private.established_ns = now;
@@ -97,14 +78,6 @@ static __always_inline void established(const bool typed, struct sock *sk)
 		entry->private.handshake_ns = now - entry->private.begun_ns;
 	else
 		entry->private.handshake_ns = (u64)(READ(tp, srtt_us) >> 3) * NSEC_PER_USEC;
-}
-
-static __always_inline void begun(const bool typed, struct sock *sk)
-{
-	struct ledger_entry *entry = ledger_find(typed, sk);
-
-	if (entry)
-		entry->private.begun_ns = bpf_ktime_get_ns();
 }
 
 /* The application closes: it is seen for the last time. */
@@ -119,13 +92,9 @@ static __always_inline void closes(const bool typed, struct sock *sk)
 	entry->private.bytes_at_fin = READ(tp, bytes_received);
 }
 
-/* What connects again has had its end. */
-static __always_inline void end_before_reset(const bool typed, struct sock *sk)
+static __always_inline bool was_open(int state)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
-
-	if (entry)
-		end_waiting(entry, 0);
+	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
 }
 
 static __always_inline bool is_known(const bool typed, struct sock *sk)
@@ -135,31 +104,43 @@ static __always_inline bool is_known(const bool typed, struct sock *sk)
 	return entry && !entry->listens && entry->private.established_ns;
 }
 
-/* The second program does what the first one missed: a connection begins and ends once. */
+static __always_inline void on_first(const bool typed, struct sock *sk, int oldstate, int newstate)
+{
+	struct ledger_entry *entry;
+
+	if (typed && newstate == TCP_SYN_SENT)
+		end_waiting(sk, 0);
+	entry = ledger_on_state(typed, sk, oldstate, newstate);
+	if (newstate == TCP_SYN_SENT && entry)
+		entry->private.begun_ns = bpf_ktime_get_ns();
+	else if (newstate == TCP_ESTABLISHED)
+		established(typed, sk, entry);
+	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		closes(typed, sk);
+	else if (newstate == TCP_CLOSE && was_open(oldstate))
+		end(typed, sk, oldstate);
+}
+
+/* What softirqs bring, and the first program missed: a connection begins and ends once. */
+static __always_inline void on_second(const bool typed, struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_CLOSE)
+		end(typed, sk, oldstate);
+	else if (!is_known(typed, sk))
+		established(typed, sk, ledger_on_state(typed, sk, oldstate, newstate));
+}
+
 static __always_inline int on_set_state(const bool typed, const bool first, struct sock *sk,
 					int oldstate, int newstate)
 {
-	if (!is_tcp(typed, sk))
+	bool twice = newstate == TCP_ESTABLISHED || (newstate == TCP_CLOSE && was_open(oldstate));
+
+	if ((!first && !twice) || !is_tcp(typed, sk))
 		return 0;
-	if (newstate == TCP_CLOSE) {
-		if (first && oldstate == TCP_LISTEN)
-			ledger_on_state(typed, sk, oldstate, newstate);
-		else if (oldstate != TCP_SYN_SENT && oldstate != TCP_SYN_RECV &&
-			 oldstate != TCP_LISTEN)
-			end(typed, sk, oldstate);
-		return 0;
-	}
-	if (!first && (newstate != TCP_ESTABLISHED || is_known(typed, sk)))
-		return 0;
-	if (newstate == TCP_SYN_SENT)
-		end_before_reset(typed, sk);
-	ledger_on_state(typed, sk, oldstate, newstate);
-	if (newstate == TCP_SYN_SENT)
-		begun(typed, sk);
-	else if (newstate == TCP_ESTABLISHED)
-		established(typed, sk);
-	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closes(typed, sk);
+	if (first)
+		on_first(typed, sk, oldstate, newstate);
+	if (twice && !is_done(typed, first, sk) && !first)
+		on_second(typed, sk, oldstate, newstate);
 	return 0;
 }
 
@@ -201,23 +182,20 @@ int BPF_PROG(send_reset_typed, struct sock *sk)
 
 	if (!sk || !is_full(true, sk))
 		return 0;
+	if (tells_rst_reason())
+		reason = ctx[2] + 1;
+	end_waiting(sk, reason);
 	entry = ledger_find(true, sk);
 	if (!entry)
 		return 0;
-	if (tells_rst_reason())
-		reason = ctx[2] + 1;
 	entry->private.rst_reason = reason;
-	end_waiting(entry, reason);
 	return 0;
 }
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_typed, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_find(true, sk);
-
-	if (entry)
-		end_waiting(entry, 0);
+	end_waiting(sk, 0); /* the last chance */
 	return 0;
 }
 
@@ -229,6 +207,7 @@ static __always_inline void tell_living(const bool typed, struct sock *sk,
 	u32 state = READ(sk, __sk_common.skc_state);
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	const struct holder *holder = holder_of(entry);
+	u64 now = bpf_ktime_get_ns();
 	struct life life = {};
 	struct flow flow;
 
@@ -240,8 +219,8 @@ static __always_inline void tell_living(const bool typed, struct sock *sk,
 	flow_of_sock(false, sk, tp, &flow);
 	if (!flow_passes(false, sk, &flow))
 		return;
-	life_so_far(false, sk, tp, entry, state, &life);
-	if (emit_life(&holder->owner, &flow, &life))
+	life_so_far(false, now, sk, tp, entry, state, &life);
+	if (emit_life(now, &holder->owner, &flow, &life))
 		told(&entry->private, &life);
 }
 
@@ -260,6 +239,23 @@ int living_typed(struct storage_of_socket *ctx)
 
 	if (sk && entry)
 		tell_living(true, sk, entry);
+	return 0;
+}
+
+struct slot_of_socket {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	u32 *index;
+	struct ledger_slot *slot;
+};
+
+SEC("iter/bpf_map_elem")
+int living_slots_typed(struct slot_of_socket *ctx)
+{
+	struct ledger_slot *slot = ctx->slot;
+
+	if (slot && slot->address > SLOT_IS_TAKEN && !slot->gone)
+		tell_living(false, (struct sock *)slot->address, &slot->entry);
 	return 0;
 }
 

@@ -61,6 +61,7 @@ struct task_struct {
 	void *cred;
 	char comm[16];
 	struct files_struct *files;
+	void *signal;
 	struct css_set *cgroups;
 };
 
@@ -191,6 +192,9 @@ struct sock_common {
 			__be32 skc_daddr;
 			__be32 skc_rcv_saddr;
 		};
+	};
+	union {
+		unsigned int skc_hash;
 	};
 	union {
 		struct {

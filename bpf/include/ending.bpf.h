@@ -108,12 +108,11 @@ static __always_inline u16 reason_of_late_data(void)
 static __always_inline bool was_killed(const bool typed, struct sock *sk, int err,
 				       const struct owner *owner)
 {
-	u32 pid = bpf_get_current_pid_tgid() >> 32;
-
 	if (err)
 		return err == ECONNABORTED;
 	return (READ_BITFIELD(sk, sk_shutdown) & SHUTDOWN_MASK) != SHUTDOWN_MASK &&
-	       runs_for_user(typed, sk) && owner->pid && owner->pid != pid;
+	       runs_for_user(typed, sk) && owner->pid &&
+	       owner->pid != bpf_get_current_pid_tgid() >> 32;
 }
 
 /*

@@ -74,23 +74,30 @@ struct {
 	__type(value, struct done);
 } done SEC(".maps");
 
-/* For an event that a socket has once: whether the second program comes after the first. */
-static __always_inline bool is_done(const bool first, struct sock *sk)
+/*
+ * Whether the second program comes after the first. A process, which has the socket's lock, interrupts
+ * nobody.
+ */
+static __always_inline bool is_done(const bool typed, const bool first, struct sock *sk)
 {
 	struct done *ours = bpf_map_lookup_elem(&done, &(u32){0});
 
 	if (!ours)
-		return !first;
+		return false;
 	if (first) {
-		ours->before = ours->last;
+		ours->before = READ(sk, sk_lock.owned) ? 0 : ours->last;
 		ours->last = (u64)sk;
 		return false;
 	}
 	if (ours->last == (u64)sk) {
 		ours->last = ours->before;
+		ours->before = 0;
 		return true;
 	}
-	return ours->before == (u64)sk;
+	if (ours->before != (u64)sk)
+		return false;
+	ours->last = ours->before = 0; /* the softirq's second wasn't entered */
+	return true;
 }
 
 /* A program on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */

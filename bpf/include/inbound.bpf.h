@@ -54,7 +54,8 @@ static __always_inline int on_inbound(const bool typed, const bool first, struct
 		learn_listener(typed, sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && first)
 		forget_listener(typed, sk);
-	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED && !is_done(first, sk))
+	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED &&
+		 !is_done(typed, first, sk))
 		emit_child(typed, sk);
 	return 0;
 }

@@ -2,35 +2,12 @@
 /*
  * The ledger: who owns a socket. It is written where the owner is the current task, and kept by socket,
  * because most events of a socket run on top of a bystander.
- *
- * The includer says what else it keeps per socket: `struct ledger_private`. Both live in one entry,
- * so that an event costs one look-up.
  */
 #ifndef CGNET_LEDGER_BPF_H
 #define CGNET_LEDGER_BPF_H
 
-#include "select.bpf.h"
+#include "slots.bpf.h"
 #include "transport.bpf.h"
-
-/*
- * How well an owner is known; the best counts. Softirqs read an entry while a process writes to it, so
- * each rank has a place of its own, which is written once and then said to be whole.
- */
-enum rank {
-	RANK_GUESSED = 0, /* what the kernel keeps of a socket without our help */
-	RANK_OPENED = 1,  /* who opened it, whose listener did, or had it open at the start */
-	RANK_READ = 2,	  /* who read from it first: it may be another one than who opened it */
-	RANKS = 3,
-};
-
-struct ledger_entry {
-	struct holder holders[RANKS];
-	u32 whole;   /* ranks that may be read, as bits */
-	u32 claimed; /* ranks that somebody writes, or wrote */
-	u32 listens; /* 1: it is a listener's, or a copy that a child of it was born with */
-	u32 role;    /* enum role; 0: unknown, open before the start */
-	struct ledger_private private;
-};
 
 /*
  * The kernel copies an entry from listener to child (BPF_F_CLONE), and frees it with the socket. Storage is
@@ -58,15 +35,22 @@ struct {
 /* The entry of a full socket, or NULL. */
 static __always_inline struct ledger_entry *ledger_find(const bool typed, struct sock *sk)
 {
+	struct ledger_slot *slot;
 	u64 key = (u64)sk;
 
-	if (typed)
-		return bpf_sk_storage_get(&ledger, sk, NULL, 0);
-	return bpf_map_lookup_elem(&ledger_hash, &key);
+	if (!typed)
+		return bpf_map_lookup_elem(&ledger_hash, &key);
+	slot = ledger_slot_find(sk);
+	if (slot)
+		return &slot->entry;
+	return bpf_sk_storage_get(&ledger, sk, NULL, 0);
 }
 
-/* The entry of a socket, a blank one if it had none; NULL, where there is no room, is counted. */
-static __always_inline struct ledger_entry *ledger_open(const bool typed, struct sock *sk)
+/*
+ * The entry of a socket, a blank one if it had none, not in a slot; NULL, where there is no room, is
+ * counted.
+ */
+static __always_inline struct ledger_entry *ledger_store(const bool typed, struct sock *sk)
 {
 	static const struct ledger_entry blank;
 	struct ledger_entry *entry;
@@ -86,44 +70,37 @@ static __always_inline struct ledger_entry *ledger_open(const bool typed, struct
 	return entry;
 }
 
-/* A socket that opens anew has no past. */
-static __always_inline void ledger_reset(struct ledger_entry *entry)
+/* The same, in a slot if one is free. */
+static __always_inline struct ledger_entry *ledger_open(const bool typed, struct sock *sk)
 {
-	static const struct ledger_private blank;
+	struct ledger_entry *entry = typed ? ledger_find(typed, sk) : NULL;
+	struct ledger_slot *slot;
 
-	entry->whole = entry->claimed = entry->listens = entry->role = 0;
-	entry->private = blank;
+	if (entry)
+		return entry;
+	slot = typed ? ledger_slot_claim(sk) : NULL;
+	return slot ? &slot->entry : ledger_store(typed, sk);
 }
 
-/* Whoever comes first may write a rank. Untyped programs write under the socket's lock, one at a time. */
-static __always_inline bool rank_claim(const bool typed, struct ledger_entry *entry, enum rank rank)
+/* For a socket that opens anew on this host, and has no past. */
+static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry;
+
+	if (typed)
+		ledger_slot_free(sk);
+	entry = ledger_open(typed, sk);
+	if (entry)
+		ledger_reset(entry);
+	return entry;
+}
+
+/* Children are born with a copy of what is stored, and have nothing of what was at their address before. */
+static __always_inline struct ledger_entry *ledger_store_alone(const bool typed, struct sock *sk)
 {
 	if (typed)
-		return !(__sync_fetch_and_or(&entry->claimed, 1 << rank) & (1 << rank));
-	return !(entry->whole & (1 << rank));
-}
-
-static __always_inline void rank_is_whole(const bool typed, struct ledger_entry *entry,
-					  enum rank rank)
-{
-	if (typed) {
-		__sync_fetch_and_or(&entry->whole, 1 << rank);
-	} else {
-		barrier();
-		*(volatile u32 *)&entry->whole = entry->whole | 1 << rank;
-	}
-}
-
-/* The owner as far as it is known. */
-static __always_inline const struct holder *holder_of(const struct ledger_entry *entry)
-{
-	u32 whole = *(volatile u32 *)&entry->whole;
-
-	if (whole & (1 << RANK_READ))
-		return &entry->holders[RANK_READ];
-	if (whole & (1 << RANK_OPENED))
-		return &entry->holders[RANK_OPENED];
-	return &entry->holders[RANK_GUESSED];
+		ledger_slot_free(sk);
+	return ledger_store(typed, sk);
 }
 
 /*
@@ -145,13 +122,20 @@ static __always_inline void hold(const bool typed, struct task_struct *task, str
 	holder->owner = owner;
 }
 
-/* The current task opened the socket, or found it without an owner. */
-static __always_inline void ledger_learn(const bool typed, struct ledger_entry *entry)
+/* A task opened the socket, or has it open. */
+static __always_inline bool ledger_learn(const bool typed, struct ledger_entry *entry,
+					 struct task_struct *task, u8 source)
 {
+	struct holder *opener = &entry->holders[RANK_OPENED];
+
 	if (!rank_claim(typed, entry, RANK_OPENED))
-		return;
-	hold(typed, current_task(typed), &entry->holders[RANK_OPENED]);
+		return false;
+	entry->opener = (u64)READ(task, signal);
+	hold(typed, task, opener);
+	if (opener->owner.source)
+		opener->owner.source = source;
 	rank_is_whole(typed, entry, RANK_OPENED);
+	return true;
 }
 
 #endif

@@ -103,11 +103,11 @@ static __always_inline void learn_listener(const bool typed, struct sock *sk)
 		remember_by_address(sk, &mine);
 		return;
 	}
-	entry = ledger_open(typed, sk);
+	entry = ledger_store_alone(typed, sk);
 	if (!entry)
 		return;
 	ledger_reset(entry);
-	ledger_learn(typed, entry);
+	ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
 	entry->listens = 1;
 }
 

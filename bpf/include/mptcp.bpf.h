@@ -19,13 +19,13 @@ struct {
 	__type(value, struct holder);
 } mptcp_owners SEC(".maps");
 
-static __always_inline bool is_subflow(struct sock *sk)
+static __always_inline bool is_subflow(const bool typed, struct sock *sk)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 
-	if (!bpf_core_field_exists(tp->is_mptcp))
+	if (!tp || !bpf_core_field_exists(tp->is_mptcp))
 		return false;
-	return BPF_CORE_READ_BITFIELD_PROBED(tp, is_mptcp);
+	return READ_BITFIELD(tp, is_mptcp);
 }
 
 /* A further subflow: who opens it isn't its user. */
@@ -34,7 +34,7 @@ static __always_inline bool joins_connection(struct sock *sk)
 	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
 	struct mptcp_subflow_context *subflow = NULL;
 
-	if (!is_subflow(sk) || !bpf_core_field_exists(subflow->request_join))
+	if (!bpf_core_field_exists(subflow->request_join))
 		return false;
 	subflow = BPF_CORE_READ(icsk, icsk_ulp_data);
 	return BPF_CORE_READ_BITFIELD_PROBED(subflow, request_join);
@@ -50,9 +50,9 @@ static __always_inline bool remember_connection(struct sock *sk, const struct ho
 }
 
 /* Who owns the connection that a subflow is of, or NULL. */
-static __always_inline struct holder *holder_of_connection(struct sock *sk)
+static __always_inline struct holder *holder_of_connection(const bool typed, struct sock *sk)
 {
-	u64 inode = is_subflow(sk) ? socket_inode(sk) : 0;
+	u64 inode = is_subflow(typed, sk) ? socket_inode(sk) : 0;
 
 	return inode ? bpf_map_lookup_elem(&mptcp_owners, &inode) : NULL;
 }

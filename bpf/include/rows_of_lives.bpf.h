@@ -20,14 +20,14 @@ static __always_inline bool life_passes(const struct life *life)
 }
 
 /* Whether there is a row of it now. */
-static __always_inline bool emit_life(const struct owner *owner, const struct flow *flow,
+static __always_inline bool emit_life(u64 now, const struct owner *owner, const struct flow *flow,
 				      const struct life *life)
 {
 	struct life_event *event;
 
 	if (!life_passes(life))
 		return false;
-	event = reserve(sizeof(*event), RECORD_LIFE, bpf_ktime_get_ns(), LOST_RING);
+	event = reserve(sizeof(*event), RECORD_LIFE, now, LOST_RING);
 	if (!event)
 		return false;
 	event->owner = *owner;
@@ -37,15 +37,16 @@ static __always_inline bool emit_life(const struct owner *owner, const struct fl
 	return true;
 }
 
-static __always_inline void life_so_far(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					struct ledger_entry *entry, u32 state, struct life *life)
+static __always_inline void life_so_far(const bool typed, u64 now, struct sock *sk,
+					struct tcp_sock *tp, struct ledger_entry *entry, u32 state,
+					struct life *life)
 {
 	struct ledger_private *mine = &entry->private;
 
 	measure_life(typed, sk, tp, entry->role, state, life);
 	life->handshake_ns = mine->handshake_ns;
 	if (mine->established_ns)
-		life->duration_ns = bpf_ktime_get_ns() - mine->established_ns;
+		life->duration_ns = now - mine->established_ns;
 	life->tx_bytes_delta = life->tx_bytes - mine->told_tx_bytes;
 	life->rx_bytes_delta = life->rx_bytes - mine->told_rx_bytes;
 	life->retrans_delta = life->retrans - mine->told_retrans;

@@ -40,18 +40,18 @@ struct task_file {
 /* What listens is found by address, too: by those who wait for accept() by now. */
 static __always_inline void seed(struct task_struct *task, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_open(true, sk);
-	struct holder mine = {};
+	struct ledger_entry *entry = ledger_find(true, sk);
+	struct holder mine;
 
-	if (!entry || !rank_claim(true, entry, RANK_OPENED))
+	if (!entry)
+		entry = ledger_store(true, sk);
+	if (!entry)
 		return;
-	hold(true, task, &mine);
-	mine.owner.source = OWNER_SEEDED;
-	entry->holders[RANK_OPENED] = mine;
 	entry->listens = sk->__sk_common.skc_state == TCP_LISTEN;
-	rank_is_whole(true, entry, RANK_OPENED);
-	if (entry->listens)
-		remember_by_address(sk, &mine);
+	if (!ledger_learn(true, entry, task, OWNER_SEEDED) || !entry->listens)
+		return;
+	mine = entry->holders[RANK_OPENED];
+	remember_by_address(sk, &mine);
 }
 
 SEC("iter/task_file")

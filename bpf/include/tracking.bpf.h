@@ -14,6 +14,39 @@
 #include "fallback.bpf.h"
 #include "seeds.bpf.h"
 
+/*
+ * Sockets whose reader is known, by their hashes: most reads need no more than this. Kept by socket address,
+ * which is used again: forgotten when a connection begins.
+ */
+#define READERS 4096
+
+struct readers {
+	u64 sockets[READERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct readers);
+} readers SEC(".maps");
+
+/* Where a socket is, if its reader is known. */
+static __always_inline u64 *reader_known(const bool typed, struct sock *sk)
+{
+	struct readers *all = bpf_map_lookup_elem(&readers, &(u32){0});
+
+	return all ? &all->sockets[READ(sk, __sk_common.skc_hash) % READERS] : NULL;
+}
+
+static __always_inline void forget_reader(const bool typed, struct sock *sk)
+{
+	u64 *known = reader_known(typed, sk);
+
+	if (known && *known == (u64)sk)
+		*known = 0;
+}
+
 static __always_inline void write_opener(const bool typed, struct ledger_entry *entry,
 					 const struct holder *holder, u8 source)
 {
@@ -33,7 +66,7 @@ static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry
 	struct holder *known = typed ? NULL : seed_of(sk);
 
 	if (!known)
-		known = holder_of_connection(sk);
+		known = holder_of_connection(typed, sk);
 	if (known) {
 		write_opener(typed, entry, known, known->owner.source);
 		return true;
@@ -77,46 +110,46 @@ static __always_inline struct ledger_entry *ledger_of(const bool typed, const bo
 		entry = ledger_open(typed, sk);
 	if (!entry || ledger_look_up(typed, entry, sk))
 		return entry;
-	if (locked && runs_for_user(typed, sk) && !is_subflow(sk)) {
-		ledger_learn(typed, entry);
+	if (locked && runs_for_user(typed, sk) && !is_subflow(typed, sk)) {
+		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
 	} else if (!entry->whole) {
 		ledger_guess(typed, entry, sk);
 	}
 	return entry;
 }
 
-static __always_inline void ledger_connects(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_connects(const bool typed, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_open(typed, sk);
+	struct ledger_entry *entry = ledger_open_anew(typed, sk);
+	bool subflow = is_subflow(typed, sk);
 
 	if (!entry)
-		return;
-	ledger_reset(entry);
+		return NULL;
 	entry->role = ROLE_CLIENT;
-	if (joins_connection(sk) || !runs_for_user(typed, sk))
-		return;
-	ledger_learn(typed, entry);
-	if (is_subflow(sk))
+	if ((subflow && joins_connection(sk)) || !runs_for_user(typed, sk))
+		return entry;
+	ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+	if (subflow)
 		remember_connection(sk, &entry->holders[RANK_OPENED], BPF_ANY);
+	return entry;
 }
 
 /*
  * A child is its listener's until somebody reads from it. It is born with a copy of its listener's address
  * and, with storage, of its entry.
  */
-static __always_inline void ledger_is_born(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_is_born(const bool typed, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_open(typed, sk);
-	static const struct ledger_private blank;
+	struct ledger_entry *entry = ledger_store_alone(typed, sk);
 	struct holder *listener;
 
 	if (!entry)
-		return;
+		return NULL;
 	if (entry->listens && entry->whole >> RANK_OPENED) {
 		if (entry->holders[RANK_OPENED].owner.source)
 			entry->holders[RANK_OPENED].owner.source = OWNER_INHERITED;
 		entry->listens = 0;
-		entry->private = blank;
+		__builtin_memset(&entry->private, 0, sizeof(entry->private));
 	} else {
 		ledger_reset(entry);
 		listener = listener_by_address(sk);
@@ -124,48 +157,90 @@ static __always_inline void ledger_is_born(const bool typed, struct sock *sk)
 			write_opener(typed, entry, listener, OWNER_INHERITED);
 	}
 	entry->role = ROLE_SERVER;
+	return entry;
 }
 
 /* Makes up for a birth that was missed. When both sides open at once, there is a role. */
-static __always_inline void ledger_is_established(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_is_established(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(typed, sk);
 
-	if (!(entry && entry->role) && is_newborn(typed, sk))
-		ledger_is_born(typed, sk);
+	if ((!entry || entry->role != ROLE_SERVER) && is_newborn(typed, sk))
+		return ledger_is_born(typed, sk);
+	return entry;
 }
 
-static __always_inline void ledger_on_state(const bool typed, struct sock *sk, int oldstate,
-					    int newstate)
+/* The entry where there is one and it was looked at. */
+static __always_inline struct ledger_entry *ledger_on_state(const bool typed, struct sock *sk,
+							    int oldstate, int newstate)
 {
 	if (newstate == TCP_SYN_SENT)
-		ledger_connects(typed, sk);
-	else if (newstate == TCP_LISTEN)
+		return ledger_connects(typed, sk);
+	if (newstate == TCP_ESTABLISHED)
+		forget_reader(typed, sk);
+	if (newstate == TCP_LISTEN)
 		learn_listener(typed, sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV)
-		ledger_is_born(typed, sk);
+		return ledger_is_born(typed, sk);
 	else if (oldstate == TCP_LISTEN)
 		forget_listener(typed, sk);
 	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED)
-		ledger_is_established(typed, sk);
+		return ledger_is_established(typed, sk);
+	return NULL;
 }
 
 /* -- who reads */
 
+/* The same process, called as it was then. */
+static __always_inline bool is_opener(const bool typed, struct task_struct *task,
+				      const struct ledger_entry *entry)
+{
+	const struct owner *opener = &entry->holders[RANK_OPENED].owner;
+	const u64 *then = (const u64 *)opener->comm;
+	u64 now[CGNET_COMM_LEN / sizeof(u64)];
+
+	if (!(entry->whole >> RANK_OPENED) || entry->opener != (u64)READ(task, signal) ||
+	    opener->pid != (u32)READ(task, tgid))
+		return false;
+	READ_ARRAY(now, task, comm);
+	return now[0] == then[0] && now[1] == then[1];
+}
+
+static __always_inline void learn_reader(const bool typed, struct ledger_entry *entry)
+{
+	struct holder *reader = &entry->holders[RANK_READ];
+	struct task_struct *task = current_task(typed);
+
+	if (!rank_claim(typed, entry, RANK_READ))
+		return;
+	if (likely(is_opener(typed, task, entry))) {
+		*reader = entry->holders[RANK_OPENED];
+		reader->owner.source = OWNER_LEARNED;
+	} else {
+		hold(typed, task, reader);
+	}
+	rank_is_whole(typed, entry, RANK_READ);
+}
+
 static __always_inline int on_read(const bool typed, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
+	u64 *known = reader_known(typed, sk);
+	struct ledger_entry *entry;
 
-	if (likely(entry && entry->whole >> RANK_READ))
+	if (likely(known && *known == (u64)sk))
 		return 0;
-	if (!runs_for_user(typed, sk))
-		return 0;
-	if (!entry)
-		entry = ledger_open(typed, sk);
-	if (!entry || !rank_claim(typed, entry, RANK_READ))
-		return 0;
-	hold(typed, current_task(typed), &entry->holders[RANK_READ]);
-	rank_is_whole(typed, entry, RANK_READ);
+	entry = ledger_find(typed, sk);
+	if (!(entry && entry->whole >> RANK_READ)) {
+		if (!runs_for_user(typed, sk))
+			return 0;
+		if (!entry)
+			entry = ledger_open(typed, sk);
+		if (!entry)
+			return 0;
+		learn_reader(typed, entry);
+	}
+	if (known)
+		*known = (u64)sk;
 	return 0;
 }
 
@@ -182,6 +257,16 @@ int BPF_PROG(ledger_read_raw, struct sock *sk)
 }
 
 /* -- the end: storage is freed by the kernel */
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(ledger_gone_typed, struct sock *sk)
+{
+	struct ledger_slot *slot = ledger_slot_find(sk);
+
+	if (slot)
+		slot->gone = 1;
+	return 0;
+}
 
 SEC("raw_tp/tcp_destroy_sock")
 int BPF_PROG(ledger_gone_raw, struct sock *sk)

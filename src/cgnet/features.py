@@ -56,7 +56,11 @@ HOOKS = (
     Hook(
         "tp_btf", frozenset({"ledger_hash", "seeds"}), "_raw", frozenset({"iter"}), COMPARE_AND_SWAP
     ),
-    Hook("raw_tp", frozenset({"attempt_slots", "ledger"}), "_typed"),
+    Hook(
+        "raw_tp",
+        frozenset({"attempt_slots", "ledger", "ledger_slots", "scratch", "waiting_rows"}),
+        "_typed",
+    ),
 )
 
 
@@ -150,7 +154,9 @@ TRANSPORT = Part("transport", (Way("ring buffer", (RING_BUFFER,)),))
 LEDGER = Part(
     "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
 )
-OWNERS = Part("ledger", (Way("socket storage", TYPED), Way("hash by socket address", UNTYPED)))
+OWNERS = Part(
+    "ledger", (Way("slots, then socket storage", TYPED), Way("hash by socket address", UNTYPED))
+)
 LISTENERS = Part(
     "listeners", (Way("socket storage", TYPED), Way("hash by address and port", UNTYPED))
 )

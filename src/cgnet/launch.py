@@ -52,7 +52,7 @@ SEED_PROGRAM = "ledger_seed_typed"
 OPTIONAL = "trace_"  # so begin the names of programs that can be done without
 # Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
 TRACKING_PROGRAM = "ledger_gone_raw"
-TRACKING_MAPS = ("ledger_hash", "seeds")
+TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
 # By how their names begin.
 ROLE_OF_PROGRAMS = {
     "client": Role.ROLE_CLIENT,

@@ -33,8 +33,9 @@ SEEN = struct.Struct("=QQ16sIHBBBB6x")
 HOOKS = ("new", "state", "established", "close", "probe", "retransmit", "reset", "destroy")
 COUNT = struct.Struct("=Q")
 RING = 1 << 20
-HOLDER_SIZE, RANKS = 48, 3  # struct ledger_entry begins with holders
-ENTRY_SIZE = RANKS * HOLDER_SIZE + 24
+HOLDER_SIZE, RANKS = 48, 3
+HOLDERS = 32  # where they begin in struct ledger_entry
+ENTRY_SIZE = HOLDERS + RANKS * HOLDER_SIZE
 
 
 def build(directory: Path) -> Path:
@@ -115,7 +116,8 @@ class Probe:
                 entry = ledger.lookup(key, ENTRY_SIZE)
             except LibbpfError:  # it is gone by now
                 continue
-            owners = {COUNT.unpack_from(entry, HOLDER_SIZE * rank)[0] for rank in range(RANKS)}
+            at = range(HOLDERS, ENTRY_SIZE, HOLDER_SIZE)
+            owners = {COUNT.unpack_from(entry, holder)[0] for holder in at}
             found += bool(owners & ids)
         return found
 

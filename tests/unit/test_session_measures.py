@@ -129,7 +129,7 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
         looks.append(f"{program} over {elements_of}")
         now = time.monotonic_ns()
         kernel.batches.append([life(now, closed_by=0, tx_bytes=len(looks))])
-        if len(looks) > 2:
+        if len(looks) > 3:
             kernel.batches[-1].append(life(now, closed_by=1, tx_bytes=99))
             signal.raise_signal(signal.SIGINT)
 
@@ -137,10 +137,14 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
     kernel.batches = [[life(1, closed_by=2, tx_bytes=77)]]
     arguments = ("-i", "0.1", "--duration", "inf", "-o", "json")
     *rows, _ = lines(run(capfd, *arguments, command="life")[1])
-    assert looks[:2] == ["living_typed over ledger", "living_raw over ledger_hash"]
+    assert looks[:3] == [
+        "living_typed over ledger",
+        "living_slots_typed over ledger_slots",
+        "living_raw over ledger_hash",
+    ]
     shown = [(row["tx_bytes"], row["open"]) for row in rows]
-    assert shown[:3] == [(77, False), (3, True), (99, False)]
-    assert {each for each, opened in shown if opened} & {1, 2} == set()
+    assert shown[:3] == [(77, False), (4, True), (99, False)]
+    assert {each for each, opened in shown if opened} & {1, 2, 3} == set()
 
 
 def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(

@@ -76,7 +76,11 @@ COMMAND = Command(
     RecordKind.RECORD_LIFE,
     {"table": TABLE, "wide": WIDE},
     groups,
-    living={"ledger": "living_typed", "ledger_hash": "living_raw"},
+    living={
+        "ledger": "living_typed",
+        "ledger_slots": "living_slots_typed",
+        "ledger_hash": "living_raw",
+    },
     closed_at=LIFE_PART.start + part_of(LIFE, "closed_by").start,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
