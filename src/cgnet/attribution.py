@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cgnet._layouts import OWNER, OwnerSource
 from cgnet.cgroups import decode
 from cgnet.containers import Facts
-from cgnet.events import OWNER_PART, Group
+from cgnet.events import OWNER_PART
+from cgnet.groups import Group
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames

@@ -21,9 +21,9 @@ SOURCE = ROOT / "src/cgnet"
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "loader", "btf", "tracefs", "probes", "features",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
-    "seeds", "events", "containers", "runtimes", "netns_owners", "attribution", "histograms", "keys",
-    "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
-    "advice", "diagnosis", "trips", "render", "losses",
+    "seeds", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
+    "histograms", "keys", "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
+    "advice", "diagnosis", "trips", "drops", "render", "losses",
     "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
     "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip

@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One JSON object a line.
 
-Most fields of a record are those of an owner and a service that were seen before. The text of a group is
-kept by the bytes that it was made from; only time, port and outcome are made anew.
+A batch is rendered column by column, and put into its lines by one format operation. Most fields of a
+record are those of an owner and of addresses that were seen before: the text of such a group is kept by
+the bytes that it was made from.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cgnet.events import SCHEMA
+from cgnet.groups import Group, Moment
 from cgnet.render import with_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from cgnet.events import CountSchema, Schema
+    from cgnet.groups import AnyGroup
 
-    from cgnet.events import CountSchema, Group, Schema
+_Column = Callable[[Sequence[Any]], Iterable[object]]
 
 CACHED_TEXTS = 8192  # of each group, some 4 MB; then it begins anew
 _string = json.encoder.encode_basestring_ascii
@@ -36,33 +42,50 @@ def _value(value: Any) -> str:
     return "null" if value is None else _dump(value)
 
 
-def _formatted(group: Group) -> Callable[[tuple[Any, ...]], str]:
-    template = ",".join(f'"{field}":%s' for field in group.fields)
-    return lambda values: template % tuple([_value(value) for value in values])
+class _Texts(dict[Any, str]):
+    """The texts of a group by the parts that they were made from."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._template = _template(group)
+        self._passing: list[Any] = []
+
+    def __missing__(self, taken: Any) -> str:
+        values = self._group.values_of(taken)
+        text = self._template % tuple(map(_value, values))
+        if len(self) >= CACHED_TEXTS:
+            self.clear()
+        self[taken] = text
+        if not (self._group.repeats and self._group.settled(values)):
+            self._passing.append(taken)
+        return text
+
+    def settle(self) -> None:
+        """Forget what may be another text the next time."""
+        for taken in self._passing:
+            self.pop(taken, None)
+        self._passing.clear()
 
 
-def _plain(group: Group) -> Callable[[bytes], str]:
-    format_, values, part = _formatted(group), group.values, group.part
-    return lambda raw: format_(values(raw[part]))
+def _template(group: AnyGroup, value: str = "%s") -> str:
+    return ",".join(f'"{field}":{value}' for field in group.fields)
 
 
-def _remembered(group: Group) -> Callable[[bytes], str]:
-    format_, part = _formatted(group), group.part
-    texts: dict[bytes, str] = {}
+def _piece(group: AnyGroup) -> tuple[str, _Column, _Texts | None]:
+    """Return a group's place in a line, what fills it of what was taken, and what that keeps."""
+    if isinstance(group, Group):
+        texts = _Texts(group)
+        return "%s", partial(map, texts.__getitem__), texts
+    if isinstance(group, Moment):
+        return _template(group, '"%s"'), group.texts, None
+    per, null = group.per, group.null
+    if per == 1 and null is None:
+        return _template(group), lambda numbers: numbers, None
 
-    def text(raw: bytes) -> str:
-        key = raw[part]
-        found = texts.get(key)
-        if found is None:
-            values = group.values(key)
-            found = format_(values)
-            if len(texts) >= CACHED_TEXTS:
-                texts.clear()
-            if group.settled(values):
-                texts[key] = found
-        return found
+    def measures(numbers: Sequence[int]) -> list[object]:
+        return ["null" if number == null else number // per for number in numbers]
 
-    return text
+    return _template(group), measures, None
 
 
 class JsonLines:
@@ -72,10 +95,11 @@ class JsonLines:
         """All fields of ``schema``, or only ``fields`` in their order."""
         self._schema = schema
         self._fields = fields
-        self._start = f'{{"schema":{SCHEMA},"type":{_string(schema.name)}'
-        self._texts = [
-            _remembered(group) if group.repeats else _plain(group) for group in schema.groups
-        ]
+        pieces = [_piece(group) for group in schema.groups]
+        self._kept = [kept for _, _, kept in pieces if kept is not None]
+        self._columns = [column for _, column, _ in pieces]
+        start = f'{{"schema":{SCHEMA},"type":{_string(schema.name)}'.replace("%", "%%")
+        self._line = ",".join([start, *[template for template, _, _ in pieces]]) + "}\n"
 
     def header(self) -> str:
         """JSON lines have none."""
@@ -85,10 +109,12 @@ class JsonLines:
         """Return a line for each record."""
         if self._fields is not None:
             return "".join(map(self._chosen, batch))
-        start, texts = self._start, self._texts
-        return "".join(
-            [f"{','.join([start, *[text(raw) for text in texts]])}}}\n" for raw in batch]
-        )
+        taken = self._schema.parts.columns(batch)
+        made = [make(column) for make, column in zip(self._columns, taken, strict=True)]
+        text = self._line * len(batch) % tuple(chain.from_iterable(zip(*made, strict=True)))
+        for kept in self._kept:
+            kept.settle()
+        return text
 
     def _chosen(self, raw: Any) -> str:
         row = with_owner(self._schema.row(raw))
