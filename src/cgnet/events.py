@@ -11,6 +11,7 @@ import struct
 import time
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +52,8 @@ OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
 FLOW_PART = part_of(CONNECT_EVENT, "flow")
 OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
-HEAD_KIND = 0  # enum record_kind fits its first byte
+# Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
+kind_of, source_of = itemgetter(0), itemgetter(OWNER_SOURCE)
 
 
 class Clock:
