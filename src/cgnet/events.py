@@ -27,7 +27,7 @@ from cgnet._layouts import (
     Role,
 )
 from cgnet.cgroups import decode
-from cgnet.groups import AnyGroup, Group, Moment, Number, Parts, between, part_of
+from cgnet.groups import AnyGroup, Group, Moment, Number, Parts, between, part_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -190,6 +190,7 @@ class Schema:
         moment = part_of(HEAD, "ts_ns")
         self.groups = [Moment("time", moment, clock.texts), Number("ts_ns", moment), *groups]
         self.parts = Parts(self.groups, size, size if least is None else least)
+        self._makers = [values_of(group) for group in self.groups]
         groups = self.groups
         self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
 
@@ -200,11 +201,10 @@ class Schema:
     def rows(self, batch: list[bytes]) -> Iterator[dict[str, Any]]:
         """Return the rows of a batch. Raises struct.error."""
         taken = self.parts.columns(batch)
-        made = [
-            map(group.values_of, column) for group, column in zip(self.groups, taken, strict=True)
-        ]
+        made = [make(column) for make, column in zip(self._makers, taken, strict=True)]
+        start = SCHEMA, self.name
         for values in zip(*made, strict=True):
-            yield dict(zip(self.fields, (SCHEMA, self.name, *chain(*values)), strict=True))
+            yield dict(zip(self.fields, chain(start, *values), strict=True))
 
 
 class CountSchema:

@@ -9,13 +9,15 @@ so that who renders may go column by column: a number is written as it is, and b
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cgnet._layouts import Layout
 
+T = TypeVar("T")
+REMEMBERED = 8192  # of each group, some 4 MB; then it begins anew
 NUMBERS = {1: "B", 2: "H", 4: "I", 8: "Q"}  # codes of struct, by size in bytes
 
 
@@ -54,6 +56,34 @@ class Group(NamedTuple):
         return self.values(b"".join(taken) if self.more else taken)
 
 
+class Remembered(dict[Any, T]):
+    """What was made of a group's values, by what was taken from the record."""
+
+    def __init__(self, group: Group, make: Callable[[tuple[Any, ...]], T]) -> None:
+        """Nothing was made yet; ``make`` makes it of the values."""
+        self._group = group
+        self._make = make
+        self._passing: list[Any] = []
+
+    def __missing__(self, taken: Any) -> T:
+        values = self._group.values_of(taken)
+        made = self._make(values)
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[taken] = made
+        if not (self._group.repeats and self._group.settled(values)):
+            self._passing.append(taken)
+        return made
+
+    def of(self, column: Sequence[Any]) -> list[T]:
+        """Return what is made of each record's. What may be another thing the next time is forgotten."""
+        made = list(map(self.__getitem__, column))
+        for taken in self._passing:
+            self.pop(taken, None)
+        self._passing.clear()
+        return made
+
+
 class Number(NamedTuple):
     """A field that is an unsigned number of the record, in units of ``per``; ``null`` means none."""
 
@@ -72,9 +102,12 @@ class Number(NamedTuple):
         """Its one part."""
         return (self.part,)
 
-    def values_of(self, taken: int) -> tuple[int | None]:
-        """Return the field's value."""
-        return (None if taken == self.null else taken // self.per,)
+    def of(self, numbers: Sequence[int], null: T) -> Sequence[int | T]:
+        """Return the value for each number; ``null`` stands for none."""
+        if self.per == 1 and self.null is None:
+            return numbers
+        per, none = self.per, self.null
+        return [null if number == none else number // per for number in numbers]
 
 
 class Moment(NamedTuple):
@@ -94,12 +127,21 @@ class Moment(NamedTuple):
         """Its one part."""
         return (self.part,)
 
-    def values_of(self, taken: int) -> tuple[str]:
-        """Return the field's value."""
-        return (self.texts((taken,))[0],)
-
 
 AnyGroup = Group | Number | Moment
+
+
+def _itself(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return values
+
+
+def values_of(group: AnyGroup) -> Callable[[Sequence[Any]], Iterable[tuple[Any, ...]]]:
+    """Return what makes the values of a group's fields, of what was taken from each record."""
+    if isinstance(group, Group):
+        return Remembered(group, _itself).of
+    if isinstance(group, Moment):
+        return lambda moments: zip(group.texts(moments), strict=True)
+    return lambda numbers: zip(group.of(numbers, None), strict=True)
 
 
 class Parts:
