@@ -49,8 +49,8 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
     def settled(values: tuple[Any, ...]) -> bool:  # what is missing may be learnt yet
         path = values[CGROUP]
         if not path:
-            return values[-1] == UNKNOWN
+            return bool(values[-1] == UNKNOWN)
         known = runtimes.of(path)  # it may have been learnt since the values were made
-        return known.settled and values[FACTS] == known.facts
+        return known.settled and bool(values[FACTS] == known.facts)
 
     return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=settled)
