@@ -1,48 +1,133 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""How many records a second the Python side decodes and writes, on one core."""
+"""How many records a second the Python side decodes and writes, on one core, of each command."""
 
 from __future__ import annotations
 
 import os
 import statistics
+import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import tracer
 
-from cgnet._layouts import CONNECT_EVENT, OwnerSource, Role, SyncErrors
+from cgnet._layouts import (
+    DROP,
+    DROP_EVENT,
+    FLOW,
+    HEAD,
+    LIFE,
+    OUTCOME,
+    OWNER,
+    RTT_SAMPLE,
+    CloseCause,
+    ClosedBy,
+    DropClass,
+    OwnerSource,
+    RecordKind,
+    Role,
+    SyncErrors,
+)
 from cgnet.cgroups import CgroupNames, hierarchies
-from cgnet.commands.connect import COMMAND
+from cgnet.commands import connect, connlat, drop, life, rtt
+from cgnet.diagnosis import Diagnosis
 from cgnet.events import Clock, Schema
 from cgnet.filters import Filters
+from cgnet.groups import part_of
 from cgnet.launch import Extra, Launch
 from cgnet.render.json_lines import JsonLines
 from cgnet.runtimes import Runtimes
+from cgnet.session import ROWS_AT_ONCE
+from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgnet.command import Command
+
 RECORDS = 50_000
 OWNERS, SERVICES = 200, 500
 ROUNDS = 5
-BATCH = 4096
 FILLED_RING, FILL_SECONDS = 1 << 24, 3.0
 PROMISED_DECODED, PROMISED_WRITTEN = 400_000, 150_000
+DROPPED_IN = ("tcp_v4_rcv", "tcp_v4_do_rcv", "tcp_rcv_established", "ip_rcv", "tcp_v6_rcv")
+STACK = struct.Struct(f"={(DROP_EVENT.size - part_of(DROP_EVENT, 'stack').start) // 8}Q")
 
 
-def records() -> list[bytes]:
-    """Make records of many processes that connect to many services, as a busy host gives them."""
-    pack = CONNECT_EVENT.packed.pack
+class Kind(NamedTuple):
+    """A command, and what makes the i-th record's own part."""
+
+    command: Command
+    record: RecordKind
+    tail: Callable[[int], bytes]
+
+
+def _attempt(i: int) -> bytes:
+    role = Role.ROLE_SERVER if i % 2 else Role.ROLE_CLIENT
+    return OUTCOME.packed.pack(150_000 + i, 0, 0 if i % 20 else 111, 1, role)
+
+
+def _sample(i: int) -> bytes:
+    role = Role.ROLE_SERVER if i % 2 else Role.ROLE_CLIENT
+    return RTT_SAMPLE.packed.pack(20_000 + i * 7 % 9973, 15_000 + i % 5000, 1, role, 0, bytes(5))
+
+
+def _life(i: int) -> bytes:
+    role = Role.ROLE_SERVER if i % 2 else Role.ROLE_CLIENT
+    by = ClosedBy.CLOSED_BY_PEER if i % 2 else ClosedBy.CLOSED_BY_LOCAL
+    sent, received, again = i * 31 % 100_003, i * 17 % 1_000_003, i % 50 == 0
+    return LIFE.packed.pack(
+        90_000 + i * 1009, 15_000 + i * 11 % 50_000, sent, received, 3 + sent // 1448,
+        3 + received // 1448, again, 20 + i % 300, 10 + i % 20, 0, 8, role, by,
+        CloseCause.CLOSE_FIN, 0, again, sent, received,
+    )  # fmt: skip
+
+
+def _dropped(symbols: Symbols) -> Callable[[int], bytes]:
+    found = [symbols.functions.named(name) for name in DROPPED_IN]
+    places = [each.start + 16 for each in found if each] or [0]
+
+    def tail(i: int) -> bytes:
+        number = STACK.size // 8
+        stack = [places[(i % 7 + depth) % len(places)] + depth for depth in range(number)]
+        marks = (0x18, 1, DropClass.DROP_RESOURCE, number // 2)
+        return DROP.packed.pack(
+            stack[0], 3 + i % 11, 2, 52 + i * 13 % 1448, i * 13 % 1448, *marks, i * 1448 % 2**32,
+            Role.ROLE_SERVER, 0, bytes(6), b"eth0",
+        ) + STACK.pack(*stack)  # fmt: skip
+
+    return tail
+
+
+def kinds() -> list[Kind]:
+    """Return the commands that print records."""
+    symbols = Symbols()
+    # The options make drop's command.
+    dropping = drop._command(symbols, Diagnosis(explain=False))  # noqa: SLF001
+    return [
+        Kind(connect.COMMAND, RecordKind.RECORD_CONNECT, _attempt),
+        Kind(connlat.COMMAND, RecordKind.RECORD_CONNECT, _attempt),
+        Kind(rtt.COMMAND, RecordKind.RECORD_RTT, _sample),
+        Kind(life.COMMAND, RecordKind.RECORD_LIFE, _life),
+        Kind(dropping, RecordKind.RECORD_DROP, _dropped(symbols)),
+    ]
+
+
+def records(kind: Kind) -> list[bytes]:
+    """Make records of many processes that use many services, as a busy host gives them.
+
+    Each other one is a server's: there the remote port is another one each time.
+    """
     made = []
     for i in range(RECORDS):
         owner, service = i * 7919 % OWNERS, i * 104729 % SERVICES
-        head = (1, 0, 1_000_000_000_000 + i * 10_000)
+        ports = (443, 1024 + i % 60000) if i % 2 == 0 else (1024 + i % 60000, 443)
+        head = HEAD.packed.pack(kind.record, 0, 1_000_000_000_000 + i * 10_000)
         who = (1, 0, OwnerSource.OWNER_LEARNED, 0, 0, 1000 + owner, owner % 5, b"worker")
-        daddr = bytes([10, 0, service // 250, service % 250]).ljust(16, b"\0")
-        flow = (bytes([10, 1, 0, 1]).ljust(16, b"\0"), daddr, 4026531840, 443, 4, 0)
-        port = (1024 + i % 60000, bytes(6))
-        outcome = (150_000 + i, 0, 0 if i % 20 else 111, 1, Role.ROLE_CLIENT)
-        made.append(pack(*head, *who, *flow, *port, *outcome))
+        source = bytes([10, 1, 0, 1]).ljust(16, b"\0")
+        other = bytes([10, 0, service // 250, service % 250]).ljust(16, b"\0")
+        flow = (source, other, 4026531840, ports[0], 4, 0, ports[1], bytes(6))
+        made.append(head + OWNER.packed.pack(*who) + FLOW.packed.pack(*flow) + kind.tail(i))
     return made
 
 
@@ -57,13 +142,14 @@ def rate(work: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> f
     return statistics.median(found)
 
 
-def read_and_decode() -> float:
-    """Return records a second from a ring that the kernel filled to the values of their fields."""
+def read() -> float:
+    """Return records a second from a ring that the kernel filled to the parts of their fields."""
     none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
-    obj, _ = Launch(COMMAND.object, COMMAND.layouts, Filters(), FILLED_RING).start(
+    command = connect.COMMAND
+    obj, _ = Launch(command.object, command.layouts, Filters(), FILLED_RING).start(
         [none], None, None
     )
-    unpack = CONNECT_EVENT.packed.unpack
+    unpack = command.layouts[0].packed.unpack
     with obj:
         ring = obj.ring("ring")
         tracer.load(FILL_SECONDS, 1)
@@ -74,20 +160,29 @@ def read_and_decode() -> float:
         return count / (time.process_time() - begin)
 
 
-def measure(add: Callable[..., None]) -> None:
-    """Measure reading and decoding, and everything from there up to the file."""
-    made = records()
-    batches = [made[i : i + BATCH] for i in range(0, RECORDS, BATCH)]
-    names = CgroupNames(hierarchies())
-    schema = Schema(COMMAND.name, Clock(), COMMAND.groups(names, Runtimes()), CONNECT_EVENT.size)
+def decode_and_write(kind: Kind, names: CgroupNames, output: int) -> tuple[float, float]:
+    """Return records a second to their parts, and everything from there up to the file."""
+    command, made = kind.command, records(kind)
+    batches = [made[i : i + ROWS_AT_ONCE] for i in range(0, RECORDS, ROWS_AT_ONCE)]
+    groups = command.groups(names, Runtimes())
+    schema = Schema(command.name, Clock(), groups, command.layouts[0].size)
     renderer = JsonLines(schema, None)
+    decoded = rate(schema.parts.columns, batches)
+    return decoded, rate(lambda batch: os.write(output, renderer.rows(batch).encode()), batches)
+
+
+def measure(add: Callable[..., None]) -> None:
+    """Measure reading, decoding, and everything from there up to the file."""
+    done = statistics.median(read() for _ in range(ROUNDS))
+    rows = [("records read from the ring and decoded a second", done, PROMISED_DECODED)]
+    names = CgroupNames(hierarchies())
     output = os.open(os.devnull, os.O_WRONLY)
-    decoded = statistics.median(read_and_decode() for _ in range(ROUNDS))
-    written = rate(lambda batch: os.write(output, renderer.rows(batch).encode()), batches)
+    for kind in kinds():
+        decoded, written = decode_and_write(kind, names, output)
+        name = kind.command.name
+        rows.append((f"{name}: records decoded a second", decoded, PROMISED_DECODED))
+        rows.append((f"{name}: records written as JSON a second", written, PROMISED_WRITTEN))
     os.close(output)
     names.close()
-    for what, found, promised in (
-        ("records read from the ring and decoded a second", decoded, PROMISED_DECODED),
-        ("records written as JSON a second", written, PROMISED_WRITTEN),
-    ):
+    for what, found, promised in rows:
         add(what, f"{found:,.0f}", f">= {promised:,}", reached=found >= promised)

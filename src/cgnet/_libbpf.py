@@ -28,7 +28,6 @@ PRINTED_BYTES = 1 << 24
 LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 PRINT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-SAMPLE_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 class OpenOpts(ctypes.Structure):
@@ -64,8 +63,8 @@ def _pointer(name: str) -> Any:
     return ctypes.POINTER(type(name, (_Opaque,), {}))
 
 
-_Object, _Program, _Map, _Link, _Ring, _Btf = map(
-    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "ring_buffer", "btf")
+_Object, _Program, _Map, _Link, _Btf = map(
+    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "btf")
 )
 
 
@@ -102,6 +101,7 @@ API: dict[str, _Fn] = {
     "bpf_map__name": _Fn(_C_CHAR_P, (_Map,)),
     "bpf_map__fd": _Fn(_INT, (_Map,), "negative"),
     "bpf_map__set_autocreate": _Fn(_INT, (_Map, ctypes.c_bool), "negative"),
+    "bpf_map__max_entries": _Fn(_U32, (_Map,)),
     "bpf_map__set_max_entries": _Fn(_INT, (_Map, _U32), "negative"),
     "bpf_map__set_inner_map_fd": _Fn(_INT, (_Map, _INT), "negative"),
     "bpf_map_create": _Fn(_INT, (_INT, _C_CHAR_P, _U32, _U32, _U32, _VOID_P), "negative"),
@@ -111,9 +111,6 @@ API: dict[str, _Fn] = {
     "bpf_map_delete_elem": _Fn(_INT, (_INT, _VOID_P), "negative"),
     "bpf_map_get_next_key": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
     "bpf_obj_get_info_by_fd": _Fn(_INT, (_INT, _VOID_P, ctypes.POINTER(_U32)), "negative"),
-    "ring_buffer__new": _Fn(_Ring, (_INT, SAMPLE_CALLBACK, _VOID_P, _VOID_P), "null"),
-    "ring_buffer__consume": _Fn(_INT, (_Ring,)),
-    "ring_buffer__free": _Fn(None, (_Ring,)),
     "btf__parse": _Fn(_Btf, (_C_CHAR_P, _VOID_P), "null"),
     "btf__parse_split": _Fn(_Btf, (_C_CHAR_P, _Btf), "null"),
     "btf__free": _Fn(None, (_Btf,)),

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, Role, SyncErrors
 from cgnet.attribution import owner_group
 from cgnet.command import Command
-from cgnet.events import DECISION, LATENCY, LOCAL_PORT, SERVICE
+from cgnet.events import DECISION, FLOW_GROUPS, LATENCY, SYN_RETRANS
 from cgnet.launch import Extra
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cgnet.cgroups import CgroupNames
-    from cgnet.events import Group
+    from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
 UNSEEN = (
@@ -40,9 +40,9 @@ def sync_error_ways(choice: str, roles: Collection[Role]) -> list[Extra]:
     return [BY_FEXIT, BY_KPROBE, last]
 
 
-def groups(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
+def groups(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
     """Return the groups of a record, in order."""
-    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, DECISION, LATENCY]
+    return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS]
 
 
 def command_of_attempts(name: str, table: tuple[str, ...], wide: tuple[str, ...]) -> Command:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cgnet._layouts import OWNER, OwnerSource
 from cgnet.cgroups import decode
 from cgnet.containers import Facts
-from cgnet.events import OWNER_PART, Group
+from cgnet.events import OWNER_PART
+from cgnet.groups import Group
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
@@ -20,6 +21,7 @@ OWNER_FIELDS = (
     "runtime", "pod", "pod_namespace", "unit", "labels", "owner_source",
 )  # fmt: skip
 CGROUP = OWNER_FIELDS.index("cgroup")
+FACTS = slice(OWNER_FIELDS.index("container"), OWNER_FIELDS.index("owner_source"))
 UNKNOWN = SOURCES[OwnerSource.OWNER_UNKNOWN]
 
 
@@ -46,6 +48,9 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
 
     def settled(values: tuple[Any, ...]) -> bool:  # what is missing may be learnt yet
         path = values[CGROUP]
-        return runtimes.of(path).settled if path else values[-1] == UNKNOWN
+        if not path:
+            return bool(values[-1] == UNKNOWN)
+        known = runtimes.of(path)  # it may have been learnt since the values were made
+        return known.settled and bool(values[FACTS] == known.facts)
 
     return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=settled)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from cgnet._layouts import Layout, RecordKind
     from cgnet.cgroups import CgroupNames
     from cgnet.counts import Counting
-    from cgnet.events import CountSchema, Group, Schema
+    from cgnet.events import CountSchema, Schema
     from cgnet.filters import Selection
+    from cgnet.groups import AnyGroup
     from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
 
@@ -53,7 +54,7 @@ class Command(NamedTuple):
     layouts: tuple[Layout, ...]  # of its records; the first is the whole record
     record: RecordKind
     columns: dict[str, tuple[str, ...]]
-    groups: Callable[[CgroupNames, Runtimes], list[Group]]
+    groups: Callable[[CgroupNames, Runtimes], list[AnyGroup]]
     companion: Companion | None = None
     living: Mapping[str, str] = MappingProxyType({})  # by map: the program that tells what is open
     least: int | None = None  # bytes of the shortest record, where their sizes differ

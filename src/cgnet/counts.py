@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgnet._layouts import COUNT_KEY, HISTOGRAM, OWNER, OwnerSource
 from cgnet.attribution import OWNER_FIELDS, owner_group
 from cgnet.errors import NotYetKnownError
-from cgnet.events import ROLES, SERVICE, part_of, result_name
+from cgnet.events import ROLES, flow_row, result_name
+from cgnet.groups import part_of
 from cgnet.histograms import FIELDS as HISTOGRAM_FIELDS
 from cgnet.histograms import LOG2, Histogram
 from cgnet.keys import constants
@@ -34,11 +35,8 @@ if TYPE_CHECKING:
 OWNER_PART = part_of(COUNT_KEY, "owner")
 FLOW_PART = part_of(COUNT_KEY, "flow")
 SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
-# Inside struct flow.
-SERVICE_PART = slice(0, SERVICE.part.stop - SERVICE.part.start)
 # Of a histogram that is a line of a table.
 HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
-SPORT_PART = slice(SERVICE_PART.stop, SERVICE_PART.stop + 2)
 
 
 class Tables(NamedTuple):
@@ -215,9 +213,8 @@ class Counts:
             if decided is None:
                 return None
             given = decided or given  # a path of another hierarchy may have selected it
-        row |= dict(zip(SERVICE.fields, SERVICE.values(raw[FLOW_PART][SERVICE_PART]), strict=True))
+        row |= flow_row(raw[FLOW_PART])
         row |= {
-            "sport": int.from_bytes(raw[FLOW_PART][SPORT_PART], sys.byteorder),
             "role": ROLES.get(role),
             "result": result_name(result),
             "selected": self._filters.cgroups.given[given - 1].text if given else None,

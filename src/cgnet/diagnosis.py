@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cgnet import evidence
 from cgnet._layouts import DROP, DROP_EVENT, FLOW, OWNER
 from cgnet.advice import Seen, advise
-from cgnet.events import part_of
+from cgnet.groups import part_of
 from cgnet.reasons import BY_REASON, CLASSES
 
 if TYPE_CHECKING:

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From the bytes of a record to values.
 
-A record is a row of C structs, and each gives a group of fields. A group says which bytes its values
-depend on. Bytes that come again (the owner, the service) need not be decoded again: who
-renders may keep what it made of them.
+A record is a row of C structs, and each gives groups of fields.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
-import sys
 import time
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,13 +27,14 @@ from cgnet._layouts import (
     Role,
 )
 from cgnet.cgroups import decode
+from cgnet.groups import AnyGroup, Group, Moment, Number, Parts, between, part_of, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from cgnet._layouts import Layout
+    from collections.abc import Iterator, Sequence
 
 SCHEMA = 1
+NSEC_PER_SEC, NSEC_PER_USEC, USEC_PER_SEC = 1_000_000_000, 1000, 1_000_000
+DIGITS = [f"{number:03d}" for number in range(1000)]  # sooner than formatting six of them
 # include/net/tcp_states.h
 TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
@@ -46,35 +46,14 @@ RESULTS: dict[int, str] = {
     AttemptResult.RESULT_ABORTED: "aborted",
 }
 
-
-class Group(NamedTuple):
-    """Fields that are decoded together.
-
-    ``repeats``: the same bytes will be seen often. ``settled`` tells whether they will then give the
-    same values.
-    """
-
-    fields: tuple[str, ...]
-    part: slice
-    values: Callable[[bytes], tuple[Any, ...]]
-    repeats: bool
-    settled: Callable[[tuple[Any, ...]], bool] = lambda _values: True
-
-
-def part_of(layout: Layout, member: str) -> slice:
-    """Return where a member lies in a record."""
-    found = next(each for each in layout.members if each.name == member)
-    return slice(found.offset, found.offset + found.size)
-
-
 HEAD_PART = part_of(CONNECT_EVENT, "head")
 OWNER_PART = part_of(CONNECT_EVENT, "owner")
 OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
 FLOW_PART = part_of(CONNECT_EVENT, "flow")
 OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
-PORT = part_of(FLOW, "sport")
-HEAD_KIND = 0  # enum record_kind fits its first byte
+# Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
+kind_of, source_of = itemgetter(0), itemgetter(OWNER_SOURCE)
 
 
 class Clock:
@@ -82,8 +61,6 @@ class Clock:
 
     def __init__(self) -> None:
         """Take the distance of the two clocks now; call ``adjust`` now and then."""
-        self._second = -1
-        self._prefix = ""
         self.adjust()
 
     def adjust(self) -> None:
@@ -92,22 +69,20 @@ class Clock:
 
     def text(self, ts_ns: int) -> str:
         """Return the time of day of a moment of the monotonic clock."""
-        second, ns = divmod(ts_ns + self.offset_ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._prefix}{ns // 1000:06d}Z"
+        return self.texts((ts_ns,))[0]
 
-
-def time_group(clock: Clock) -> Group:
-    """Make the group of a record's time."""
-    unpack = HEAD.packed.unpack
-
-    def values(part: bytes) -> tuple[Any, ...]:
-        ts_ns = unpack(part)[2]
-        return clock.text(ts_ns), ts_ns
-
-    return Group(("time", "ts_ns"), HEAD_PART, values, repeats=False)
+    def texts(self, moments: Sequence[int]) -> list[str]:
+        """Return the time of day of each; soonest where most are of the same second."""
+        found, begin, prefix = [], -NSEC_PER_SEC, ""
+        for ts_ns in moments:
+            us = (ts_ns - begin) // NSEC_PER_USEC
+            if not 0 <= us < USEC_PER_SEC:
+                second = (ts_ns + self.offset_ns) // NSEC_PER_SEC
+                begin = second * NSEC_PER_SEC - self.offset_ns
+                prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+                us = (ts_ns - begin) // NSEC_PER_USEC
+            found.append(f"{prefix}{DIGITS[us // 1000]}{DIGITS[us % 1000]}Z")
+        return found
 
 
 @lru_cache(maxsize=8192)
@@ -118,25 +93,32 @@ def address(family: int, packed: bytes) -> str:
     return inet_ntop(AF_INET6, packed)
 
 
-def _service_values(part: bytes) -> tuple[Any, ...]:
-    saddr, daddr, netns, dport, family, mapped = FLOW.packed.unpack(part + bytes(8))[:6]
+def _addresses(part: bytes) -> tuple[Any, ...]:
+    saddr, daddr, netns, family, mapped = _ADDRESSES.unpack(part)
     source, destination = address(family, saddr), address(family, daddr)
-    return netns, family, bool(mapped), source, destination, dport
+    return netns, family, bool(mapped), source, destination
 
 
-# All of a flow but the local port, which is another one for each connection.
-SERVICE = Group(
-    ("netns", "family", "mapped", "saddr", "daddr", "dport"),
-    slice(FLOW_PART.start, FLOW_PART.start + PORT.start),
-    _service_values,
+# All of a flow but the ports: of a client's connections the local one, of a server's the remote one
+# is another one each time.
+_ADDRESSES = struct.Struct("=16s16sIBB")
+ADDRESSES = Group(
+    ("netns", "family", "mapped", "saddr", "daddr"),
+    between(FLOW, "saddr", "netns", FLOW_PART.start),
+    _addresses,
     repeats=True,
+    more=(between(FLOW, "family", "mapped", FLOW_PART.start),),
 )
-LOCAL_PORT = Group(
-    ("sport",),
-    slice(FLOW_PART.start + PORT.start, FLOW_PART.start + PORT.stop),
-    lambda part: (int.from_bytes(part, sys.byteorder),),
-    repeats=True,
-)
+REMOTE_PORT = Number("dport", part_of(FLOW, "dport", FLOW_PART.start))
+LOCAL_PORT = Number("sport", part_of(FLOW, "sport", FLOW_PART.start))
+FLOW_GROUPS = (ADDRESSES, REMOTE_PORT, LOCAL_PORT)
+
+
+def flow_row(part: bytes) -> dict[str, Any]:
+    """Return the fields of a struct flow."""
+    saddr, daddr, netns, dport, family, mapped, sport, _ = FLOW.packed.unpack(part)
+    addresses = _addresses(_ADDRESSES.pack(saddr, daddr, netns, family, mapped))
+    return dict(zip(ADDRESSES.fields, addresses, strict=True)) | {"dport": dport, "sport": sport}
 
 
 def result_name(result: int) -> str:
@@ -158,30 +140,16 @@ def _decision_values(part: bytes) -> tuple[Any, ...]:
 _DECISION = struct.Struct("=hBB")
 DECISION = Group(
     ("role", "tcp_state", "result"),
-    slice(
-        OUTCOME_PART.start + part_of(OUTCOME, "result").start,
-        OUTCOME_PART.start + part_of(OUTCOME, "role").stop,
-    ),
+    between(OUTCOME, "result", "role", OUTCOME_PART.start),
     _decision_values,
     repeats=True,
 )
 
 
-def _latency_values(part: bytes) -> tuple[Any, ...]:
-    latency_ns, syn_retrans = _LATENCY.unpack(part)
-    return latency_ns // 1000 if latency_ns else None, syn_retrans
-
-
-_LATENCY = struct.Struct("=QI")
-LATENCY = Group(
-    ("latency_us", "syn_retrans"),
-    slice(
-        OUTCOME_PART.start + part_of(OUTCOME, "latency_ns").start,
-        OUTCOME_PART.start + part_of(OUTCOME, "syn_retrans").stop,
-    ),
-    _latency_values,
-    repeats=False,
+LATENCY = Number(
+    "latency_us", part_of(OUTCOME, "latency_ns", OUTCOME_PART.start), NSEC_PER_USEC, null=0
 )
+SYN_RETRANS = Number("syn_retrans", part_of(OUTCOME, "syn_retrans", OUTCOME_PART.start))
 
 
 class CgroupChange(NamedTuple):
@@ -206,32 +174,37 @@ class Schema:
     """The fields of a command's records, in order."""
 
     def __init__(
-        self, name: str, clock: Clock, groups: list[Group], size: int, least: int | None = None
+        self,
+        name: str,
+        clock: Clock,
+        groups: Sequence[AnyGroup],
+        size: int,
+        least: int | None = None,
     ) -> None:
         """``name`` is the subcommand's, and the records' ``type``; ``size`` is in bytes.
 
         ``least`` is the size of the shortest record, where they differ.
         """
-        self.least = size if least is None else least
         self.name = name
         self.clock = clock
-        self.groups = [time_group(clock), *groups]
+        moment = part_of(HEAD, "ts_ns")
+        self.groups = [Moment("time", moment, clock.texts), Number("ts_ns", moment), *groups]
+        self.parts = Parts(self.groups, size, size if least is None else least)
+        self._makers = [values_of(group) for group in self.groups]
         groups = self.groups
-        self.size = size
         self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
 
     def row(self, raw: bytes) -> dict[str, Any]:
         """Return all fields of a record, as values that JSON has. Raises struct.error."""
-        if not self.least <= len(raw) <= self.size:
-            raise struct.error(f"a record of {len(raw)} bytes, not {self.size}")
-        row: dict[str, Any] = {"schema": SCHEMA, "type": self.name}
-        for group in self.groups:
-            row.update(zip(group.fields, group.values(raw[group.part]), strict=True))
-        return row
+        return next(self.rows([raw]))
 
     def rows(self, batch: list[bytes]) -> Iterator[dict[str, Any]]:
-        """Return the rows of a batch."""
-        return map(self.row, batch)
+        """Return the rows of a batch. Raises struct.error."""
+        taken = self.parts.columns(batch)
+        made = [make(column) for make, column in zip(self._makers, taken, strict=True)]
+        start = SCHEMA, self.name
+        for values in zip(*made, strict=True):
+            yield dict(zip(self.fields, chain(start, *values), strict=True))
 
 
 class CountSchema:
@@ -241,7 +214,8 @@ class CountSchema:
         """``fields`` come after those that every record has."""
         self.name = name
         self.clock = clock
-        self.groups: list[Group] = []
+        self.groups: list[AnyGroup] = []
+        self.parts = Parts((), 0, 0)
         self.fields = ("schema", "type", "time", "ts_ns", *fields)
 
     def row(self, row: dict[str, Any]) -> dict[str, Any]:

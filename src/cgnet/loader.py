@@ -258,7 +258,9 @@ class Object:
 
     def ring(self, name: str) -> Ring:
         """Return a reader of the ring buffer; it is freed before the object."""
-        return self._cleanup.enter_context(Ring(self.map(name).fd))
+        found = self.map(name)
+        size = lib.bpf_map__max_entries(found.handle)
+        return self._cleanup.enter_context(Ring(found.fd, size))
 
     def close(self) -> None:
         """Detach, free rings, unload. Closing twice does nothing."""

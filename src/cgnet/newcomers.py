@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cgnet._layouts import RecordKind, Undecided
 from cgnet.cgroup_filter import cgroup_key
 from cgnet.errors import NotYetKnownError
-from cgnet.events import HEAD_KIND, OWNER_PART, OWNER_UNDECIDED, cgroup_change
+from cgnet.events import OWNER_PART, OWNER_UNDECIDED, cgroup_change, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +51,11 @@ class Newcomers:
 
     def pass_on(self, obj: Object, batch: list[bytes]) -> list[bytes]:
         """Return the records that may be shown now. Names come first: they belong to records."""
-        records = [raw for raw in batch if raw[HEAD_KIND] not in CGROUP_RECORDS]
-        if len(records) != len(batch):
+        records = batch
+        if not CGROUP_RECORDS.isdisjoint(map(kind_of, batch)):
+            records = [raw for raw in batch if kind_of(raw) not in CGROUP_RECORDS]
             for raw in batch:
-                if raw[HEAD_KIND] in CGROUP_RECORDS:
+                if kind_of(raw) in CGROUP_RECORDS:
                     self._on_cgroup(obj, raw)
         if not self._filters.undecided:
             return records

@@ -25,7 +25,8 @@ from cgnet._layouts import (
 from cgnet.attribution import owner_group
 from cgnet.cgroups import decode
 from cgnet.errors import LibbpfError
-from cgnet.events import HEAD_PART, LOCAL_PORT, OWNER_PART, ROLES, SERVICE, Group, part_of
+from cgnet.events import FLOW_GROUPS, HEAD_PART, OWNER_PART, ROLES
+from cgnet.groups import AnyGroup, Group, part_of
 from cgnet.packets import flags_text
 
 if TYPE_CHECKING:
@@ -118,11 +119,9 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
 
 def groups(
     symbols: Symbols, names: CgroupNames, runtimes: Runtimes, namespaces: NetnsNames
-) -> list[Group]:
+) -> list[AnyGroup]:
     """Return the groups of a record, in order."""
-    return [
-        owner_group(names, runtimes), SERVICE, LOCAL_PORT, trip_group(symbols, namespaces),
-    ]  # fmt: skip
+    return [owner_group(names, runtimes), *FLOW_GROUPS, trip_group(symbols, namespaces)]
 
 
 # -- packets that nothing more was heard of

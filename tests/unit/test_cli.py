@@ -102,10 +102,9 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
 
     command = command_of(name)
     names: Any = Names()
-    known = {
-        *Schema(name, fixed_clock(), command.groups(names, no_runtimes()), 0).fields,
-        *DERIVED,
-    }
+    groups = command.groups(names, no_runtimes())
+    schema = Schema(name, fixed_clock(), groups, command.layouts[0].size, command.least)
+    known = {*schema.fields, *DERIVED}
     assert set(command.columns) == {"table", "wide"}
     assert {field for fields in command.columns.values() for field in fields} - known == set()
 

@@ -21,9 +21,9 @@ SOURCE = ROOT / "src/cgnet"
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "loader", "btf", "tracefs", "probes", "features",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
-    "seeds", "events", "containers", "runtimes", "netns_owners", "attribution", "histograms", "keys",
-    "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
-    "advice", "diagnosis", "trips", "render", "losses",
+    "seeds", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
+    "histograms", "keys", "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
+    "advice", "diagnosis", "trips", "drops", "render", "losses",
     "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
     "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip
@@ -119,7 +119,6 @@ def test_only_render_imports_rich() -> None:
 def test_only_few_modules_import_ctypes() -> None:
     assert importers("ctypes") == {
         "_libbpf",
-        "ring",
         "loader",
         "btf",
         "tracefs",
@@ -129,7 +128,7 @@ def test_only_few_modules_import_ctypes() -> None:
 
 
 def test_only_handles_and_layout_checks_call_libbpf() -> None:
-    assert importers("cgnet._libbpf") <= {"ring", "loader", "btf", "cli"}
+    assert importers("cgnet._libbpf") <= {"loader", "btf", "cli"}
 
 
 def test_no_command_imports_another() -> None:

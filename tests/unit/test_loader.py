@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cgnet import loader
-from cgnet import ring as ring_reader
 from cgnet._libbpf import lib
 from cgnet.errors import LibbpfError
 from cgnet.loader import Map, Object, Program
-from cgnet.ring import BATCH_RECORDS, Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,47 +25,6 @@ class NoLibbpf:
             raise AssertionError(f"{name} was called with a handle that is closed")
 
         return call
-
-
-class FakeRingLibrary:
-    """Hands records to a ring's callback as libbpf does: until it returns a negative number."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Any, int]] = []
-        self.freed: list[Any] = []
-
-    def ring_buffer__new(self, fd: int, callback: Any, *_: Any) -> str:
-        assert fd == RING
-        self.callback = callback
-        return "ring"
-
-    def ring_buffer__consume(self, handle: Any) -> int:
-        assert handle == "ring", "a closed handle was passed to C"
-        taken = 0
-        while self.waiting:
-            result = self.callback(None, *self.waiting.pop(0))
-            if result < 0:
-                return int(result)
-            taken += 1
-        return taken
-
-    def ring_buffer__free(self, handle: Any) -> None:
-        self.freed.append(handle)
-
-    def put(self, raw: bytes) -> None:
-        buffer = ctypes.create_string_buffer(raw, len(raw))
-        self.waiting.append((ctypes.cast(buffer, ctypes.c_void_p), len(raw)))
-        self.keep = [*getattr(self, "keep", []), buffer]
-
-
-RING = 3  # a descriptor
-
-
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> FakeRingLibrary:
-    fake = FakeRingLibrary()
-    monkeypatch.setattr(ring_reader, "lib", fake)
-    return fake
 
 
 def test_a_missing_file_raises_with_its_errno(tmp_path: Path) -> None:
@@ -203,56 +160,3 @@ def test_links_are_destroyed_before_the_object_the_last_one_first(
             obj.attach(program)
         assert obj.attached() == [first, second, third]
     assert done == [third.name, second.name, first.name, "object"]
-
-
-def test_a_ring_returns_the_records_in_order(library: FakeRingLibrary) -> None:
-    with Ring(RING) as ring:
-        for raw in (b"one", b"", b"three\0"):
-            library.put(raw)
-        assert ring.consume() == [b"one", b"", b"three\0"]
-        assert ring.consume() == []
-
-
-def test_a_ring_gives_the_others_a_turn_after_a_batch(library: FakeRingLibrary) -> None:
-    buffer = ctypes.create_string_buffer(b"x", 1)
-    library.waiting = [(ctypes.cast(buffer, ctypes.c_void_p), 1)] * (BATCH_RECORDS + 3)
-    with Ring(RING) as ring:
-        assert [len(ring.consume()) for _ in range(3)] == [BATCH_RECORDS, 3, 0]
-
-
-def test_an_exception_in_the_callback_is_raised_once_and_loses_no_other_record(
-    library: FakeRingLibrary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = ctypes.string_at
-
-    def failing_copy(data: int, size: int) -> bytes:
-        if size == len(b"interrupted"):
-            raise KeyboardInterrupt
-        return copy(data, size)
-
-    monkeypatch.setattr(ctypes, "string_at", failing_copy)
-    with Ring(RING) as ring:
-        for raw in (b"before", b"interrupted", b"after"):
-            library.put(raw)
-        with pytest.raises(KeyboardInterrupt):
-            ring.consume()
-        assert ring.consume() == [b"before", b"after"]
-
-
-def test_an_error_of_libbpf_is_raised(library: FakeRingLibrary) -> None:
-    with Ring(RING) as ring:
-        library.ring_buffer__consume = lambda _: -errno.EINVAL  # type: ignore[method-assign]
-        with pytest.raises(LibbpfError) as raised:
-            ring.consume()
-    assert raised.value.errno == errno.EINVAL
-
-
-def test_a_closed_ring_raises_instead_of_passing_its_handle_on(library: FakeRingLibrary) -> None:
-    ring = Ring(RING)
-    library.put(b"left")
-    ring.close()
-    ring.close()
-    assert library.freed == ["ring"]
-    with pytest.raises(ValueError, match="closed"):
-        ring.consume()
-    assert library.waiting

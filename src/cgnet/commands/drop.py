@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +10,24 @@ import click
 
 from cgnet._layouts import DROP, DROP_EVENT, FLOW, RecordKind
 from cgnet.attribution import owner_group
-from cgnet.cgroups import decode
 from cgnet.command import Command, Companion
 from cgnet.diagnosis import Diagnosis
 from cgnet.drop_options import programs, settings
+from cgnet.drops import drop_groups
 from cgnet.errors import UsageError
-from cgnet.events import LOCAL_PORT, ROLES, SERVICE, Group, part_of, tcp_state_name
+from cgnet.events import FLOW_GROUPS
 from cgnet.evidence import has_netlink
 from cgnet.keys import OF_DROPS, OF_SOCKETS
 from cgnet.option_groups import DEFAULT_BY_OF_DROPS, select
 from cgnet.options import collect, common, counted, counting_drops
-from cgnet.packets import direction, flags_text
-from cgnet.reasons import BY_REASON, CLASSES, class_name
+from cgnet.reasons import BY_REASON, CLASSES
 from cgnet.session import Session, tell
 from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
     from cgnet.counts import Counting
+    from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
 TABLE = (
@@ -40,13 +39,6 @@ WIDE = (
     "tcp_flags", "tcp_state", "len", "payload", "reason", "reason_class", "owner_source", "cgroup",
     "stack",
 )  # fmt: skip
-FIELDS = (
-    "role", "tcp_state", "reason", "reason_class", "location", "stack", "tcp_flags", "seq", "len",
-    "payload", "dev", "ifindex", "direction",
-)  # fmt: skip
-DROP_PART = slice(part_of(DROP_EVENT, "drop").start, part_of(DROP_EVENT, "stack").stop)
-STACK = struct.Struct(f"={(DROP_EVENT.size - DROP_PART.start - DROP.size) // 8}Q")
-
 HELP = "TCP packets that the kernel dropped: whose, where, and why."
 EPILOG = """\b
 Examples:
@@ -64,28 +56,8 @@ ordinary traffic; --all shows them), peer, application, resource, firewall, conf
 """
 
 
-def _groups(symbols: Symbols, names: CgroupNames, runtimes: Runtimes) -> list[Group]:
-    def values(part: bytes) -> tuple[Any, ...]:
-        (
-            location, reason, ifindex, length, payload, flags, state, kind, frames, seq, side, sent, _,
-            dev,
-        ) = DROP.packed.unpack(part[: DROP.size])  # fmt: skip
-        stack = symbols.frames(STACK.unpack(part[DROP.size :])[:frames])
-        where = symbols.code(location) if location or not stack else stack[0]
-        name = symbols.drop_reason(reason)
-        return (
-            ROLES.get(side), tcp_state_name(state) if state else None, name,
-            class_name(kind, where), where, list(stack), flags_text(flags), seq,
-            length, payload, decode(dev.partition(b"\0")[0]) or None, ifindex or None,
-            direction(stack or (where,), sent=bool(sent)),
-        )  # fmt: skip
-
-    return [
-        owner_group(names, runtimes),
-        SERVICE,
-        LOCAL_PORT,
-        Group(FIELDS, DROP_PART, values, repeats=False),
-    ]
+def _groups(symbols: Symbols, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(symbols)]
 
 
 def _command(symbols: Symbols, companion: Companion) -> Command:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import click
 from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, RecordKind, SyncErrors
 from cgnet.attribution import owner_group
 from cgnet.command import Command
-from cgnet.events import LOCAL_PORT, ROLES, SERVICE, Group, part_of, tcp_state_name
+from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.groups import Group, Number, between, part_of
 from cgnet.launch import Extra
 from cgnet.option_types import Span
 from cgnet.options import collect, common, living, role
@@ -20,6 +22,7 @@ from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
+    from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
 TABLE = (
@@ -32,41 +35,48 @@ WIDE = (
     "min_rtt_us", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns", "owner_source",
     "cgroup",
 )  # fmt: skip
-FIELDS = (
-    "role", "tcp_state", "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs",
-    "rx_segs", "retrans", "srtt_us", "min_rtt_us", "closed_by", "close_cause", "rst_reason", "open",
-    "tx_bytes_delta", "rx_bytes_delta", "retrans_delta",
-)  # fmt: skip
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
 CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
 LIFE_PART = part_of(LIFE_EVENT, "life")
+# How it ended is one of few; how long it took is not.
+MARKS_PART = between(LIFE, "rst_reason", "close_cause", LIFE_PART.start)
+_MARKS = struct.Struct("=HBBBB")
 NEVER_US = 2**32 - 1
 
 
 SYMBOLS = Symbols()
 
 
-def _microseconds(ns: int) -> int | None:
-    return ns // 1000 if ns else None
+def _side(marks: bytes) -> tuple[Any, ...]:
+    _, state, side, _, _ = _MARKS.unpack(marks)
+    return ROLES.get(side), tcp_state_name(state)
 
 
-def _life(symbols: Symbols, part: bytes) -> tuple[Any, ...]:
-    (
-        duration, handshake, tx_bytes, rx_bytes, tx_segs, rx_segs, retrans, srtt, least, reason,
-        state, side, by, cause, _, retrans_delta, tx_delta, rx_delta,
-    ) = LIFE.packed.unpack(part)  # fmt: skip
-    return (
-        ROLES.get(side), tcp_state_name(state), _microseconds(duration), _microseconds(handshake),
-        tx_bytes, rx_bytes, tx_segs, rx_segs, retrans, srtt or None,
-        None if least == NEVER_US else least, CLOSERS.get(by), CAUSES.get(cause),
-        symbols.rst_reason(reason - 1) if reason else None, not by, tx_delta, rx_delta, retrans_delta,
-    )  # fmt: skip
+def _end(symbols: Symbols, marks: bytes) -> tuple[Any, ...]:
+    reason, _, _, by, cause = _MARKS.unpack(marks)
+    named = symbols.rst_reason(reason - 1) if reason else None
+    return CLOSERS.get(by), CAUSES.get(cause), named, not by
 
 
-def groups(names: CgroupNames, runtimes: Runtimes, symbols: Symbols = SYMBOLS) -> list[Group]:
+def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> Number:
+    return Number(field, part_of(LIFE, member or field, LIFE_PART.start), per, null)
+
+
+def groups(names: CgroupNames, runtimes: Runtimes, symbols: Symbols = SYMBOLS) -> list[AnyGroup]:
     """Return the groups of a record, in order."""
-    life = Group(FIELDS, LIFE_PART, partial(_life, symbols), repeats=False)
-    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, life]
+    end = ("closed_by", "close_cause", "rst_reason", "open")
+    return [
+        owner_group(names, runtimes),
+        *FLOW_GROUPS,
+        Group(("role", "tcp_state"), MARKS_PART, _side, repeats=True),
+        _number("duration_us", "duration_ns", NSEC_PER_USEC, null=0),
+        _number("handshake_us", "handshake_ns", NSEC_PER_USEC, null=0),
+        *map(_number, ("tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans")),
+        _number("srtt_us", null=0),
+        _number("min_rtt_us", null=NEVER_US),
+        Group(end, MARKS_PART, partial(_end, symbols), repeats=True),
+        *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
+    ]
 
 
 COMMAND = Command(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,8 @@ import click
 from cgnet._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RecordKind, SyncErrors
 from cgnet.attribution import owner_group
 from cgnet.command import Command
-from cgnet.events import LOCAL_PORT, ROLES, SERVICE, Group, part_of, tcp_state_name
+from cgnet.events import FLOW_GROUPS, ROLES, tcp_state_name
+from cgnet.groups import Group, Number, between, part_of
 from cgnet.keys import OF_SOCKETS
 from cgnet.launch import Extra
 from cgnet.option_types import Span
@@ -20,6 +20,7 @@ from cgnet.session import Session
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
+    from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
 TABLE = (
@@ -30,23 +31,30 @@ WIDE = (
     "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
     "rtt_us", "srtt_us", "handshake", "tcp_state", "netns", "owner_source", "cgroup",
 )  # fmt: skip
-_SAMPLE = struct.Struct("=IIBBB")
 SAMPLE_PART = part_of(RTT_EVENT, "sample")
+MARKS_PART = between(RTT_SAMPLE, "tcp_state", "handshake", SAMPLE_PART.start)
 
 
-def _sample(part: bytes) -> tuple[Any, ...]:
-    rtt_us, srtt_us, state, side, handshake = _SAMPLE.unpack_from(part)
-    return ROLES.get(side), tcp_state_name(state), rtt_us, srtt_us, bool(handshake)
+def _circumstances(marks: bytes) -> tuple[Any, ...]:
+    state, side, _ = marks
+    return ROLES.get(side), tcp_state_name(state)
 
 
-SAMPLE = Group(
-    ("role", "tcp_state", "rtt_us", "srtt_us", "handshake"), SAMPLE_PART, _sample, repeats=False
+def _handshake(marks: bytes) -> tuple[Any, ...]:
+    return (bool(marks[-1]),)
+
+
+SAMPLE = (
+    Group(("role", "tcp_state"), MARKS_PART, _circumstances, repeats=True),
+    Number("rtt_us", part_of(RTT_SAMPLE, "rtt_us", SAMPLE_PART.start)),
+    Number("srtt_us", part_of(RTT_SAMPLE, "srtt_us", SAMPLE_PART.start)),
+    Group(("handshake",), MARKS_PART, _handshake, repeats=True),
 )
 
 
-def groups(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
+def groups(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
     """Return the groups of a record, in order."""
-    return [owner_group(names, runtimes), SERVICE, LOCAL_PORT, SAMPLE]
+    return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE]
 
 
 COMMAND = Command(

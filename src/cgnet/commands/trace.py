@@ -26,7 +26,7 @@ from cgnet.trips import LEAST, STAGES, groups, leftovers
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
-    from cgnet.events import Group
+    from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
 TABLE = ("time", "owner", "saddr", "sport", "daddr", "dport", "tcp_flags", "payload", "end")
@@ -53,7 +53,7 @@ wait for the application after a minute.
 
 
 def _command(symbols: Symbols) -> Command:
-    def make(names: CgroupNames, runtimes: Runtimes) -> list[Group]:
+    def make(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         return groups(symbols, names, runtimes, NetnsNames(runtimes, names.naming))
 
     return Command(

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One JSON object a line.
 
-Most fields of a record are those of an owner and a service that were seen before. The text of a group is
-kept by the bytes that it was made from; only time, port and outcome are made anew.
+A batch is rendered column by column, and put into its lines by one format operation. Most fields of a
+record are those of an owner and of addresses that were seen before: the text of such a group is kept by
+the bytes that it was made from.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cgnet.events import SCHEMA
+from cgnet.groups import Group, Moment, Remembered
 from cgnet.render import with_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from cgnet.events import CountSchema, Schema
+    from cgnet.groups import AnyGroup
 
-    from cgnet.events import CountSchema, Group, Schema
+_Column = Callable[[Sequence[Any]], Iterable[object]]
 
-CACHED_TEXTS = 8192  # of each group, some 4 MB; then it begins anew
 _string = json.encoder.encode_basestring_ascii
 
 
@@ -36,33 +41,19 @@ def _value(value: Any) -> str:
     return "null" if value is None else _dump(value)
 
 
-def _formatted(group: Group) -> Callable[[tuple[Any, ...]], str]:
-    template = ",".join(f'"{field}":%s' for field in group.fields)
-    return lambda values: template % tuple([_value(value) for value in values])
+def _template(group: AnyGroup, value: str = "%s") -> str:
+    return ",".join(f'"{field}":{value}' for field in group.fields)
 
 
-def _plain(group: Group) -> Callable[[bytes], str]:
-    format_, values, part = _formatted(group), group.values, group.part
-    return lambda raw: format_(values(raw[part]))
-
-
-def _remembered(group: Group) -> Callable[[bytes], str]:
-    format_, part = _formatted(group), group.part
-    texts: dict[bytes, str] = {}
-
-    def text(raw: bytes) -> str:
-        key = raw[part]
-        found = texts.get(key)
-        if found is None:
-            values = group.values(key)
-            found = format_(values)
-            if len(texts) >= CACHED_TEXTS:
-                texts.clear()
-            if group.settled(values):
-                texts[key] = found
-        return found
-
-    return text
+def _piece(group: AnyGroup) -> tuple[str, _Column]:
+    """Return a group's place in a line, and what fills it, of what was taken from each record."""
+    if isinstance(group, Group):
+        template = _template(group)
+        texts = Remembered(group, lambda values: template % tuple(map(_value, values)))
+        return "%s", texts.of
+    if isinstance(group, Moment):
+        return _template(group, '"%s"'), group.texts
+    return _template(group), partial(group.of, null="null")
 
 
 class JsonLines:
@@ -72,10 +63,10 @@ class JsonLines:
         """All fields of ``schema``, or only ``fields`` in their order."""
         self._schema = schema
         self._fields = fields
-        self._start = f'{{"schema":{SCHEMA},"type":{_string(schema.name)}'
-        self._texts = [
-            _remembered(group) if group.repeats else _plain(group) for group in schema.groups
-        ]
+        pieces = [_piece(group) for group in schema.groups]
+        self._columns = [column for _, column in pieces]
+        start = f'{{"schema":{SCHEMA},"type":{_string(schema.name)}'.replace("%", "%%")
+        self._line = ",".join([start, *[template for template, _ in pieces]]) + "}\n"
 
     def header(self) -> str:
         """JSON lines have none."""
@@ -84,14 +75,13 @@ class JsonLines:
     def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
         if self._fields is not None:
-            return "".join(map(self._chosen, batch))
-        start, texts = self._start, self._texts
-        return "".join(
-            [f"{','.join([start, *[text(raw) for text in texts]])}}}\n" for raw in batch]
-        )
+            return "".join(map(self._chosen, self._schema.rows(batch)))
+        taken = self._schema.parts.columns(batch)
+        made = [make(column) for make, column in zip(self._columns, taken, strict=True)]
+        return self._line * len(batch) % tuple(chain.from_iterable(zip(*made, strict=True)))
 
-    def _chosen(self, raw: Any) -> str:
-        row = with_owner(self._schema.row(raw))
+    def _chosen(self, row: dict[str, Any]) -> str:
+        row = with_owner(row)
         return _dump({field: row[field] for field in self._fields or ()}) + "\n"
 
     def clear(self) -> str:

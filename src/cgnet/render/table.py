@@ -155,10 +155,10 @@ class Table:
 
     def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
-        return "".join(map(self._row, batch))
+        return "".join(map(self._row, self._schema.rows(batch)))
 
-    def _row(self, raw: Any) -> str:
-        row = with_owner(self._schema.row(raw))
+    def _row(self, row: dict[str, Any]) -> str:
+        row = with_owner(row)
         cells = [self._cell(row, field) for field in self._fields]
         styles = [
             _result_style(row["result"]) if field == "result" else each.style
