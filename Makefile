@@ -92,6 +92,18 @@ test-kernel: ready ## tests on the running kernel, as root
 	@tools/deps.sh --containers $(if $(IS_ROOT),,--check)
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel
 
+.PHONY: test-vm
+test-vm: ready ## the kernel tests in guests of Debian's kernels, as root; writes docs/kernels.md
+	@test -n "$(IS_ROOT)" || echo "tests/vm share this host's files with guests: they run with sudo"
+	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_ROOT) $(BIN)/python tests/vm/run.py $(VM)
+
+.PHONY: test-all
+test-all: ## lint, test and test-vm
+	@failed=0; \
+	for each in lint test test-vm; do $(MAKE) --no-print-directory $$each || failed=1; done; \
+	exit $$failed
+
 .PHONY: bench
 bench: ready ## measure cgnet on this host, as root
 	@$(AS_ROOT) $(BIN)/python bench/run.py

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cgnet.counts import Counting
-    from cgnet.ring import Ring
+    from cgnet.ring import Reader
 
 SECONDS = 5.0
 PROMISED_NS = 600
@@ -32,7 +32,7 @@ EMPTY = {"tp_btf": ("first_typed", "empty_typed"), "raw_tp": ("first_raw", "empt
 
 
 @contextmanager
-def reading(ring: Ring) -> Iterator[None]:
+def reading(ring: Reader) -> Iterator[None]:
     """Empty the ring once a tick while the body runs."""
     end = Event()
 

@@ -320,6 +320,9 @@ struct fdtable {
 	void *fd;
 };
 
+struct bpf_ringbuf {
+};
+
 struct skb_shared_info {
 	short unsigned int gso_segs;
 };
@@ -403,6 +406,7 @@ enum {
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_STACK_TRACE = 7,
 	BPF_MAP_TYPE_LRU_HASH = 9,
@@ -428,6 +432,10 @@ enum {
 	TCP_LISTEN = 10,
 	TCP_CLOSING = 11,
 	TCP_NEW_SYN_RECV = 12,
+};
+
+enum {
+	BPF_F_CURRENT_CPU = 4294967295ULL,
 };
 
 enum {

@@ -28,6 +28,8 @@ PRINTED_BYTES = 1 << 24
 LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 PRINT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+# enum bpf_perf_event_ret (context, cpu, struct perf_event_header *)
+EVENT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
 class OpenOpts(ctypes.Structure):
@@ -63,8 +65,8 @@ def _pointer(name: str) -> Any:
     return ctypes.POINTER(type(name, (_Opaque,), {}))
 
 
-_Object, _Program, _Map, _Link, _Btf = map(
-    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "btf")
+_Object, _Program, _Map, _Link, _Perf, _Btf = map(
+    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "perf_buffer", "btf")
 )
 
 
@@ -111,6 +113,11 @@ API: dict[str, _Fn] = {
     "bpf_map_delete_elem": _Fn(_INT, (_INT, _VOID_P), "negative"),
     "bpf_map_get_next_key": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
     "bpf_obj_get_info_by_fd": _Fn(_INT, (_INT, _VOID_P, ctypes.POINTER(_U32)), "negative"),
+    "perf_buffer__new_raw": _Fn(
+        _Perf, (_INT, _SIZE, _VOID_P, EVENT_CALLBACK, _VOID_P, _VOID_P), "null"
+    ),
+    "perf_buffer__consume": _Fn(_INT, (_Perf,)),
+    "perf_buffer__free": _Fn(None, (_Perf,)),
     "btf__parse": _Fn(_Btf, (_C_CHAR_P, _VOID_P), "null"),
     "btf__parse_split": _Fn(_Btf, (_C_CHAR_P, _Btf), "null"),
     "btf__free": _Fn(None, (_Btf,)),

@@ -12,6 +12,7 @@ import ctypes
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from cgnet._layouts import Layout, Member
@@ -139,6 +140,16 @@ def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
             return int(function.info & 0xFFFF) - 1  # the first one is the program's own
     except LibbpfError:
         return 0
+
+
+@contextmanager
+def without_type(name: str, path: Path) -> Iterator[Path]:
+    """Make a BTF where a type has another name: programs see a kernel that lacks it. For tests."""
+    hidden = name.upper().encode()
+    with NamedTemporaryFile(suffix=".btf") as file:
+        file.write(path.read_bytes().replace(b"\0%b\0" % name.encode(), b"\0%b\0" % hidden))
+        file.flush()
+        yield Path(file.name)
 
 
 def is_kernel_btf(path: Path) -> bool:

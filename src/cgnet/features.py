@@ -17,6 +17,7 @@ from cgnet.probes import (
     KPROBE,
     KRETPROBE,
     LPM_TRIE,
+    PERF_BUFFERS,
     RAW_TP,
     RING_BUFFER,
     SOCKET_COOKIE,
@@ -67,6 +68,30 @@ HOOKS = (
 def hooks(forced: str | None) -> tuple[Hook, ...]:
     """Return the hooks to try, in order; only ``forced`` if it is given."""
     return tuple(hook for hook in HOOKS if forced in (None, hook.name))
+
+
+class Transport(NamedTuple):
+    """One way of records to user space, and the maps that only the other way uses."""
+
+    name: str
+    unused_maps: frozenset[str]
+    asked: Feature | None = None  # before it is tried
+
+    def takes(self, hook: Hook) -> bool:
+        """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
+        return self.name == "ring" or hook.name == "raw_tp"
+
+
+# The best first.
+TRANSPORTS = (
+    Transport("ring", frozenset({"perf", "outbox"}), RING_BUFFER),
+    Transport("perf", frozenset({"ring"})),
+)
+
+
+def transports(forced: str | None) -> tuple[Transport, ...]:
+    """Return the transports to try, in order; only ``forced`` if it is given."""
+    return tuple(each for each in TRANSPORTS if forced in (None, each.name))
 
 
 class Capability(NamedTuple):
@@ -149,7 +174,9 @@ TYPED = (
     *UNTYPED,
 )
 HOOK = Part("hook", (Way("tp_btf", TYPED), Way("raw_tp", UNTYPED)))
-TRANSPORT = Part("transport", (Way("ring buffer", (RING_BUFFER,)),))
+TRANSPORT = Part(
+    "transport", (Way("ring buffer", (RING_BUFFER,)), Way("perf buffers", (PERF_BUFFERS,)))
+)
 # Owners of attempts, and of what listeners accept: the hook decides about both.
 LEDGER = Part(
     "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +26,7 @@ from cgnet._layouts import (
     PORT_FLAGS,
     Role,
 )
-from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints
+from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints, without_type
 from cgnet.counts import COUNTS, HISTOGRAMS
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.filters import LISTENERS
@@ -34,7 +35,7 @@ from cgnet.loader import Object
 if TYPE_CHECKING:
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting, Tables
-    from cgnet.features import Hook
+    from cgnet.features import Hook, Transport
     from cgnet.filters import Filters
     from cgnet.loader import Program
 
@@ -47,6 +48,7 @@ CROSSING = (
     PORT_FLAGS, LISTENER_KEY, HOLDER, COUNT_KEY,
 )  # fmt: skip
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
+RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
 SEED_PROGRAM = "ledger_seed_typed"
 OPTIONAL = "trace_"  # so begin the names of programs that can be done without
@@ -99,7 +101,7 @@ class Launch:
         self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
 
     def start(
-        self, extras: list[Extra], btf: Path | None, hook: str | None
+        self, extras: list[Extra], btf: Path | None, hook: str | None, transport: str | None = None
     ) -> tuple[Object, Extra]:
         """Load and attach; each variant is tried in order, none is guessed.
 
@@ -107,22 +109,35 @@ class Launch:
         """
         features.require_capabilities()
         features.require_btf(btf)
+        if transport == "perf":
+            with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
+                return self._start(extras, forced, hook, features.transports("perf"))
+        return self._start(extras, btf, hook, features.transports(transport))
+
+    def _start(
+        self,
+        extras: list[Extra],
+        btf: Path | None,
+        hook: str | None,
+        transports: tuple[Transport, ...],
+    ) -> tuple[Object, Extra]:
         failure: LibbpfError | None = None
-        for each in features.hooks(hook):
+        for way, each, extra in product(transports, features.hooks(hook), extras):
             if hook is None and each.asked and features.works(each.asked).ok is False:
                 continue
-            for extra in extras:
-                if not self._is_possible(extra):
-                    continue
-                try:
-                    return self._try(each, extra, btf), extra
-                except LibbpfError as error:
-                    log.info("no %s with %s: %s", each.name, sorted(extra.hooks), error)
-                    failure = error
+            if not way.takes(each) or not self._is_possible(way, extra):
+                continue
+            try:
+                return self._try(way, each, extra, btf), extra
+            except LibbpfError as error:
+                log.info("no %s, %s with %s: %s", way.name, each.name, sorted(extra.hooks), error)
+                failure = error
         raise self._refused(failure)
 
-    def _is_possible(self, extra: Extra) -> bool:
+    def _is_possible(self, way: Transport, extra: Extra) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
+        if way.asked and features.works(way.asked).ok is False:
+            return False
         answer = features.hooks_work(extra.hooks)
         if answer.ok is False:
             log.info("no %s: %s", ", ".join(sorted(extra.hooks)), answer.why)
@@ -137,11 +152,11 @@ class Launch:
             f"this kernel takes none of the variants of {self.path.name} {why}; cgnet doctor tells more"
         )
 
-    def _try(self, hook: Hook, extra: Extra, btf: Path | None) -> Object:
+    def _try(self, way: Transport, hook: Hook, extra: Extra, btf: Path | None) -> Object:
         obj = self._open(btf)
         try:
             programs = self._there(self._wanted(obj, hook, extra), btf)
-            self._prepare(obj, hook, extra, programs)
+            self._prepare(obj, hook.unused_maps | way.unused_maps, extra, programs)
             obj.load()
             self._attach(obj, hook, programs)
         except BaseException:
@@ -189,9 +204,11 @@ class Launch:
         role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
         return role is None or role in self.filters.roles
 
-    def _prepare(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
+    def _prepare(
+        self, obj: Object, unused: frozenset[str], extra: Extra, programs: list[Program]
+    ) -> None:
         check_layouts(obj, (*self.layouts, *CROSSING))
-        obj.keep({program.name for program in programs}, set(hook.unused_maps))
+        obj.keep({program.name for program in programs}, set(unused))
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
         if _tracks(obj):

@@ -177,4 +177,5 @@ RUN = (
         help="Say what is loaded, and what the programs cost if the kernel measured it.",
     ),
     click.option("--hook", type=click.Choice(["tp_btf", "raw_tp"]), hidden=True),
+    click.option("--transport", type=click.Choice(["ring", "perf"]), hidden=True),
 )
