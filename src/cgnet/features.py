@@ -81,6 +81,11 @@ class Transport(NamedTuple):
         """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
         return self.name == "ring" or hook.name == "raw_tp"
 
+    @property
+    def is_there(self) -> bool:
+        """Tell whether the kernel has it. Raises as works()."""
+        return self.asked is None or works(self.asked).ok is not False
+
 
 # The best first.
 TRANSPORTS = (
@@ -89,9 +94,10 @@ TRANSPORTS = (
 )
 
 
-def transports(forced: str | None) -> tuple[Transport, ...]:
-    """Return the transports to try, in order; only ``forced`` if it is given."""
-    return tuple(each for each in TRANSPORTS if forced in (None, each.name))
+def transport(forced: str | None) -> Transport:
+    """Return the best one that is there, or ``forced``."""
+    found = (each for each in TRANSPORTS if forced in (None, each.name))
+    return next(each for each in found if forced or each.is_there)
 
 
 class Capability(NamedTuple):

@@ -111,21 +111,21 @@ class Launch:
         features.require_btf(btf)
         if transport == "perf":
             with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
-                return self._start(extras, forced, hook, features.transports("perf"))
-        return self._start(extras, btf, hook, features.transports(transport))
+                return self._start(extras, forced, hook, features.transport("perf"))
+        return self._start(extras, btf, hook, features.transport(transport))
 
     def _start(
         self,
         extras: list[Extra],
         btf: Path | None,
         hook: str | None,
-        transports: tuple[Transport, ...],
+        way: Transport,
     ) -> tuple[Object, Extra]:
         failure: LibbpfError | None = None
-        for way, each, extra in product(transports, features.hooks(hook), extras):
+        for each, extra in product(features.hooks(hook), extras):
             if hook is None and each.asked and features.works(each.asked).ok is False:
                 continue
-            if not way.takes(each) or not self._is_possible(way, extra):
+            if not way.takes(each) or not self._is_possible(extra):
                 continue
             try:
                 return self._try(way, each, extra, btf), extra
@@ -134,10 +134,8 @@ class Launch:
                 failure = error
         raise self._refused(failure)
 
-    def _is_possible(self, way: Transport, extra: Extra) -> bool:
+    def _is_possible(self, extra: Extra) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
-        if way.asked and features.works(way.asked).ok is False:
-            return False
         answer = features.hooks_work(extra.hooks)
         if answer.ok is False:
             log.info("no %s: %s", ", ".join(sorted(extra.hooks)), answer.why)
