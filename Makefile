@@ -15,7 +15,8 @@ BIN := $(VENV)/bin
 PREFIX ?= /usr/local
 CLANG ?= clang
 LLVM_STRIP ?= llvm-strip
-ARCH ?= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+HOST_ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+ARCH ?= $(HOST_ARCH)
 
 # Paths in the objects are relative and the debug information is cut, so that a build from any
 # folder gives the same bytes. BTF stays. -mcpu=v3 has compare-and-swap;
@@ -23,7 +24,9 @@ ARCH ?= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
 BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
 	-Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=src/cgnet/_bpf/%.o)
+# Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
+BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
+BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=$(BPF_FOLDER)/%.o)
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench
@@ -45,9 +48,9 @@ build: bpf $(VENV)/.ready ## everything that .venv/bin/cgnet needs
 	@$(BIN)/python -m compileall -q src/cgnet
 
 .PHONY: bpf
-bpf: $(BPF_OBJECTS) ## the BPF objects
+bpf: $(BPF_OBJECTS) ## the BPF objects; with ARCH=arm64 those for arm64, in build/bpf/arm64
 
-src/cgnet/_bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
+$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
 	@command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
 		{ echo "the build needs clang, llvm and libbpf's headers: run 'sudo make deps'" >&2; exit 1; }
 	@mkdir -p $(@D)
@@ -96,6 +99,8 @@ test-kernel: ready ## tests on the running kernel, as root
 test-vm: ready ## the kernel tests in guests of Debian's kernels, as root; writes docs/kernels.md
 	@test -n "$(IS_ROOT)" || echo "tests/vm share this host's files with guests: they run with sudo"
 	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_OWNER) $(MAKE) --no-print-directory bpf ARCH=arm64
+	@$(AS_ROOT) $(BIN)/python tests/vm/arm64.py
 	@$(AS_ROOT) $(BIN)/python tests/vm/run.py $(VM)
 
 .PHONY: test-all

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF = 4, 6, 8  # linux/btf.h
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
+# Where else a kernel's BTF is found, by its release: what was made for cgnet, then images that have it.
+PLACES = (
+    "usr/lib/cgnet/btf/{}.btf", "boot/vmlinux-{}", "lib/modules/{}/vmlinux",
+    "lib/modules/{}/build/vmlinux", "usr/lib/debug/boot/vmlinux-{}",
+    "usr/lib/debug/lib/modules/{}/vmlinux",
+)  # fmt: skip
 KERNEL_STRUCT = "super_block"  # every kernel has it, and no object of ours
 
 
@@ -164,6 +171,21 @@ def is_kernel_btf(path: Path) -> bool:
         return read_layout(btf, KERNEL_STRUCT) is not None
     finally:
         lib.btf__free(btf)
+
+
+def elsewhere(root: Path = Path("/")) -> Path | None:
+    """Return the BTF of a kernel that has none itself, from the usual places; None if it has one.
+
+    Also None if there is none anywhere.
+    """
+    if KERNEL_BTF.exists():
+        return None
+    for place in PLACES:
+        path = root / place.format(platform.release())
+        with suppress(OSError):  # not there, or not ours to read
+            if is_kernel_btf(path):
+                return path
+    return None
 
 
 def damaged(path: object, layout: Layout, detail: str) -> LayoutError:

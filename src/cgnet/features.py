@@ -296,5 +296,5 @@ def require_btf(given: Path | None) -> None:
     if given is None and not KERNEL_BTF.exists():
         raise UnsupportedError(
             f"this kernel has no BTF ({KERNEL_BTF} is missing): "
-            "give the one of exactly this kernel with --btf FILE"
+            "give the one of exactly this kernel with --btf FILE, or put it where docs/kernels.md says"
         )

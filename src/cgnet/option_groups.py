@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cgnet.btf import elsewhere
 from cgnet.option_types import FieldList, Size, a_number
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ RUN = (
         "--btf",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
+        default=elsewhere,
         help="BTF of this kernel, where it has none itself.",
     ),
     click.option(

@@ -6,7 +6,9 @@ apt reads a source list and keeps its lists in a folder of its own: the system's
 
 from __future__ import annotations
 
+import gzip
 import re
+import struct
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 META = "linux-image-cloud-{arch}"
 # What a kernel is made of. sid cuts it into three packages.
 PARTS = re.compile(r"linux-(image|binary|modules|base)-\d\S*-cloud-\w+")
+BTF_MAGIC = b"\x9f\xeb\x01\x00" + struct.pack("<I", 24)  # linux/btf.h: struct btf_header
+ZBOOT = b"zimg"  # at byte 4: an image that unpacks itself, with the payload's place and size behind
 
 
 class Kernel(NamedTuple):
@@ -54,9 +58,11 @@ def fetch(kernel: Kernel, arch: str = "amd64") -> Unpacked:
     if not (place / "ready").exists():
         try:
             _fetch(kernel, arch, place)
-        except subprocess.CalledProcessError as error:
-            said = (error.stderr or "").strip().splitlines()
-            raise MissingKernelError(said[-1] if said else str(error)) from error
+        except MissingKernelError:
+            if len(kernel.sources) == 1:
+                raise
+            # The newest may be listed, and not be there; the release itself keeps its own.
+            _fetch(kernel._replace(sources=kernel.sources[:1]), arch, place)
     modules = max((place / "lib/modules").iterdir())
     images = (place / f"boot/vmlinuz-{modules.name}", modules / "vmlinuz")  # the latter in sid
     image = next((each for each in images if each.exists()), None)
@@ -65,14 +71,43 @@ def fetch(kernel: Kernel, arch: str = "amd64") -> Unpacked:
     return Unpacked(modules.name, image, modules)
 
 
+def fetch_btf(kernel: Kernel, arch: str) -> Path:
+    """Return the BTF of another architecture's kernel. Raises MissingKernelError."""
+    place = BUILD / "btf" / f"{kernel.name}-{arch}.btf"
+    if not place.exists():
+        image = fetch(kernel, arch).image.read_bytes()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(cut_btf(image))
+    return place
+
+
+def cut_btf(image: bytes) -> bytes:
+    """Find BTF in the image of a kernel, without running it. Raises MissingKernelError."""
+    if image[4:8] == ZBOOT:
+        start, size = struct.unpack_from("<II", image, 8)
+        image = image[start : start + size]
+    if image.startswith(b"\x1f\x8b"):
+        image = gzip.decompress(image)
+    at = image.find(BTF_MAGIC)
+    if at < 0:
+        raise MissingKernelError("this kernel has no BTF")
+    length, types, types_size, strings, strings_size = struct.unpack_from("<IIIII", image, at + 4)
+    end = max(types + types_size, strings + strings_size)
+    return image[at : at + length + end]
+
+
 def _fetch(kernel: Kernel, arch: str, place: Path) -> None:
-    apt = Apt(kernel, arch)
-    apt.update()
-    packages = apt.parts()
+    try:
+        apt = Apt(kernel, arch)
+        apt.update()
+        packages = apt.download(apt.parts())
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines()
+        raise MissingKernelError(said[-1] if said else str(error)) from error
     if not packages:
         raise MissingKernelError(f"{kernel.sources[0][1]} has no {META.format(arch=arch)}")
     place.mkdir(parents=True, exist_ok=True)
-    for package in apt.download(packages):
+    for package in packages:
         run("dpkg", "-x", package, place)
     if not (place / "lib").exists():  # of a package whose files are below /usr
         (place / "lib").symlink_to("usr/lib")
@@ -123,6 +158,8 @@ class Apt:
         return found
 
     def download(self, packages: list[str]) -> list[Path]:
+        if not packages:
+            return []
         folder = self.place / "archives"
         run("apt-get", *self.options, "-qq", "download", *packages, cwd=folder)
         return sorted(folder.glob("*.deb"))

@@ -21,7 +21,7 @@ TESTS = {
         f"{EVERYWHERE}connect",
         f"{EVERYWHERE}connect_counts",
         "test_connect_owners.py::test_subtree_that_is_born_late",
-        "test_connect_sync_errors.py::test_no_permission_by_route",
+        "test_connect_sync_errors.py::test_each_way_forced",
     ),
     "connlat": (f"{EVERYWHERE}connlat",),
     "rtt": (f"{EVERYWHERE}rtt", f"{EVERYWHERE}rtt_samples"),

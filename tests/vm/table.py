@@ -16,7 +16,7 @@ BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
 HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
 # A command's store of owners, by the kind of hook.
 LEDGERS = {"connect": "slots", "connlat": "slots"}
-HOOKS = ("tp_btf", "raw_tp")
+HOOKS = ("tp_btf", "raw_tp", "fexit", "kprobe", "tracepoint")
 NONE = "-"
 SHOWN = 3  # tests that failed, by name
 
@@ -47,7 +47,7 @@ def ledger_of(cell: Cell) -> str:
     """Return where owners are kept."""
     if cell.hook == NONE:
         return NONE
-    return "hash" if cell.hook == "raw_tp" else LEDGERS.get(cell.command, "storage")
+    return LEDGERS.get(cell.command, "storage") if cell.hook == "tp_btf" else "hash"
 
 
 def verdict(tests: Iterable[Result]) -> str:
