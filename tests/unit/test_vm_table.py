@@ -91,6 +91,13 @@ def test_the_table_stands_between_its_marks_and_the_rest_stays() -> None:
     assert put_between_marks(text, made) == text
 
 
+def test_ratios_are_told_of_guests_that_measured() -> None:
+    costs = {"rtt": {"tp_btf, ring": 50.0, "raw_tp, ring": 100.0, "raw_tp, perf": None}}
+    made = table([guest() | {"costs": costs}, guest()])
+    assert made.endswith("| 6.9 | v2 | rtt | 0.50 | - |\n")
+    assert "perf / ring" not in table([guest()])
+
+
 def test_a_document_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="make test-vm"):
         put_between_marks("nothing", "")

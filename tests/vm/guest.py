@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cost
 import pytest
 from subset import TESTS, TRANSPORTS
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CGROUPS = Path("/sys/fs/cgroup")
 CGNET = ROOT / ".venv/bin/cgnet"
 SCRATCH = "/tmp/cgnet"  # the guest's own
+MEASURED = ("v2", "v1")  # the layouts of the guests that also tell what programs cost
 LINES = 5  # of what a failing test said
 
 
@@ -120,6 +122,9 @@ def main() -> None:
             if works[TRANSPORTS[transport]]:
                 found["tests"] += run_tests(transport, chosen)
     Path(results).write_text(json.dumps(found, indent=1))
+    if layout in MEASURED and not lacks:
+        found["costs"] = cost.measure(CGNET)
+        Path(results).write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cost import ratios
 from subset import TESTS
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
 HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
+COSTS = ("kernel", "cgroups", "command", "tp_btf / raw_tp", "perf / ring, raw_tp")
+ABOUT_COSTS = """\
+What the programs took for a connection with some data, by the kernel's own statistics, each way beside
+the others in one guest. The statistics' own time is in it; of an emulated guest only ratios tell
+something."""
 # A command's store of owners, by the kind of hook.
 LEDGERS = {"connect": "slots", "connlat": "slots"}
 HOOKS = ("tp_btf", "raw_tp", "fexit", "kprobe", "tracepoint")
@@ -111,11 +117,17 @@ def refused(doctor: Result) -> list[tuple[str, ...]]:
 
 
 def table(results: Iterable[Result]) -> str:
-    """Return the whole table."""
-    lines = [HEADER, tuple("---" for _ in HEADER)]
-    for found in results:
-        lines += rows(found)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """Return the table of what works, and that of what it costs, if a guest has told."""
+    results = list(results)
+    works = lines_of(HEADER, [row for found in results for row in rows(found)])
+    costs = [row for found in results for row in ratios(found)]
+    return works + (f"\n{ABOUT_COSTS}\n\n{lines_of(COSTS, costs)}" if costs else "")
+
+
+def lines_of(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """Return a table of Markdown."""
+    all_lines = [header, tuple("---" for _ in header), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in all_lines)
 
 
 def put_between_marks(text: str, made: str) -> str:
