@@ -38,6 +38,7 @@ def guest(*tests: Any, lacks: str = "", refused: tuple[Any, ...] = ()) -> Any:
             Cell("trace", "tp_btf", "ring"),
         ),
         (f"tests/kernel/test_doctor_run.py::test_{DOCTOR[0]}", Cell("doctor", "-", "-")),
+        ("tests/kernel/test_drop_sockets.py::test_it[raw_tp]", Cell("drop", "raw_tp", "ring")),
         ("tests/kernel/test_other.py::test_it[raw_tp]", Cell("?", "raw_tp", "ring")),
     ],
 )
