@@ -93,7 +93,8 @@ test-kernel: ready ## tests on the running kernel, as root
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel
 
 .PHONY: bench
-bench: ready ## measure cgnet on this host, as root
+bench: ready ## measure cgnet on this host, as root, and others that this system's packages have
+	@$(AS_ROOT) tools/deps.sh --rivals || true
 	@$(AS_ROOT) $(BIN)/python bench/run.py
 
 # Packages and build, by whom they have to be.

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
-# of real containers need. bpftool is left out: only `make vmlinux` needs it.
+# of real containers need. With --rivals: also what measurements are compared with, where the system has it.
+# bpftool is left out: only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
 with_containers=''
+with_rivals=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -28,7 +30,8 @@ has_library() {
 # One word for each need that is not met.
 missing() {
 	local tool tools=(make clang llvm-strip ip nft)
-	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr)
+	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
+	test -z "$with_rivals" || tools+=(bpftrace tcplife)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
@@ -46,6 +49,10 @@ packages() {
 	*:nft) echo nftables ;;
 	apt:busybox) echo busybox-static ;;
 	*:ctr) echo containerd ;;
+	apt:dockerd) echo docker.io ;;
+	dnf:dockerd) echo moby-engine docker ;;
+	apt:tcplife) echo libbpf-tools ;;
+	dnf:tcplife) echo libbpf-tools bcc-tools ;;
 	apt:libbpf) echo libbpf1 ;;
 	dnf:libbpf) echo libbpf ;;
 	apt:libbpf-headers) echo libbpf-dev ;;
@@ -87,7 +94,8 @@ main() {
 		case $1 in
 		--check) check=yes ;;
 		--containers) with_containers=yes ;;
-		*) echo "usage: $0 [--check] [--containers]" >&2 && return 2 ;;
+		--rivals) with_rivals=yes ;;
+		*) echo "usage: $0 [--check] [--containers] [--rivals]" >&2 && return 2 ;;
 		esac
 		shift
 	done

@@ -36,6 +36,8 @@ static __always_inline bool is_veth(struct net_device *dev)
 	const struct rtnl_link_ops *ops = BPF_CORE_READ(dev, rtnl_link_ops);
 	char name[8] = {};
 
+	if (!ops) /* a device of hardware, or the loopback */
+		return false;
 	bpf_probe_read_kernel(name, sizeof("veth"), BPF_CORE_READ(ops, kind));
 	return name[0] == 'v' && name[1] == 'e' && name[2] == 't' && name[3] == 'h' && !name[4];
 }
