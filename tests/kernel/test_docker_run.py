@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,16 +65,14 @@ def test_its_connections_carry_its_name(
     """Of a container that is there before cgnet, and of one that starts later."""
     name = unique()
     arguments = ("--hook", hook, "--container", name)
-    if later:
-        with tracing(*arguments, program=(*daemon.enter(), CGNET)) as tracer:
-            with daemon.container(name, "--network=host"):
-                row = connected(daemon, tracer, name, port)
-    else:
-        with (
-            daemon.container(name, "--network=host"),
-            tracing(*arguments, program=(*daemon.enter(), CGNET)) as tracer,
-        ):
-            row = connected(daemon, tracer, name, port)
+    program = (*daemon.enter(), CGNET)
+    with ExitStack() as cleanup:
+        if not later:
+            cleanup.enter_context(daemon.container(name, "--network=host"))
+        tracer = cleanup.enter_context(tracing(*arguments, program=program))
+        if later:
+            cleanup.enter_context(daemon.container(name, "--network=host"))
+        row = connected(daemon, tracer, name, port)
     assert row == row | {"container": name, "runtime": "docker", "owner_source": "learned"}
 
 
