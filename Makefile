@@ -110,7 +110,8 @@ test-all: ## lint, test and test-vm
 	exit $$failed
 
 .PHONY: bench
-bench: ready ## measure cgnet on this host, as root
+bench: ready ## measure cgnet on this host, as root, and others that this system's packages have
+	@$(AS_ROOT) tools/deps.sh --rivals || true
 	@$(AS_ROOT) $(BIN)/python bench/run.py
 
 # Packages and build, by whom they have to be.

@@ -75,7 +75,7 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 		return 0;
 	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
-	place.netns = netns_of_route(typed, skb);
+	place.netns = netns_of_route(skb);
 	listener = full_listener(place.netns, &packet.flow);
 	if (!listener)
 		return 0;

@@ -49,6 +49,16 @@ typedef struct {
 	s64 counter;
 } atomic64_t;
 
+struct hlist_node;
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
 struct files_struct;
 
 struct css_set;
@@ -168,6 +178,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	struct hlist_head *dev_index_head;
 	struct net_device *loopback_dev;
 	u64 net_cookie;
 };
@@ -239,6 +250,8 @@ struct net_device {
 	int ifindex;
 	possible_net_t nd_net;
 	char name[16];
+	struct hlist_node index_hlist;
+	void *rtnl_link_ops;
 };
 
 struct dst_entry {
@@ -262,6 +275,10 @@ struct socket {
 
 struct netdev_queue {
 	struct net_device *dev;
+};
+
+struct rtnl_link_ops {
+	void *kind;
 };
 
 enum sk_rst_reason {

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
-# of real containers need; with --vm: what those in guests need, which Debian alone has. bpftool is left out: only `make vmlinux` needs it.
+# of real containers need. With --vm: what those in guests need, which Debian alone has. With --rivals: what
+# measurements are compared with, where the system has it. bpftool is left out: only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
@@ -10,6 +11,7 @@ system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
 with_containers=''
 with_vm=''
+with_rivals=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -34,8 +36,9 @@ has_virtiofsd() {
 # One word for each need that is not met.
 missing() {
 	local tool tools=(make clang llvm-strip ip nft)
-	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr)
+	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
 	test -z "$with_vm" || tools+=(qemu-system-x86_64 udevadm depmod file busybox dpkg apt-get)
+	test -z "$with_rivals" || tools+=(bpftrace tcplife)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
@@ -57,6 +60,10 @@ packages() {
 	*:qemu-system-x86_64) echo qemu-system-x86 ;;
 	*:udevadm) echo udev ;;
 	*:depmod) echo kmod ;;
+	apt:dockerd) echo docker.io ;;
+	dnf:dockerd) echo moby-engine docker ;;
+	apt:tcplife) echo libbpf-tools ;;
+	dnf:tcplife) echo libbpf-tools bcc-tools ;;
 	apt:libbpf) echo libbpf1 ;;
 	dnf:libbpf) echo libbpf ;;
 	apt:libbpf-headers) echo libbpf-dev ;;
@@ -99,7 +106,8 @@ main() {
 		--check) check=yes ;;
 		--containers) with_containers=yes ;;
 		--vm) with_vm=yes ;;
-		*) echo "usage: $0 [--check] [--containers] [--vm]" >&2 && return 2 ;;
+		--rivals) with_rivals=yes ;;
+		*) echo "usage: $0 [--check] [--containers] [--vm] [--rivals]" >&2 && return 2 ;;
 		esac
 		shift
 	done

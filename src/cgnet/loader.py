@@ -103,6 +103,14 @@ class _ProgramInfo(ctypes.Structure):
                 ("run_count", ctypes.c_uint64))  # fmt: skip
 
 
+def stats_of(fd: int) -> ProgramStats:
+    """Return the run count and time of the program that a descriptor refers to."""
+    info = _ProgramInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), size)
+    return ProgramStats(info.run_count, info.run_time_ns)
+
+
 class Program:
     """A program of an object."""
 
@@ -125,10 +133,7 @@ class Program:
 
     def stats(self) -> ProgramStats:
         """Return the run count and time; zeros unless statistics are on."""
-        info = _ProgramInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        lib.bpf_obj_get_info_by_fd(lib.bpf_program__fd(self.handle), ctypes.byref(info), size)
-        return ProgramStats(info.run_count, info.run_time_ns)
+        return stats_of(lib.bpf_program__fd(self.handle))
 
 
 class Object:
