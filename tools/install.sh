@@ -39,7 +39,7 @@ copy_package() {
 	mkdir -p "${new%/*}"
 	"$python" -m venv "$new"
 	"$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
-		--no-compile build/wheel/cgnet-*.whl
+		--no-compile build/plain-wheel/cgnet-*.whl
 	"$new/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check pip setuptools
 	rm -f "$new"/lib/python3*/site-packages/cgnet-*.dist-info/direct_url.json # names the checkout
 	find "$new/bin" ! -name 'python*' -type f -delete # scripts that name the place it was made in
