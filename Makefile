@@ -28,7 +28,7 @@ BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=src/cgnet/_bpf/%.o)
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
-PY_FILES := src tools tests bench
+PY_FILES := src tools tests bench hatch_build.py
 
 IS_ROOT := $(filter 0,$(shell id -u))
 # Root's part of a run leaves nothing of root's in the tree: no bytecode, no caches.

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What hatchling does for a wheel: the BPF objects, libbpf, and a tag that says for which machines.
 
-The wheel has a libbpf of its own, built from the sources in build/sources (`make sources`; an sdist
-brings them) with ziglang, for glibc 2.28 and newer. With CGNET_SYSTEM_LIBBPF=1 it has none and takes the system's, as
-`make install` does.
+The wheel has a libbpf of its own, built with ziglang from the sources in build/sources, which an sdist
+brings and `make sources` gets. With CGNET_SYSTEM_LIBBPF=1, as `make install` says it, it has none.
 """
 
 from __future__ import annotations
@@ -18,9 +17,15 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 GLIBC = (2, 28)  # the oldest that the bundled library runs with: that of OpenCloudOS 8
-ZIG = "ziglang==0.17.1"
+COMPILER = "packaging/zig.txt"
 BUNDLED = "packaging/BUNDLED.txt"
-LICENCES = ("libbpf.LICENSE", "libelf.COPYING", "libelf.COPYING-GPLV2", "libelf.COPYING-LGPLV3", "zlib.LICENSE")
+LICENCES = (
+    "libbpf.LICENSE",
+    "libelf.COPYING",
+    "libelf.COPYING-GPLV2",
+    "libelf.COPYING-LGPLV3",
+    "zlib.LICENSE",
+)
 
 
 class BuildHook(BuildHookInterface[Any]):
@@ -33,7 +38,10 @@ class BuildHook(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """Return what the build needs beside hatchling."""
-        return [ZIG] if self.bundles and self.target_name == "wheel" else []
+        if not self.bundles or self.target_name != "wheel":
+            return []
+        lines = (Path(self.root) / COMPILER).read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if not line.startswith("#")]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build, and say what the wheel is for."""
@@ -44,7 +52,8 @@ class BuildHook(BuildHookInterface[Any]):
         build_data["tag"] = f"py3-none-linux_{machine}"
         arguments = ["bpf"]
         if self.bundles:
-            zig = f"{sys.executable} -m ziglang cc -target {machine}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
+            target = f"{machine}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
+            zig = f"{sys.executable} -m ziglang cc -target {target}"
             self._run(root, "tools/build_libbpf.sh", "build/sources", "build/libbpf", CC=zig)
             arguments.append("LIBBPF_INCLUDE=build/libbpf/include")
             build_data["tag"] = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{machine}"

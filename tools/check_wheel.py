@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Say what a wheel holds, and fail if its tag promises what its library doesn't keep.
-
-    check_wheel.py WHEEL
-"""
+"""Say what a wheel holds, and fail if its tag promises what its library doesn't keep."""
 
 from __future__ import annotations
 
@@ -24,11 +21,13 @@ def main(wheel: Path) -> None:
         sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
     tag = wheel.stem.split("-")[-1]
     shown = subprocess.run(
-        [sys.executable, "-m", "auditwheel", "show", wheel], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "auditwheel", "show", wheel],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     # The text is wrapped: names are whole, blanks may be ends of lines.
-    said = " ".join(shown.split())
-    if f'constrains the platform tag to "{tag}"' not in said and f'following platform tag: "{tag}"' not in said:
+    if f'platform tag: "{tag}"' not in " ".join(shown.split()):
         sys.exit(f"{wheel.name}: auditwheel doesn't confirm the tag:\n{shown}")
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, {len(names)} files, {tag} confirmed")
 

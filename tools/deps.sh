@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
-# of real containers need. bpftool is left out: only `make vmlinux` needs it.
+# of real containers need. With --rpm: also what building RPMs needs. bpftool is left out: only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
-with_containers=''
+with_containers='' with_rpm=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -29,12 +29,14 @@ has_library() {
 missing() {
 	local tool tools=(make clang llvm-strip ip nft)
 	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr)
+	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
 	has_library || echo libbpf
 	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
 	has_python || echo python
+	test -z "$with_rpm" || /usr/bin/python3 -c 'import click, rich' 2>/dev/null || echo click
 }
 
 # The packages of a need, by the package manager's names; alternatives are tried from left to right.
@@ -44,6 +46,9 @@ packages() {
 	apt:ip) echo iproute2 ;;
 	dnf:ip) echo iproute ;;
 	*:nft) echo nftables ;;
+	apt:rpmbuild) echo rpm ;;
+	dnf:rpmbuild) echo rpm-build ;;
+	*:click) echo python3-click python3-rich ;;
 	apt:busybox) echo busybox-static ;;
 	*:ctr) echo containerd ;;
 	apt:libbpf) echo libbpf1 ;;
@@ -58,9 +63,10 @@ packages() {
 
 # A package that isn't there under any name is told by the last check.
 install_apt() {
-	local names=() need
+	local names=() found need
 	for need in "$@"; do
-		names+=("$(packages apt "$need")")
+		read -ra found <<<"$(packages apt "$need")"
+		names+=("${found[@]}")
 	done
 	printf 'installing %s\n' "${names[@]}"
 	export DEBIAN_FRONTEND=noninteractive
@@ -87,7 +93,8 @@ main() {
 		case $1 in
 		--check) check=yes ;;
 		--containers) with_containers=yes ;;
-		*) echo "usage: $0 [--check] [--containers]" >&2 && return 2 ;;
+		--rpm) with_rpm=yes ;;
+		*) echo "usage: $0 [--check] [--containers] [--rpm]" >&2 && return 2 ;;
 		esac
 		shift
 	done

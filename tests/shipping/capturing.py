@@ -35,7 +35,7 @@ def connect_over_loopback() -> int:
 
 def captured(command: list[str]) -> tuple[dict[str, Any], int]:
     """Run `COMMAND connect` on this process; return its row and the port that was connected to."""
-    options = ["connect", "--pid", str(os.getpid()), "-o", "json", "--limit", "1", "--duration", "60"]
+    options = f"connect --pid {os.getpid()} -o json --limit 1 --duration {PATIENCE}".split()
     process = subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
     )
