@@ -115,6 +115,10 @@ lint: $(VENV)/.ready check-gen ## formatting, style, types, generated files
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	@tools/check_licences.sh
 
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.ready ## permissions, pins and injections in .github/workflows
+	$(BIN)/zizmor --offline --quiet .github/workflows
+
 .PHONY: check-gen
 check-gen: $(VENV)/.ready ## fail if src/cgnet/_layouts.py isn't what `make gen` writes
 	@mkdir -p build

@@ -25,6 +25,7 @@ class ElRoot(NamedTuple):
     def provide(self, capabilities: tuple[str, ...], folder: Path) -> None:
         """Install an empty package that says it has these: what isn't to be had as an RPM here."""
         lines = "".join(f"Provides: {each}\n" for each in capabilities)
+        folder.mkdir()
         spec = folder / "host.spec"
         spec.write_text(HOST.read_text(encoding="utf-8").replace("@PROVIDES@\n", lines), "utf-8")
         checked("rpmbuild", "--quiet", "-bb", "--define", f"_topdir {folder}", spec)
