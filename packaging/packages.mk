@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # What is shipped: the wheel, the source distribution, the RPMs. Part of the Makefile.
 
-# The same sources give the same bytes, whenever they are packed.
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
-
 ## Ship
 
 .PHONY: sources

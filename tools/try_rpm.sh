@@ -13,11 +13,12 @@ dnf -y -q builddep "$tree"/build/dist/rpm/oc"$version"/*.src.rpm
 rpmbuild --rebuild --define "dist .oc$version" "$tree"/build/dist/rpm/oc"$version"/*.src.rpm
 dnf -y install ~/rpmbuild/RPMS/"$(uname -m)"/cgnet-*.rpm
 cgnet --version
-cgnet connect --limit 1 --duration 60 -o json 2>/tmp/said >/tmp/seen &
+python=$(sed -n '1s/^#!\([^ ]*\).*/\1/p' /usr/bin/cgnet)
+cgnet connect --dport 47811 --limit 1 --duration 60 -o json 2>/tmp/said >/tmp/seen &
 until grep -q '^cgnet: tracing' /tmp/said; do kill -0 $! && sleep 0.1; done
-python3 -c '
+"$python" -c '
 import socket
-server = socket.create_server(("127.0.0.1", 0))
+server = socket.create_server(("127.0.0.1", 47811))
 socket.create_connection(server.getsockname())'
 wait $!
 grep '"result": *"ok"' /tmp/seen
