@@ -59,7 +59,7 @@ src/cgnet/_bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
 $(VENV)/.ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: run 'sudo make deps'" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	CGNET_SYSTEM_LIBBPF=1 $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 .PHONY: deps
