@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from cgnet.launch import Launch
-    from cgnet.ring import Ring
+    from cgnet.ring import Reader
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Watched(NamedTuple, Generic[T]):
 
 
 @contextmanager
-def reading(ring: Ring) -> Iterator[None]:
+def reading(ring: Reader) -> Iterator[None]:
     """Empty the ring once a tick while the body runs."""
     end = Event()
 

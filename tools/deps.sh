@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
-# of real containers need. With --vm: what those in guests need, which Debian alone has. With --rivals: what
-# measurements are compared with, where the system has it. bpftool is left out: only `make vmlinux` needs it.
+# of real containers need. With --vm: what those in guests need, which Debian alone has. With --rpm: what building
+# RPMs needs. With --rivals: what measurements are compared with, where the system has it. bpftool is left out:
+# only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
-with_containers=''
-with_vm=''
-with_rivals=''
+with_containers='' with_vm='' with_rpm='' with_rivals=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -39,6 +38,7 @@ missing() {
 	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
 	test -z "$with_vm" || tools+=(qemu-system-x86_64 udevadm depmod file busybox dpkg apt-get)
 	test -z "$with_rivals" || tools+=(bpftrace tcplife)
+	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
@@ -46,6 +46,7 @@ missing() {
 	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
 	has_python || echo python
 	test -z "$with_vm" || has_virtiofsd || echo virtiofsd
+	test -z "$with_rpm" || /usr/bin/python3 -c 'import click, rich' 2>/dev/null || echo click
 }
 
 # The packages of a need, by the package manager's names; alternatives are tried from left to right.
@@ -55,6 +56,9 @@ packages() {
 	apt:ip) echo iproute2 ;;
 	dnf:ip) echo iproute ;;
 	*:nft) echo nftables ;;
+	apt:rpmbuild) echo rpm ;;
+	dnf:rpmbuild) echo rpm-build ;;
+	*:click) echo python3-click python3-rich ;;
 	apt:busybox) echo busybox-static ;;
 	*:ctr) echo containerd ;;
 	*:qemu-system-x86_64) echo qemu-system-x86 ;;
@@ -76,9 +80,10 @@ packages() {
 
 # A package that isn't there under any name is told by the last check.
 install_apt() {
-	local names=() need
+	local names=() found need
 	for need in "$@"; do
-		names+=("$(packages apt "$need")")
+		read -ra found <<<"$(packages apt "$need")"
+		names+=("${found[@]}")
 	done
 	printf 'installing %s\n' "${names[@]}"
 	export DEBIAN_FRONTEND=noninteractive
@@ -106,8 +111,9 @@ main() {
 		--check) check=yes ;;
 		--containers) with_containers=yes ;;
 		--vm) with_vm=yes ;;
+		--rpm) with_rpm=yes ;;
 		--rivals) with_rivals=yes ;;
-		*) echo "usage: $0 [--check] [--containers] [--vm] [--rivals]" >&2 && return 2 ;;
+		*) echo "usage: $0 [--check] [--containers] [--vm] [--rpm] [--rivals]" >&2 && return 2 ;;
 		esac
 		shift
 	done

@@ -20,6 +20,7 @@ from cgnet.errors import LibbpfError, UnsupportedError, UsageError
 log = logging.getLogger("cgnet.libbpf")
 
 LIBRARY = "libbpf.so.1"
+BUNDLED = Path(__file__).parent / "_bpf" / LIBRARY  # in wheels, and packages for old systems
 LOG_LINES = 30  # of the verifier's log, in an error
 # What libbpf prints at once: the verifier's log may be 16 MiB, and the verdict comes last. Pages of a
 # mapping take memory when they are written to.
@@ -190,10 +191,21 @@ class _Library:
         return "\n".join(lines)
 
 
+def _library() -> str:
+    """Return which library to load: the one asked for, else cgnet's own, else the system's.
+
+    Its own comes before the system's because it is the one that its package was tested with, and the
+    system's may be older than 1.0. It is believed as the Python beside it is.
+    """
+    if asked := os.environ.get("CGNET_LIBBPF"):
+        if asked != LIBRARY:
+            _trust(Path(asked))
+        return asked
+    return str(BUNDLED) if BUNDLED.exists() else LIBRARY
+
+
 def _open_library() -> ctypes.CDLL:
-    path = os.environ.get("CGNET_LIBBPF", LIBRARY)
-    if path != LIBRARY:
-        _trust(Path(path))
+    path = _library()
     try:
         return ctypes.CDLL(path, use_errno=True)
     except OSError as error:

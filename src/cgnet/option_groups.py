@@ -49,8 +49,8 @@ SELECT = (
     select("sport", "PORTS", "Local ports, as in 80,443,8000-8999."),
     select("dport", "PORTS", "Remote ports."),
     select("port", "PORTS", "Ports of either side."),
-    click.option("-4", "families", flag_value=4, type=int, multiple=True, help="IPv4 only."),
-    click.option("-6", "families", flag_value=6, type=int, multiple=True, help="IPv6 only."),
+    click.option("-4", "ipv4", is_flag=True, help="IPv4 only."),
+    click.option("-6", "ipv6", is_flag=True, help="IPv6 only."),
     click.option(
         "--hierarchy",
         metavar="NAME",
