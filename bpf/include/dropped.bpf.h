@@ -58,12 +58,27 @@ static __always_inline bool is_benign_code(u64 location)
 	return false;
 }
 
+#define TCP_FLAG_ACK_ALONE 0x10
+
+/*
+ * Who was told the peer's end discards each segment without data, after it took in what that acknowledges: the end of
+ * tcp_rcv_state_process().
+ */
+static __always_inline bool is_late_ack(const struct drop *drop)
+{
+	u32 late = 1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING;
+
+	return drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload &&
+	       (late >> (drop->tcp_state & 31) & 1) &&
+	       (cfg.drop_arguments < 3 || drop->reason == cfg.not_specified);
+}
+
 /* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */
 static __always_inline u32 class_of(const struct drop *drop)
 {
 	u32 *class;
 
-	if (is_benign_code(drop->location))
+	if (is_benign_code(drop->location) || is_late_ack(drop))
 		return DROP_BENIGN;
 	if (drop->tcp_state == TCP_TIME_WAIT && drop->reason == cfg.not_specified)
 		return DROP_BENIGN;

@@ -32,6 +32,24 @@ for _ in range({count}):
 """
 
 
+# Both go on after the other has ended: the last segments without data are discarded.
+TALK_ON = """
+for _ in range({count}):
+    with socket.create_connection(({address!r}, {port})) as each:
+        each.shutdown(socket.SHUT_WR)
+        while each.recv(100):
+            pass
+"""
+SERVE_ON = """
+for _ in range({count}):
+    taken, _ = server.accept()
+    with taken:
+        assert not taken.recv(100)
+        for _ in range(3):
+            taken.send(b'x' * 100)
+"""
+
+
 def of(place: Place) -> tuple[str, str]:
     """Return the filter for what is dropped in a namespace."""
     return "--netns", str(place.inode)
@@ -43,16 +61,23 @@ def last(tracer: Tracer) -> Row:
     return tracer.rows("summary")[-1]
 
 
-def talk(puppet: Puppet, serving: Puppet, address: str, count: int) -> None:
+WAYS = {"client closes": (TALK, SERVE), "half closed": (TALK_ON, SERVE_ON)}
+
+
+def talk(puppet: Puppet, serving: Puppet, address: str, count: int, way: str) -> None:
     """Make ordinary connections."""
+    client, server = WAYS[way]
     port = serving.listen(address)
-    serving.begin(SERVE.format(count=count))
-    puppet.do(TALK.format(count=count, address=address, port=port))
+    serving.begin(server.format(count=count))
+    puppet.do(client.format(count=count, address=address, port=port))
     serving.end()
 
 
 @FAMILIES
-def test_ordinary_connections_lose_nothing(street: Street, family: int, hook: str) -> None:
+@pytest.mark.parametrize("way", list(WAYS))
+def test_ordinary_connections_lose_nothing(
+    street: Street, family: int, hook: str, way: str
+) -> None:
     client, server = street.client, street.server
     with (
         dropping("--hook", hook, *of(client)) as ours,
@@ -60,7 +85,7 @@ def test_ordinary_connections_lose_nothing(street: Street, family: int, hook: st
         client.puppet() as puppet,
         server.puppet() as serving,
     ):
-        talk(puppet, serving, server.address(family), CONNECTIONS)
+        talk(puppet, serving, server.address(family), CONNECTIONS, way)
         benign = 0
         for each in (ours, theirs):
             benign += last(each.tracer)["benign"]
@@ -75,7 +100,7 @@ def test_benign_drops_are_shown_if_asked_for(street: Street) -> None:
         client.puppet() as puppet,
         server.puppet() as serving,
     ):
-        talk(puppet, serving, server.address(4), 20)
+        talk(puppet, serving, server.address(4), 20, "client closes")
         wait_until("a benign one", lambda: drops.of(reason_class="benign"))
         summary = last(drops.tracer)
     assert {row["reason_class"] for row in drops.tracer.rows()} == {"benign"}
