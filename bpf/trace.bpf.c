@@ -14,6 +14,7 @@ struct ledger_private {
 #include "tracking.bpf.h"
 #include "trip_begin.bpf.h"
 #include "trip_taken.bpf.h"
+#include "trip_functions.bpf.h"
 #include "births.bpf.h"
 
 #define DEQUEUED_AT_ONCE 16
@@ -28,7 +29,9 @@ static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 
 	if (!journey)
 		return 0;
-	if (READ(skb, sk) && !journey->event.trip.stages) {
+	if (journey->unnamed) {
+		name_here(typed, skb, journey);
+	} else if (READ(skb, sk) && !journey->event.trip.stages) {
 		stage_of_tcp(typed, skb, journey, now);
 		link_to_first(typed, skb, journey);
 	}
@@ -123,6 +126,8 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 
 	if (!journey)
 		return 0;
+	if (unlikely(journey->unnamed))
+		name_here(typed, skb, journey);
 	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
 	trip_ends(typed, journey, TRIP_CONSUMED);
 	trip_forget(skb);
@@ -132,16 +137,19 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struct journey *journey,
 				    u64 location, u32 reason, struct sock *rx_sk)
 {
+	u64 now = bpf_ktime_get_ns();
 	struct place place;
 
 	journey->event.trip.location = location;
 	journey->event.trip.reason = reason;
 	find_place(typed, skb, rx_sk, &place);
-	if (!journey->event.trip.sent && !journey->waits)
+	if (journey->unnamed)
+		name_owner(typed, skb, journey, &place);
+	else if (!journey->event.trip.sent && !journey->waits)
 		journey->event.trip.role =
 			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
-	at_device(add_stage(journey, STAGE_DROP, bpf_ktime_get_ns()),
-		  place.ifindex ? READ(skb, dev) : NULL);
+	leave_hook(journey, VERDICT_DROP, now);
+	at_device(add_stage(journey, STAGE_DROP, now), place.ifindex ? READ(skb, dev) : NULL);
 	trip_ends(typed, journey, TRIP_DROPPED);
 }
 
@@ -203,5 +211,45 @@ PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
 		cfg.drop_arguments > 3 ? (struct sock *)ctx[3] : NULL))
 PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
+
+/*
+ * Functions, where the kernel lets programs run at them: src/cgnet/stages.py reads this table from the
+ * names. Rows of one stage and part are alternatives, the first is the best; all parts are wanted.
+ */
+#define AT_CALL(stage, part, function, kind, program, arguments, call)  \
+	SEC(#kind "/" #function)                                        \
+	int program(stage##__##part##__##function##__##kind, arguments) \
+	{                                                               \
+		return call;                                            \
+	}
+#define FUNCTION(stage, part, function, arguments, call)                        \
+	AT_CALL(stage, part, function, fentry, BPF_PROG, WITH(arguments), call) \
+	AT_CALL(stage, part, function, kprobe, BPF_KPROBE, WITH(arguments), call)
+
+FUNCTION(ip_out, v4, ip_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
+	 on_ip_out(skb, net))
+FUNCTION(ip_out, v6, ip6_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
+	 on_ip_out(skb, net))
+FUNCTION(ip_rcv, v4, ip_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v4, ip_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v6, ip6_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v6, ipv6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(tcp_rcv, v4, tcp_v4_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
+FUNCTION(tcp_rcv, v6, tcp_v6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
+FUNCTION(tcp_backlog, both, tcp_add_backlog, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_backlog(sk, skb))
+FUNCTION(sock_queue, both, tcp_queue_rcv, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_sock_queue(sk, skb))
+FUNCTION(sock_queue, both, tcp_data_queue, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_sock_queue(sk, skb))
+AT_CALL(netfilter, both, nf_hook_slow, fentry, BPF_PROG,
+	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook(skb, state))
+AT_CALL(netfilter, both, nf_hook_slow, fexit, BPF_PROG,
+	WITH(struct sk_buff *skb, void *state, void *entries, u32 first, int result),
+	on_verdict(skb, result))
+AT_CALL(netfilter, both, nf_hook_slow, kprobe, BPF_KPROBE,
+	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook_call(skb, state))
+AT_CALL(netfilter, both, nf_hook_slow, kretprobe, BPF_KRETPROBE, WITH(int result),
+	on_hook_return(result))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

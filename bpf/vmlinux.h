@@ -67,6 +67,7 @@ struct task_struct {
 
 struct pt_regs {
 	long unsigned int ax;
+	long unsigned int dx;
 	long unsigned int si;
 	long unsigned int di;
 };
@@ -324,6 +325,12 @@ struct skb_shared_info {
 	short unsigned int gso_segs;
 };
 
+struct nf_hook_state {
+	u8 hook;
+	u8 pf;
+	struct net *net;
+};
+
 struct socket_alloc {
 	struct socket socket;
 	struct inode vfs_inode;
@@ -414,6 +421,13 @@ enum {
 
 enum {
 	RET_PTR_TO_BTF_ID = 8,
+};
+
+enum {
+	NFPROTO_IPV4 = 2,
+	NFPROTO_NETDEV = 5,
+	NFPROTO_BRIDGE = 7,
+	NFPROTO_IPV6 = 10,
 };
 
 enum {

@@ -168,10 +168,12 @@ static __always_inline struct stage *add_stage(struct journey *journey, u32 at, 
 	u32 number = journey->event.trip.stages;
 	struct stage *stage;
 
-	if (number >= CGNET_STAGES)
-		return NULL;
+	if (number >= CGNET_STAGES) /* of too many the last one is kept: it tells how it ended */
+		number = CGNET_STAGES - 1;
 	barrier_var(number);
-	stage = &journey->event.stages[number & (CGNET_STAGES - 1)];
+	if (number >= CGNET_STAGES) /* for the verifier */
+		return NULL;
+	stage = &journey->event.stages[number];
 	stage->ts_ns = ts_ns;
 	stage->at = at;
 	stage->cpu = bpf_get_smp_processor_id();
@@ -187,7 +189,6 @@ static __always_inline void at_device(struct stage *stage, struct net_device *de
 		return;
 	net = (struct net *)BPF_CORE_READ(dev, nd_net.net);
 	stage->netns = BPF_CORE_READ(net, ns.inum);
-	stage->ifindex = BPF_CORE_READ(dev, ifindex);
 	bpf_probe_read_kernel(stage->dev, sizeof(stage->dev), &dev->name);
 }
 
@@ -207,14 +208,23 @@ struct {
 	__type(value, struct journey);
 } aside SEC(".maps");
 
-static __always_inline bool may_be_merged(const struct journey *journey)
+/* Where a packet is on its way to a socket's queue. */
+static __always_inline bool is_received(u32 at)
+{
+	return at >= STAGE_NETIF_RECEIVE && at <= STAGE_TCP_BACKLOG;
+}
+
+static __always_inline u32 last_stage(const struct journey *journey)
 {
 	u32 last = journey->event.trip.stages - 1;
 
-	if (!journey->event.trip.payload || last >= CGNET_STAGES)
-		return false;
 	barrier_var(last);
-	return journey->event.stages[last & (CGNET_STAGES - 1)].at == STAGE_NETIF_RECEIVE;
+	return last < CGNET_STAGES ? journey->event.stages[last].at : 0;
+}
+
+static __always_inline bool may_be_merged(const struct journey *journey)
+{
+	return journey->event.trip.payload && is_received(last_stage(journey));
 }
 
 static __always_inline bool set_aside(struct sk_buff *skb, const struct journey *journey)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 import logging
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet import features, seeds, tracefs
+from cgnet import features, seeds, stages, tracefs
 from cgnet._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
@@ -30,8 +31,11 @@ from cgnet.counts import COUNTS, HISTOGRAMS
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.filters import LISTENERS
 from cgnet.loader import Object
+from cgnet.stages import MULTI_WAY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting, Tables
     from cgnet.features import Hook
@@ -53,6 +57,7 @@ OPTIONAL = "trace_"  # so begin the names of programs that can be done without
 # Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
 TRACKING_PROGRAM = "ledger_gone_raw"
 TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
+MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
 # By how their names begin.
 ROLE_OF_PROGRAMS = {
     "client": Role.ROLE_CLIENT,
@@ -68,6 +73,8 @@ class Extra(NamedTuple):
     sync_errors: SyncErrors
     remarks: tuple[str, ...] = ()  # for the user, when this is what the kernel takes
     left_out: tuple[str, ...] = ()  # how names begin of programs that aren't wanted
+    functions: Mapping[str, str] = MappingProxyType({})  # programs at functions: the way to attach
+    unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
 
 
 class Launch:
@@ -97,6 +104,8 @@ class Launch:
         self.measures = measures or {}
         self.contents = contents or {}
         self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
+        self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
+        self._unattached: dict[str, str] = {}  # stages that were refused all the same
 
     def start(
         self, extras: list[Extra], btf: Path | None, hook: str | None
@@ -121,6 +130,15 @@ class Launch:
                     failure = error
         raise self._refused(failure)
 
+    def remarks(self, extra: Extra) -> list[str]:
+        """Return what there is to say of what runs, and doesn't."""
+        if self.unseen is None:
+            missing = sorted(self.missing)
+            told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
+        else:
+            told = stages.remarks(self.unseen)
+        return [*told, *extra.remarks]
+
     def _is_possible(self, extra: Extra) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
         answer = features.hooks_work(extra.hooks)
@@ -143,10 +161,13 @@ class Launch:
             programs = self._there(self._wanted(obj, hook, extra), btf)
             self._prepare(obj, hook, extra, programs)
             obj.load()
-            self._attach(obj, hook, programs)
+            self._attach(obj, hook, extra, programs)
         except BaseException:
             obj.close()
             raise
+        if extra.unseen is not None:
+            missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
+            self.unseen = missing | {**extra.unseen} | self._unattached
         return obj
 
     def _open(self, btf: Path | None) -> Object:
@@ -164,10 +185,13 @@ class Launch:
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
             or (
-                program.hook in hook.kinds | extra.hooks
-                and not program.name.endswith(hook.others)
-                and not program.name.startswith(extra.left_out)
-                and self._has_role(obj, program)
+                program.name in extra.functions
+                or (
+                    program.hook in hook.kinds | extra.hooks
+                    and not program.name.endswith(hook.others)
+                    and not program.name.startswith(extra.left_out)
+                    and self._has_role(obj, program)
+                )
             )
         ]
         return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
@@ -191,7 +215,11 @@ class Launch:
 
     def _prepare(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
         check_layouts(obj, (*self.layouts, *CROSSING))
-        obj.keep({program.name for program in programs}, set(hook.unused_maps))
+        without = hook.unused_maps | (frozenset() if extra.functions else MAPS_OF_FUNCTIONS)
+        obj.keep({program.name for program in programs}, set(without))
+        for program in programs:
+            if extra.functions.get(program.name) == MULTI_WAY:
+                obj.use_multi(program)
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
         if _tracks(obj):
@@ -213,7 +241,7 @@ class Launch:
             obj.resize(table, entries)
         obj.resize_inner(tables.outer, COUNT_KEY.size, tables.value_bytes, entries)
 
-    def _attach(self, obj: Object, hook: Hook, programs: list[Program]) -> None:
+    def _attach(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
         """Attach what follows new cgroups, then mark the old ones, then attach the rest.
 
         What goes over all that is there comes last: it fills in what the others haven't seen.
@@ -227,7 +255,9 @@ class Launch:
                 obj.map(name).update(key, value)
         rest = programs[first:]
         for program in rest:
-            if program.hook != ITERATOR:
+            if program.name in extra.functions:
+                self._unattached |= stages.attach(obj, program, extra.functions[program.name])
+            elif program.hook != ITERATOR:
                 self._attach_one(obj, program)
         for program in rest:
             if program.name == SEED_PROGRAM:

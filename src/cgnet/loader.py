@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from cgnet._libbpf import IterAttachOpts, OpenOpts, lib
+from cgnet._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
 from cgnet.ring import Ring
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAP_TYPE_HASH = 1  # linux/bpf.h: BPF_MAP_TYPE_HASH
+TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
 def libbpf() -> tuple[str, str | None]:
@@ -221,6 +222,28 @@ class Object:
             link = lib.bpf_program__attach_perf_event(program.handle, perf_event)
         self._links[program.name] = link
         log.debug("attached %s to %s", program.name, program.section)
+
+    def aim(self, program: Program, function: str) -> None:
+        """Before loading: have an fentry program look at a function. Raises LibbpfError."""
+        lib.bpf_program__set_attach_target(program.handle, 0, function.encode())
+
+    def use_multi(self, program: Program) -> None:
+        """Before loading: make a kprobe's program one of kprobe.multi."""
+        lib.bpf_program__set_expected_attach_type(program.handle, TRACE_KPROBE_MULTI)
+
+    def attach_kprobe(self, program: Program, function: str, *, multi: bool) -> None:
+        """Attach a kprobe's or kretprobe's program to a function. Raises LibbpfError."""
+        returns = program.hook == "kretprobe"
+        if multi:
+            symbols = (ctypes.c_char_p * 1)(function.encode())
+            options = MultiOpts(
+                sz=ctypes.sizeof(MultiOpts), syms=symbols, cnt=len(symbols), retprobe=returns
+            )
+            link = lib.bpf_program__attach_kprobe_multi_opts(program.handle, None, options)
+        else:
+            link = lib.bpf_program__attach_kprobe(program.handle, returns, function.encode())
+        self._links[program.name] = link
+        log.debug("attached %s to %s", program.name, function)
 
     def iterate(self, program: Program, elements_of: Map | None = None) -> bytes:
         """Run an iterator once over all that it goes over; return what it printed.

@@ -78,6 +78,7 @@ class Session:
         self.unknown_owners = 0
         self.losses = Losses()
         self._netns_owners: NetnsOwners | None = None
+        self._unseen: dict[str, str] | None = None  # stages that this kernel doesn't tell of
         self._baseline_ns = 0  # what was alive is told since then
 
     def _make_renderer(self) -> Renderer:
@@ -195,13 +196,15 @@ class Session:
         row = self._run_record(
             "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners, **more
         )
+        if self._unseen is not None:
+            row["not_seen"] = list(self._unseen)
         text = self.renderer.notice(row)
         self.out.write(text)
         if not text:
             also = "".join(f", {number} {name}" for name, number in more.items())
-            tell(
-                f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners{also}"
-            )
+            also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
+            who = f"{self.unknown_owners} of unknown owners"
+            tell(f"{self.records} records, {lost} lost, {who}{also}")
 
     # -- the run
 
@@ -230,9 +233,8 @@ class Session:
             self._tell_netns_owners()
             if command.companion:
                 command.companion.begin(obj)
-            for name in sorted(launch.missing):
-                tell(f"{name} isn't seen: this kernel has no such tracepoint")
-            for line in extra.remarks:
+            self._unseen = launch.unseen
+            for line in launch.remarks(extra):
                 tell(line)
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.

@@ -21,6 +21,7 @@ from cgnet._layouts import (
     OwnerSource,
     StageAt,
     TripEnd,
+    Verdict,
 )
 from cgnet.attribution import owner_group
 from cgnet.cgroups import decode
@@ -42,11 +43,19 @@ if TYPE_CHECKING:
 FIELDS = (
     "role", "packet", "tcp_flags", "seq", "ack", "len", "payload", "segs", "direction", "stages",
     "total_ns", "end", "reason", "location", "retrans_of",
+    "retrans_after_ns",
 )  # fmt: skip
 STAGES: dict[int, str] = {
     each: each.name.removeprefix("STAGE_").lower()
     for each in StageAt
     if each != StageAt.STAGE_COUNT
+}
+NETFILTER = tuple(name for name in STAGES.values() if name.startswith("nf_"))
+IN_SUMS_ONLY = "retransmit"
+VERDICTS = {
+    each: each.name.removeprefix("VERDICT_").lower()
+    for each in Verdict
+    if each != Verdict.VERDICT_NONE
 }
 ENDS = {
     TripEnd.TRIP_GOES_ON: "timeout",
@@ -91,11 +100,11 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
     def values(part: bytes) -> tuple[Any, ...]:
         (
             packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
-            sent, _,
+            sent, _, retrans_ns,
         ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
         stages = sorted_stages(bytes(TRIP_PART.start) + part)
         shown, before = [], stages[0][0] if stages else 0
-        for ts_ns, netns, _, cpu, at, _, dev in stages:
+        for ts_ns, netns, cpu, at, verdict, dev in stages:
             shown.append({
                 "at": STAGES.get(at, str(at)),
                 "delta_ns": ts_ns - before,
@@ -103,15 +112,16 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
                 "dev": decode(dev.partition(b"\0")[0]) or None,
                 "netns": netns or None,
                 "container": namespaces.name(netns),
+                "verdict": VERDICTS.get(verdict),
             })  # fmt: skip
             before = ts_ns
         dropped = end == TripEnd.TRIP_DROPPED
         return (
             ROLES.get(side), packet, flags_text(flags), seq, ack, length, payload, segs or 1,
-            _direction([stage[4] for stage in stages], sent=bool(sent)), shown,
+            _direction([stage[3] for stage in stages], sent=bool(sent)), shown,
             sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
             symbols.drop_reason(reason) if dropped else None,
-            symbols.code(location) if dropped else None, retrans_of or None,
+            symbols.code(location) if dropped else None, retrans_of or None, retrans_ns or None,
         )  # fmt: skip
 
     return Group(FIELDS, TRIP_PART, values, repeats=False)
@@ -173,7 +183,7 @@ def _passes(raw: bytes, measures: dict[str, Any]) -> bool:
     slow = [
         stage
         for before, stage in pairwise(stages)
-        if stage[4] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
+        if stage[3] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
     ]
     return bool(slow) or not measures["slow_stage"]
 
