@@ -182,6 +182,7 @@ NEEDS = {
     "drop": SOCKETS,
     "trace": SOCKETS,
 }
+WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see stages.py
 
 
 def works(feature: Feature) -> Answer:

@@ -7,7 +7,7 @@ import errno
 import logging
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cgnet import features, seeds, stages, tracefs
 from cgnet._layouts import (
@@ -34,7 +34,7 @@ from cgnet.loader import Object
 from cgnet.stages import MULTI_WAY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting, Tables
@@ -77,6 +77,9 @@ class Extra(NamedTuple):
     unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
 
 
+Extras: TypeAlias = "list[Extra] | Callable[[], list[Extra]]"
+
+
 class Launch:
     """The programs of a command, from the file to the hooks. Close ``obj`` in the end."""
 
@@ -107,15 +110,16 @@ class Launch:
         self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
         self._unattached: dict[str, str] = {}  # stages that were refused all the same
 
-    def start(
-        self, extras: list[Extra], btf: Path | None, hook: str | None
-    ) -> tuple[Object, Extra]:
+    def start(self, extras: Extras, btf: Path | None, hook: str | None) -> tuple[Object, Extra]:
         """Load and attach; each variant is tried in order, none is guessed.
+
+        ``extras`` may be a function that asks the kernel which there are.
 
         Raises NotPermittedError, UnsupportedError or LayoutError.
         """
         features.require_capabilities()
         features.require_btf(btf)
+        extras = extras() if callable(extras) else extras
         failure: LibbpfError | None = None
         for each in features.hooks(hook):
             if hook is None and each.asked and features.works(each.asked).ok is False:

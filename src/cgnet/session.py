@@ -19,7 +19,7 @@ from cgnet.counts import Counts
 from cgnet.errors import ExitStatus
 from cgnet.events import HEAD_PART, SCHEMA, Clock, CountSchema, Schema, source_of
 from cgnet.filters import Filters
-from cgnet.launch import Extra, Launch
+from cgnet.launch import Extras, Launch
 from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
 from cgnet.newcomers import Newcomers
@@ -53,7 +53,7 @@ class Session:
     """A run, from the options to the exit status."""
 
     def __init__(
-        self, command: Command, options: Options, extras: list[Extra], *, milliseconds: bool = False
+        self, command: Command, options: Options, extras: Extras, *, milliseconds: bool = False
     ) -> None:
         """Check the options. Raises UsageError; nothing is loaded yet.
 

@@ -44,15 +44,16 @@ def part_of_stage(stage: str, *, netfilter: bool) -> Part:
 class SlowParts:
     """The companion of ``cgnet trace --summary``: see command.Companion."""
 
-    def __init__(self, counting: Counting, *, netfilter: bool) -> None:
-        """``netfilter``: this kernel tells of its hooks."""
+    def __init__(self, counting: Counting) -> None:
+        """Take what is counted by."""
         fields = (field for key in counting.keys for field in key.fields)
         self._keys = [field for field in dict.fromkeys(fields) if field != "stage"]
-        self._netfilter = netfilter
+        self._netfilter = False  # whether its hooks are told apart
         self._rows: list[dict[str, Any]] = []
 
     def begin(self, obj: Object) -> None:
-        """Nothing is taken down before."""
+        """See whether netfilter's hooks are told apart."""
+        self._netfilter = any(each.name.startswith("netfilter__") for each in obj.attached())
 
     def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:  # noqa: ARG002
         """Take down what was just printed."""

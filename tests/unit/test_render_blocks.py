@@ -13,7 +13,7 @@ from cgnet.events import CountSchema
 from cgnet.render import make_blocks
 
 pytestmark = pytest.mark.usefixtures("utc")
-NAMES = ("at", "delta_ns", "cpu", "dev", "netns", "container")
+NAMES = ("at", "delta_ns", "cpu", "dev", "netns", "container", "verdict")
 
 
 def packet(*stages: tuple[Any, ...], **values: Any) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def packet(*stages: tuple[Any, ...], **values: Any) -> dict[str, Any]:
         "ts_ns": 0, "packet": 7, "container": "web", "pod": None, "cgroup": "/x", "cgroup_id": "1",
         "saddr": "10.0.0.1", "sport": 4444, "daddr": "10.0.0.2", "dport": 80, "direction": "tx",
         "tcp_flags": "PA", "seq": 1, "ack": 2, "payload": 9, "retrans_of": None, "reason": None,
+        "retrans_after_ns": None,
         "location": None, "end": "delivered", "total_ns": sum(stage[1] for stage in stages),
         "stages": [dict(zip(NAMES, stage, strict=True)) for stage in stages],
     } | values  # fmt: skip
@@ -31,9 +32,9 @@ def block(row: dict[str, Any]) -> list[str]:
     return make_blocks(rows, None).rows([row]).splitlines()
 
 
-SENT = ("tcp_transmit", 0, 1, None, 9, "web")
-QUEUED = ("dev_queue", 3330, 1, "eth0", 9, "web")
-READ = ("app_read", 50_000_000, 0, None, 12, None)
+SENT = ("tcp_transmit", 0, 1, None, 9, "web", None)
+QUEUED = ("dev_queue", 3330, 1, "eth0", 9, "web", None)
+READ = ("app_read", 50_000_000, 0, None, 12, None, None)
 
 
 def test_a_block_has_the_packet_its_stages_and_its_end() -> None:

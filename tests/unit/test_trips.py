@@ -38,16 +38,19 @@ def owner(source: OwnerSource, pid: int = 7) -> bytes:
     return OWNER.packed.pack(42, 0, source, 0, 0, pid, 0, b"web")
 
 
-def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9) -> bytes:
-    return STAGE.packed.pack(ts_ns, netns, 2, 1, at, bytes(5), dev)
+def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9, verdict: int = 0) -> bytes:
+    return STAGE.packed.pack(ts_ns, netns, 1, at, verdict, dev)
 
 
 def event(*stages: bytes, **values: Any) -> bytes:
     """Make struct trip_event, as short as its stages are."""
-    fact = {"packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0} | values
+    fact = {
+        "packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0,
+        "retrans_ns": 0,
+    } | values  # fmt: skip
     trip = TRIP.packed.pack(
         fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
-        fact["end"], len(stages), fact["role"], fact["sent"], bytes(5),
+        fact["end"], len(stages), fact["role"], fact["sent"], bytes(5), fact["retrans_ns"],
     )  # fmt: skip
     head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
     who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))

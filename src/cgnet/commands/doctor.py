@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from cgnet import __version__, features, host
+from cgnet import __version__, features, host, stages
 from cgnet.errors import ExitStatus, NotPermittedError
 from cgnet.events import SCHEMA
+from cgnet.launch import OBJECTS
 from cgnet.probes import FEATURES, Answer
 from cgnet.render.report import report_text
 
@@ -60,6 +61,21 @@ def _features(no_trial: str | None) -> list[dict[str, Any]]:
     return found
 
 
+def _stages(name: str) -> list[dict[str, Any]]:
+    """Tell of a command's stages that are functions which ones this kernel lets it look at."""
+    if name not in features.WITH_STAGES:
+        return []
+    return [
+        {
+            "stage": each.name,
+            "function": each.function,
+            "way": each.way,
+            "why": each.why or None,
+        }
+        for each in stages.choose(stages.read(OBJECTS / f"{name}.bpf.o")).choices
+    ]
+
+
 def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
     """Tell of a command which ways it takes; ``problems`` are those of every command."""
     parts = features.NEEDS.get(name, ())
@@ -74,6 +90,7 @@ def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, 
         refused += reasons
     return {
         "name": name, "runs": not missing, "missing": missing, "uses": uses, "refused": refused,
+        "stages": [] if no_trial else _stages(name),
     }  # fmt: skip
 
 

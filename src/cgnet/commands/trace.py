@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet import features, stages
+from cgnet import stages
 from cgnet._layouts import FLOW, JOURNEY, STAGE, TRIP, TRIP_EVENT, RecordKind, SyncErrors, TripEnd
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.command import Command
@@ -83,7 +84,6 @@ def _extras(way: str | None, slow_stage: int) -> list[Extra]:
 
     Raises UnsupportedError for a stage that is looked for, and that nothing tells of.
     """
-    features.require_capabilities()
     table = stages.read(OBJECTS / "trace.bpf.o")
     ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
     found = stages.choose(table, ways)
@@ -160,7 +160,6 @@ def command(
         "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
     }
     options = collect(values | {"both": True}, counting, measures)
-    extras = _extras(functions, slow_stage)
-    netfilter = "netfilter" not in (extras[0].unseen or {})
-    companion = SlowParts(counting, netfilter=netfilter) if counting else None
+    companion = SlowParts(counting) if counting else None
+    extras = partial(_extras, functions, slow_stage)
     return Session(_command(symbols, companion), options, extras).run()
