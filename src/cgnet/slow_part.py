@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet.render.text import duration_ns
+from cgnet.render import with_owner
+from cgnet.render.text import duration_ns, safe
 from cgnet.trips import NETFILTER
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ PARTS = (
     Part("socket", "TCP's backlog, while a process has the socket", frozenset({"tcp_receive"})),
 )
 STACK = Part("stack", "the stack itself", frozenset())
+OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # fields of one name
 # Without netfilter's own stages its time is part of these.
-OVER_NETFILTER = frozenset({"dev_queue", "tcp_receive"})
+OVER_NETFILTER = frozenset({"dev_queue", "tcp_receive", "drop", "consume"})
 
 
 def part_of_stage(stage: str, *, netfilter: bool) -> Part:
@@ -93,10 +95,13 @@ class SlowParts:
 
     def text(self, row: dict[str, Any]) -> str:
         """Return such a record as it is said to people."""
-        values = [str(row[name]) for name in self._keys if row[name] is not None]
+        shown = with_owner(dict(row))
+        names = dict.fromkeys("owner" if name in OWNER else name for name in self._keys)
+        values = [safe(str(shown[name])) for name in names if shown[name] is not None]
+        whose = " ".join(values) or ("unknown" if names else "all packets")
         return (
-            f"{' '.join(values) or ('unknown' if self._keys else 'all packets')}: most of the time "
-            f"({row['share']:.0%}) is {row['text']}; {row['stage']} p99 {duration_ns(row['p99_ns'])}"
+            f"{whose}: {row['share']:.0%} of the time: {row['text']} "
+            f"({row['stage']}, p99 {duration_ns(row['p99_ns'])})"
         )
 
     def summary(self, obj: Object) -> dict[str, int]:  # noqa: ARG002

@@ -65,18 +65,25 @@ def test_how_it_ended(values: dict[str, Any], told: str) -> None:
 
 
 def test_what_waits_at_its_socket_waits_for_the_application() -> None:
-    at_socket = ("tcp_receive", 5, 0, None, 9, None)
+    at_socket = ("tcp_receive", 5, 0, None, 9, None, None)
     end = block(packet(SENT, at_socket, end="timeout"))[-2]
     assert end.endswith("still waiting for the application")
 
 
 def test_what_was_sent_again_names_the_one_before() -> None:
     assert block(packet(SENT, retrans_of=3))[0].endswith("again, after #3")
+    late = packet(SENT, retrans_of=3, retrans_after_ns=204_000_000)
+    assert block(late)[0].endswith("again, after #3, 204 ms later")
+
+
+def test_a_hook_of_the_firewall_has_its_verdict() -> None:
+    hook = ("nf_input", 700, 1, None, 9, "web", "drop")
+    assert block(packet(SENT, hook))[2].split()[3:] == ["nf_input", "cpu", "1", "web", "drop"]
 
 
 def test_names_cant_move_the_cursor() -> None:
     text = "\n".join(
-        block(packet(("dev_queue", 1, 0, "e\x1b[2J", 9, "w\x9bx"), container="a\x1bb"))
+        block(packet(("dev_queue", 1, 0, "e\x1b[2J", 9, "w\x9bx", None), container="a\x1bb"))
     )
     assert "\x1b" not in text
     assert "\x9b" not in text
