@@ -56,11 +56,18 @@ static __always_inline void trip_forget(struct sk_buff *skb)
 	bpf_map_delete_elem(&trips, &address);
 }
 
+static __always_inline u32 last_stage(const struct journey *journey)
+{
+	u32 last = journey->event.trip.stages - 1;
+
+	barrier_var(last);
+	return last < CGNET_STAGES ? journey->event.stages[last].at : 0;
+}
+
 /* GRO makes one packet of several: the first one grows. */
 static __always_inline bool grew_by_gro(const struct journey *journey, const struct packet *packet)
 {
-	return journey->event.trip.stages == 1 && journey->event.stages[0].at == STAGE_GRO &&
-	       packet->payload > journey->event.trip.payload;
+	return packet->payload > journey->event.trip.payload && last_stage(journey) == STAGE_GRO;
 }
 
 static __always_inline bool is_same_packet(struct journey *journey, const struct packet *packet)
@@ -212,14 +219,6 @@ struct {
 static __always_inline bool is_received(u32 at)
 {
 	return at >= STAGE_NETIF_RECEIVE && at <= STAGE_TCP_BACKLOG;
-}
-
-static __always_inline u32 last_stage(const struct journey *journey)
-{
-	u32 last = journey->event.trip.stages - 1;
-
-	barrier_var(last);
-	return last < CGNET_STAGES ? journey->event.stages[last].at : 0;
 }
 
 static __always_inline bool may_be_merged(const struct journey *journey)

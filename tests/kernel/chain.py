@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Namespaces in a row, without containers: a client, some routers, a server.
 
-client: a, 10.x.1.2 --- 10.x.1.1, b: router: a, 10.x.2.2 --- 10.x.2.1, b: server
+client: e0, 10.x.1.2 --- 10.x.1.1, w0: router: e0, 10.x.2.2 --- 10.x.2.1, w0: server
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def chain(routers: int) -> Iterator[list[Place]]:
     with ExitStack() as cleanup:
         places = [Place(cleanup.enter_context(new_netns())) for _ in range(routers + 2)]
         for i, (one, other) in enumerate(pairwise(places), 1):
-            peer = ("peer", "name", "b", "netns", other.netns)
-            ip("link", "add", "a", "netns", one.netns, "type", "veth", *peer)
-            other.add_device("b", f"{number}.{i}.1")
-            one.add_device("a", f"{number}.{i}.2")
-            _introduce(one, "a", other, "b")
-            _introduce(other, "b", one, "a")
+            peer = ("peer", "name", "w0", "netns", other.netns)
+            ip("link", "add", "e0", "netns", one.netns, "type", "veth", *peer)
+            other.add_device("w0", f"{number}.{i}.1")
+            one.add_device("e0", f"{number}.{i}.2")
+            _introduce(one, "e0", other, "w0")
+            _introduce(other, "w0", one, "e0")
         for i, place in enumerate(places):
             for name in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
                 place.sysctl(f"net.{name}", 1)
