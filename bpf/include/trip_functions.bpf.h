@@ -26,6 +26,7 @@ static __always_inline void add_in_netns(struct journey *journey, u32 at, struct
 {
 	struct stage *stage = add_stage(journey, at, bpf_ktime_get_ns());
 
+	journey->hook = 0; /* if the end of one was missed */
 	if (stage)
 		stage->netns = inode_of(net);
 }
@@ -71,8 +72,10 @@ static __always_inline int on_device(struct sk_buff *skb, u32 at)
 	const bool typed = false;
 	struct journey *journey = trip_find(skb);
 
-	if (journey)
-		at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	if (!journey)
+		return 0;
+	journey->hook = 0;
+	at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
 	return 0;
 }
 
@@ -146,12 +149,11 @@ static __always_inline int on_hook(struct sk_buff *skb, struct nf_hook_state *st
 
 static __always_inline int on_verdict(struct sk_buff *skb, int result)
 {
-	struct journey *journey = trip_find(skb);
-	u32 verdict = result < 0 ? VERDICT_DROP : VERDICT_STOLEN;
+	u32 verdict = result == NF_ACCEPTED ? VERDICT_ACCEPT : VERDICT_STOLEN;
+	struct journey *journey = result < 0 ? NULL : trip_find(skb);
 
 	if (journey)
-		leave_hook(journey, result == NF_ACCEPTED ? VERDICT_ACCEPT : verdict,
-			   bpf_ktime_get_ns());
+		leave_hook(journey, verdict, bpf_ktime_get_ns());
 	return 0;
 }
 

@@ -44,7 +44,8 @@ def test_mptcp(netns: str, hook: str) -> None:
         for puppet in (client, server):
             puppet.do("plain = socket.socket")
             puppet.do(
-                f"socket.socket = lambda family: plain(family, socket.SOCK_STREAM, {IPPROTO_MPTCP})"
+                "socket.socket = lambda family, *how, **more: plain("
+                f"family, *(how or (socket.SOCK_STREAM, {IPPROTO_MPTCP})), **more)"
             )
         trips = stack.enter_context(tripping("--hook", hook, "--netns", netns))
         port = joined(client, server, "127.0.0.1")
