@@ -25,6 +25,7 @@ from cgnet._layouts import (
     Role,
     StageAt,
     TripEnd,
+    Verdict,
 )
 from cgnet.filters import Selection
 from cgnet.trips import GIVE_UP_NS, GIVE_UP_WAITING_NS, leftovers, sorted_stages, trip_group
@@ -117,6 +118,16 @@ def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:
 def test_the_direction_is_told_by_the_way(sent: int, way: tuple[int, ...], direction: str) -> None:
     stages = [stage(at, 1000 + i) for i, at in enumerate(way)]
     assert values_of(event(*stages, sent=sent))["direction"] == direction
+
+
+def test_a_hook_tells_its_verdict_and_a_copy_when_the_first_was_sent() -> None:
+    hook = stage(StageAt.STAGE_NF_INPUT, 2, verdict=Verdict.VERDICT_DROP)
+    row = values_of(event(stage(WAY[0], 1), hook, retrans_of=4, retrans_ns=200_000_000))
+    assert [(each["at"], each["verdict"]) for each in row["stages"]] == [
+        ("tcp_transmit", None),
+        ("nf_input", "drop"),
+    ]
+    assert (row["retrans_of"], row["retrans_after_ns"]) == (4, 200_000_000)
 
 
 def test_only_what_was_dropped_has_a_reason() -> None:
