@@ -203,8 +203,7 @@ class Session:
         if not text:
             also = "".join(f", {number} {name}" for name, number in more.items())
             also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
-            who = f"{self.unknown_owners} of unknown owners"
-            tell(f"{self.records} records, {lost} lost, {who}{also}")
+            tell(f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners{also}")
 
     # -- the run
 
