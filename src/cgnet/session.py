@@ -191,10 +191,10 @@ class Session:
             self.out.write(self.renderer.notice(row))
 
     def _summary(self) -> None:
-        lost, companion = self.losses.total, self.command.companion
+        lost, unknown, companion = self.losses.total, self.unknown_owners, self.command.companion
         more = companion.summary(self._obj) if companion else {}
         row = self._run_record(
-            "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners, **more
+            "summary", records=self.records, lost=lost, unknown_owners=unknown, **more
         )
         if self._unseen is not None:
             row["not_seen"] = list(self._unseen)
@@ -203,7 +203,7 @@ class Session:
         if not text:
             also = "".join(f", {number} {name}" for name, number in more.items())
             also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
-            tell(f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners{also}")
+            tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
 
     # -- the run
 
