@@ -15,18 +15,23 @@ BIN := $(VENV)/bin
 PREFIX ?= /usr/local
 CLANG ?= clang
 LLVM_STRIP ?= llvm-strip
-ARCH ?= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+# libbpf's headers, where they aren't the system's: a folder that has bpf/bpf_helpers.h.
+LIBBPF_INCLUDE ?=
+HOST_ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+ARCH ?= $(HOST_ARCH)
 
 # Paths in the objects are relative and the debug information is cut, so that a build from any
 # folder gives the same bytes. BTF stays. -mcpu=v3 has compare-and-swap;
 # its 32-bit jumps are known to kernels since 5.1.
 BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
-	-Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
+	$(addprefix -I,$(LIBBPF_INCLUDE)) -Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=src/cgnet/_bpf/%.o)
+# Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
+BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
+BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=$(BPF_FOLDER)/%.o)
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
-PY_FILES := src tools tests bench
+PY_FILES := src tools tests bench hatch_build.py
 
 IS_ROOT := $(filter 0,$(shell id -u))
 # Root's part of a run leaves nothing of root's in the tree: no bytecode, no caches.
@@ -45,10 +50,10 @@ build: bpf $(VENV)/.ready ## everything that .venv/bin/cgnet needs
 	@$(BIN)/python -m compileall -q src/cgnet
 
 .PHONY: bpf
-bpf: $(BPF_OBJECTS) ## the BPF objects
+bpf: $(BPF_OBJECTS) ## the BPF objects; with ARCH=arm64 those for arm64, in build/bpf/arm64
 
-src/cgnet/_bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
-	@command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
+$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
+	@command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e $(or $(LIBBPF_INCLUDE),/usr/include)/bpf/bpf_helpers.h || \
 		{ echo "the build needs clang, llvm and libbpf's headers: run 'sudo make deps'" >&2; exit 1; }
 	@mkdir -p $(@D)
 	$(BPF_CLANG) -Ibpf -c $< -o $@
@@ -57,7 +62,7 @@ src/cgnet/_bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
 $(VENV)/.ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: run 'sudo make deps'" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	CGNET_SYSTEM_LIBBPF=1 $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 .PHONY: deps
@@ -92,8 +97,23 @@ test-kernel: ready ## tests on the running kernel, as root
 	@tools/deps.sh --containers $(if $(IS_ROOT),,--check)
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel
 
+.PHONY: test-vm
+test-vm: ready ## the kernel tests in guests of Debian's kernels, as root; writes docs/kernels.md
+	@test -n "$(IS_ROOT)" || echo "tests/vm share this host's files with guests: they run with sudo"
+	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_OWNER) $(MAKE) --no-print-directory bpf ARCH=arm64
+	@$(AS_ROOT) $(BIN)/python tests/vm/arm64.py
+	@$(AS_ROOT) $(BIN)/python tests/vm/run.py $(VM)
+
+.PHONY: test-all
+test-all: ## lint, test and test-vm
+	@failed=0; \
+	for each in lint test test-vm; do $(MAKE) --no-print-directory $$each || failed=1; done; \
+	exit $$failed
+
 .PHONY: bench
-bench: ready ## measure cgnet on this host, as root
+bench: ready ## measure cgnet on this host, as root, and others that this system's packages have
+	@$(AS_ROOT) tools/deps.sh --rivals || true
 	@$(AS_ROOT) $(BIN)/python bench/run.py
 
 # Packages and build, by whom they have to be.
@@ -112,6 +132,10 @@ lint: $(VENV)/.ready check-gen ## formatting, style, types, generated files
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	@tools/check_licences.sh
+
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.ready ## permissions, pins and injections in .github/workflows
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 .PHONY: check-gen
 check-gen: $(VENV)/.ready ## fail if src/cgnet/_layouts.py isn't what `make gen` writes
@@ -139,17 +163,24 @@ demo: ## install what is missing, build, and show cgnet at work (root)
 
 .PHONY: install
 install: ready ## copy cgnet to PREFIX (/usr/local), with completions
-	@$(AS_OWNER) $(MAKE) --no-print-directory wheel completions
+	@$(AS_OWNER) $(MAKE) --no-print-directory plain-wheel completions man
 	@tools/install.sh '$(DESTDIR)' '$(PREFIX)' '$(PYTHON)'
 
 .PHONY: uninstall
 uninstall: ## remove what `make install` copied to PREFIX
 	@tools/install.sh --remove '$(DESTDIR)' '$(PREFIX)'
 
-.PHONY: wheel
-wheel: build ## a Python wheel with the BPF objects, in build/wheel
-	@rm -rf build/wheel
-	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+# The wheel of `make install`: without a libbpf of its own.
+.PHONY: plain-wheel
+plain-wheel: build
+	@rm -rf build/plain-wheel
+	@CGNET_SYSTEM_LIBBPF=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps \
+		--wheel-dir build/plain-wheel .
+
+.PHONY: man
+man: build ## the manual pages, in build/man
+	@rm -rf build/man
+	@$(BIN)/python tools/gen_man.py build/man
 
 .PHONY: completions
 completions: build ## shell completions for bash, zsh and fish, in build/completions
@@ -157,6 +188,8 @@ completions: build ## shell completions for bash, zsh and fish, in build/complet
 	@for shell in bash zsh fish; do \
 		_CGNET_COMPLETE=$${shell}_source $(BIN)/cgnet >build/completions/cgnet.$$shell || exit 1; \
 	done
+
+include packaging/packages.mk
 
 .PHONY: clean
 clean: ## remove what was built

@@ -4,32 +4,31 @@
 from __future__ import annotations
 
 import socket
+import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import rivals
 import tracer
-from kernel_cost import RING_BYTES, reading
+from measure import HOOKS, RING_BYTES, beside_empty
 
 from cgnet._layouts import DROP, DROP_EVENT, FLOW
 from cgnet.drop_options import programs, settings
 from cgnet.filters import Filters
 from cgnet.launch import Launch
-from cgnet.loader import Object
 from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgnet.loader import Program
-
 SECONDS = 3.0
 RUNS = 3
-# What is attached to a hook before and after cgnet's programs, and how these are called.
-EMPTY = {
-    "tp_btf": ("drop_first_typed", "drop_empty_typed"),
-    "raw_tp": ("drop_first_raw", "drop_empty_raw"),
-}
-ON_DROP, ON_CONSUME = ("drop_typed", "drop_raw"), ("syn_drop_typed", "syn_drop_raw")
+EMPTY = "drop_{}"
+ON_DROP, ON_CONSUME = {"drop_typed", "drop_raw"}, {"syn_drop_typed", "syn_drop_raw"}
+BLOCKED = Path(__file__).with_name("blocked.py")
 
 
 class Cost(NamedTuple):
@@ -54,6 +53,15 @@ def refused() -> int:
     return count
 
 
+def blocked() -> int:
+    """Send packets that a firewall drops, each with its socket; return how many."""
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, BLOCKED, str(SECONDS)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
 def ordinary() -> int:
     """Make ordinary connections; return how many."""
     return tracer.load(SECONDS, 1).connections
@@ -75,33 +83,14 @@ def cost(hook: str, work: Callable[[], int], **options: Any) -> Cost:
     launch = Launch(
         "drop", (DROP_EVENT, FLOW, DROP), Filters(), RING_BYTES, measures=measures, contents=contents
     )  # fmt: skip
-    first, last = EMPTY[hook]
-    with Object(tracer.BUILD / "empty.bpf.o") as idle:
-        idle.keep({first, last}, set())
-        idle.load()
-        empty = {program.name: program for program in idle.programs}
-        idle.attach(empty[first])
-        obj, _ = launch.start([extra], None, hook)
-        with obj, reading(obj.ring("ring")), tracer.bpf_stats():
-            idle.attach(empty[last])
-            ours = [*obj.attached(), empty[last]]
-            before = {each.name: each.stats() for each in ours}
-            done = work()
-            after = {each.name: each.stats() for each in ours}
-
-    def spent(program: Program) -> tuple[int, int]:
-        begin, end = before[program.name], after[program.name]
-        return end.run_time_ns - begin.run_time_ns, end.run_count - begin.run_count
-
-    empty_time, empty_runs = spent(empty[last])
-    empty_ns = empty_time / empty_runs
-
-    def net(names: tuple[str, ...]) -> float:
-        both = [spent(each) for each in ours[:-1] if each.name in names]
-        return sum(ns - runs * empty_ns for ns, runs in both) / done
-
-    others = {each.name for each in ours[:-1]} - {*ON_DROP, *ON_CONSUME}
-    return Cost(net(ON_DROP), empty_runs / done, net(tuple(others)), net(ON_CONSUME))
+    found = beside_empty(launch, hook, EMPTY, work, extra)
+    others = found.programs.keys() - ON_DROP - ON_CONSUME
+    return Cost(
+        found.net(ON_DROP) / found.done,
+        found.empty.runs / found.done,
+        found.net(others) / found.done,
+        found.net(ON_CONSUME) / found.done,
+    )
 
 
 def _middle(hook: str, work: Callable[[], int], **options: Any) -> Cost:
@@ -109,14 +98,26 @@ def _middle(hook: str, work: Callable[[], int], **options: Any) -> Cost:
     return results[len(results) // 2]
 
 
+def _tcpdrop(add: Callable[..., None]) -> None:
+    """Measure the rival under the load that it shows, too: of packets with a socket."""
+    what = "the same with tcpdrop.bt"
+    try:
+        found = [rivals.cost(rivals.tcpdrop, "drop_empty_raw", blocked) for _ in range(RUNS)]
+    except rivals.RivalError as error:
+        add(what, str(error), "rival")
+        return
+    add(what, f"{statistics.median(each.ns for each in found):.0f} ns net", "rival")
+
+
 def measure(add: Callable[..., None]) -> None:
     """Measure both hooks."""
-    for hook in EMPTY:
-        told = []
-        for stacks in ("each", "none"):
-            found = _middle(hook, refused, stacks=stacks)
-            told.append(f"{found.drops_ns:.0f} ns with stacks {stacks!r}")
-        add(f"drop: a packet to a closed port, {hook}", f"{', '.join(told)}, net", "reported")
+    for hook in HOOKS:
+        for name, work in (("to a closed port", refused), ("that a firewall drops", blocked)):
+            told = []
+            for stacks in ("each", "none"):
+                found = _middle(hook, work, stacks=stacks)
+                told.append(f"{found.drops_ns:.0f} ns with stacks {stacks!r}")
+            add(f"drop: a packet {name}, {hook}", f"{', '.join(told)}, net", "reported")
         found = _middle(hook, ordinary, syn_drops=True)
         add(
             f"drop: an ordinary connection, {hook}",
@@ -124,3 +125,4 @@ def measure(add: Callable[..., None]) -> None:
             f"{found.ledger_ns:.0f} ns for its owners; --syn-drops {found.consumed_ns:.0f} ns more",
             "reported",
         )
+    _tcpdrop(add)

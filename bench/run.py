@@ -13,7 +13,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from functools import partial
 
 import drop_cost
 import filter_cost
@@ -27,12 +27,10 @@ import user_side
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 PAIRS = 11
 SECONDS = 4.0
 STARTS = 15
+RIVAL_PAIRS = 5
 # Commands, loops, and rows that a connection makes; 0: they are counted in the kernel.
 LOSSES = (("connect", 1, 1), ("connect", 2, 1), ("connlat", 1, 1), ("life", 1, 2), ("rtt", 1, 0))
 
@@ -68,13 +66,13 @@ def loss(report: Report, seconds: float) -> None:
         )
 
 
-def rate_ratio(beside: Callable[[], object], loops: int, pairs: int) -> tuple[float, float]:
+def rate_ratio(beside: rivals.Beside, loops: int, pairs: int) -> tuple[float, float]:
     """Return the median of (rate with / rate without), and the median rate without."""
     ratios, plain = [], []
     tracer.load(1, loops)  # warm
     for _ in range(pairs):
         without = tracer.load(SECONDS, loops).rate
-        with beside():  # type: ignore[attr-defined]
+        with beside():
             ratios.append(tracer.load(SECONDS, loops).rate / without)
         plain.append(without)
     return statistics.median(ratios), statistics.median(plain)
@@ -96,13 +94,24 @@ def rates(report: Report, pairs: int) -> None:
         ">= 0.97",
         reached=ratio >= 0.97,
     )
-    for name, beside in rivals.installed():
+
+
+def beside_rivals(report: Report) -> None:
+    """Measure what others cost a connection, and what they leave of the rate; ``life`` in turn."""
+    ours = partial(tracer.cgnet, command="life")
+    compared: list[tuple[str, rivals.Beside]] = [("cgnet life", ours), *rivals.installed()]
+    for name, beside in compared:
         try:
-            ratio, _ = rate_ratio(beside, 1, 3)
+            cost = rivals.cost(beside, "empty_raw", lambda: tracer.load(SECONDS, 1).connections)
+            ratio, _ = rate_ratio(beside, 1, RIVAL_PAIRS)
         except rivals.RivalError as error:
-            report.add(f"the same with {name}", str(error), "rival")
+            report.add(f"an ordinary connection with {name}", str(error), "rival")
         else:
-            report.add(f"the same with {name}, 1 loop", f"{ratio:.3f}", "rival")
+            report.add(
+                f"an ordinary connection with {name}, 1 loop",
+                f"rate {ratio:.3f} of without; {cost.ns:.0f} ns net, in {cost.runs:.0f} runs",
+                "beside it" if beside is ours else "rival",
+            )
 
 
 def starts(report: Report) -> None:
@@ -143,6 +152,7 @@ def main() -> None:
     socket_cost.measure(report.add)
     trace_cost.measure(report.add)
     rates(report, args.pairs)
+    beside_rivals(report)
     loss(report, args.loss_seconds)
     report.console.print(report.table)
     rivals.print_known(report.console)

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import tracer
-from kernel_cost import RING_BYTES, reading
+from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet._layouts import SyncErrors
 from cgnet.commands.trace import COMMAND_LAYOUTS
 from cgnet.counts import Counting
 from cgnet.filters import Filters, Selection
 from cgnet.histograms import LOG2
 from cgnet.keys import Key
-from cgnet.launch import CGROUP_PROGRAMS, Extra, Launch
-from cgnet.loader import Object
+from cgnet.launch import Launch
 from cgnet.trips import STAGES
 
 if TYPE_CHECKING:
@@ -27,8 +25,7 @@ if TYPE_CHECKING:
 
 SECONDS, PAIRS = 3.0, 7
 BULK = Path(__file__).with_name("bulk.py")
-# On what runs once for each packet on loopback.
-EMPTY = {"tp_btf": "queued_typed", "raw_tp": "queued_raw"}
+EMPTY = "queued"  # on what runs once for each packet on loopback
 NOBODY = ("--port", "1")
 CASES = (("--summary", ("--summary",), 0.85), ("a filter that matches nothing", NOBODY, 0.97))
 
@@ -51,28 +48,14 @@ class Cost(NamedTuple):
 
 def cost(hook: str, selection: Selection) -> Cost:
     """Measure a summary under bulk transfer."""
-    none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND_LAYOUTS, Filters(selection), RING_BYTES,
         counting=counting, measures={"drop_arguments": 2},
     )  # fmt: skip
-    with Object(tracer.BUILD / "empty.bpf.o") as idle:
-        idle.keep({EMPTY[hook]}, set())
-        idle.load()
-        empty = next(each for each in idle.programs if each.name == EMPTY[hook])
-        obj, _ = launch.start([none], None, hook)
-        with obj, reading(obj.ring("ring")), tracer.bpf_stats():
-            idle.attach(empty)
-            ours = [each for each in obj.attached() if each.name not in CGROUP_PROGRAMS]
-            before = [each.stats() for each in (*ours, empty)]
-            bulk()
-            after = [each.stats() for each in (*ours, empty)]
-    spent = [end.run_time_ns - begin.run_time_ns for begin, end in zip(before, after, strict=True)]
-    runs = [end.run_count - begin.run_count for begin, end in zip(before, after, strict=True)]
-    packets = runs[-1]
-    net = sum(spent[:-1]) - sum(runs[:-1]) * spent[-1] / packets
-    return Cost(net / packets, sum(runs[:-1]) / packets)
+    found = beside_empty(launch, hook, EMPTY, bulk)
+    packets = found.empty.runs
+    return Cost(found.net() / packets, found.runs() / packets)
 
 
 def ratio(arguments: tuple[str, ...]) -> tuple[float, float]:
@@ -88,7 +71,7 @@ def ratio(arguments: tuple[str, ...]) -> tuple[float, float]:
 
 def measure(add: Callable[..., None]) -> None:
     """Measure both hooks, and what is left of the throughput."""
-    for hook in EMPTY:
+    for hook in HOOKS:
         for name, selection in (("followed", Selection()), ("not wanted", Selection(port=("1",)))):
             each = cost(hook, selection)
             add(

@@ -57,7 +57,7 @@ int BPF_PROG(drop_raw, struct sk_buff *skb, void *location)
 
 	if (cfg.drop_arguments > 3)
 		rx_sk = (struct sock *)ctx[3];
-	return on_drop(false, ctx, skb, (u64)location, reason_in(ctx), rx_sk);
+	return SENDING(ctx, on_drop(false, ctx, skb, (u64)location, reason_in(ctx), rx_sk));
 }
 
 /* -- SYNs that a full accept queue swallowed */
@@ -75,7 +75,7 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 		return 0;
 	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
-	place.netns = netns_of_route(typed, skb);
+	place.netns = netns_of_route(skb);
 	listener = full_listener(place.netns, &packet.flow);
 	if (!listener)
 		return 0;
@@ -98,7 +98,7 @@ int BPF_PROG(syn_drop_typed, struct sk_buff *skb)
 SEC("raw_tp/consume_skb")
 int BPF_PROG(syn_drop_raw, struct sk_buff *skb)
 {
-	return on_consume(false, ctx, skb, cfg.consume_arguments > 1 ? ctx[1] : 0);
+	return SENDING(ctx, on_consume(false, ctx, skb, cfg.consume_arguments > 1 ? ctx[1] : 0));
 }
 
 /* Who listens already. */

@@ -273,7 +273,7 @@ int living_raw(struct element *ctx)
 	u64 *address = ctx->address;
 
 	if (address && entry)
-		tell_living(false, (struct sock *)*address, entry);
+		return SENDING(ctx, (tell_living(false, (struct sock *)*address, entry), 0));
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 
 /* Of linux/bpf.h, for what vmlinux.h has no use. */
 enum probed_constants {
+	PROBED_PERF_EVENT_ARRAY = 4,
 	PROBED_LPM_TRIE = 11,
 	PROBED_ARRAY_OF_MAPS = 12,
 	PROBED_SK_STORAGE = 24,
@@ -132,6 +133,20 @@ int probe_ring_buffer(void *ctx)
 	if (record)
 		bpf_ringbuf_discard(record, 0);
 	return 0;
+}
+
+struct {
+	__uint(type, PROBED_PERF_EVENT_ARRAY);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, sizeof(u32));
+} probe_perf SEC(".maps");
+
+SEC("raw_tp/inet_sock_set_state")
+int probe_perf_buffers(void *ctx)
+{
+	u64 record = 0;
+
+	return bpf_perf_event_output(ctx, &probe_perf, 0, &record, sizeof(record)) != 0;
 }
 
 /* Linux kernel commit 8e4597c627fb "bpf: Allow using bpf_sk_storage in FENTRY/FEXIT/RAW_TP" (in

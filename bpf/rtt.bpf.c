@@ -197,7 +197,7 @@ int BPF_PROG(probe_typed, struct sock *sk)
 SEC("raw_tp/tcp_probe")
 int BPF_PROG(probe_raw, struct sock *sk)
 {
-	return on_probe(false, sk);
+	return SENDING(ctx, on_probe(false, sk));
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -209,7 +209,7 @@ int BPF_PROG(state_typed, struct sock *sk, int oldstate, int newstate)
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(state_raw, struct sock *sk, int oldstate, int newstate)
 {
-	return on_set_state(false, sk, oldstate, newstate);
+	return SENDING(ctx, on_set_state(false, sk, oldstate, newstate));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

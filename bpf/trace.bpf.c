@@ -188,7 +188,7 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 	int BPF_PROG(trace_##name##_raw, arguments)   \
 	{                                             \
 		const bool typed = false;             \
-		return call;                          \
+		return SENDING(ctx, call);            \
 	}
 #define WITH(...) __VA_ARGS__
 
@@ -204,7 +204,7 @@ PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_
 PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
 PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
 PROGRAM(tcp_probe, WITH(struct sock *sk, struct sk_buff *skb), on_tcp(typed, sk, skb))
-PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, sk))
+PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, ctx, sk))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
 	on_drop(typed, skb, (u64)location, cfg.drop_arguments > 2 ? (u32)ctx[2] : 0,
@@ -220,7 +220,7 @@ PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	SEC(#kind "/" #function)                                        \
 	int program(stage##__##part##__##function##__##kind, arguments) \
 	{                                                               \
-		return call;                                            \
+		return SENDING(ctx, call);                              \
 	}
 #define FUNCTION(stage, part, function, arguments, call)                        \
 	AT_CALL(stage, part, function, fentry, BPF_PROG, WITH(arguments), call) \

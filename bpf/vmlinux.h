@@ -49,6 +49,16 @@ typedef struct {
 	s64 counter;
 } atomic64_t;
 
+struct hlist_node;
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
 struct files_struct;
 
 struct css_set;
@@ -169,6 +179,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	struct hlist_head *dev_index_head;
 	struct net_device *loopback_dev;
 	u64 net_cookie;
 };
@@ -240,6 +251,8 @@ struct net_device {
 	int ifindex;
 	possible_net_t nd_net;
 	char name[16];
+	struct hlist_node index_hlist;
+	void *rtnl_link_ops;
 };
 
 struct dst_entry {
@@ -263,6 +276,10 @@ struct socket {
 
 struct netdev_queue {
 	struct net_device *dev;
+};
+
+struct rtnl_link_ops {
+	void *kind;
 };
 
 enum sk_rst_reason {
@@ -319,6 +336,9 @@ struct files_struct {
 struct fdtable {
 	unsigned int max_fds;
 	void *fd;
+};
+
+struct bpf_ringbuf {
 };
 
 struct skb_shared_info {
@@ -410,6 +430,7 @@ enum {
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_STACK_TRACE = 7,
 	BPF_MAP_TYPE_LRU_HASH = 9,
@@ -442,6 +463,10 @@ enum {
 	TCP_LISTEN = 10,
 	TCP_CLOSING = 11,
 	TCP_NEW_SYN_RECV = 12,
+};
+
+enum {
+	BPF_F_CURRENT_CPU = 4294967295ULL,
 };
 
 enum {

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
-# of real containers need. bpftool is left out: only `make vmlinux` needs it.
+# of real containers need. With --vm: what those in guests need, which Debian alone has. With --rpm: what building
+# RPMs needs. With --rivals: what measurements are compared with, where the system has it. bpftool is left out:
+# only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
-with_containers=''
+with_containers='' with_vm='' with_rpm='' with_rivals=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -25,16 +27,26 @@ has_library() {
 		{ ldconfig -p | grep -F 'libbpf.so.1 '; }
 } >/dev/null 2>&1
 
+# QEMU brought one until 8.0. Whether it does is known when it is there.
+has_virtiofsd() {
+	! command -v qemu-system-x86_64 || compgen -G "/usr/lib*/virtiofsd" || compgen -G "/usr/lib*/*/virtiofsd"
+} >/dev/null
+
 # One word for each need that is not met.
 missing() {
 	local tool tools=(make clang llvm-strip ip nft)
-	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr)
+	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
+	test -z "$with_vm" || tools+=(qemu-system-x86_64 udevadm depmod file busybox dpkg apt-get)
+	test -z "$with_rivals" || tools+=(bpftrace tcplife)
+	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
 	has_library || echo libbpf
 	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
 	has_python || echo python
+	test -z "$with_vm" || has_virtiofsd || echo virtiofsd
+	test -z "$with_rpm" || /usr/bin/python3 -c 'import click, rich' 2>/dev/null || echo click
 }
 
 # The packages of a need, by the package manager's names; alternatives are tried from left to right.
@@ -44,8 +56,18 @@ packages() {
 	apt:ip) echo iproute2 ;;
 	dnf:ip) echo iproute ;;
 	*:nft) echo nftables ;;
+	apt:rpmbuild) echo rpm ;;
+	dnf:rpmbuild) echo rpm-build ;;
+	*:click) echo python3-click python3-rich ;;
 	apt:busybox) echo busybox-static ;;
 	*:ctr) echo containerd ;;
+	*:qemu-system-x86_64) echo qemu-system-x86 ;;
+	*:udevadm) echo udev ;;
+	*:depmod) echo kmod ;;
+	apt:dockerd) echo docker.io ;;
+	dnf:dockerd) echo moby-engine docker ;;
+	apt:tcplife) echo libbpf-tools ;;
+	dnf:tcplife) echo libbpf-tools bcc-tools ;;
 	apt:libbpf) echo libbpf1 ;;
 	dnf:libbpf) echo libbpf ;;
 	apt:libbpf-headers) echo libbpf-dev ;;
@@ -58,9 +80,10 @@ packages() {
 
 # A package that isn't there under any name is told by the last check.
 install_apt() {
-	local names=() need
+	local names=() found need
 	for need in "$@"; do
-		names+=("$(packages apt "$need")")
+		read -ra found <<<"$(packages apt "$need")"
+		names+=("${found[@]}")
 	done
 	printf 'installing %s\n' "${names[@]}"
 	export DEBIAN_FRONTEND=noninteractive
@@ -87,7 +110,10 @@ main() {
 		case $1 in
 		--check) check=yes ;;
 		--containers) with_containers=yes ;;
-		*) echo "usage: $0 [--check] [--containers]" >&2 && return 2 ;;
+		--vm) with_vm=yes ;;
+		--rpm) with_rpm=yes ;;
+		--rivals) with_rivals=yes ;;
+		*) echo "usage: $0 [--check] [--containers] [--vm] [--rpm] [--rivals]" >&2 && return 2 ;;
 		esac
 		shift
 	done
@@ -104,14 +130,16 @@ main() {
 		echo "installing ${needs[*]} takes root: run 'sudo make deps'" >&2
 		return 1
 	fi
-	if command -v apt-get >/dev/null; then
-		install_apt "${needs[@]}"
-	elif command -v dnf >/dev/null; then
-		install_dnf "${needs[@]}"
-	fi
-	hash -r
-	mapfile -t needs < <(missing)
-	((${#needs[@]} == 0)) && return
+	for _ in first second; do # some needs are known when others are met
+		if command -v apt-get >/dev/null; then
+			install_apt "${needs[@]}"
+		elif command -v dnf >/dev/null; then
+			install_dnf "${needs[@]}"
+		fi
+		hash -r
+		mapfile -t needs < <(missing)
+		((${#needs[@]} == 0)) && return
+	done
 	echo "still missing: ${needs[*]} (libbpf: 1.0 or newer, python: 3.11 or newer with venv);" \
 		"this system's packages don't provide it" >&2
 	return 1

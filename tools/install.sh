@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Copy the built wheel and completions to a prefix, or remove them. Run through `make install`.
+# Copy the built wheel, completions and manual pages to a prefix, or remove them. Run through `make install`.
 #   install.sh DESTDIR PREFIX PYTHON
 #   install.sh --remove DESTDIR PREFIX
 # Nothing that is copied links back into the checkout, and only its owner can write to it.
@@ -20,6 +20,8 @@ place() {
 		"$destdir$prefix/share/zsh/site-functions/_cgnet"
 		"$destdir$prefix/share/fish/vendor_completions.d/cgnet.fish"
 	)
+	manual=$destdir$prefix/share/man/man8
+	manual_zh=$destdir$prefix/share/man/zh_CN/man8
 	if [[ -e $destdir$home && ! -e $destdir$home/pyvenv.cfg ]]; then
 		echo "$destdir$home isn't an installed cgnet: left alone" >&2
 		exit 1
@@ -28,7 +30,7 @@ place() {
 
 remove() {
 	rm -rf "$destdir$home" "$destdir$home.new"
-	rm -f "$launcher" "${completions[@]}"
+	rm -f "$launcher" "${completions[@]}" "$manual"/cgnet{,-*}.8 "$manual_zh/cgnet.8"
 	echo "removed cgnet from $destdir$prefix"
 }
 
@@ -39,7 +41,7 @@ copy_package() {
 	mkdir -p "${new%/*}"
 	"$python" -m venv "$new"
 	"$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
-		--no-compile build/wheel/cgnet-*.whl
+		--no-compile "$(echo build/plain-wheel/cgnet-*.whl)[explain]" # with all that it can tell
 	"$new/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check pip setuptools
 	rm -f "$new"/lib/python3*/site-packages/cgnet-*.dist-info/direct_url.json # names the checkout
 	find "$new/bin" ! -name 'python*' -type f -delete # scripts that name the place it was made in
@@ -59,6 +61,12 @@ copy_launcher() {
 	chmod 755 "$launcher"
 }
 
+copy_manual() {
+	install -d "$manual" "$manual_zh"
+	install -m 644 build/man/cgnet*.8 "$manual"
+	install -m 644 packaging/zh_CN/cgnet.8 "$manual_zh"
+}
+
 copy_completions() {
 	local shells=(bash zsh fish) i
 	for i in 0 1 2; do
@@ -75,5 +83,6 @@ else
 	copy_package "$3"
 	copy_launcher
 	copy_completions
+	copy_manual
 	echo "installed $launcher"
 fi

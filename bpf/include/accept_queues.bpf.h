@@ -9,11 +9,11 @@
 
 #include "packet.bpf.h"
 #include "tracking.bpf.h"
+#include "veth.bpf.h"
 
 #define TCP_FLAGS_OFFSET 13
 #define FLAG_SYN 0x02
 #define FLAG_ACK 0x10
-#define DST_IS_NOT_COUNTED 1UL /* include/linux/skbuff.h: SKB_DST_NOREF */
 
 /* A pointer, to be read with care; 0: several listen there, and which one a SYN is for isn't known. */
 struct {
@@ -81,11 +81,11 @@ static __always_inline bool is_received_syn(const bool typed, struct sk_buff *sk
 }
 
 /* Of a packet that has been routed to this host. */
-static __always_inline u32 netns_of_route(const bool typed, struct sk_buff *skb)
+static __always_inline u32 netns_of_route(struct sk_buff *skb)
 {
-	struct dst_entry *dst = (void *)(READ(skb, _skb_refdst) & ~DST_IS_NOT_COUNTED);
+	struct net_device *dev = device_of_route(skb);
 
-	return dst ? BPF_CORE_READ(dst, dev, nd_net.net, ns.inum) : 0;
+	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
 }
 
 static __always_inline void store_local_address(struct listener_key *key, const struct flow *flow)

@@ -63,8 +63,7 @@ static __always_inline struct cgroup_mark marks_at_birth(struct cgroup *cgrp, u3
 	return mark;
 }
 
-SEC("raw_tp/cgroup_mkdir")
-int BPF_PROG(cgroup_born, struct cgroup *cgrp, const char *path)
+static __always_inline int on_birth(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
 	struct cgroup_mark mark = {};
@@ -80,9 +79,14 @@ int BPF_PROG(cgroup_born, struct cgroup *cgrp, const char *path)
 	return 0;
 }
 
+SEC("raw_tp/cgroup_mkdir")
+int BPF_PROG(cgroup_born, struct cgroup *cgrp, const char *path)
+{
+	return SENDING(ctx, on_birth(cgrp, path));
+}
+
 /* Sockets outlive their cgroup: user space forgets the mark later. */
-SEC("raw_tp/cgroup_rmdir")
-int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
+static __always_inline int on_end_of_cgroup(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
 	struct cgroup_mark *mark = NULL;
@@ -94,6 +98,12 @@ int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
 		mark = bpf_map_lookup_elem(&selected_cgroups, &key);
 	tell_cgroup(RECORD_CGROUP_GONE, &key, mark ? mark->marks : 0, path);
 	return 0;
+}
+
+SEC("raw_tp/cgroup_rmdir")
+int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
+{
+	return SENDING(ctx, on_end_of_cgroup(cgrp, path));
 }
 
 #endif

@@ -15,7 +15,8 @@ enum owner_source {
 	OWNER_SK_CGRP = 4, /* from here on the cgroup alone is known: v2's, of the socket itself */
 	OWNER_MEMCG = 5,   /* that which the socket's memory is charged to */
 	OWNER_NETNS = 6,   /* the one container, or pod, in the socket's network namespace */
-	OWNER_DEVICE = 7,  /* that at the other end of a device, by its address */
+	OWNER_DEVICE = 7,  /* that at the other end of a packet's veth */
+	OWNER_ADDRESS = 8, /* that which has a packet's address */
 };
 
 /* Which side of a connection the owner is. */

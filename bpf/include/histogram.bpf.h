@@ -98,6 +98,8 @@ static __always_inline void histogram_add(const bool typed, const struct count_k
 	if (bucket >= CGNET_BUCKETS)
 		bucket = CGNET_BUCKETS - 1;
 	barrier_var(bucket);
+	/* To add a constant 0 would become an atomic or, which kernels before 5.12 don't know. */
+	barrier_var(value);
 	__sync_fetch_and_add(&histogram->buckets[bucket & (CGNET_BUCKETS - 1)], 1);
 	__sync_fetch_and_add(&histogram->sum, value);
 	__sync_fetch_and_add(&histogram->count, 1);

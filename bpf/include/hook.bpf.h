@@ -101,11 +101,12 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 }
 
 /* A program on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */
-#define ON_SET_STATE(name, hook, body, typed, first)                    \
-	SEC(hook "/inet_sock_set_state")                                \
-	int BPF_PROG(name, struct sock *sk, int oldstate, int newstate) \
-	{                                                               \
-		return body(typed, first, sk, oldstate, newstate);      \
+#define ON_SET_STATE(name, hook, body, typed, first)                                       \
+	SEC(hook "/inet_sock_set_state")                                                   \
+	int BPF_PROG(name, struct sock *sk, int oldstate, int newstate)                    \
+	{                                                                                  \
+		return (typed) ? body(typed, first, sk, oldstate, newstate)                \
+			       : SENDING(ctx, body(typed, first, sk, oldstate, newstate)); \
 	}
 
 /* One for each way, and twice. */

@@ -131,7 +131,7 @@ static __always_inline void connect_call_begins(struct sock *sk, u64 address)
 		count_lost(LOST_CONNECT_CALLS);
 }
 
-static __always_inline void connect_call_ends(long ret, bool user_address)
+static __always_inline int connect_call_ends(long ret, bool user_address)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	struct connect_call *found = bpf_map_lookup_elem(&connect_calls, &thread);
@@ -139,16 +139,17 @@ static __always_inline void connect_call_ends(long ret, bool user_address)
 	union address to = {};
 
 	if (!found)
-		return;
+		return 0;
 	call = *found;
 	bpf_map_delete_elem(&connect_calls, &thread);
 	if (ret >= 0 || ret <= -ERESTARTSYS || call.reached_tcp)
-		return;
+		return 0;
 	if (user_address)
 		bpf_probe_read_user(&to, sizeof(to), (void *)call.address);
 	else
 		bpf_probe_read_kernel(&to, sizeof(to), (void *)call.address);
 	emit_sync_error((struct sock *)call.sk, &to, -ret);
+	return 0;
 }
 
 /* tcp_v6_connect() calls tcp_v4_connect() for a mapped address: the outer return counts. */
@@ -169,7 +170,7 @@ static __always_inline bool is_inner_call(struct sock *sk, u16 function_family)
 	int BPF_PROG(function##_fexit, struct sock *sk, void *address, int len, int ret)           \
 	{                                                                                          \
 		if (!is_inner_call(sk, function_family))                                           \
-			connect_call_ends(ret, false);                                             \
+			return SENDING(ctx, connect_call_ends(ret, false));                        \
 		return 0;                                                                          \
 	}                                                                                          \
 	SEC("kprobe/" #function)                                                                   \
@@ -184,8 +185,7 @@ static __always_inline bool is_inner_call(struct sock *sk, u16 function_family)
 	SEC("kretprobe/" #function)                                                                \
 	int BPF_KRETPROBE(function##_kretprobe, int ret)                                           \
 	{                                                                                          \
-		connect_call_ends(ret, false);                                                     \
-		return 0;                                                                          \
+		return SENDING(ctx, connect_call_ends(ret, false));                                \
 	}
 
 CONNECT_FUNCTION(tcp_v4_connect, AF_INET)
@@ -232,8 +232,7 @@ int connect_syscall_enter(struct syscall_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_syscall_exit(struct syscall_exit *ctx)
 {
-	connect_call_ends(ctx->ret, true);
-	return 0;
+	return SENDING(ctx, connect_call_ends(ctx->ret, true));
 }
 
 #endif

@@ -100,8 +100,7 @@ static __always_inline void trip_ends(const bool typed, struct journey *journey,
 	barrier_var(size);
 	if (size > sizeof(*event))
 		return;
-	if (bpf_ringbuf_output(&ring, event, size, BPF_RB_NO_WAKEUP))
-		count_lost(LOST_RING);
+	submit_copy(event, size, LOST_RING);
 }
 
 /* Not inlined: each stage may find that a packet's end was missed. */

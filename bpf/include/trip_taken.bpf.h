@@ -180,7 +180,7 @@ static __always_inline u64 address_of(const struct sock *sk)
 }
 
 /* The application took what comes before copied_seq. */
-static __always_inline int on_app(const bool typed, struct sock *sk)
+static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(typed, sk);
 	struct tcp_sock *tp = tcp_sock_of(typed, sk);
@@ -199,7 +199,7 @@ static __always_inline int on_app(const bool typed, struct sock *sk)
 		if (number == entry->private.behind)
 			break;
 		done = typed ? read_one_typed(address, number, copied, netns)
-			     : read_one_raw(address, number, copied, netns);
+			     : SENDING(ctx, read_one_raw(address, number, copied, netns));
 		if (!done)
 			break;
 		entry->private.first++;

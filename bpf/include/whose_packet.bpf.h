@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where a packet is, and whose: by its socket, else by its network namespace, else by its addresses. */
+/* Where a packet is, and whose: by its socket, its network namespace, its veths, or its addresses. */
 #ifndef CGNET_WHOSE_PACKET_BPF_H
 #define CGNET_WHOSE_PACKET_BPF_H
 
-#include "fallback.bpf.h"
 #include "seeds.bpf.h"
+#include "veth.bpf.h"
 
 #define LEAST_NETNS 0xe0000000 /* inodes of namespaces are greater (include/uapi/linux/nsfs.h) */
 
@@ -19,9 +19,10 @@ struct {
 CROSSES_TO_USER_SPACE(device_address);
 
 struct place {
-	struct sock *sk; /* a full one, or NULL */
-	u64 cookie;	 /* of the namespace */
-	u32 netns;	 /* inode */
+	struct sk_buff *skb; /* NULL where its devices tell nothing */
+	struct sock *sk;     /* a full one, or NULL */
+	u64 cookie;	     /* of the namespace */
+	u32 netns;	     /* inode */
 	u32 ifindex;
 	u8 tcp_state;
 	u8 sent; /* 1: by the socket */
@@ -35,18 +36,6 @@ static __always_inline void place_of_socket(const bool typed, struct sock *sk, s
 	place->cookie = socket_netns_cookie(typed, sk);
 	if (is_full(typed, sk) && is_tcp(typed, sk))
 		place->sk = sk;
-}
-
-/*
- * skb->dev shares its place with a node of the trees that TCP queues packets in. What it points to is a
- * device if it has a namespace whose loopback has that namespace, too.
- */
-static __always_inline struct net *netns_of_device(struct net_device *dev)
-{
-	struct net *net = (struct net *)BPF_CORE_READ(dev, nd_net.net);
-	struct net *same = (struct net *)BPF_CORE_READ(net, loopback_dev, nd_net.net);
-
-	return net == same ? net : NULL;
 }
 
 /*
@@ -78,6 +67,7 @@ static __always_inline void find_place(const bool typed, struct sk_buff *skb, st
 	struct sock *sk = READ(skb, sk);
 
 	__builtin_memset(place, 0, sizeof(*place));
+	place->skb = skb;
 	place->sent = sk != NULL;
 	if (sk)
 		place_of_socket(typed, sk, place);
@@ -98,7 +88,33 @@ static __always_inline u64 address_cgroup_id(const struct flow *flow, const u8 *
 	return found ? *found : 0;
 }
 
-/* A packet on its way through the host belongs to the container that sent it, else to the one it is for. */
+/*
+ * A packet on its way through the host belongs to the container that sent it, else to the one that it is
+ * for. Where it came from and goes to is truer than the addresses that it has.
+ */
+static __always_inline void guess_by_way(const struct place *place, const struct flow *flow,
+					 struct owner *owner)
+{
+	struct passage passage = {};
+
+	if (place->skb)
+		find_passage(place->skb, &passage);
+	owner->source = OWNER_DEVICE;
+	owner->cgroup_id = veth_cgroup_id(passage.in);
+	if (owner->cgroup_id)
+		return;
+	owner->source = OWNER_ADDRESS;
+	owner->cgroup_id = address_cgroup_id(flow, flow->saddr);
+	if (owner->cgroup_id)
+		return;
+	owner->source = OWNER_DEVICE;
+	owner->cgroup_id = veth_cgroup_id(passage.out);
+	if (owner->cgroup_id)
+		return;
+	owner->source = OWNER_ADDRESS;
+	owner->cgroup_id = address_cgroup_id(flow, flow->daddr);
+}
+
 static __always_inline void guess_owner(const struct place *place, const struct flow *flow,
 					struct holder *holder)
 {
@@ -107,11 +123,8 @@ static __always_inline void guess_owner(const struct place *place, const struct 
 	owner->hierarchy = cfg.hierarchy[0].id;
 	owner->source = OWNER_NETNS;
 	owner->cgroup_id = netns_cgroup_id(place->netns, place->cookie);
-	if (!owner->cgroup_id) {
-		owner->source = OWNER_DEVICE;
-		owner->cgroup_id = address_cgroup_id(flow, flow->saddr)
-					   ?: address_cgroup_id(flow, flow->daddr);
-	}
+	if (!owner->cgroup_id)
+		guess_by_way(place, flow, owner);
 	if (!owner->cgroup_id)
 		owner->source = OWNER_UNKNOWN;
 	holder->wanted = owner->cgroup_id ? partial_owner_passes(owner) : unknown_owner_passes();

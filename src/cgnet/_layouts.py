@@ -34,6 +34,7 @@ class OwnerSource(IntEnum):
     OWNER_MEMCG = 5
     OWNER_NETNS = 6
     OWNER_DEVICE = 7
+    OWNER_ADDRESS = 8
 
 
 class Role(IntEnum):

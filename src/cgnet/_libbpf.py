@@ -20,6 +20,7 @@ from cgnet.errors import LibbpfError, UnsupportedError, UsageError
 log = logging.getLogger("cgnet.libbpf")
 
 LIBRARY = "libbpf.so.1"
+BUNDLED = Path(__file__).parent / "_bpf" / LIBRARY  # in wheels, and packages for old systems
 LOG_LINES = 30  # of the verifier's log, in an error
 # What libbpf prints at once: the verifier's log may be 16 MiB, and the verdict comes last. Pages of a
 # mapping take memory when they are written to.
@@ -28,6 +29,8 @@ PRINTED_BYTES = 1 << 24
 LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 PRINT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+# enum bpf_perf_event_ret (context, cpu, struct perf_event_header *)
+EVENT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
 class OpenOpts(ctypes.Structure):
@@ -76,8 +79,8 @@ def _pointer(name: str) -> Any:
     return ctypes.POINTER(type(name, (_Opaque,), {}))
 
 
-_Object, _Program, _Map, _Link, _Btf = map(
-    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "btf")
+_Object, _Program, _Map, _Link, _Perf, _Btf = map(
+    _pointer, ("bpf_object", "bpf_program", "bpf_map", "bpf_link", "perf_buffer", "btf")
 )
 
 
@@ -121,6 +124,7 @@ API: dict[str, _Fn] = {
     "bpf_map__fd": _Fn(_INT, (_Map,), "negative"),
     "bpf_map__set_autocreate": _Fn(_INT, (_Map, ctypes.c_bool), "negative"),
     "bpf_map__max_entries": _Fn(_U32, (_Map,)),
+    "bpf_map__set_map_flags": _Fn(_INT, (_Map, _U32), "negative"),
     "bpf_map__set_max_entries": _Fn(_INT, (_Map, _U32), "negative"),
     "bpf_map__set_inner_map_fd": _Fn(_INT, (_Map, _INT), "negative"),
     "bpf_map_create": _Fn(_INT, (_INT, _C_CHAR_P, _U32, _U32, _U32, _VOID_P), "negative"),
@@ -130,6 +134,11 @@ API: dict[str, _Fn] = {
     "bpf_map_delete_elem": _Fn(_INT, (_INT, _VOID_P), "negative"),
     "bpf_map_get_next_key": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
     "bpf_obj_get_info_by_fd": _Fn(_INT, (_INT, _VOID_P, ctypes.POINTER(_U32)), "negative"),
+    "perf_buffer__new_raw": _Fn(
+        _Perf, (_INT, _SIZE, _VOID_P, EVENT_CALLBACK, _VOID_P, _VOID_P), "null"
+    ),
+    "perf_buffer__consume": _Fn(_INT, (_Perf,)),
+    "perf_buffer__free": _Fn(None, (_Perf,)),
     "btf__parse": _Fn(_Btf, (_C_CHAR_P, _VOID_P), "null"),
     "btf__parse_split": _Fn(_Btf, (_C_CHAR_P, _Btf), "null"),
     "btf__free": _Fn(None, (_Btf,)),
@@ -201,10 +210,21 @@ class _Library:
         return "\n".join(lines)
 
 
+def _library() -> str:
+    """Return which library to load: the one asked for, else cgnet's own, else the system's.
+
+    Its own comes before the system's because it is the one that its package was tested with, and the
+    system's may be older than 1.0. It is believed as the Python beside it is.
+    """
+    if asked := os.environ.get("CGNET_LIBBPF"):
+        if asked != LIBRARY:
+            _trust(Path(asked))
+        return asked
+    return str(BUNDLED) if BUNDLED.exists() else LIBRARY
+
+
 def _open_library() -> ctypes.CDLL:
-    path = os.environ.get("CGNET_LIBBPF", LIBRARY)
-    if path != LIBRARY:
-        _trust(Path(path))
+    path = _library()
     try:
         return ctypes.CDLL(path, use_errno=True)
     except OSError as error:

@@ -29,11 +29,17 @@ UNSEEN = (
 BY_FEXIT = Extra(frozenset({"fentry", "fexit"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
 BY_KPROBE = Extra(frozenset({"kprobe", "kretprobe"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
 BY_SYSCALL = Extra(frozenset({"tracepoint"}), SyncErrors.SYNC_ERRORS_BY_SYSCALL)
+WAYS = {"fexit": BY_FEXIT, "kprobe": BY_KPROBE, "tracepoint": BY_SYSCALL}
 NOT_AT_ALL = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 
 
-def sync_error_ways(choice: str, roles: Collection[Role]) -> list[Extra]:
-    """Return the ways to see errors before a SYN, in the order of trying. Clients alone have them."""
+def sync_error_ways(choice: str, roles: Collection[Role], forced: str | None = None) -> list[Extra]:
+    """Return the ways to see errors before a SYN, in the order of trying. Clients alone have them.
+
+    ``forced`` is the one of WAYS that must be taken.
+    """
+    if forced:
+        return [WAYS[forced]]
     if choice == "off" or Role.ROLE_CLIENT not in roles:
         return [NOT_AT_ALL]
     last = BY_SYSCALL if choice == "on" else NOT_AT_ALL._replace(remarks=(UNSEEN,))

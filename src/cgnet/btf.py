@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from cgnet._layouts import Layout, Member
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF = 4, 6, 8  # linux/btf.h
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
+# Where else a kernel's BTF is found, by its release: what was made for cgnet, then images that have it.
+PLACES = (
+    "usr/lib/cgnet/btf/{}.btf", "boot/vmlinux-{}", "lib/modules/{}/vmlinux",
+    "lib/modules/{}/build/vmlinux", "usr/lib/debug/boot/vmlinux-{}",
+    "usr/lib/debug/lib/modules/{}/vmlinux",
+)  # fmt: skip
 KERNEL_STRUCT = "super_block"  # every kernel has it, and no object of ours
 
 
@@ -141,6 +149,16 @@ def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
         return 0
 
 
+@contextmanager
+def without_type(name: str, path: Path) -> Iterator[Path]:
+    """Make a BTF where a type has another name: programs see a kernel that lacks it. For tests."""
+    hidden = name.upper().encode()
+    with NamedTemporaryFile(suffix=".btf") as file:
+        file.write(path.read_bytes().replace(b"\0%b\0" % name.encode(), b"\0%b\0" % hidden))
+        file.flush()
+        yield Path(file.name)
+
+
 def is_kernel_btf(path: Path) -> bool:
     """Tell whether a file, raw or ELF, has the types of a kernel. Raises OSError: it can't be read."""
     with path.open("rb"):  # libbpf has no better word for it than "invalid argument"
@@ -153,6 +171,21 @@ def is_kernel_btf(path: Path) -> bool:
         return read_layout(btf, KERNEL_STRUCT) is not None
     finally:
         lib.btf__free(btf)
+
+
+def elsewhere(root: Path = Path("/")) -> Path | None:
+    """Return the BTF of a kernel that has none itself, from the usual places; None if it has one.
+
+    Also None if there is none anywhere.
+    """
+    if KERNEL_BTF.exists():
+        return None
+    for place in PLACES:
+        path = root / place.format(platform.release())
+        with suppress(OSError):  # not there, or not ours to read
+            if is_kernel_btf(path):
+                return path
+    return None
 
 
 def damaged(path: object, layout: Layout, detail: str) -> LayoutError:

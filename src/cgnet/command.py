@@ -81,3 +81,4 @@ class Options(NamedTuple):
     strict: bool
     btf: Path | None
     hook: str | None
+    transport: str | None

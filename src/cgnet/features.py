@@ -17,6 +17,7 @@ from cgnet.probes import (
     KPROBE,
     KRETPROBE,
     LPM_TRIE,
+    PERF_BUFFERS,
     RAW_TP,
     RING_BUFFER,
     SOCKET_COOKIE,
@@ -67,6 +68,36 @@ HOOKS = (
 def hooks(forced: str | None) -> tuple[Hook, ...]:
     """Return the hooks to try, in order; only ``forced`` if it is given."""
     return tuple(hook for hook in HOOKS if forced in (None, hook.name))
+
+
+class Transport(NamedTuple):
+    """One way of records to user space, and the maps that only the other way uses."""
+
+    name: str
+    unused_maps: frozenset[str]
+    asked: Feature | None = None  # before it is tried
+
+    def takes(self, hook: Hook) -> bool:
+        """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
+        return self.name == "ring" or hook.name == "raw_tp"
+
+    @property
+    def is_there(self) -> bool:
+        """Tell whether the kernel has it. Raises as works()."""
+        return self.asked is None or works(self.asked).ok is not False
+
+
+# The best first.
+TRANSPORTS = (
+    Transport("ring", frozenset({"perf", "outbox"}), RING_BUFFER),
+    Transport("perf", frozenset({"ring"})),
+)
+
+
+def transport(forced: str | None) -> Transport:
+    """Return the best one that is there, or ``forced``."""
+    found = (each for each in TRANSPORTS if forced in (None, each.name))
+    return next(each for each in found if forced or each.is_there)
 
 
 class Capability(NamedTuple):
@@ -149,7 +180,9 @@ TYPED = (
     *UNTYPED,
 )
 HOOK = Part("hook", (Way("tp_btf", TYPED), Way("raw_tp", UNTYPED)))
-TRANSPORT = Part("transport", (Way("ring buffer", (RING_BUFFER,)),))
+TRANSPORT = Part(
+    "transport", (Way("ring buffer", (RING_BUFFER,)), Way("perf buffers", (PERF_BUFFERS,)))
+)
 # Owners of attempts, and of what listeners accept: the hook decides about both.
 LEDGER = Part(
     "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
@@ -264,5 +297,5 @@ def require_btf(given: Path | None) -> None:
     if given is None and not KERNEL_BTF.exists():
         raise UnsupportedError(
             f"this kernel has no BTF ({KERNEL_BTF} is missing): "
-            "give the one of exactly this kernel with --btf FILE"
+            "give the one of exactly this kernel with --btf FILE, or put it where docs/kernels.md says"
         )

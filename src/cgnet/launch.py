@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -26,7 +27,7 @@ from cgnet._layouts import (
     PORT_FLAGS,
     Role,
 )
-from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints
+from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints, without_type
 from cgnet.counts import COUNTS, HISTOGRAMS
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.filters import LISTENERS
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting, Tables
-    from cgnet.features import Hook
+    from cgnet.features import Hook, Transport
     from cgnet.filters import Filters
     from cgnet.loader import Program
 
@@ -51,6 +52,7 @@ CROSSING = (
     PORT_FLAGS, LISTENER_KEY, HOLDER, COUNT_KEY,
 )  # fmt: skip
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
+RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
 SEED_PROGRAM = "ledger_seed_typed"
 OPTIONAL = "trace_"  # so begin the names of programs that can be done without
@@ -94,10 +96,9 @@ class Launch:
         measures: dict[str, Any] | None = None,
         contents: dict[str, dict[bytes, bytes]] | None = None,
     ) -> None:
-        """``name`` is the object's, of _bpf/; ``buffer`` is the ring's size in bytes.
+        """``name`` is the object's; ``buffer`` is the ring's size in bytes.
 
-        ``counting``: what is counted. ``measures`` has members of struct config, ``contents`` entries
-        of maps that only this command knows.
+        ``measures`` has members of struct config, ``contents`` entries of a command's own maps.
         """
         self.path = OBJECTS / f"{name}.bpf.o"
         self.layouts = layouts
@@ -110,28 +111,35 @@ class Launch:
         self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
         self._unattached: dict[str, str] = {}  # stages that were refused all the same
 
-    def start(self, extras: Extras, btf: Path | None, hook: str | None) -> tuple[Object, Extra]:
+    def start(
+        self, extras: Extras, btf: Path | None, hook: str | None, transport: str | None = None
+    ) -> tuple[Object, Extra]:
         """Load and attach; each variant is tried in order, none is guessed.
 
-        ``extras`` may be a function that asks the kernel which there are.
-
-        Raises NotPermittedError, UnsupportedError or LayoutError.
+        ``extras`` may be a function that asks the kernel which there are. Raises NotPermittedError,
+        UnsupportedError or LayoutError.
         """
         features.require_capabilities()
         features.require_btf(btf)
         extras = extras() if callable(extras) else extras
+        if transport == "perf":
+            with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
+                return self._start(extras, forced, hook, features.transport("perf"))
+        return self._start(extras, btf, hook, features.transport(transport))
+
+    def _start(
+        self, extras: list[Extra], btf: Path | None, hook: str | None, way: Transport
+    ) -> tuple[Object, Extra]:
         failure: LibbpfError | None = None
-        for each in features.hooks(hook):
-            if hook is None and each.asked and features.works(each.asked).ok is False:
+        for each, extra in product(features.hooks(hook), extras):
+            refused = hook is None and each.asked and features.works(each.asked).ok is False
+            if refused or not way.takes(each) or not self._is_possible(extra):
                 continue
-            for extra in extras:
-                if not self._is_possible(extra):
-                    continue
-                try:
-                    return self._try(each, extra, btf), extra
-                except LibbpfError as error:
-                    log.info("no %s with %s: %s", each.name, sorted(extra.hooks), error)
-                    failure = error
+            try:
+                return self._try(way, each, extra, btf), extra
+            except LibbpfError as error:
+                log.info("no %s, %s with %s: %s", way.name, each.name, sorted(extra.hooks), error)
+                failure = error
         raise self._refused(failure)
 
     def remarks(self, extra: Extra) -> list[str]:
@@ -159,11 +167,11 @@ class Launch:
             f"this kernel takes none of the variants of {self.path.name} {why}; cgnet doctor tells more"
         )
 
-    def _try(self, hook: Hook, extra: Extra, btf: Path | None) -> Object:
+    def _try(self, way: Transport, hook: Hook, extra: Extra, btf: Path | None) -> Object:
         obj = self._open(btf)
         try:
             programs = self._there(self._wanted(obj, hook, extra), btf)
-            self._prepare(obj, hook, extra, programs)
+            self._prepare(obj, hook.unused_maps | way.unused_maps, extra, programs)
             obj.load()
             self._attach(obj, hook, extra, programs)
         except BaseException:
@@ -188,14 +196,12 @@ class Launch:
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
+            or program.name in extra.functions
             or (
-                program.name in extra.functions
-                or (
-                    program.hook in hook.kinds | extra.hooks
-                    and not program.name.endswith(hook.others)
-                    and not program.name.startswith(extra.left_out)
-                    and self._has_role(obj, program)
-                )
+                program.hook in hook.kinds | extra.hooks
+                and not program.name.endswith(hook.others)
+                and not program.name.startswith(extra.left_out)
+                and self._has_role(obj, program)
             )
         ]
         return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
@@ -217,10 +223,13 @@ class Launch:
         role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
         return role is None or role in self.filters.roles
 
-    def _prepare(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
+    def _prepare(
+        self, obj: Object, unused: frozenset[str], extra: Extra, programs: list[Program]
+    ) -> None:
         check_layouts(obj, (*self.layouts, *CROSSING))
-        without = hook.unused_maps | (frozenset() if extra.functions else MAPS_OF_FUNCTIONS)
-        obj.keep({program.name for program in programs}, set(without))
+        if not extra.functions:
+            unused |= MAPS_OF_FUNCTIONS
+        obj.keep({program.name for program in programs}, set(unused))
         for program in programs:
             if extra.functions.get(program.name) == MULTI_WAY:
                 obj.use_multi(program)
@@ -246,10 +255,7 @@ class Launch:
         obj.resize_inner(tables.outer, COUNT_KEY.size, tables.value_bytes, entries)
 
     def _attach(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
-        """Attach what follows new cgroups, then mark the old ones, then attach the rest.
-
-        What goes over all that is there comes last: it fills in what the others haven't seen.
-        """
+        """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
@@ -263,9 +269,8 @@ class Launch:
                 self._unattached |= stages.attach(obj, program, extra.functions[program.name])
             elif program.hook != ITERATOR:
                 self._attach_one(obj, program)
-        for program in rest:
-            if program.name == SEED_PROGRAM:
-                obj.iterate(program)
+        for program in (each for each in rest if each.name == SEED_PROGRAM):
+            obj.iterate(program)
         if ITERATOR not in hook.kinds:
             self._seed(obj)
 

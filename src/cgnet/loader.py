@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from cgnet._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
+from cgnet.perf import PerfBuffers
 from cgnet.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cgnet.ring import Reader
+
 log = logging.getLogger(__name__)
 
+PERF = "perf"  # the map of perf buffers, in every object that has a ring
 MAP_TYPE_HASH = 1  # linux/bpf.h: BPF_MAP_TYPE_HASH
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
@@ -100,6 +104,14 @@ class _ProgramInfo(ctypes.Structure):
                 ("run_count", ctypes.c_uint64))  # fmt: skip
 
 
+def stats_of(fd: int) -> ProgramStats:
+    """Return the run count and time of the program that a descriptor refers to."""
+    info = _ProgramInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), size)
+    return ProgramStats(info.run_count, info.run_time_ns)
+
+
 class Program:
     """A program of an object."""
 
@@ -122,10 +134,7 @@ class Program:
 
     def stats(self) -> ProgramStats:
         """Return the run count and time; zeros unless statistics are on."""
-        info = _ProgramInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        lib.bpf_obj_get_info_by_fd(lib.bpf_program__fd(self.handle), ctypes.byref(info), size)
-        return ProgramStats(info.run_count, info.run_time_ns)
+        return stats_of(lib.bpf_program__fd(self.handle))
 
 
 class Object:
@@ -137,6 +146,7 @@ class Object:
         self._cleanup = ExitStack()
         self._links: dict[str, Any] = {}
         self._kept: frozenset[str] = frozenset()
+        self._left_out: frozenset[str] = frozenset()  # maps
         options = OpenOpts(sz=ctypes.sizeof(OpenOpts))
         if btf is not None:
             options.btf_custom_path = str(btf).encode()
@@ -182,7 +192,7 @@ class Object:
 
     def keep(self, programs: set[str], without_maps: set[str]) -> None:
         """Before loading: take only these programs, and not these maps, if they are there."""
-        self._kept = frozenset(programs)
+        self._kept, self._left_out = frozenset(programs), frozenset(without_maps)
         for program in self.programs:
             lib.bpf_program__set_autoload(program.handle, program.name in programs)
         for name in without_maps & self._maps.keys():
@@ -279,11 +289,18 @@ class Object:
             _, link = self._links.popitem()
             lib.bpf_link__destroy(link)
 
-    def ring(self, name: str) -> Ring:
-        """Return a reader of the ring buffer; it is freed before the object."""
-        found = self.map(name)
-        size = lib.bpf_map__max_entries(found.handle)
-        return self._cleanup.enter_context(Ring(found.fd, size))
+    def ring(self, name: str) -> Reader:
+        """Return a reader of the ring buffer; it is freed before the object.
+
+        Where the ring is left out, it reads perf buffers, which have its size together.
+        """
+        ring = self.map(name)
+        size = lib.bpf_map__max_entries(ring.handle)
+        reader: Reader = (
+            PerfBuffers(self.map(PERF).fd, size) if name in self._left_out else Ring(ring.fd, size)
+        )
+        self._cleanup.callback(reader.close)
+        return reader
 
     def close(self) -> None:
         """Detach, free rings, unload. Closing twice does nothing."""

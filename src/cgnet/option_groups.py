@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cgnet.btf import elsewhere
 from cgnet.option_types import FieldList, Size, a_number
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ SELECT = (
     select("sport", "PORTS", "Local ports, as in 80,443,8000-8999."),
     select("dport", "PORTS", "Remote ports."),
     select("port", "PORTS", "Ports of either side."),
-    click.option("-4", "families", flag_value=4, type=int, multiple=True, help="IPv4 only."),
-    click.option("-6", "families", flag_value=6, type=int, multiple=True, help="IPv6 only."),
+    click.option("-4", "ipv4", is_flag=True, help="IPv4 only."),
+    click.option("-6", "ipv6", is_flag=True, help="IPv6 only."),
     click.option(
         "--hierarchy",
         metavar="NAME",
@@ -166,6 +167,7 @@ RUN = (
         "--btf",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
+        default=elsewhere,
         help="BTF of this kernel, where it has none itself.",
     ),
     click.option(
@@ -177,4 +179,5 @@ RUN = (
         help="Say what is loaded, and what the programs cost if the kernel measured it.",
     ),
     click.option("--hook", type=click.Choice(["tp_btf", "raw_tp"]), hidden=True),
+    click.option("--transport", type=click.Choice(["ring", "perf"]), hidden=True),
 )

@@ -168,7 +168,7 @@ def collect(
     values = absent | values
     names = set(Selection._fields) - {"families", "roles"}
     selection = Selection(
-        families=frozenset(values["families"]),
+        families=frozenset(number for number in (4, 6) if values[f"ipv{number}"]),
         roles=_roles(values),
         **{name: values[name] for name in names},
     )

@@ -17,7 +17,7 @@ from cgnet.ring import BATCH_RECORDS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgnet.ring import Ring
+    from cgnet.ring import Reader
 
 # The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
@@ -115,7 +115,7 @@ class RateLimit:
         return taken
 
 
-def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
+def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
     """Yield what came, at least every TICK_MS and perhaps nothing, until ``stop``."""
     politeness = Politeness()
     poller = select.poll()
@@ -132,7 +132,7 @@ def batches(ring: Ring, stop: Stop, signals: int, output: int) -> Iterator[list[
         yield batch
 
 
-def drain(ring: Ring) -> Iterator[list[bytes]]:
+def drain(ring: Reader) -> Iterator[list[bytes]]:
     """Yield what is left, once nothing writes any more."""
     while batch := ring.consume():
         yield batch

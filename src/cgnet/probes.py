@@ -79,8 +79,14 @@ TRACEPOINT = Feature(
 RING_BUFFER = Feature(
     "ring_buffer",
     "the way of records to user space",
-    ALL,
+    "perf buffers are taken, one for each CPU: a busy one may be full while others are empty",
     frozenset({"probe_ring"}),
+)
+PERF_BUFFERS = Feature(
+    "perf_buffers",
+    "the way of records to user space, for kernels without ring buffers",
+    ALL,
+    frozenset({"probe_perf"}),
 )
 TASK_BTF = Feature(
     "task_btf", "the current task, typed, in tp_btf", "as without tp_btf: raw_tp is taken"
@@ -118,7 +124,8 @@ ARRAY_OF_MAPS = Feature(
     frozenset({"probe_outer"}),
 )
 FEATURES = (
-    TP_BTF, RAW_TP, FENTRY, FEXIT, KPROBE, KRETPROBE, TRACEPOINT, RING_BUFFER, TASK_BTF, TCP_SOCK,
+    TP_BTF, RAW_TP, FENTRY, FEXIT, KPROBE, KRETPROBE, TRACEPOINT, RING_BUFFER, PERF_BUFFERS,
+    TASK_BTF, TCP_SOCK,
     SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, TASK_FILE, LPM_TRIE, ARRAY_OF_MAPS,
 )  # fmt: skip
 PROBE_OF_WAYS = {

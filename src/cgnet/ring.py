@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The reader of a BPF ring buffer.
+"""The reader of a BPF ring buffer, and what all readers have in common.
 
 The kernel's pages are read as they are (kernel/bpf/ringbuf.c): a position that the reader writes, one
 that the kernel side writes, and the records, each behind a header. The records are mapped twice, one
@@ -13,7 +13,7 @@ import mmap
 from functools import lru_cache
 from struct import Struct
 from threading import Lock
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from cgnet.errors import LibbpfError
 
@@ -41,6 +41,16 @@ def _fence() -> None:
 def _record(length: int) -> Struct:
     """Return what takes records out that follow each other, each behind its header."""
     return Struct(f"{HEADER}x{length}s{-length % 8}x")
+
+
+class Reader(Protocol):
+    """Takes records from the kernel side, as bytes."""
+
+    def consume(self) -> list[bytes]:
+        """Take what waits, without blocking. Raises LibbpfError."""
+
+    def close(self) -> None:
+        """Unmap the buffer. Closing twice does nothing."""
 
 
 class Ring:

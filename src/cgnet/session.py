@@ -29,7 +29,7 @@ from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
     from cgnet.command import Command, Options
-    from cgnet.ring import Ring
+    from cgnet.ring import Reader
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class Session:
                 command.object, command.layouts, self.filters, options.buffer,
                 counting=options.counting, measures=options.measures, contents=options.contents,
             )  # fmt: skip
-            obj, extra = launch.start(self.extras, options.btf, options.hook)
+            obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
             self.runtimes.learn(self.names.paths())
@@ -248,7 +248,7 @@ class Session:
         lost = self.losses.total
         return ExitStatus.EVENTS_LOST if lost and self.options.strict else ExitStatus.DONE
 
-    def _trace(self, ring: Ring, stop: pipeline.Stop, signals: int) -> None:
+    def _trace(self, ring: Reader, stop: pipeline.Stop, signals: int) -> None:
         next_look = 0.0
         options = self.options
         interval = options.interval
@@ -284,7 +284,7 @@ class Session:
         self._check_lost()
         self._summary()
 
-    def _emit_the_rest(self, ring: Ring) -> None:
+    def _emit_the_rest(self, ring: Reader) -> None:
         for batch in pipeline.drain(ring):
             if self._emit(batch):
                 return

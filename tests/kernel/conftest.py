@@ -16,7 +16,17 @@ pytest.register_assert_rewrite(
 
 from attribution import build  # noqa: E402
 from blind import Witness, watching  # noqa: E402
-from harness import HIERARCHY, V1, V2, Workload, listener, new_cgroup, new_netns  # noqa: E402
+from harness import (  # noqa: E402
+    FORCED,
+    HIERARCHIES,
+    HIERARCHY,
+    V1,
+    V2,
+    Workload,
+    listener,
+    new_cgroup,
+    new_netns,
+)  # fmt: skip
 from podman import Podman  # noqa: E402
 from stage import Stage  # noqa: E402
 from street import Street  # noqa: E402
@@ -29,7 +39,13 @@ if TYPE_CHECKING:
 WITNESS = pytest.StashKey[Witness]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--transport", help="force the way of records to user space")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("transport"):
+        FORCED.extend(("--transport", config.getoption("transport")))
     if os.geteuid() != 0:
         pytest.exit("these tests load BPF programs: run them as root (make test does)", 1)
     cleanup = ExitStack()
@@ -51,6 +67,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def need_hierarchy(top: Path) -> None:
+    """A host may have v1's cgroups, v2's, or both."""
+    if top not in HIERARCHIES:
+        pytest.skip(f"this host has no {'v1 memory hierarchy' if top == V1 else 'cgroup2'}")
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +98,7 @@ def hook(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["memory", "v2"])
 def hierarchy(request: pytest.FixtureRequest) -> str:
     """Each of two hierarchies that may name owners."""
-    if request.param == "memory" and not V1.is_dir():
-        pytest.skip("this host has no v1 memory hierarchy")
+    need_hierarchy(V1 if request.param == "memory" else V2)
     return str(request.param)
 
 
@@ -109,14 +130,14 @@ def group() -> Iterator[Path]:
 @pytest.fixture
 def v1() -> Iterator[Path]:
     """A cgroup of the v1 memory hierarchy."""
-    if not V1.is_dir():
-        pytest.skip("this host has no v1 memory hierarchy")
+    need_hierarchy(V1)
     with new_cgroup(V1) as path:
         yield path
 
 
 @pytest.fixture
 def v2() -> Iterator[Path]:
+    need_hierarchy(V2)
     with new_cgroup(V2) as path:
         yield path
 

@@ -29,9 +29,11 @@ V1 = Path("/sys/fs/cgroup/memory")
 _CGROUPS = Path("/sys/fs/cgroup")
 _MOUNTED = [path for path in (_CGROUPS / "unified", _CGROUPS) if (path / "cgroup.procs").exists()]
 V2 = (*_MOUNTED, _CGROUPS)[0]
+HIERARCHIES = [*_MOUNTED, *([V1] if V1.is_dir() else [])]  # that tests make cgroups in
 # What names owners by default.
 HIERARCHY, HIERARCHY_NAME = (V1, "memory") if V1.is_dir() else (V2, "v2")
 Row = dict[str, Any]
+FORCED: list[str] = []  # options for every tracer, of pytest's --transport
 
 
 def unique(prefix: str = "cgnet-test") -> str:
@@ -61,7 +63,7 @@ class Tracer:
     ) -> None:
         self.command = command
         self.process = subprocess.Popen(
-            [*program, command, "-o", output, *arguments],
+            [*program, command, "-o", output, *FORCED, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

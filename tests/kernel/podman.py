@@ -58,7 +58,10 @@ def root_archive() -> bytes:
 class Podman:
     """Root's podman, with its state where it always is; what it made is removed at the end."""
 
-    def __init__(self, settings: Path) -> None:
+    def __init__(self, settings: Path, netns: str = "") -> None:
+        """``netns`` has its bridges, by the name of ip-netns(8); else the host's has."""
+        enter = [need("nsenter"), f"--net=/run/netns/{netns}"] if netns else []
+        self._command = [*enter, need("podman")]
         settings.write_text(SETTINGS.format(runc=need("runc")))
         self._environment = {"CONTAINERS_CONF": str(settings), "PATH": "/usr/sbin:/usr/bin:/bin"}
         self._made: list[tuple[str, ...]] = []
@@ -68,7 +71,7 @@ class Podman:
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> str:
         done = subprocess.run(
-            [need("podman"), *arguments],
+            [*self._command, *arguments],
             input=stdin,
             capture_output=True,
             timeout=PATIENCE_S,
@@ -96,6 +99,13 @@ class Podman:
         infra = (f"--infra-image={self.image}", f"--infra-command={' '.join(SLEEP)}")
         self("pod", "create", f"--name={name}", "--network=none", *infra)
         self._made.append(("pod", "rm", "--force", "--time=0", name))
+        return name
+
+    def network(self, *subnets: str) -> str:
+        """Make a bridge's network; return its name."""
+        name = unique("net")
+        self("network", "create", *(f"--subnet={each}" for each in subnets), name)
+        self._made.append(("network", "rm", "--force", name))
         return name
 
     def remove(self, name: str) -> None:

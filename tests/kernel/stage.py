@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from harness import PATIENCE_S, PYTHON, V1, V2, in_netns, new_cgroup, new_netns
+from harness import HIERARCHIES, PATIENCE_S, PYTHON, V1, V2, in_netns, new_cgroup, new_netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,8 +151,7 @@ class Stage:
 
     def group(self) -> Group:
         """Return a new cgroup in all hierarchies."""
-        tops = [V2, V1] if V1.is_dir() else [V2]
-        return Group(tuple(self.stack.enter_context(new_cgroup(top)) for top in tops))
+        return Group(tuple(self.stack.enter_context(new_cgroup(top)) for top in HIERARCHIES))
 
     def new_address(self) -> str:
         return socket.inet_ntoa(next(self.addresses).to_bytes(4, "big"))

@@ -86,19 +86,19 @@ class Place:
             self.sysctl(name, before)
 
     @contextmanager
-    def firewall(self, hook: str, rule: str) -> Iterator[None]:
-        """Add a rule of nftables to a hook."""
+    def firewall(self, hook: str, rule: str, family: str = "inet") -> Iterator[None]:
+        """Add a rule of nftables to a hook; ``family`` is that of the table."""
         table = unique("t").replace("-", "_")
         text = (
-            f"add table inet {table}; "
-            f"add chain inet {table} c {{ type filter hook {hook} priority 0; }}; "
-            f"add rule inet {table} c {rule}"
+            f"add table {family} {table}; "
+            f"add chain {family} {table} c {{ type filter hook {hook} priority 0; }}; "
+            f"add rule {family} {table} c {rule}"
         )
         in_netns(self.netns, "nft", text)
         try:
             yield
         finally:
-            in_netns(self.netns, "nft", f"delete table inet {table}")
+            in_netns(self.netns, "nft", f"delete table {family} {table}")
 
     @contextmanager
     def shaper(
@@ -115,6 +115,18 @@ class Place:
             in_netns(self.netns, *base, "del", "dev", device, "root")
 
 
+def container(podman: Podman, cleanup: ExitStack, *options: str) -> Place:
+    """Start a container of podman, whose namespace has a name until the end."""
+    name = unique()
+    podman.run(*options, name=name)
+    pid = int(podman.inspect(name, "{{.State.Pid}}"))
+    netns = unique("cgt")
+    ip("netns", "attach", netns, str(pid))
+    cleanup.callback(podman.remove, name)
+    cleanup.callback(ip, "netns", "del", netns)
+    return Place(netns, name, pid)
+
+
 class Street:
     """The three places."""
 
@@ -125,8 +137,8 @@ class Street:
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
             number = uuid.uuid4().int % 250 + 1  # others may play in another street
-            self.client = self._container(cleanup)
-            self.server = self._container(cleanup)
+            self.client = container(self._podman, cleanup, "--network=none")
+            self.server = container(self._podman, cleanup, "--network=none")
             self.router = Place(cleanup.enter_context(new_netns()))
             self._join(self.client, "c0", "to_client", f"{number}.1")
             self._join(self.server, "s0", "to_server", f"{number}.2")
@@ -144,17 +156,6 @@ class Street:
         trace: TracebackType | None,
     ) -> None:
         self._cleanup.close()
-
-    def _container(self, cleanup: ExitStack) -> Place:
-        """A container of podman, whose namespace has a name until the end."""
-        name = unique()
-        self._podman.run("--network=none", name=name)
-        pid = int(self._podman.inspect(name, "{{.State.Pid}}"))
-        netns = unique("cgt")
-        ip("netns", "attach", netns, str(pid))
-        cleanup.callback(self._podman.remove, name)
-        cleanup.callback(ip, "netns", "del", netns)
-        return Place(netns, name, pid)
 
     def _join(self, place: Place, device: str, other: str, network: str) -> None:
         peer = ("peer", "name", other, "netns", self.router.netns)

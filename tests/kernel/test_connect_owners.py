@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import (
+    HIERARCHIES,
     HIERARCHY,
     HIERARCHY_NAME,
     V1,
@@ -83,7 +84,7 @@ def test_subtree_that_is_there_at_the_start(hook: str, group: Path, port: int) -
         check(tracer, made, cgroup=inner(below, HIERARCHY))
 
 
-@pytest.mark.parametrize("hierarchy", [HIERARCHY, V2], ids=["default", "v2"])
+@pytest.mark.parametrize("hierarchy", HIERARCHIES, ids=lambda path: path.name)
 def test_subtree_that_is_born_late(hook: str, hierarchy: Path, port: int) -> None:
     with new_cgroup(hierarchy) as top, tracing("--hook", hook, "--cgroup", str(top)) as tracer:
         below = top / "late" / "later"

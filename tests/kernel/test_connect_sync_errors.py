@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from typing import Any
+
 import pytest
-from harness import check, ip, run, tracing
+from harness import CGNET, PATIENCE_S, check, ip, run, tracing
+
+from cgnet.attempts import WAYS
 
 NO_ROUTE = "198.51.100.1"
 NO_ROUTE_V6 = "2001:db8::1"
+
+
+def cgnet(*arguments: str) -> subprocess.CompletedProcess[Any]:
+    return subprocess.run([CGNET, *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("address", [NO_ROUTE, NO_ROUTE_V6, f"::ffff:{NO_ROUTE}"])
@@ -15,6 +25,21 @@ def test_no_route(hook: str, netns: str, address: str) -> None:
     with tracing("--hook", hook, "--sync-errors", "on") as tracer:
         made = run("connect", address, 80, netns=netns)
         check(tracer, made, result="ENETUNREACH", tcp_state="CLOSE", latency_us=None, dport=80)
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_each_way_forced(way: str, netns: str) -> None:
+    """It shows the error, or `cgnet doctor` says that this kernel has no such hook."""
+    needs = {"fexit": {"fentry", "fexit"}, "kprobe": {"kprobe", "kretprobe"}}.get(way, {way})
+    report = json.loads(cgnet("doctor", "-o", "json").stdout)
+    works = {each["name"] for each in report["features"] if each["works"]}
+    how = ("--hook", "raw_tp", "--sync-errors-by", way)
+    if not needs <= works:
+        assert cgnet("connect", *how, "--duration", "0.1").returncode == 4
+        pytest.skip(f"this kernel has no {way}, and cgnet says so")
+    with tracing(*how) as tracer:
+        made = run("connect", NO_ROUTE, 80, netns=netns)
+        check(tracer, made, result="ENETUNREACH", tcp_state="CLOSE", latency_us=None)
 
 
 def test_no_permission_by_route(hook: str, netns: str) -> None:

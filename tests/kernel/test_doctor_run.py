@@ -7,7 +7,9 @@ import ctypes
 import json
 import os
 import platform
+import resource
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,8 @@ def attached(*arguments: str) -> set[str]:
 
 def creates(kind: int, key: int, value: int, entries: int, flags: int = 0) -> bool:
     """Tell whether the kernel makes a map, asked without libbpf."""
+    with suppress(ValueError, PermissionError):  # kernels before 5.11 count maps as locked memory
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     attributes = (ctypes.c_uint32 * 32)(kind, key, value, entries, flags)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.syscall(SYS_BPF, BPF_MAP_CREATE, attributes, ctypes.sizeof(attributes))

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from drops import dropping, owned
 
 if TYPE_CHECKING:
-    from street import Street
+    from harness import Row
+    from street import Place, Street
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
@@ -17,74 +18,59 @@ RULE = f"tcp dport {PORT} drop"
 FIREWALL = {"reason": "NETFILTER_DROP", "reason_class": "firewall", "dport": PORT}
 
 
-@FAMILIES
-def test_input(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
+class Blocked(NamedTuple):
+    """What was told of a client's packet to the server."""
+
+    row: Row
+    pid: int  # of the client
+    answer: str  # to its connect()
+
+
+def block(
+    street: Street, place: Place, at: str, family: int, hook: str, *, rule: str = RULE, **how: float
+) -> Blocked:
+    """Have a place's firewall drop what the client sends to the server."""
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.firewall("input", RULE),
+        street.client.puppet() as puppet,
+        place.firewall(at, rule),
     ):
-        assert puppet.connect(server.address(family), PORT) == "EINPROGRESS"
-        row = drops.one("nf_hook_slow", netns=server.inode)
-    assert row == row | FIREWALL | owned(server) | {"direction": "rx", "dev": "s0"}
+        answer = puppet.connect(street.server.address(family), PORT, **how)
+        return Blocked(drops.one("nf_hook_slow", netns=place.inode), puppet.pid, answer)
+
+
+@FAMILIES
+def test_input(street: Street, family: int, hook: str) -> None:
+    found = block(street, street.server, "input", family, hook)
+    assert found.answer == "EINPROGRESS"
+    wanted = FIREWALL | owned(street.server) | {"direction": "rx", "dev": "s0"}
+    assert found.row == found.row | wanted
 
 
 @FAMILIES
 def test_output(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        client.firewall("output", RULE),
-    ):
-        puppet.connect(server.address(family), PORT)
-        row = drops.one("nf_hook_slow", netns=client.inode)
-    assert row == row | FIREWALL | owned(client, "learned") | {
-        "direction": "tx",
-        "pid": puppet.pid,
-        "tcp_state": "SYN_SENT",
-        "role": "client",
-    }
+    found = block(street, street.client, "output", family, hook)
+    wanted = {"direction": "tx", "pid": found.pid, "tcp_state": "SYN_SENT", "role": "client"}
+    assert found.row == found.row | FIREWALL | owned(street.client, "learned") | wanted
 
 
 @FAMILIES
 def test_forward(street: Street, family: int, hook: str) -> None:
-    client, server, router = street.client, street.server, street.router
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        router.firewall("forward", RULE),
-    ):
-        puppet.connect(server.address(family), PORT)
-        row = drops.one("nf_hook_slow", netns=router.inode)
-    assert row == row | FIREWALL | owned(client, "device") | {"direction": "forward"}
+    row = block(street, street.router, "forward", family, hook).row
+    assert row == row | FIREWALL | owned(street.client, "device") | {"direction": "forward"}
 
 
 @FAMILIES
 @pytest.mark.parametrize("at", ["client", "router"])
 def test_postrouting(street: Street, family: int, hook: str, at: str) -> None:
-    client, server = street.client, street.server
-    place = getattr(street, at)
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        place.firewall("postrouting", RULE),
-    ):
-        puppet.connect(server.address(family), PORT)
-        row = drops.one("nf_hook_slow", netns=place.inode)
+    row = block(street, getattr(street, at), "postrouting", family, hook).row
     source, direction = ("learned", "tx") if at == "client" else ("device", "forward")
-    assert row == row | FIREWALL | owned(client, source) | {"direction": direction}
+    assert row == row | FIREWALL | owned(street.client, source) | {"direction": direction}
 
 
 @FAMILIES
 def test_reject(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.firewall("input", f"tcp dport {PORT} reject with tcp reset"),
-    ):
-        assert puppet.connect(server.address(family), PORT, timeout=5) == "ECONNREFUSED"
-        row = drops.one("nf_hook_slow", netns=server.inode)
-    assert row == row | FIREWALL | owned(server) | {"direction": "rx"}
+    rule = f"tcp dport {PORT} reject with tcp reset"
+    found = block(street, street.server, "input", family, hook, rule=rule, timeout=5)
+    assert found.answer == "ECONNREFUSED"
+    assert found.row == found.row | FIREWALL | owned(street.server) | {"direction": "rx"}

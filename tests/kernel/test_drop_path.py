@@ -113,7 +113,7 @@ def test_source_that_is_elsewhere(street: Street, hook: str) -> None:
     ):
         send(puppet, street, tcp_packet((alien, 4000), (server.address(4), PORT)))
         row = drops.one("ip_rcv_finish_core", netns=router.inode, saddr=alien)
-    assert row == row | owned(server, "device") | {
+    assert row == row | owned(client, "device") | {
         "reason": "IP_RPFILTER",
         "reason_class": "configuration",
         "dev": "to_client",
@@ -131,7 +131,7 @@ def test_source_that_can_not_be(street: Street, family: int, hook: str) -> None:
         send(puppet, street, packet)
         function = {4: "ip_rcv_finish_core", 6: "ip6_rcv_core"}[family]
         row = drops.one(function, netns=router.inode, saddr=martian)
-    assert row == row | owned(server, "device") | {"dev": "to_client", "direction": "rx"}
+    assert row == row | owned(client, "device") | {"dev": "to_client", "direction": "rx"}
     assert row["reason_class"] in ("configuration", "peer")
 
 

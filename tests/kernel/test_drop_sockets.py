@@ -3,17 +3,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from drops import dropping, owned
+from drops import Drops, dropping, owned
 from segments import ACK, RST, send, tcp_packet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from puppets import Puppet
     from street import Street
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
+
+
+class Scene(NamedTuple):
+    """A client and a server at work while drops are looked for."""
+
+    drops: Drops
+    client: Puppet
+    server: Puppet
+
+    def connect(self, street: Street, family: int) -> int:
+        """Have the server take a connection as ``taken``; return its port."""
+        address = street.server.address(family)
+        port = self.server.listen(address)
+        assert self.client.connect(address, port, timeout=5) == "ok"
+        self.server.do("taken, _ = server.accept()")
+        return port
+
+
+@contextmanager
+def scene(street: Street, *arguments: str) -> Iterator[Scene]:
+    with (
+        dropping(*arguments) as drops,
+        street.client.puppet() as client,
+        street.server.puppet() as server,
+    ):
+        yield Scene(drops, client, server)
 
 
 def receiver(family: int) -> str:
@@ -65,11 +95,7 @@ def test_closed_port_of_another_container(street: Street, family: int, hook: str
 def test_third_ack_on_a_full_accept_queue(street: Street, family: int, hook: str) -> None:
     """The queue fills up between a SYN and the last ACK of its handshake."""
     client, server = street.client, street.server
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-    ):
+    with scene(street, "--hook", hook) as (drops, puppet, serving):
         port = serving.listen(server.address(family), backlog=8)
         assert puppet.connect(server.address(family), port, "first", timeout=5) == "ok"
         with client.firewall("output", f"tcp dport {port} tcp flags & (syn|ack) == ack drop"):
@@ -87,15 +113,10 @@ def test_third_ack_on_a_full_accept_queue(street: Street, family: int, hook: str
 @FAMILIES
 def test_full_receive_buffer(street: Street, family: int, hook: str) -> None:
     """One that becomes smaller than what was promised."""
-    client, server = street.client, street.server
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-    ):
-        port = serving.listen(server.address(family))
-        assert puppet.connect(server.address(family), port, timeout=5) == "ok"
-        serving.do("taken, _ = server.accept()")
+    server = street.server
+    with scene(street, "--hook", hook) as found:
+        drops, puppet, serving = found
+        port = found.connect(street, family)
         serving.do("taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)")
         puppet.do("client.settimeout(0); client.send(bytes(60000))")
         row = drops.one("tcp_rcv_established", netns=server.inode, dport=port)
@@ -111,14 +132,9 @@ def test_full_receive_buffer(street: Street, family: int, hook: str) -> None:
 @FAMILIES
 def test_reset_with_a_wrong_sequence(street: Street, family: int, hook: str) -> None:
     client, server = street.client, street.server
-    with (
-        dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-    ):
-        port = serving.listen(server.address(family))
-        assert puppet.connect(server.address(family), port, timeout=5) == "ok"
-        serving.do("taken, _ = server.accept()")
+    with scene(street, "--hook", hook) as found:
+        drops, puppet, serving = found
+        port = found.connect(street, family)
         source = (client.address(family), puppet.get("client.getsockname()[1]"))
         for seq in (
             4711,
@@ -142,11 +158,7 @@ def test_reset_with_a_wrong_sequence(street: Street, family: int, hook: str) -> 
 def test_segment_that_belongs_to_nothing(street: Street, family: int, hook: str) -> None:
     """It is answered with a reset; nobody listens at its port, or somebody does: that is benign."""
     client, server = street.client, street.server
-    with (
-        dropping("--hook", hook, "--all") as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-    ):
+    with scene(street, "--hook", hook, "--all") as (drops, puppet, serving):
         port = serving.listen(server.address(family))
         for target in (PORT, port):
             packet = tcp_packet(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cgnet import features, launch
+from cgnet import btf, features, launch
 from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, Layout, Member
 from cgnet._libbpf import lib
-from cgnet.btf import check_layouts, read_layout
+from cgnet.btf import KERNEL_BTF, check_layouts, read_layout
 from cgnet.cli import _run
 from cgnet.errors import LayoutError
 from cgnet.loader import Object
@@ -58,6 +59,34 @@ def allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(features, "require_btf", lambda _given: None)
     monkeypatch.setattr(launch, "OBJECTS", tmp_path)
     return tmp_path
+
+
+def test_the_btf_of_a_kernel_without_its_own_is_found_in_the_usual_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    monkeypatch.setattr(btf, "KERNEL_BTF", own)
+    assert btf.elsewhere(tmp_path) is None
+    first, *_, last = (tmp_path / each.format(platform.release()) for each in btf.PLACES)
+    for path in (first, last):
+        path.parent.mkdir(parents=True)
+    first.write_bytes(b"no BTF at all")
+    last.write_bytes(KERNEL_BTF.read_bytes())
+    assert btf.elsewhere(tmp_path) == last
+    first.write_bytes(KERNEL_BTF.read_bytes())
+    assert btf.elsewhere(tmp_path) == first
+    own.touch()
+    assert btf.elsewhere(tmp_path) is None
+
+
+def test_a_type_is_hidden_by_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "btf"
+    path.write_bytes(KERNEL_BTF.read_bytes())
+    with btf.without_type("super_block", path) as hidden:
+        assert not btf.is_kernel_btf(hidden)
+        assert hidden.stat().st_size == path.stat().st_size
+    assert not hidden.exists()
+    assert btf.is_kernel_btf(path)
 
 
 def test_the_built_object_passes(obj: Object) -> None:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def built_in(folder: Path, *arguments: str) -> dict[str, bytes]:
-    for name in ("bpf", "Makefile"):
+    for name in ("bpf", "packaging", "Makefile"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
     subprocess.run(["make", "-s", "-C", folder, "bpf", *arguments], check=True)

@@ -19,6 +19,7 @@ from cgnet.errors import NotPermittedError, UnsupportedError
 from cgnet.probes import (
     FEXIT,
     KRETPROBE,
+    PERF_BUFFERS,
     RING_BUFFER,
     SOCKET_COOKIE,
     SOCKET_STORAGE,
@@ -163,12 +164,15 @@ def test_what_a_kernel_lacks_costs_only_what_needs_it(
 def test_a_command_that_cannot_run_is_told_and_is_status_4(
     kernel: Kernel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kernel(RING_BUFFER)
+    kernel(RING_BUFFER, PERF_BUFFERS)
     status, report = run(capsys)
     assert status == 4
     assert not connect(report)["runs"]
     assert connect(report)["uses"]["transport"] is None
-    assert connect(report)["missing"] == ["transport: ring buffer: ring_buffer: the kernel said no"]
+    assert connect(report)["missing"] == [
+        f"transport: {way} buffer{s}: {way}_buffer{s}: the kernel said no"
+        for way, s in (("ring", ""), ("perf", "s"))
+    ]
     assert _run(["doctor"]) == 4
     assert "cgnet connect can't run\n  missing     transport: ring" in capsys.readouterr().out
 

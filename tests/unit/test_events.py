@@ -51,6 +51,7 @@ CGROUP_ALONE = {  # nobody was seen to use the socket
     OwnerSource.OWNER_MEMCG,
     OwnerSource.OWNER_NETNS,
     OwnerSource.OWNER_DEVICE,
+    OwnerSource.OWNER_ADDRESS,
 }
 OWNER_FIELDS = ("pid", "uid", "comm", "hierarchy", "cgroup", "cgroup_id", *NOT_YET)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cgnet._libbpf import API, LIBRARY, _trust, lib
+from cgnet import _libbpf
+from cgnet._libbpf import API, LIBRARY, _library, _trust, lib
 from cgnet.errors import LibbpfError, UsageError
 from cgnet.loader import Object
 
@@ -100,6 +101,19 @@ def test_another_libbpf_is_taken_if_root_alone_can_write_it(cgnet: Cgnet, copy: 
 def test_the_systems_libbpf_is_taken_by_its_path(cgnet: Cgnet, libbpf_path: Path) -> None:
     done = cgnet("--version", CGNET_LIBBPF=str(libbpf_path))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_library_asked_for_comes_before_cgnets_own_and_that_before_the_systems(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / LIBRARY
+    monkeypatch.setattr(_libbpf, "BUNDLED", own)
+    monkeypatch.delenv("CGNET_LIBBPF", raising=False)
+    assert _library() == LIBRARY
+    own.touch()
+    assert _library() == str(own)
+    monkeypatch.setenv("CGNET_LIBBPF", LIBRARY)
+    assert _library() == LIBRARY
 
 
 def refused(cgnet: Cgnet, value: str) -> str:

@@ -153,6 +153,7 @@ def test_a_command_without_the_options_of_connections_shows_clients() -> None:
     """One that has nothing to count, either."""
     values = {name: () for name in Selection._fields if name not in {"roles", "result"}}
     values |= dict.fromkeys(("output", "fields", "no_header", "duration", "limit", "buffer"), None)
-    values |= dict.fromkeys(("max_rate", "strict", "btf", "hook"), None)
+    values |= dict.fromkeys(("max_rate", "strict", "btf", "hook", "transport"), None)
+    values |= dict.fromkeys(("ipv4", "ipv6"), None)
     options = collect(values)
     assert (options.selection.roles, options.counting, options.interval) == (CLIENT, None, None)

@@ -106,7 +106,7 @@ def test_no_trial_makes_libbpf_read_the_kernels_btf_for_nothing(built_object: Pa
 
 def test_one_program_and_its_own_maps_are_loaded(kernel: Kernel) -> None:
     assert probes.trial(RING_BUFFER) == Answer(ok=True)
-    others = {"probe_storage", "probe_trie", "probe_outer"}
+    others = {"probe_storage", "probe_trie", "probe_outer", "probe_perf"}
     assert kernel.did == [({"probe_ring_buffer"}, others), "load", "close"]
 
 

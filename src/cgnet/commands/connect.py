@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cgnet.attempts import command_of_attempts, sync_error_ways
+from cgnet.attempts import WAYS, command_of_attempts, sync_error_ways
 from cgnet.options import collect, common, connections, counted, counting
 from cgnet.session import Session
 
@@ -58,8 +58,9 @@ disconnected or was killed while the attempt was under way.
     "for little; on also where it takes the system call's tracepoints, which make every system "
     "call of the host some 50 ns slower.",
 )
-def command(sync_errors: str, **values: Any) -> int:
+@click.option("--sync-errors-by", type=click.Choice(list(WAYS)), hidden=True)
+def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:
     """Run the command."""
     options = collect(values, counted(values))
-    ways = sync_error_ways(sync_errors, options.selection.roles)
+    ways = sync_error_ways(sync_errors, options.selection.roles, sync_errors_by)
     return Session(COMMAND, options, ways).run()

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cgnet import __version__, features, host, stages
+from cgnet.btf import elsewhere
 from cgnet.errors import ExitStatus, NotPermittedError
 from cgnet.events import SCHEMA
 from cgnet.launch import OBJECTS
@@ -126,6 +127,7 @@ def examine(btf: Path | None) -> dict[str, Any]:
     "--btf",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
+    default=elsewhere,
     help="BTF of this kernel, where it has none itself.",
 )
 def command(output: str, btf: Path | None) -> ExitStatus:

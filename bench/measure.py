@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What programs take under a load, by the kernel's statistics, beside empty ones on the same hook."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+import tracer
+
+from cgnet._layouts import SyncErrors
+from cgnet.launch import CGROUP_PROGRAMS, Extra
+from cgnet.loader import Object, ProgramStats, stats_of
+from cgnet.pipeline import TICK_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cgnet.launch import Launch
+    from cgnet.ring import Reader
+
+T = TypeVar("T")
+
+RING_BYTES = 4 << 20
+NOTHING_MORE = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+# linux/bpf.h, enum bpf_cmd
+BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID = 11, 13
+HOOKS = {"tp_btf": "typed", "raw_tp": "raw"}  # and how programs on them are called
+
+
+class Spent(NamedTuple):
+    """Nanoseconds and runs of a program."""
+
+    ns: int
+    runs: int
+
+    @property
+    def each(self) -> float:
+        """Nanoseconds of a run."""
+        return self.ns / max(self.runs, 1)
+
+
+class Counted(Protocol):
+    """A program whose runs the kernel counts."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, or its number."""
+
+    def stats(self) -> ProgramStats:
+        """Return what was counted until now."""
+
+
+class Watched(NamedTuple, Generic[T]):
+    """What cgnet's programs took, what the empty one after them took, and what the load returned."""
+
+    programs: dict[str, Spent]
+    empty: Spent
+    done: T
+
+    def net(self, names: Iterable[str] | None = None) -> float:
+        """Return the ns of these programs, or of all, without what as many empty runs take."""
+        chosen = self.programs if names is None else names
+        found = [self.programs[name] for name in chosen if name in self.programs]
+        return sum(each.ns - each.runs * self.empty.each for each in found)
+
+    def runs(self) -> int:
+        """Return the runs of all programs."""
+        return sum(each.runs for each in self.programs.values())
+
+
+@contextmanager
+def reading(ring: Reader) -> Iterator[None]:
+    """Empty the ring once a tick while the body runs."""
+    end = Event()
+
+    def read() -> None:
+        while not end.wait(TICK_MS / 1000):
+            ring.consume()
+
+    reader = Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        end.set()
+        reader.join()
+
+
+def watch(programs: Iterable[Counted], work: Callable[[], T]) -> tuple[dict[str, Spent], T]:
+    """Return what programs take while the work is done, by their names, and what it returns."""
+    watched = list(programs)
+    with tracer.bpf_stats():
+        before = [each.stats() for each in watched]
+        done = work()
+        after = [each.stats() for each in watched]
+    spent = [
+        Spent(end.run_time_ns - begin.run_time_ns, end.run_count - begin.run_count)
+        for begin, end in zip(before, after, strict=True)
+    ]
+    return dict(zip((each.name for each in watched), spent, strict=True)), done
+
+
+@contextmanager
+def empty_programs(*names: str) -> Iterator[list[Callable[[], Counted]]]:
+    """Load programs of empty.bpf.c; yield for each what attaches it."""
+    with Object(tracer.BUILD / "empty.bpf.o") as idle:
+        idle.keep(set(names), set())
+        idle.load()
+        programs = {program.name: program for program in idle.programs}
+
+        def attaching(name: str) -> Callable[[], Counted]:
+            def attach() -> Counted:
+                idle.attach(programs[name])
+                return programs[name]
+
+            return attach
+
+        yield [attaching(name) for name in names]
+
+
+def beside_empty(
+    launch: Launch, hook: str, empty: str, work: Callable[[], T], extra: Extra = NOTHING_MORE
+) -> Watched[T]:
+    """Run what ``launch`` has under a load, with a ring that is read as cgnet reads it.
+
+    ``empty`` is the empty programs' name, with ``{}`` where first_ or empty_ comes, or only of one that
+    comes last.
+    """
+    kind = HOOKS[hook]
+    names = [empty.format(each) for each in ("first", "empty")] if "{}" in empty else [empty]
+    with ExitStack() as cleanup:
+        idle = cleanup.enter_context(empty_programs(*(f"{name}_{kind}" for name in names)))
+        for attach in idle[:-1]:
+            attach()
+        obj, _ = launch.start([extra], None, hook)
+        cleanup.enter_context(obj)
+        cleanup.enter_context(reading(obj.ring("ring")))
+        last = idle[-1]()
+        ours = [each for each in obj.attached() if each.name not in CGROUP_PROGRAMS]
+        spent, done = watch([*ours, last], work)
+    return Watched({each.name: spent[each.name] for each in ours}, spent[last.name], done)
+
+
+# -- programs of others
+
+
+class Foreign(NamedTuple):
+    """A program that somebody else loaded."""
+
+    name: str
+    fd: int
+
+    def stats(self) -> ProgramStats:
+        """Return what was counted until now."""
+        return stats_of(self.fd)
+
+
+def _ask(command: int, number: int) -> tuple[int, int]:
+    """Return what bpf(2) returns, and the number that it wrote behind the one that it was given."""
+    attributes = (ctypes.c_uint32 * 4)(number)
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.sizeof(attributes)
+    result = libc.syscall(tracer.SYS_BPF[os.uname().machine], command, attributes, size)
+    return result, attributes[1]
+
+
+def loaded() -> list[int]:
+    """Return the numbers of all programs that are loaded on this host."""
+    found = [0]
+    while True:
+        result, following = _ask(BPF_PROG_GET_NEXT_ID, found[-1])
+        if result < 0:
+            return found[1:]
+        found.append(following)
+
+
+@contextmanager
+def foreign(numbers: Iterable[int]) -> Iterator[list[Foreign]]:
+    """Open programs by their numbers."""
+    opened = [(number, _ask(BPF_PROG_GET_FD_BY_ID, number)[0]) for number in numbers]
+    try:
+        yield [Foreign(str(number), fd) for number, fd in opened if fd >= 0]
+    finally:
+        for _, fd in opened:
+            if fd >= 0:
+                os.close(fd)

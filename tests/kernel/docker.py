@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A docker of the tests' own: its places are the usual ones, in a mount namespace that ends with it."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import PATIENCE_S, need, unique, wait_until
+from podman import SLEEP, root_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOCKET = "/run/docker/docker.sock"
+# What it must not share with a docker, or a containerd, of the host.
+PLACES = ("/etc/docker", "/var/lib/docker", "/run/docker", "/run/containerd")
+HIDDEN = 'for each in $PLACES; do mount -t tmpfs -o mode=711 none "$each"; done; exec "$@"'
+# No systemd, no overlays on overlays, and the host's firewall and bridges stay as they are.
+SETTINGS = (
+    f"--host=unix://{SOCKET}",
+    "--pidfile=/run/docker/docker.pid",
+    "--exec-opt=native.cgroupdriver=cgroupfs",
+    "--storage-driver=vfs",
+    "--iptables=false",
+    "--ip6tables=false",
+    "--bridge=none",
+)
+
+
+class Docker:
+    """A daemon that runs, and how it is spoken to."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.image = f"{unique()}:1"
+
+    def enter(self) -> tuple[str, ...]:
+        """Return what a command begins with that sees the daemon's files."""
+        return (need("nsenter"), f"--mount=/proc/{self._process.pid}/ns/mnt")
+
+    def runs(self) -> bool:
+        """Tell whether it answers; the test fails if it has ended."""
+        assert self._process.poll() is None, "dockerd ended"
+        command = (*self.enter(), need("docker"), f"--host=unix://{SOCKET}", "version")
+        return subprocess.run(command, capture_output=True, timeout=PATIENCE_S).returncode == 0
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> str:
+        done = subprocess.run(
+            [*self.enter(), need("docker"), f"--host=unix://{SOCKET}", *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=PATIENCE_S,
+        )
+        assert done.returncode == 0, (arguments, done.stderr.decode(errors="replace"))
+        return done.stdout.decode().strip()
+
+    @contextmanager
+    def container(self, name: str, *options: str) -> Iterator[str]:
+        """A container that sleeps; yield its id."""
+        found = self("run", "--detach", f"--name={name}", *options, self.image, *SLEEP)
+        try:
+            yield found
+        finally:
+            self("rm", "--force", name)
+
+    def pid(self, name: str) -> int:
+        return int(self("inspect", "--format", "{{.State.Pid}}", name))
+
+
+@contextmanager
+def docker(folder: Path) -> Iterator[Docker]:
+    """A dockerd with the tests' image; ``folder`` is for what it says."""
+    made = [place for place in map(Path, PLACES) if not place.exists()]
+    for place in made:
+        place.mkdir()
+    log = (folder / "dockerd.log").open("wb")
+    process = subprocess.Popen(
+        [need("unshare"), "--mount", "sh", "-c", HIDDEN, "sh", need("dockerd"), *SETTINGS],
+        stdout=log,
+        stderr=log,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PLACES": " ".join(PLACES)},
+    )
+    try:
+        daemon = Docker(process)
+        wait_until(lambda: (folder / "dockerd.log").read_text()[-2000:], daemon.runs)
+        daemon("import", "-", daemon.image, stdin=root_archive())
+        yield daemon
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+        log.close()
+        for place in made:
+            place.rmdir()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command lines that stand in the docs, the help texts and the packages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from cgnet.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("news/*.md")])
+# In a block of code: at a line's begin, behind a prompt; what is two blanks away, or behind a #, is a
+# remark, and what is behind a pipe is another program's.
+IN_BLOCK = re.compile(r"^\s*[#$] (?:sudo )?(cgnet (?:\S ?)+)", re.MULTILINE)
+IN_EXAMPLES = re.compile(r"^\s*(cgnet (?:\S ?)+)", re.MULTILINE)
+IN_TEXT = re.compile(r"`(cgnet [^`]+)`")
+BLOCK = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WORDS = ("COMMAND", "PATH", "FILE", "…")  # where a line is a pattern, not a command
+
+
+class Line(NamedTuple):
+    """A command line, and where it stands."""
+
+    source: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.source}: cgnet {shlex.join(self.arguments)}"
+
+
+def _arguments(text: str) -> tuple[str, ...]:
+    """Return a command's arguments, without what follows the command."""
+    words = shlex.shlex(text, posix=True, punctuation_chars="|>&;")
+    words.whitespace_split = True
+    words.commenters = "#"
+    found: list[str] = []
+    for word in words:
+        if word and set(word) <= set("|>&;"):
+            break
+        found.append(word)
+    return tuple(found[1:])
+
+
+def _of(source: str, texts: list[str]) -> list[Line]:
+    made = [Line(source, _arguments(text)) for text in texts]
+    return [each for each in made if not any(word in " ".join(each.arguments) for word in WORDS)]
+
+
+def of_page(path: Path) -> list[Line]:
+    """Return the command lines of a page."""
+    text = path.read_text(encoding="utf-8")
+    found = [each for block in BLOCK.findall(text) for each in IN_BLOCK.findall(block)]
+    found += IN_TEXT.findall(BLOCK.sub("", text))
+    return _of(str(path.relative_to(ROOT)), found)
+
+
+def of_help(name: str) -> list[Line]:
+    """Return the examples of a command's help."""
+    text = (COMMANDS / f"{name}.py").read_text(encoding="utf-8")
+    epilog = text.partition('EPILOG = """')[2].partition('"""')[0]
+    return _of(f"{name} --help", IN_EXAMPLES.findall(epilog))
+
+
+def of_service() -> list[Line]:
+    """Return what the example of a service runs."""
+    path = ROOT / "packaging/cgnet-connect.service"
+    text = path.read_text(encoding="utf-8")
+    return _of(path.name, re.findall(r"^ExecStart=/usr/bin/(cgnet .*)$", text, re.MULTILINE))
+
+
+def of_manual() -> list[Line]:
+    """Return the examples of the Chinese manual page, which nothing generates."""
+    text = (ROOT / "packaging/zh_CN/cgnet.8").read_text(encoding="utf-8")
+    plain = text.replace("\\-", "-").replace("\\(aq", "'")
+    examples = plain.partition(".SH 示例")[2].partition(".SH")[0]
+    return _of("zh_CN/cgnet.8", IN_EXAMPLES.findall(examples))
+
+
+def all_lines() -> list[Line]:
+    """Return every command line that is written somewhere."""
+    names = sorted(path.stem for path in COMMANDS.glob("[!_]*.py"))
+    lists = [*map(of_page, PAGES), *map(of_help, names), of_service(), of_manual()]
+    return [line for each in lists for line in each]

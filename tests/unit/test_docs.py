@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the docs say can be typed is taken; what they link to is there; no command is left out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command_lines import PAGES, ROOT, Line, all_lines, of_help, of_manual, of_page, of_service
+
+from cgnet import __version__
+from cgnet.cli import COMMANDS, _run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = sorted(path.stem for path in COMMANDS.glob("[!_]*.py"))
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]*)?\)")
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each command read its options, and end where it would begin to work."""
+
+    class Session:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def run(self) -> int:
+            return 0
+
+    for name in NAMES:
+        module: Any = importlib.import_module(f"cgnet.commands.{name}")
+        if hasattr(module, "Session"):
+            monkeypatch.setattr(module, "Session", Session)
+        else:
+            monkeypatch.setattr(module.command, "callback", lambda **_: 0)
+
+
+@pytest.mark.parametrize("line", all_lines(), ids=str)
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_command_line_of_the_docs_is_taken(
+    line: Line,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vmlinux.btf").touch()
+    status = _run(list(line.arguments) or ["--help"])
+    assert (status, capsys.readouterr().err) == (0, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_has_a_page_with_its_command_lines(name: str) -> None:
+    assert [each for each in of_page(ROOT / f"docs/{name}.md") if each.arguments[:1] == (name,)]
+    assert of_help(name)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh_CN.md", "docs/usage.md"])
+def test_a_page_of_all_commands_has_each(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"({name}.md)" not in text.replace("docs/", "")] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern"),
+    [
+        ("packaging/cgnet.spec", r"^Version: +(\S+)$"),
+        ("packaging/cgnet.spec", r"^\* .* - (\S+)-1$"),
+        ("packaging/zh_CN/cgnet.8", r'^\.TH .*"cgnet (\S+)"'),
+    ],
+)
+def test_the_version_is_the_same_everywhere(page: str, pattern: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(pattern, text, re.MULTILINE)[0] == __version__
+
+
+def test_what_the_spec_bundles_is_what_is_pinned() -> None:
+    spec = (ROOT / "packaging/cgnet.spec").read_text(encoding="utf-8")
+    pinned = (ROOT / "packaging/bundled.txt").read_text(encoding="utf-8")
+    wanted = dict(re.findall(r"^(\S+)==(\S+)", pinned, re.MULTILINE))
+    assert dict(re.findall(r"bundled\(python3dist\((\S+)\)\) = (\S+)", spec)) == wanted
+    files = re.findall(r"^Source1\d: +(\S+?)-(\S+?)-py3", spec, re.MULTILINE)
+    assert {name.replace("_", "-"): version for name, version in files} == wanted
+
+
+def test_lines_are_found_where_they_are_looked_for() -> None:
+    """A pattern that finds nothing would test nothing."""
+    for found in (of_service(), of_manual(), of_page(ROOT / "README.md")):
+        assert found
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what a page's headers can be linked by, as forges make it of them."""
+    headers = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w -]", "", header.lower()).replace(" ", "-") for header in headers}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path), f"{target}{anchor}"

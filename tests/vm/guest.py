@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What runs in a guest: mount cgroups, ask `cgnet doctor`, run tests, write down how each ended.
+
+Run as ``python guest.py LAYOUT RESULTS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cost
+import pytest
+from subset import TESTS, TRANSPORTS
+
+ROOT = Path(__file__).resolve().parents[2]
+CGROUPS = Path("/sys/fs/cgroup")
+CGNET = ROOT / ".venv/bin/cgnet"
+SCRATCH = "/tmp/cgnet"  # the guest's own
+MEASURED = ("v2", "v1")  # the layouts of the guests that also tell what programs cost
+LINES = 5  # of what a failing test said
+
+
+def shell(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def mount(kind: str, options: str, at: Path) -> str:
+    """Return why it can't be mounted; "" if it is."""
+    at.mkdir(exist_ok=True)
+    done = shell("mount", "-t", kind, *(["-o", options] if options else []), "none", str(at))
+    if done.returncode:
+        at.rmdir()
+    return done.stderr.strip()
+
+
+def lay_out(layout: str) -> str:
+    """Mount the cgroup hierarchies of a layout; return what it lacks that containers need."""
+    if layout == "v2":
+        return "" if (CGROUPS / "cgroup.procs").exists() else "no cgroup2"
+    shell("umount", str(CGROUPS))
+    mount("tmpfs", "", CGROUPS)
+    lines = Path("/proc/cgroups").read_text().splitlines()[1:]
+    names = [name for name, _, _, enabled in (line.split() for line in lines) if enabled == "1"]
+    refused = {name: mount("cgroup", name, CGROUPS / name) for name in names}
+    if layout == "hybrid":
+        mount("cgroup2", "", CGROUPS / "unified")
+    return refused.get("memory", "no memory controller")
+
+
+class Recorder:
+    """How each test ended, as pytest tells it."""
+
+    def __init__(self, transport: str) -> None:
+        self.transport = transport
+        self.ended: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        known = self.ended.get(report.nodeid)
+        if known is None or report.outcome != "passed":
+            self.ended[report.nodeid] = {
+                "test": report.nodeid,
+                "transport": self.transport,
+                "outcome": report.outcome,
+                "why": why(report),
+            }
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.ended[report.nodeid] = {
+                "test": report.nodeid, "transport": self.transport, "outcome": "failed",
+                "why": str(report.longrepr).splitlines()[-1],
+            }  # fmt: skip
+
+
+def why(report: pytest.TestReport) -> str:
+    """Return a test's reason not to pass."""
+    if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    lines = re.findall(r"^E\s+(.*)", str(report.longrepr or ""), re.MULTILINE)
+    return " | ".join(lines[:LINES])
+
+
+def run_tests(transport: str, chosen: str) -> list[dict[str, Any]]:
+    """Run what TESTS has and pytest's -k chooses."""
+    os.chdir(ROOT)
+    recorder = Recorder(transport)
+    arguments = [f"tests/kernel/{test}" for tests in TESTS.values() for test in tests]
+    pytest.main(
+        [
+            "-v", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--durations=15",
+            f"--basetemp={SCRATCH}/{transport}", f"--transport={transport}", "-k", chosen, *arguments,
+        ],
+        plugins=[recorder],
+    )  # fmt: skip
+    return list(recorder.ended.values())
+
+
+def main() -> None:
+    layout, results = sys.argv[1:]
+    shell("ip", "link", "set", "lo", "up")
+    shell("modprobe", "tun")
+    Path(SCRATCH).mkdir()
+    lacks = lay_out(layout)
+    found: dict[str, Any] = {
+        "release": platform.release(), "layout": layout, "lacks": lacks, "doctor": None, "tests": [],
+    }  # fmt: skip
+    if not lacks:
+        doctor = shell(str(CGNET), "doctor", "-o", "json")
+        found["doctor"] = json.loads(doctor.stdout)
+        works = {each["name"]: each["works"] for each in found["doctor"]["features"]}
+        connect = next(each for each in found["doctor"]["commands"] if each["name"] == "connect")
+        # Perf buffers are for kernels that have raw_tp alone.
+        all_hooks = "" if connect["uses"]["hook"] == "tp_btf" else "not tp_btf"
+        for transport, chosen in (("ring", all_hooks), ("perf", "raw_tp")):
+            if works[TRANSPORTS[transport]]:
+                found["tests"] += run_tests(transport, chosen)
+    Path(results).write_text(json.dumps(found, indent=1))
+    if layout in MEASURED and not lacks:
+        found["costs"] = cost.measure(CGNET)
+        Path(results).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

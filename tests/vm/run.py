@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Boot Debian's kernels, run the kernel tests in them, and write docs/kernels.md: `make test-vm`.
+
+Guests run the objects that are built. One boot for each kernel and layout of cgroups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import boot
+from kernels import KERNELS, ROOT, MissingKernelError, Unpacked, fetch
+from subset import LAYOUTS
+from table import put_between_marks, table
+
+DOCUMENT = ROOT / "docs/kernels.md"
+GUEST = Path(__file__).with_name("guest.py")
+
+
+def results_of(name: str, layout: str) -> Path:
+    return boot.SHARED / f"{name}-{layout}.json"
+
+
+def try_one(name: str, kernel: Unpacked, layout: str) -> str:
+    """Run one guest; return what was wrong, "" if nothing was."""
+    results = results_of(name, layout)
+    results.unlink(missing_ok=True)
+    log = results.with_suffix(".log")
+    began = time.monotonic()
+    ended = boot.boot(
+        kernel, [sys.executable, str(GUEST), layout, str(boot.IN_GUEST / results.name)], log
+    )
+    took = f"{time.monotonic() - began:.0f} s"
+    if not results.exists():
+        results.write_text(json.dumps(failure(kernel, layout, "ended" if ended else "was ended")))
+        return f"{kernel.release} {layout}: no results after {took}; see {log}"
+    found = json.loads(results.read_text())
+    failed = [each["test"] for each in found["tests"] if each["outcome"] == "failed"]
+    for each in failed:
+        print(f"  failed: {each}")
+    done = found["lacks"] or f"{len(found['tests'])} tests, {len(failed)} failed"
+    print(f"{kernel.release} {layout}: {done}, {took}", flush=True)
+    return f"{kernel.release} {layout}: {len(failed)} failed; see {log}" if failed else ""
+
+
+def failure(kernel: Unpacked, layout: str, how: str) -> dict[str, Any]:
+    lacks = f"the guest {how} without results"
+    return {
+        "release": kernel.release,
+        "layout": layout,
+        "lacks": lacks,
+        "doctor": None,
+        "tests": [],
+    }
+
+
+def write_table() -> None:
+    places = [results_of(kernel.name, layout) for kernel in KERNELS for layout in LAYOUTS]
+    found = [json.loads(path.read_text()) for path in places if path.exists()]
+    DOCUMENT.write_text(put_between_marks(DOCUMENT.read_text(), table(found)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [kernel.name for kernel in KERNELS]
+    parser.add_argument("--kernel", action="append", choices=names, help="all by default")
+    parser.add_argument("--layout", action="append", choices=LAYOUTS, help="all by default")
+    given = parser.parse_args()
+    boot.prepare()
+    wrong = []
+    for kernel in KERNELS:
+        if kernel.name not in (given.kernel or names):
+            continue
+        try:
+            unpacked = fetch(kernel)
+        except MissingKernelError as error:
+            wrong.append(f"{kernel.name}: {error}")
+            continue
+        wrong += [try_one(kernel.name, unpacked, layout) for layout in given.layout or LAYOUTS]
+    write_table()
+    told = [each for each in wrong if each]
+    print(*told, sep="\n")
+    return 1 if told else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From results of guests to the table of docs/kernels.md, between two marks."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cost import ratios
+from subset import TESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
+HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
+COSTS = ("kernel", "cgroups", "command", "tp_btf / raw_tp", "perf / ring, raw_tp")
+ABOUT_COSTS = """\
+What the programs took for a connection with some data, by the kernel's own statistics, each way beside
+the others in one guest. The statistics' own time is in it; of an emulated guest only ratios tell
+something."""
+# A command's store of owners, by the kind of hook.
+LEDGERS = {"connect": "slots", "connlat": "slots"}
+HOOKS = ("tp_btf", "raw_tp", "fexit", "kprobe", "tracepoint")
+NONE = "-"
+SHOWN = 3  # tests that failed, by name
+
+Result = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """What tests of a kind have in common."""
+
+    command: str
+    hook: str
+    transport: str
+
+
+def cell_of(test: Result) -> Cell:
+    """Return where a test belongs."""
+    name = test["test"].removeprefix("tests/kernel/")
+    # By the list; a result from before a test left it, by the file's name.
+    by_list = (each for each, tests in TESTS.items() if name.startswith(tests))
+    by_file = (each for each in TESTS if name.startswith(f"test_{each}"))
+    command = next(chain(by_list, by_file), "?")
+    words = re.findall(r"\w+", name.partition("[")[2])
+    hook = next((each for each in HOOKS if each in words), NONE)
+    return Cell(command, hook, test["transport"] if hook != NONE else NONE)
+
+
+def ledger_of(cell: Cell) -> str:
+    """Return where owners are kept."""
+    if cell.hook == NONE:
+        return NONE
+    return LEDGERS.get(cell.command, "storage") if cell.hook == "tp_btf" else "hash"
+
+
+def verdict(tests: Iterable[Result]) -> str:
+    """Say how tests ended, in one cell."""
+    tests = list(tests)
+    count = Counter(test["outcome"] for test in tests)
+    said = []
+    if count["failed"]:
+        names = [short(test) for test in tests if test["outcome"] == "failed"]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        said.append(f"**{len(names)} failed**: {', '.join(names[:SHOWN])}{more}")
+    if count["passed"]:
+        said.append(f"{count['passed']} passed")
+    reasons = sorted({test["why"] for test in tests if test["outcome"] == "skipped"})
+    said += [f"{count['skipped']} not there: {', '.join(reasons)}"] * bool(reasons)
+    return escape("; ".join(said))
+
+
+def short(test: Result) -> str:
+    return f"`{test['test'].partition('::')[2]}`"
+
+
+def escape(text: str) -> str:
+    """Let a text stand in a cell of Markdown."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+def rows(found: Result) -> list[tuple[str, ...]]:
+    """Return the rows of one guest."""
+    place = (found["release"], found["layout"])
+    if found["lacks"]:
+        return [(*place, "all", NONE, NONE, NONE, f"not there: {escape(found['lacks'])}")]
+    cells: dict[Cell, list[Result]] = {}
+    for test in found["tests"]:
+        cells.setdefault(cell_of(test), []).append(test)
+    made = [
+        (*place, cell.command, cell.hook, cell.transport, ledger_of(cell), verdict(tests))
+        for cell, tests in cells.items()
+    ]
+    made += [(*place, *row) for row in refused(found["doctor"])]
+    places = ([*TESTS, "?"], [*HOOKS, NONE])
+    return sorted(
+        made,
+        key=lambda row: (
+            *(at.index(name) for at, name in zip(places, row[2:4], strict=True)),
+            row[4],
+        ),
+    )
+
+
+def refused(doctor: Result) -> list[tuple[str, ...]]:
+    """Return the rows of what `cgnet doctor` says isn't there."""
+    found = []
+    for command in doctor["commands"]:
+        for each in command["refused"]:
+            if each["part"] == "hook" and command["name"] in TESTS:
+                cell = Cell(command["name"], each["way"], NONE)
+                why = f"not there: {escape(each['why'])}"
+                found.append((cell.command, cell.hook, NONE, ledger_of(cell), why))
+    return found
+
+
+def table(results: Iterable[Result]) -> str:
+    """Return the table of what works, and that of what it costs, if a guest has told."""
+    results = list(results)
+    works = lines_of(HEADER, [row for found in results for row in rows(found)])
+    costs = [row for found in results for row in ratios(found)]
+    return works + (f"\n{ABOUT_COSTS}\n\n{lines_of(COSTS, costs)}" if costs else "")
+
+
+def lines_of(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """Return a table of Markdown."""
+    all_lines = [header, tuple("---" for _ in header), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in all_lines)
+
+
+def put_between_marks(text: str, made: str) -> str:
+    """Return a document with its table made anew. Raises ValueError if it has no marks."""
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"no {BEGIN!r} … {END!r}")
+    return f"{before}{BEGIN}\n\n{made}\n{END}{after}"

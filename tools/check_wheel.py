@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Say what a wheel holds, and fail if its tag promises what its library doesn't keep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+OBJECTS = Path(__file__).parents[1] / "bpf"
+WITHIN = "cgnet/_bpf"
+
+
+def main(wheel: Path) -> None:
+    """Compare what is in it with what it is called."""
+    names = zipfile.ZipFile(wheel).namelist()
+    wanted = {f"{WITHIN}/{each.stem}.o" for each in OBJECTS.glob("*.bpf.c")}
+    wanted |= {f"{WITHIN}/libbpf.so.1", f"{WITHIN}/licences/README.txt"}
+    if missing := wanted - set(names):
+        sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
+    tag = wheel.stem.split("-")[-1]
+    shown = subprocess.run(
+        [sys.executable, "-m", "auditwheel", "show", wheel],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    # The text is wrapped: names are whole, blanks may be ends of lines.
+    if f'platform tag: "{tag}"' not in " ".join(shown.split()):
+        sys.exit(f"{wheel.name}: auditwheel doesn't confirm the tag:\n{shown}")
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, {len(names)} files, {tag} confirmed")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
