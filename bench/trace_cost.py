@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import tracer
 from kernel_cost import RING_BYTES, reading
 
-from cgnet._layouts import SyncErrors
-from cgnet.commands.trace import COMMAND_LAYOUTS
+from cgnet.commands.trace import COMMAND_LAYOUTS, PROGRAMS
 from cgnet.counts import Counting
 from cgnet.filters import Filters, Selection
 from cgnet.histograms import LOG2
 from cgnet.keys import Key
-from cgnet.launch import CGROUP_PROGRAMS, Extra, Launch
+from cgnet.launch import CGROUP_PROGRAMS, Launch
 from cgnet.loader import Object
 from cgnet.trips import STAGES
 
@@ -51,7 +50,6 @@ class Cost(NamedTuple):
 
 def cost(hook: str, selection: Selection) -> Cost:
     """Measure a summary under bulk transfer."""
-    none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND_LAYOUTS, Filters(selection), RING_BYTES,
@@ -61,7 +59,7 @@ def cost(hook: str, selection: Selection) -> Cost:
         idle.keep({EMPTY[hook]}, set())
         idle.load()
         empty = next(each for each in idle.programs if each.name == EMPTY[hook])
-        obj, _ = launch.start([none], None, hook)
+        obj, _ = launch.start([PROGRAMS], None, hook)
         with obj, reading(obj.ring("ring")), tracer.bpf_stats():
             idle.attach(empty)
             ours = [each for each in obj.attached() if each.name not in CGROUP_PROGRAMS]

@@ -23,16 +23,17 @@ struct ledger_private {
 static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
-	u64 now = bpf_ktime_get_ns();
+	struct journey *journey = trip_of(typed, skb, STAGE_DEV_QUEUE, &packet);
+	u64 now;
 
 	if (!journey)
 		return 0;
+	now = bpf_ktime_get_ns();
 	if (READ(skb, sk) && !journey->event.trip.stages) {
 		stage_of_tcp(typed, skb, journey, now);
 		link_to_first(typed, skb, journey);
 	}
-	at_device(add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
+	at_device(typed, add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
 	return 0;
 }
 
@@ -43,7 +44,7 @@ static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 a
 	struct journey *journey = trip_find(skb);
 
 	if (journey)
-		at_device(add_stage(journey, at, bpf_ktime_get_ns()), dev);
+		at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), dev);
 	return 0;
 }
 
@@ -52,14 +53,15 @@ static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 a
 				    struct net_device *dev)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
-	u64 now = bpf_ktime_get_ns();
+	struct journey *journey = trip_of(typed, skb, at, &packet);
+	u64 now;
 
 	if (!journey)
 		return 0;
+	now = bpf_ktime_get_ns();
 	if (!journey->event.trip.stages && READ(skb, sk))
 		stage_of_tcp(typed, skb, journey, now);
-	at_device(add_stage(journey, at, now), dev);
+	at_device(typed, add_stage(journey, at, now), dev);
 	return 0;
 }
 
@@ -86,11 +88,11 @@ static __always_inline int on_dequeue(const bool typed, struct sk_buff *skb, str
 static __always_inline int on_receive(const bool typed, struct sk_buff *skb, u32 at)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
+	struct journey *journey = trip_of(typed, skb, at, &packet);
 
 	if (!journey)
 		return 0;
-	at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
 	if (at == STAGE_NETIF_RECEIVE && packet.payload)
 		remember_arrival(skb, &packet);
 	return 0;
@@ -121,8 +123,10 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 {
 	struct journey *journey = trip_at_end(typed, skb);
 
-	if (!journey)
+	if (!journey) {
+		unrefuse(skb);
 		return 0;
+	}
 	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
 	trip_ends(typed, journey, TRIP_CONSUMED);
 	trip_forget(skb);
@@ -140,7 +144,7 @@ static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struc
 	if (!journey->event.trip.sent && !journey->waits)
 		journey->event.trip.role =
 			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
-	at_device(add_stage(journey, STAGE_DROP, bpf_ktime_get_ns()),
+	at_device(typed, add_stage(journey, STAGE_DROP, bpf_ktime_get_ns()),
 		  place.ifindex ? READ(skb, dev) : NULL);
 	trip_ends(typed, journey, TRIP_DROPPED);
 }
@@ -156,6 +160,7 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 		trip_forget(skb);
 		return 0;
 	}
+	unrefuse(skb);
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;
@@ -169,20 +174,21 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 
 /* -- hooks */
 
-#define PROGRAM(name, arguments, call)                \
-	SEC("tp_btf/" #name)                          \
+#define PROGRAM_NAMED(name, hook, arguments, call)    \
+	SEC("tp_btf/" #hook)                          \
 	int BPF_PROG(trace_##name##_typed, arguments) \
 	{                                             \
 		const bool typed = true;              \
 		return call;                          \
 	}                                             \
-	SEC("raw_tp/" #name)                          \
+	SEC("raw_tp/" #hook)                          \
 	int BPF_PROG(trace_##name##_raw, arguments)   \
 	{                                             \
 		const bool typed = false;             \
 		return call;                          \
 	}
 #define WITH(...) __VA_ARGS__
+#define PROGRAM(name, arguments, call) PROGRAM_NAMED(name, name, WITH(arguments), call)
 
 PROGRAM(net_dev_queue, WITH(struct sk_buff *skb), on_dev_queue(typed, skb))
 PROGRAM(qdisc_enqueue, WITH(void *qdisc, struct netdev_queue *txq, struct sk_buff *skb),

@@ -132,6 +132,7 @@ struct sk_buff {
 	union {
 		struct {
 			int skb_iif;
+			__u32 hash;
 			__be16 protocol;
 			__u16 transport_header;
 			__u16 network_header;

@@ -118,13 +118,17 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
 {
 	struct journey *journey = trip_find(skb);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 	struct ledger_entry *entry;
-	u64 now = bpf_ktime_get_ns();
+	struct tcp_sock *tp;
 	u32 behind;
+	u64 now;
 
-	if (!journey || !tp)
+	if (!journey || last_stage(journey) == STAGE_TCP_RECEIVE) /* the first program was here */
 		return 0;
+	tp = tcp_sock_of(typed, sk);
+	if (!tp)
+		return 0;
+	now = bpf_ktime_get_ns();
 	entry = ledger_of(typed, true, sk);
 	behind = journey->event.trip.seq + journey->event.trip.payload;
 	arrives(typed, sk, entry, journey, now);
@@ -179,15 +183,20 @@ static __always_inline u64 address_of(const struct sock *sk)
 	return address;
 }
 
-/* The application took what comes before copied_seq. */
+/* The application took what comes before copied_seq; the ledger notes who that is. */
 static __always_inline int on_app(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(typed, sk);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp;
 	u32 copied, netns;
 	u64 address;
 
-	if (!entry || !tp || entry->private.first == entry->private.behind)
+	if (unlikely(!entry || !(entry->whole >> RANK_READ)))
+		on_read(typed, sk);
+	if (!entry || entry->private.first == entry->private.behind)
+		return 0;
+	tp = tcp_sock_of(typed, sk);
+	if (!tp)
 		return 0;
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);

@@ -10,6 +10,7 @@
 #define CGNET_TRIPS_BPF_H
 
 #include "packet.bpf.h"
+#include "refused.bpf.h"
 #include "ledger.bpf.h"
 
 CROSSES_TO_USER_SPACE(trip_event);
@@ -46,6 +47,8 @@ static __always_inline struct journey *trip_find(struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
+	if (is_refused(skb))
+		return NULL;
 	return bpf_map_lookup_elem(&trips, &address);
 }
 
@@ -99,6 +102,7 @@ static __always_inline struct journey *trip_begin(struct sk_buff *skb, const str
 	u64 address = (u64)skb;
 	struct journey *journey;
 
+	unrefuse(skb);
 	if (bpf_map_update_elem(&trips, &address, &blank, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return NULL;
@@ -179,16 +183,16 @@ static __always_inline struct stage *add_stage(struct journey *journey, u32 at, 
 	return stage;
 }
 
-static __always_inline void at_device(struct stage *stage, struct net_device *dev)
+static __always_inline void at_device(const bool typed, struct stage *stage, struct net_device *dev)
 {
 	struct net *net;
 
 	if (!stage || !dev)
 		return;
-	net = (struct net *)BPF_CORE_READ(dev, nd_net.net);
-	stage->netns = BPF_CORE_READ(net, ns.inum);
-	stage->ifindex = BPF_CORE_READ(dev, ifindex);
-	bpf_probe_read_kernel(stage->dev, sizeof(stage->dev), &dev->name);
+	net = READ(dev, nd_net.net);
+	stage->netns = READ(net, ns.inum);
+	stage->ifindex = READ(dev, ifindex);
+	READ_ARRAY(stage->dev, dev, name);
 }
 
 /* -- what became part of another packet, and whose address is used again before TCP gets to it */
@@ -207,14 +211,17 @@ struct {
 	__type(value, struct journey);
 } aside SEC(".maps");
 
-static __always_inline bool may_be_merged(const struct journey *journey)
+static __always_inline u32 last_stage(const struct journey *journey)
 {
 	u32 last = journey->event.trip.stages - 1;
 
-	if (!journey->event.trip.payload || last >= CGNET_STAGES)
-		return false;
 	barrier_var(last);
-	return journey->event.stages[last & (CGNET_STAGES - 1)].at == STAGE_NETIF_RECEIVE;
+	return last < CGNET_STAGES ? journey->event.stages[last & (CGNET_STAGES - 1)].at : 0;
+}
+
+static __always_inline bool may_be_merged(const struct journey *journey)
+{
+	return journey->event.trip.payload && last_stage(journey) == STAGE_NETIF_RECEIVE;
 }
 
 static __always_inline bool set_aside(struct sk_buff *skb, const struct journey *journey)

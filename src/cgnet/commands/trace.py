@@ -70,7 +70,8 @@ def _command(symbols: Symbols) -> Command:
 
 
 COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY)
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+# Who reads is noted by the program that ends the trips of what was read.
+PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=("ledger_read",))
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
