@@ -19,7 +19,7 @@ from cgnet.histograms import LOG2
 from cgnet.keys import Key
 from cgnet.launch import CGROUP_PROGRAMS, Launch
 from cgnet.loader import Object
-from cgnet.trips import STAGES
+from cgnet.trips import MOST_IN_FLIGHT, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def cost(hook: str, selection: Selection) -> Cost:
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND_LAYOUTS, Filters(selection), RING_BYTES,
-        counting=counting, measures={"drop_arguments": 2},
+        counting=counting, measures={"drop_arguments": 2, "in_flight": MOST_IN_FLIGHT},
     )  # fmt: skip
     with Object(tracer.BUILD / "empty.bpf.o") as idle:
         idle.keep({EMPTY[hook]}, set())

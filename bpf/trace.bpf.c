@@ -164,10 +164,10 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;
-	journey = bpf_map_lookup_elem(&waiting, &last->key);
+	journey = find_waiting(&last->key);
 	if (journey && is_at_end(typed, skb, journey)) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		bpf_map_delete_elem(&waiting, &last->key);
+		waits_no_more(&last->key);
 	}
 	return 0;
 }
@@ -201,7 +201,14 @@ PROGRAM(net_dev_start_xmit, WITH(struct sk_buff *skb, struct net_device *dev),
 PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RX))
 PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
 PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
-PROGRAM(tcp_probe, WITH(struct sock *sk, struct sk_buff *skb), on_tcp(typed, sk, skb))
+/*
+ * Twice, as hook.bpf.h tells: TCP takes up its backlog in a process, where a softirq may come between, for
+ * another socket. The second program finds no trip where the first one did the work.
+ */
+PROGRAM_NAMED(tcp_probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+	      on_tcp(typed, sk, skb))
+PROGRAM_NAMED(tcp_probe_again, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+	      on_tcp(typed, sk, skb))
 PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, sk))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),

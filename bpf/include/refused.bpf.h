@@ -15,8 +15,8 @@
 #define MOST_REFUSED 4096 /* places; a later one takes the place of an earlier one */
 
 struct refused {
-	u64 skb;  /* its address: no trip of it is there as long as this says so. 0: nobody's */
-	u32 mark; /* 0: it is looked at at each stage */
+	u64 skb;   /* its address: no trip of it is there as long as this says so. 0: nobody's */
+	u32 mark;  /* 0: it is looked at at each stage */
 	u32 taken; /* 1: its receiver has it, and may rewrite it: it is looked at again */
 };
 

@@ -12,15 +12,14 @@
 #include "packet.bpf.h"
 #include "refused.bpf.h"
 #include "ledger.bpf.h"
+#include "crowd.bpf.h"
 
 CROSSES_TO_USER_SPACE(trip_event);
 CROSSES_TO_USER_SPACE(journey);
 
-#define MOST_TRIPS 16384
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_TRIPS);
+	__uint(max_entries, MOST_TRIPS + MOST_TRIPS / SPARE);
 	__type(key, u64);
 	__type(value, struct journey);
 } trips SEC(".maps");
@@ -45,18 +44,28 @@ static __always_inline u64 next_packet_number(void)
 
 static __always_inline struct journey *trip_find(struct sk_buff *skb)
 {
+	struct journey *journey;
 	u64 address = (u64)skb;
 
 	if (is_refused(skb))
 		return NULL;
-	return bpf_map_lookup_elem(&trips, &address);
+	journey = bpf_map_lookup_elem(&trips, &address);
+	return journey && !is_given_up(journey) ? journey : NULL;
 }
 
 static __always_inline void trip_forget(struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
-	bpf_map_delete_elem(&trips, &address);
+	if (!bpf_map_delete_elem(&trips, &address))
+		count_living(CROWD_TRIPS, -1);
+}
+
+/* A global function: it is verified once. */
+__noinline int make_room_for_trip(u32 most)
+{
+	make_room(&trips, &trips_births, &trips_given_up, CROWD_TRIPS, most);
+	return 0;
 }
 
 /* GRO makes one packet of several: the first one grows. */
@@ -95,14 +104,16 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 	return BPF_CORE_READ((struct skb_shared_info *)end, gso_segs);
 }
 
-/* A packet that wasn't known before; one that had the address has gone unseen. NULL is counted. */
+/* A packet that wasn't known before. NULL is counted. */
 static __always_inline struct journey *trip_begin(struct sk_buff *skb, const struct packet *packet)
 {
 	static const struct journey blank;
+	struct birth birth = {.key = {(u64)skb}};
 	u64 address = (u64)skb;
 	struct journey *journey;
 
 	unrefuse(skb);
+	make_room_for_trip(cfg.in_flight);
 	if (bpf_map_update_elem(&trips, &address, &blank, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return NULL;
@@ -113,6 +124,8 @@ static __always_inline struct journey *trip_begin(struct sk_buff *skb, const str
 	journey->event.head.kind = RECORD_TRACE;
 	journey->event.flow = packet->flow;
 	store_trip(&journey->event.trip, packet);
+	birth.packet = journey->event.trip.packet;
+	is_born(&trips_births, &birth, CROWD_TRIPS);
 	return journey;
 }
 

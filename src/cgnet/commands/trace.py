@@ -22,7 +22,7 @@ from cgnet.option_types import Span
 from cgnet.options import collect, common, keys_of, need, summary
 from cgnet.session import Session
 from cgnet.symbols import Symbols
-from cgnet.trips import LEAST, STAGES, groups, leftovers
+from cgnet.trips import LEAST, MOST_IN_FLIGHT, STAGES, groups, leftovers
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
@@ -107,6 +107,10 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
 @click.option(
     "--summary", "summarize", is_flag=True, help="For each stage its percentiles; no packets."
 )
+@click.option(
+    "--in-flight", type=click.IntRange(1, MOST_IN_FLIGHT), default=MOST_IN_FLIGHT, show_default=True,
+    help="So many packets are followed at once; for one more the oldest is given up.",
+)  # fmt: skip
 @summary
 @common
 def command(
@@ -116,6 +120,7 @@ def command(
     drops: bool,
     retrans: bool,
     summarize: bool,
+    in_flight: int,
     **values: Any,
 ) -> int:
     """Run the command."""
@@ -129,6 +134,7 @@ def command(
         "slow_stage_ns": slow_stage_ns,
         "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
         "retransmitted": int(retrans),
+        "in_flight": in_flight,
         "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
     }
     options = collect(values | {"both": True}, counting, measures)
