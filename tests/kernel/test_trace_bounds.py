@@ -22,6 +22,19 @@ YOUNG = range(FIRST + PACKETS - MOST + 5, FIRST + PACKETS)  # packets that surel
 PAYLOAD = 500
 SENDS = 60
 PIECE = 100
+# TCP makes one packet of what it hasn't sent yet: each waits for the acknowledgement of the one before.
+SEND_EACH = """
+import array, fcntl, termios, time
+def send_each(sock, sends, size):
+    unacknowledged = array.array("i", [0])
+    for _ in range(sends):
+        sock.sendall(bytes(size))
+        while True:
+            fcntl.ioctl(sock, termios.TIOCOUTQ, unacknowledged)
+            if not unacknowledged[0]:
+                break
+            time.sleep(0.0005)
+"""
 
 
 def given_up(trips: Trips) -> int:
@@ -72,7 +85,8 @@ def test_reader_that_lets_many_wait(netns: str, hook: str) -> None:
         trips = stack.enter_context(tripping(*arguments))
         port = joined(client, server, "127.0.0.1")
         client.do("client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)")
-        client.do(f"for _ in range({SENDS}): client.sendall(bytes({PIECE}))")
+        client.do(f"exec({SEND_EACH!r}, globals())")
+        client.do(f"send_each(client, {SENDS}, {PIECE})")
         server.do(f"left = {SENDS * PIECE}")
         server.do("while left: left -= len(served.recv(left))")
         first = trips.one(tcp_flags="S", dport=port)["seq"] + 1
