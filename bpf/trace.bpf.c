@@ -24,18 +24,19 @@ struct ledger_private {
 static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
-	u64 now = bpf_ktime_get_ns();
+	struct journey *journey = trip_of(typed, skb, STAGE_DEV_QUEUE, &packet);
+	u64 now;
 
 	if (!journey)
 		return 0;
+	now = bpf_ktime_get_ns();
 	if (journey->unnamed) {
 		name_here(typed, skb, journey);
 	} else if (READ(skb, sk) && !journey->event.trip.stages) {
 		stage_of_tcp(typed, skb, journey, now);
 		link_to_first(typed, skb, journey);
 	}
-	at_device(add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
+	at_device(typed, add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
 	return 0;
 }
 
@@ -46,7 +47,7 @@ static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 a
 	struct journey *journey = trip_find(skb);
 
 	if (journey)
-		at_device(add_stage(journey, at, bpf_ktime_get_ns()), dev);
+		at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), dev);
 	return 0;
 }
 
@@ -55,14 +56,15 @@ static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 a
 				    struct net_device *dev)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
-	u64 now = bpf_ktime_get_ns();
+	struct journey *journey = trip_of(typed, skb, at, &packet);
+	u64 now;
 
 	if (!journey)
 		return 0;
+	now = bpf_ktime_get_ns();
 	if (!journey->event.trip.stages && READ(skb, sk))
 		stage_of_tcp(typed, skb, journey, now);
-	at_device(add_stage(journey, at, now), dev);
+	at_device(typed, add_stage(journey, at, now), dev);
 	return 0;
 }
 
@@ -89,11 +91,11 @@ static __always_inline int on_dequeue(const bool typed, struct sk_buff *skb, str
 static __always_inline int on_receive(const bool typed, struct sk_buff *skb, u32 at)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
+	struct journey *journey = trip_of(typed, skb, at, &packet);
 
 	if (!journey)
 		return 0;
-	at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
 	if (at == STAGE_NETIF_RECEIVE && packet.payload)
 		remember_arrival(skb, &packet);
 	return 0;
@@ -124,8 +126,10 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 {
 	struct journey *journey = trip_at_end(typed, skb);
 
-	if (!journey)
+	if (!journey) {
+		unrefuse(skb);
 		return 0;
+	}
 	if (unlikely(journey->unnamed))
 		name_here(typed, skb, journey);
 	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
@@ -149,7 +153,8 @@ static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struc
 		journey->event.trip.role =
 			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
 	leave_hook(journey, VERDICT_DROP, now);
-	at_device(add_stage(journey, STAGE_DROP, now), place.ifindex ? READ(skb, dev) : NULL);
+	at_device(typed, add_stage(journey, STAGE_DROP, now),
+		  place.ifindex ? READ(skb, dev) : NULL);
 	trip_ends(typed, journey, TRIP_DROPPED);
 }
 
@@ -164,33 +169,35 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 		trip_forget(skb);
 		return 0;
 	}
+	unrefuse(skb);
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;
-	journey = bpf_map_lookup_elem(&waiting, &last->key);
+	journey = find_waiting(&last->key);
 	if (journey && is_at_end(typed, skb, journey)) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		bpf_map_delete_elem(&waiting, &last->key);
+		waits_no_more(&last->key);
 	}
 	return 0;
 }
 
 /* -- hooks */
 
-#define PROGRAM(name, arguments, call)                \
-	SEC("tp_btf/" #name)                          \
+#define PROGRAM_NAMED(name, hook, arguments, call)    \
+	SEC("tp_btf/" #hook)                          \
 	int BPF_PROG(trace_##name##_typed, arguments) \
 	{                                             \
 		const bool typed = true;              \
 		return call;                          \
 	}                                             \
-	SEC("raw_tp/" #name)                          \
+	SEC("raw_tp/" #hook)                          \
 	int BPF_PROG(trace_##name##_raw, arguments)   \
 	{                                             \
 		const bool typed = false;             \
 		return SENDING(ctx, call);            \
 	}
 #define WITH(...) __VA_ARGS__
+#define PROGRAM(name, arguments, call) PROGRAM_NAMED(name, name, WITH(arguments), call)
 
 PROGRAM(net_dev_queue, WITH(struct sk_buff *skb), on_dev_queue(typed, skb))
 PROGRAM(qdisc_enqueue, WITH(void *qdisc, struct netdev_queue *txq, struct sk_buff *skb),
@@ -203,7 +210,14 @@ PROGRAM(net_dev_start_xmit, WITH(struct sk_buff *skb, struct net_device *dev),
 PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RX))
 PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
 PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
-PROGRAM(tcp_probe, WITH(struct sock *sk, struct sk_buff *skb), on_tcp(typed, sk, skb))
+/*
+ * Twice, as hook.bpf.h tells: TCP takes up its backlog in a process, where a softirq may come between, for
+ * another socket. The second program finds no trip where the first one did the work.
+ */
+PROGRAM_NAMED(tcp_probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+	      on_tcp(typed, sk, skb))
+PROGRAM_NAMED(tcp_probe_again, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+	      on_tcp(typed, sk, skb))
 PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, ctx, sk))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),

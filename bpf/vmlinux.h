@@ -144,6 +144,7 @@ struct sk_buff {
 	union {
 		struct {
 			int skb_iif;
+			__u32 hash;
 			__be16 protocol;
 			__u16 transport_header;
 			__u16 network_header;
@@ -436,6 +437,7 @@ enum {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };

@@ -94,7 +94,7 @@ struct journey {
 	__u32 hook_netns;
 	__u64 sent_ns;	     /* as TCP, or what received it, stamped it */
 	__u32 wanted_sender; /* 1: the filters let the sender through */
-	__u32 waits;	     /* 1: for the application to read it */
+	__u32 waits;	     /* bits: 1: for the application to read it; 2: given up */
 };
 
 /* A cgroup was made or removed in a hierarchy that is looked at. */

@@ -141,20 +141,38 @@ static __always_inline bool is_sent_again(const bool typed, struct sk_buff *skb,
 	return sent && READ(skb, sk) && sent != journey->sent_ns && sent < bpf_ktime_get_ns();
 }
 
-/* The trip of a packet that may be on its way already, or begins here. */
-static __always_inline struct journey *trip_of(const bool typed, struct sk_buff *skb,
+/* Without a look at its headers: whether its device's namespace lets a packet through. */
+static __always_inline bool device_passes(const bool typed, struct sk_buff *skb)
+{
+	struct net_device *dev = READ(skb, dev);
+	struct net *net = dev ? READ(dev, nd_net.net) : NULL;
+
+	return !net || netns_passes(READ(net, ns.inum), netns_cookie(typed, net));
+}
+
+/* The trip of a packet that may be on its way already, or begins here, at this stage. */
+static __always_inline struct journey *trip_of(const bool typed, struct sk_buff *skb, u32 at,
 					       struct packet *packet)
 {
-	struct journey *journey = trip_find(skb);
-	bool is_tcp = read_packet(typed, skb, packet);
+	bool is_receipt = at == STAGE_NETIF_RECEIVE;
+	struct journey *journey;
+	bool is_tcp;
 
+	if (at != STAGE_DEV_QUEUE && at != STAGE_GRO && stays_refused(typed, skb, is_receipt))
+		return NULL;
+	journey = trip_find(skb);
+	is_tcp = (journey || !cfg.by_netns || device_passes(typed, skb)) &&
+		 read_packet(typed, skb, packet);
 	if (journey) {
 		if (is_tcp && is_same_packet(journey, packet) &&
 		    !is_sent_again(typed, skb, journey))
 			return journey;
 		was_missed(typed, skb, journey);
 	}
-	return is_tcp ? begin_here(typed, skb, packet) : NULL;
+	journey = is_tcp ? begin_here(typed, skb, packet) : NULL;
+	if (!journey)
+		refuse(typed, skb, is_receipt);
+	return journey;
 }
 
 #endif

@@ -75,7 +75,7 @@ static __always_inline int on_device(struct sk_buff *skb, u32 at)
 	if (!journey)
 		return 0;
 	journey->hook = 0;
-	at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
 	return 0;
 }
 
@@ -97,7 +97,7 @@ static __always_inline int on_sock_queue(struct sock *sk, struct sk_buff *skb)
 
 	if (!last || last->skb != (u64)skb || last->key.sk != (u64)sk)
 		return 0;
-	journey = bpf_map_lookup_elem(&waiting, &last->key);
+	journey = find_waiting(&last->key);
 	if (journey)
 		add_in_netns(journey, STAGE_SOCK_QUEUE, BPF_CORE_READ(sk, __sk_common.skc_net.net));
 	return 0;

@@ -10,16 +10,16 @@
 #define CGNET_TRIPS_BPF_H
 
 #include "packet.bpf.h"
+#include "refused.bpf.h"
 #include "ledger.bpf.h"
+#include "crowd.bpf.h"
 
 CROSSES_TO_USER_SPACE(trip_event);
 CROSSES_TO_USER_SPACE(journey);
 
-#define MOST_TRIPS 16384
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_TRIPS);
+	__uint(max_entries, MOST_TRIPS + MOST_TRIPS / SPARE);
 	__type(key, u64);
 	__type(value, struct journey);
 } trips SEC(".maps");
@@ -44,16 +44,28 @@ static __always_inline u64 next_packet_number(void)
 
 static __always_inline struct journey *trip_find(struct sk_buff *skb)
 {
+	struct journey *journey;
 	u64 address = (u64)skb;
 
-	return bpf_map_lookup_elem(&trips, &address);
+	if (is_refused(skb))
+		return NULL;
+	journey = bpf_map_lookup_elem(&trips, &address);
+	return journey && !is_given_up(journey) ? journey : NULL;
 }
 
 static __always_inline void trip_forget(struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
-	bpf_map_delete_elem(&trips, &address);
+	if (!bpf_map_delete_elem(&trips, &address))
+		count_living(CROWD_TRIPS, -1);
+}
+
+/* A global function: it is verified once. */
+__noinline int make_room_for_trip(u32 most)
+{
+	make_room(&trips, &trips_births, &trips_given_up, CROWD_TRIPS, most);
+	return 0;
 }
 
 static __always_inline u32 last_stage(const struct journey *journey)
@@ -99,13 +111,16 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 	return BPF_CORE_READ((struct skb_shared_info *)end, gso_segs);
 }
 
-/* A packet that wasn't known before; one that had the address has gone unseen. NULL is counted. */
+/* A packet that wasn't known before. NULL is counted. */
 static __always_inline struct journey *trip_begin(struct sk_buff *skb, const struct packet *packet)
 {
 	static const struct journey blank;
+	struct birth birth = {.key = {(u64)skb}};
 	u64 address = (u64)skb;
 	struct journey *journey;
 
+	unrefuse(skb);
+	make_room_for_trip(cfg.in_flight);
 	if (bpf_map_update_elem(&trips, &address, &blank, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return NULL;
@@ -116,6 +131,8 @@ static __always_inline struct journey *trip_begin(struct sk_buff *skb, const str
 	journey->event.head.kind = RECORD_TRACE;
 	journey->event.flow = packet->flow;
 	store_trip(&journey->event.trip, packet);
+	birth.packet = journey->event.trip.packet;
+	is_born(&trips_births, &birth, CROWD_TRIPS);
 	return journey;
 }
 
@@ -188,15 +205,15 @@ static __always_inline struct stage *add_stage(struct journey *journey, u32 at, 
 	return stage;
 }
 
-static __always_inline void at_device(struct stage *stage, struct net_device *dev)
+static __always_inline void at_device(const bool typed, struct stage *stage, struct net_device *dev)
 {
 	struct net *net;
 
 	if (!stage || !dev)
 		return;
-	net = (struct net *)BPF_CORE_READ(dev, nd_net.net);
-	stage->netns = BPF_CORE_READ(net, ns.inum);
-	bpf_probe_read_kernel(stage->dev, sizeof(stage->dev), &dev->name);
+	net = READ(dev, nd_net.net);
+	stage->netns = READ(net, ns.inum);
+	READ_ARRAY(stage->dev, dev, name);
 }
 
 /* -- what became part of another packet, and whose address is used again before TCP gets to it */

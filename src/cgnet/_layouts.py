@@ -700,7 +700,7 @@ CODE_RANGE = Layout(
 
 CONFIG = Layout(
     "config",
-    336,
+    344,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -739,18 +739,20 @@ CONFIG = Layout(
         Member("by_dev", 152, 4),
         Member("by_end", 156, 4),
         Member("retransmitted", 160, 4),
-        Member("slow_stage", 164, 4),
-        Member("slow_stage_ns", 168, 8),
-        Member("benign_code", 176, 64),
-        Member("overflow_reason", 240, 8),
-        Member("syn_drops", 248, 4),
-        Member("consume_arguments", 252, 4),
-        Member("least_ns", 256, 8),
-        Member("least_bytes", 264, 8),
-        Member("results", 272, 32),
-        Member("hierarchy", 304, 32),
+        Member("in_flight", 164, 4),
+        Member("pad", 168, 4),
+        Member("slow_stage", 172, 4),
+        Member("slow_stage_ns", 176, 8),
+        Member("benign_code", 184, 64),
+        Member("overflow_reason", 248, 8),
+        Member("syn_drops", 256, 4),
+        Member("consume_arguments", 260, 4),
+        Member("least_ns", 264, 8),
+        Member("least_bytes", 272, 8),
+        Member("results", 280, 32),
+        Member("hierarchy", 312, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
 )
 
 

@@ -6,6 +6,7 @@ The partner of trips.bpf.h.
 
 from __future__ import annotations
 
+import sys
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,8 +75,24 @@ GIVE_UP_WAITING_NS = 60_000_000_000
 
 # Options that select by owner: with one that includes, nobody's packets aren't shown.
 OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
-# Maps, the sizes of their keys, and when their packets are given up.
-LEFT = (("trips", 8, GIVE_UP_NS), ("aside", 16, GIVE_UP_NS), ("waiting", 16, GIVE_UP_WAITING_NS))
+MOST_IN_FLIGHT = 16384  # MOST_TRIPS of crowd.bpf.h
+GIVEN_UP = 2  # of struct journey's `waits`: by the kernel side, and counted
+
+
+class Left(NamedTuple):
+    """A map of packets, and when those in it are given up."""
+
+    name: str
+    key_size: int
+    patience_ns: int
+    crowd: int | None  # enum crowd of crowd.bpf.h
+
+
+LEFT = (
+    Left("trips", 8, GIVE_UP_NS, 0),
+    Left("aside", 16, GIVE_UP_NS, None),
+    Left("waiting", 16, GIVE_UP_WAITING_NS, 1),
+)
 
 
 def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
@@ -155,7 +172,7 @@ class Side(NamedTuple):
 def _side(journey: bytes, *, includes: bool) -> Side | None:
     """Return who is shown: as choose_owner() of trace.bpf.c. None: nobody is wanted."""
     receiver = journey[part_of(JOURNEY, "receiver")]
-    wanted_sender = JOURNEY.packed.unpack(journey)[-2]
+    wanted_sender = any(journey[part_of(JOURNEY, "wanted_sender")])
     owner = journey[OWNER_PART]
     source = part_of(OWNER, "source").start
     role, sent = TRIP.packed.unpack(journey[TRIP_PART.start :][: TRIP.size])[12:14]
@@ -201,6 +218,13 @@ def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
     return bytes(raw)
 
 
+def _count_taken_out(obj: Object, crowd: int) -> None:
+    key = crowd.to_bytes(4, sys.byteorder)
+    taken_out = obj.map("taken_out")
+    number = int.from_bytes(taken_out.lookup(key, 8), sys.byteorder)
+    taken_out.update(key, (number + 1).to_bytes(8, sys.byteorder))
+
+
 def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
     """Give up packets that nothing was heard of for long; all that are left when it has ``ended``."""
     if options.counting:
@@ -209,17 +233,21 @@ def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
     found = []
     owners = [getattr(options.selection, name) for name in OF_OWNERS]
     includes = any(not value.startswith("!") for values in owners for value in values)
-    for name, key_size, patience in LEFT:
-        packets = obj.map(name)
-        for key, journey in _entries(packets, key_size):
+    for left in LEFT:
+        packets = obj.map(left.name)
+        for key, journey in _entries(packets, left.key_size):
             stages = sorted_stages(journey)
-            if not stages or (not ended and now - stages[-1][0] < patience):
+            if not stages or (not ended and now - stages[-1][0] < left.patience_ns):
+                continue
+            if int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP:
                 continue
             packets.discard(key)
+            if left.crowd is not None:
+                _count_taken_out(obj, left.crowd)
             side = _side(journey, includes=includes)
             if side is None:
                 continue
-            record = _record(journey, side, now, waits=name == "waiting")
+            record = _record(journey, side, now, waits=left.name == "waiting")
             if _passes(record, options.measures):
                 found.append(record)
     return found

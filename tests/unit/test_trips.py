@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import FakeObject
+from fakes import FakeObject, u32
 
 from cgnet import trips
 from cgnet._layouts import (
@@ -28,7 +29,14 @@ from cgnet._layouts import (
     Verdict,
 )
 from cgnet.filters import Selection
-from cgnet.trips import GIVE_UP_NS, GIVE_UP_WAITING_NS, leftovers, sorted_stages, trip_group
+from cgnet.trips import (
+    GIVE_UP_NS,
+    GIVE_UP_WAITING_NS,
+    GIVEN_UP,
+    leftovers,
+    sorted_stages,
+    trip_group,
+)
 
 NOW = 10**12
 WAY = (StageAt.STAGE_TCP_TRANSMIT, StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_RECEIVE)
@@ -83,6 +91,13 @@ def values_of(raw: bytes) -> dict[str, Any]:
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic_ns=lambda: NOW, monotonic=time.monotonic)
     monkeypatch.setattr(trips, "time", clock)
+
+
+def new_object() -> FakeObject:
+    obj = FakeObject()
+    for crowd in range(2):
+        obj.map("taken_out").update(u32(crowd), bytes(8))
+    return obj
 
 
 def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: Any) -> list[bytes]:
@@ -142,7 +157,7 @@ def test_only_what_was_dropped_has_a_reason() -> None:
     [("trips", GIVE_UP_NS), ("aside", GIVE_UP_NS), ("waiting", GIVE_UP_WAITING_NS)],
 )
 def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: int) -> None:
-    obj = FakeObject()
+    obj = new_object()
     key = KEY if name == "trips" else LONG_KEY
     obj.map(name).update(key, journey(NOW - patience + 1))
     assert left(obj) == []
@@ -153,15 +168,33 @@ def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: i
     assert obj.entries(name) == {}
 
 
+def test_what_is_taken_out_is_counted_for_the_kernel_side() -> None:
+    obj = new_object()
+    for number in range(3):
+        obj.map("trips").update(bytes([number]) * 8, journey(NOW - GIVE_UP_NS))
+    obj.map("waiting").update(LONG_KEY, journey(NOW - GIVE_UP_WAITING_NS))
+    assert len(left(obj)) == 4
+    counted = [int.from_bytes(each, sys.byteorder) for each in obj.entries("taken_out").values()]
+    assert counted == [3, 1]
+
+
+def test_what_the_kernel_side_gave_up_is_left_to_it() -> None:
+    obj = new_object()
+    given_up = journey(NOW - GIVE_UP_NS)[:-4] + u32(GIVEN_UP)
+    obj.map("trips").update(KEY, given_up)
+    assert left(obj, ended=True) == []
+    assert obj.entries("trips") == {KEY: given_up}
+
+
 def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, payload=0))
     (raw,) = left(obj)
     assert values_of(raw)["end"] == "consumed"
 
 
 def test_a_summary_leaves_nothing_over() -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
     assert left(obj, ended=True, counting=object()) == []
 
@@ -179,14 +212,14 @@ def test_a_summary_leaves_nothing_over() -> None:
     ],
 )
 def test_who_is_shown(made: dict[str, Any], more: dict[str, Any], pid: int | None) -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, **made))
     found = [OWNER.packed.unpack(raw[trips.OWNER_PART])[5] for raw in left(obj, **more)]
     assert found == ([] if pid is None else [pid])
 
 
 def test_a_receivers_role_is_the_other_one() -> None:
-    obj = FakeObject()
+    obj = new_object()
     shown = journey(NOW - GIVE_UP_NS, holder(wanted=True), wanted=False, role=Role.ROLE_CLIENT)
     obj.map("trips").update(KEY, shown)
     (raw,) = left(obj)
@@ -206,6 +239,6 @@ def test_a_receivers_role_is_the_other_one() -> None:
     ],
 )
 def test_what_is_left_passes_the_same_filters(measures: dict[str, int], *, shown: bool) -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
     assert bool(left(obj, **measures)) == shown

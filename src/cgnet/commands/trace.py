@@ -26,7 +26,15 @@ from cgnet.session import Session
 from cgnet.slow_part import SlowParts
 from cgnet.stages import WAYS
 from cgnet.symbols import Symbols
-from cgnet.trips import IN_SUMS_ONLY, LEAST, NETFILTER, STAGES, groups, leftovers
+from cgnet.trips import (
+    IN_SUMS_ONLY,
+    LEAST,
+    MOST_IN_FLIGHT,
+    NETFILTER,
+    STAGES,
+    groups,
+    leftovers,
+)
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
@@ -75,7 +83,8 @@ def _command(symbols: Symbols, companion: SlowParts | None) -> Command:
 
 
 COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY)
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+# Who reads is noted by the program that ends the trips of what was read.
+PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=("ledger_read",))
 NO_FUNCTIONS = "none"
 
 
@@ -134,6 +143,10 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
     type=click.Choice([*WAYS, NO_FUNCTIONS]),
     help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
 )
+@click.option(
+    "--in-flight", type=click.IntRange(1, MOST_IN_FLIGHT), default=MOST_IN_FLIGHT, show_default=True,
+    help="So many packets are followed at once; for one more the oldest is given up.",
+)  # fmt: skip
 @summary
 @common
 def command(
@@ -144,6 +157,7 @@ def command(
     retrans: bool,
     summarize: bool,
     functions: str | None,
+    in_flight: int,
     **values: Any,
 ) -> int:
     """Run the command."""
@@ -157,6 +171,7 @@ def command(
         "slow_stage_ns": slow_stage_ns,
         "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
         "retransmitted": int(retrans),
+        "in_flight": in_flight,
         "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
     }
     options = collect(values | {"both": True}, counting, measures)
