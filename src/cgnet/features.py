@@ -215,7 +215,6 @@ NEEDS = {
     "drop": SOCKETS,
     "trace": SOCKETS,
 }
-WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see stages.py
 
 
 def works(feature: Feature) -> Answer:

@@ -13,11 +13,12 @@ import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cgnet._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
 from cgnet.perf import PerfBuffers
+from cgnet.program_stats import ProgramStats, stats_of
 from cgnet.ring import Ring
 
 if TYPE_CHECKING:
@@ -88,28 +89,6 @@ class Map:
                 raise
             key = following.raw
             yield key
-
-
-class ProgramStats(NamedTuple):
-    """What the kernel counted for a program while ``kernel.bpf_stats_enabled`` was on."""
-
-    run_count: int
-    run_time_ns: int
-
-
-class _ProgramInfo(ctypes.Structure):
-    """struct bpf_prog_info (linux/bpf.h): its fields have kept their places since 5.1."""
-
-    _fields_ = (("before", ctypes.c_uint8 * 192), ("run_time_ns", ctypes.c_uint64),
-                ("run_count", ctypes.c_uint64))  # fmt: skip
-
-
-def stats_of(fd: int) -> ProgramStats:
-    """Return the run count and time of the program that a descriptor refers to."""
-    info = _ProgramInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), size)
-    return ProgramStats(info.run_count, info.run_time_ns)
 
 
 class Program:

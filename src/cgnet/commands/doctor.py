@@ -28,6 +28,7 @@ Examples:
 Programs are loaded for a try and removed again; nothing on the host is changed.
 It exits with 4 if a command can't run.
 """
+WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see stages.py
 
 
 def command_names() -> list[str]:
@@ -64,7 +65,7 @@ def _features(no_trial: str | None) -> list[dict[str, Any]]:
 
 def _stages(name: str) -> list[dict[str, Any]]:
     """Tell of a command's stages that are functions which ones this kernel lets it look at."""
-    if name not in features.WITH_STAGES:
+    if name not in WITH_STAGES:
         return []
     return [
         {
