@@ -100,44 +100,41 @@ static __always_inline bool lives(void *map, const struct birth *birth)
 }
 
 /* One that was given up long ago leaves its place. */
-static __always_inline void clear_place(void *map, void *given_up)
+static __always_inline void clear_place(void *map, void *given_up, struct birth *birth)
 {
-	u64 before = bpf_ktime_get_ns() - GRACE_NS;
-	struct birth birth;
+	u64 now = bpf_ktime_get_ns();
 
-	if (bpf_map_peek_elem(given_up, &birth) || birth.given_up_ns > before ||
-	    bpf_map_pop_elem(given_up, &birth))
+	if (bpf_map_peek_elem(given_up, birth) || (s64)(now - birth->given_up_ns) < GRACE_NS ||
+	    bpf_map_pop_elem(given_up, birth))
 		return;
-	if (birth.given_up_ns > before) /* another CPU had the older one */
-		bpf_map_push_elem(given_up, &birth, 0);
-	else if (born(map, &birth))
-		bpf_map_delete_elem(map, birth.key);
+	if ((s64)(now - birth->given_up_ns) < GRACE_NS) /* another CPU had the older one */
+		bpf_map_push_elem(given_up, birth, 0);
+	else if (born(map, birth))
+		bpf_map_delete_elem(map, birth->key);
 }
 
 /* Births of what has ended go, so that there is room for others; a long life goes to the end of the row. */
-static __always_inline void clear_births(void *map, void *births)
+static __always_inline void clear_births(void *map, void *births, struct birth *birth)
 {
-	struct birth birth;
-
-	if (!bpf_map_peek_elem(births, &birth) && !lives(map, &birth) &&
-	    !bpf_map_pop_elem(births, &birth) && lives(map, &birth))
-		bpf_map_push_elem(births, &birth, 0);
+	if (!bpf_map_peek_elem(births, birth) && !lives(map, birth) &&
+	    !bpf_map_pop_elem(births, birth) && lives(map, birth))
+		bpf_map_push_elem(births, birth, 0);
 }
 
-static __always_inline void give_up_oldest(void *map, void *births, void *given_up, u32 which)
+static __always_inline void give_up_oldest(void *map, void *births, void *given_up, u32 which,
+					   struct birth *birth)
 {
 	struct journey *journey;
-	struct birth birth;
 
 	for (u32 i = 0; i < LOOKED_AT; i++) {
-		if (bpf_map_pop_elem(births, &birth))
+		if (bpf_map_pop_elem(births, birth))
 			return;
-		journey = born(map, &birth);
+		journey = born(map, birth);
 		if (!journey || is_given_up(journey))
 			continue;
-		birth.given_up_ns = bpf_ktime_get_ns();
-		if (bpf_map_push_elem(given_up, &birth, 0)) {
-			bpf_map_push_elem(births, &birth, 0);
+		birth->given_up_ns = bpf_ktime_get_ns();
+		if (bpf_map_push_elem(given_up, birth, 0)) {
+			bpf_map_push_elem(births, birth, 0);
 			return;
 		}
 		journey->waits |= GIVEN_UP;
@@ -149,13 +146,15 @@ static __always_inline void give_up_oldest(void *map, void *births, void *given_
 
 static __always_inline void make_room(void *map, void *births, void *given_up, u32 which, u32 most)
 {
-	clear_place(map, given_up);
+	struct birth birth; /* one for all: the stack is small */
+
+	clear_place(map, given_up, &birth);
 	if (is_crowded(which, most)) {
-		give_up_oldest(map, births, given_up, which);
+		give_up_oldest(map, births, given_up, which, &birth);
 		return;
 	}
-	clear_births(map, births);
-	clear_births(map, births);
+	clear_births(map, births, &birth);
+	clear_births(map, births, &birth);
 }
 
 static __always_inline void is_born(void *births, struct birth *birth, u32 which)
