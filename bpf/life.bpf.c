@@ -36,8 +36,7 @@ static __always_inline void end(const bool typed, struct sock *sk, int state)
 	struct ledger_private *mine;
 	u64 now = bpf_ktime_get_ns();
 	const struct holder *holder;
-	struct life life = {};
-	struct flow flow;
+	struct waiting_row row = {};
 
 	if (!entry || !tp)
 		return;
@@ -48,17 +47,17 @@ static __always_inline void end(const bool typed, struct sock *sk, int state)
 	holder = holder_of(entry);
 	if (!holder->wanted || !role_passes(entry->role))
 		return;
-	flow_of_sock(typed, sk, tp, &flow);
-	if (!flow_passes(typed, sk, &flow))
+	flow_of_sock(typed, sk, tp, &row.flow);
+	if (!flow_passes(typed, sk, &row.flow))
 		return;
-	life_so_far(typed, now, sk, tp, entry, state, &life);
-	how_it_ended(typed, sk, state, mine->reset_received, &holder->owner, &life);
-	life.rst_reason = mine->rst_reason;
+	life_so_far(typed, now, sk, tp, entry, state, &row.life);
+	how_it_ended(typed, sk, state, mine->reset_received, &holder->owner, &row.life);
+	row.life.rst_reason = mine->rst_reason;
 	if (typed && mine->reset_received == RESET_FOR_LATE_DATA)
-		life.rst_reason = reason_of_late_data();
-	else if (typed && can_wait(sk, &holder->owner, &flow, &life))
+		row.life.rst_reason = reason_of_late_data();
+	else if (typed && can_wait(sk, &holder->owner, &row))
 		return;
-	emit_life(now, &holder->owner, &flow, &life);
+	emit_life(now, &holder->owner, &row.flow, &row.life);
 }
 
 /* -- the way there */

@@ -12,6 +12,7 @@ struct waiting_row {
 	struct owner owner;
 	struct flow flow;
 	struct life life;
+	u64 told; /* 1: somebody tells it */
 };
 
 /* By the socket's address. */
@@ -25,37 +26,37 @@ struct {
 /* The row that waited for a reason, with it or without. */
 static __always_inline void end_waiting(struct sock *sk, u32 rst_reason)
 {
-	struct waiting_row row, *found;
+	struct waiting_row *row;
 	u64 address;
 
 	if (!rows_waiting)
 		return;
 	address = socket_address(sk);
-	found = bpf_map_lookup_elem(&waiting_rows, &address);
-	if (!found)
+	row = bpf_map_lookup_elem(&waiting_rows, &address);
+	if (!row || __sync_lock_test_and_set(&row->told, 1))
 		return;
-	row = *found;
-	if (bpf_map_delete_elem(&waiting_rows, &address))
-		return;
-	__sync_fetch_and_add(&rows_waiting, -1);
 	if (rst_reason)
-		row.life.rst_reason = rst_reason;
-	emit_life(bpf_ktime_get_ns(), &row.owner, &row.flow, &row.life);
+		row->life.rst_reason = rst_reason;
+	emit_life(bpf_ktime_get_ns(), &row->owner, &row->flow, &row->life);
+	bpf_map_delete_elem(&waiting_rows, &address);
+	__sync_fetch_and_add(&rows_waiting, -1);
 }
 
-/* Whether a row can wait for the reason of our reset: it goes out after the end. */
+/*
+ * Whether a row can wait for the reason of our reset: it goes out after the end. The row comes without its
+ * owner: there is little room on the stack.
+ */
 static __always_inline bool can_wait(struct sock *sk, const struct owner *owner,
-				     const struct flow *flow, const struct life *life)
+				     struct waiting_row *row)
 {
-	struct waiting_row row;
 	u64 address;
 
-	if (!tells_rst_reason() || life->closed_by != CLOSED_BY_LOCAL ||
-	    life->close_cause != CLOSE_RST)
+	if (!tells_rst_reason() || row->life.closed_by != CLOSED_BY_LOCAL ||
+	    row->life.close_cause != CLOSE_RST)
 		return false;
 	address = socket_address(sk);
-	row = (struct waiting_row){.owner = *owner, .flow = *flow, .life = *life};
-	if (bpf_map_update_elem(&waiting_rows, &address, &row, BPF_NOEXIST))
+	row->owner = *owner;
+	if (bpf_map_update_elem(&waiting_rows, &address, row, BPF_NOEXIST))
 		return false;
 	__sync_fetch_and_add(&rows_waiting, 1);
 	return true;
