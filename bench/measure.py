@@ -13,8 +13,9 @@ import tracer
 
 from cgnet._layouts import SyncErrors
 from cgnet.launch import CGROUP_PROGRAMS, Extra
-from cgnet.loader import Object, ProgramStats, stats_of
+from cgnet.loader import Object
 from cgnet.pipeline import TICK_MS
+from cgnet.program_stats import ProgramStats, stats_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import tracer
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.trace import COMMAND_LAYOUTS
+from cgnet.commands.trace import COMMAND_LAYOUTS, PROGRAMS
 from cgnet.counts import Counting
 from cgnet.filters import Filters, Selection
 from cgnet.histograms import LOG2
 from cgnet.keys import Key
 from cgnet.launch import Launch
-from cgnet.trips import STAGES
+from cgnet.trips import MOST_IN_FLIGHT, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +51,9 @@ def cost(hook: str, selection: Selection) -> Cost:
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND_LAYOUTS, Filters(selection), RING_BYTES,
-        counting=counting, measures={"drop_arguments": 2},
+        counting=counting, measures={"drop_arguments": 2, "in_flight": MOST_IN_FLIGHT},
     )  # fmt: skip
-    found = beside_empty(launch, hook, EMPTY, bulk)
+    found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
     packets = found.empty.runs
     return Cost(found.net() / packets, found.runs() / packets)
 

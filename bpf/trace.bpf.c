@@ -14,6 +14,7 @@ struct ledger_private {
 #include "tracking.bpf.h"
 #include "trip_begin.bpf.h"
 #include "trip_taken.bpf.h"
+#include "trip_functions.bpf.h"
 #include "births.bpf.h"
 
 #define DEQUEUED_AT_ONCE 16
@@ -23,16 +24,19 @@ struct ledger_private {
 static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
-	u64 now = bpf_ktime_get_ns();
+	struct journey *journey = trip_of(typed, skb, STAGE_DEV_QUEUE, &packet);
+	u64 now;
 
 	if (!journey)
 		return 0;
-	if (READ(skb, sk) && !journey->event.trip.stages) {
+	now = bpf_ktime_get_ns();
+	if (journey->unnamed) {
+		name_here(typed, skb, journey);
+	} else if (READ(skb, sk) && !journey->event.trip.stages) {
 		stage_of_tcp(typed, skb, journey, now);
 		link_to_first(typed, skb, journey);
 	}
-	at_device(add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
+	at_device(typed, add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
 	return 0;
 }
 
@@ -43,7 +47,7 @@ static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 a
 	struct journey *journey = trip_find(skb);
 
 	if (journey)
-		at_device(add_stage(journey, at, bpf_ktime_get_ns()), dev);
+		at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), dev);
 	return 0;
 }
 
@@ -52,14 +56,15 @@ static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 a
 				    struct net_device *dev)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
-	u64 now = bpf_ktime_get_ns();
+	struct journey *journey = trip_of(typed, skb, at, &packet);
+	u64 now;
 
 	if (!journey)
 		return 0;
+	now = bpf_ktime_get_ns();
 	if (!journey->event.trip.stages && READ(skb, sk))
 		stage_of_tcp(typed, skb, journey, now);
-	at_device(add_stage(journey, at, now), dev);
+	at_device(typed, add_stage(journey, at, now), dev);
 	return 0;
 }
 
@@ -86,11 +91,11 @@ static __always_inline int on_dequeue(const bool typed, struct sk_buff *skb, str
 static __always_inline int on_receive(const bool typed, struct sk_buff *skb, u32 at)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, &packet);
+	struct journey *journey = trip_of(typed, skb, at, &packet);
 
 	if (!journey)
 		return 0;
-	at_device(add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
 	if (at == STAGE_NETIF_RECEIVE && packet.payload)
 		remember_arrival(skb, &packet);
 	return 0;
@@ -121,8 +126,12 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 {
 	struct journey *journey = trip_at_end(typed, skb);
 
-	if (!journey)
+	if (!journey) {
+		unrefuse(skb);
 		return 0;
+	}
+	if (unlikely(journey->unnamed))
+		name_here(typed, skb, journey);
 	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
 	trip_ends(typed, journey, TRIP_CONSUMED);
 	trip_forget(skb);
@@ -132,15 +141,19 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struct journey *journey,
 				    u64 location, u32 reason, struct sock *rx_sk)
 {
+	u64 now = bpf_ktime_get_ns();
 	struct place place;
 
 	journey->event.trip.location = location;
 	journey->event.trip.reason = reason;
 	find_place(typed, skb, rx_sk, &place);
-	if (!journey->event.trip.sent && !journey->waits)
+	if (journey->unnamed)
+		name_owner(typed, skb, journey, &place);
+	else if (!journey->event.trip.sent && !journey->waits)
 		journey->event.trip.role =
 			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
-	at_device(add_stage(journey, STAGE_DROP, bpf_ktime_get_ns()),
+	leave_hook(journey, VERDICT_DROP, now);
+	at_device(typed, add_stage(journey, STAGE_DROP, now),
 		  place.ifindex ? READ(skb, dev) : NULL);
 	trip_ends(typed, journey, TRIP_DROPPED);
 }
@@ -156,33 +169,35 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 		trip_forget(skb);
 		return 0;
 	}
+	unrefuse(skb);
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;
-	journey = bpf_map_lookup_elem(&waiting, &last->key);
+	journey = find_waiting(&last->key);
 	if (journey && is_at_end(typed, skb, journey)) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		bpf_map_delete_elem(&waiting, &last->key);
+		waits_no_more(&last->key);
 	}
 	return 0;
 }
 
 /* -- hooks */
 
-#define PROGRAM(name, arguments, call)                \
-	SEC("tp_btf/" #name)                          \
+#define PROGRAM_NAMED(name, hook, arguments, call)    \
+	SEC("tp_btf/" #hook)                          \
 	int BPF_PROG(trace_##name##_typed, arguments) \
 	{                                             \
 		const bool typed = true;              \
 		return call;                          \
 	}                                             \
-	SEC("raw_tp/" #name)                          \
+	SEC("raw_tp/" #hook)                          \
 	int BPF_PROG(trace_##name##_raw, arguments)   \
 	{                                             \
 		const bool typed = false;             \
 		return SENDING(ctx, call);            \
 	}
 #define WITH(...) __VA_ARGS__
+#define PROGRAM(name, arguments, call) PROGRAM_NAMED(name, name, WITH(arguments), call)
 
 PROGRAM(net_dev_queue, WITH(struct sk_buff *skb), on_dev_queue(typed, skb))
 PROGRAM(qdisc_enqueue, WITH(void *qdisc, struct netdev_queue *txq, struct sk_buff *skb),
@@ -195,7 +210,14 @@ PROGRAM(net_dev_start_xmit, WITH(struct sk_buff *skb, struct net_device *dev),
 PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RX))
 PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
 PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
-PROGRAM(tcp_probe, WITH(struct sock *sk, struct sk_buff *skb), on_tcp(typed, sk, skb))
+/*
+ * Twice, as hook.bpf.h tells: TCP takes up its backlog in a process, where a softirq may come between, for
+ * another socket. The second program finds no trip where the first one did the work.
+ */
+PROGRAM_NAMED(tcp_probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+	      on_tcp(typed, sk, skb))
+PROGRAM_NAMED(tcp_probe_again, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+	      on_tcp(typed, sk, skb))
 PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, ctx, sk))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
@@ -203,5 +225,45 @@ PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
 		cfg.drop_arguments > 3 ? (struct sock *)ctx[3] : NULL))
 PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
+
+/*
+ * Functions, where the kernel lets programs run at them: src/cgnet/stages.py reads this table from the
+ * names. Rows of one stage and part are alternatives, the first is the best; all parts are wanted.
+ */
+#define AT_CALL(stage, part, function, kind, program, arguments, call)  \
+	SEC(#kind "/" #function)                                        \
+	int program(stage##__##part##__##function##__##kind, arguments) \
+	{                                                               \
+		return SENDING(ctx, call);                              \
+	}
+#define FUNCTION(stage, part, function, arguments, call)                        \
+	AT_CALL(stage, part, function, fentry, BPF_PROG, WITH(arguments), call) \
+	AT_CALL(stage, part, function, kprobe, BPF_KPROBE, WITH(arguments), call)
+
+FUNCTION(ip_out, v4, ip_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
+	 on_ip_out(skb, net))
+FUNCTION(ip_out, v6, ip6_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
+	 on_ip_out(skb, net))
+FUNCTION(ip_rcv, v4, ip_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v4, ip_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v6, ip6_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v6, ipv6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(tcp_rcv, v4, tcp_v4_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
+FUNCTION(tcp_rcv, v6, tcp_v6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
+FUNCTION(tcp_backlog, both, tcp_add_backlog, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_backlog(sk, skb))
+FUNCTION(sock_queue, both, tcp_queue_rcv, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_sock_queue(sk, skb))
+FUNCTION(sock_queue, both, tcp_data_queue, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_sock_queue(sk, skb))
+AT_CALL(netfilter, both, nf_hook_slow, fentry, BPF_PROG,
+	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook(skb, state))
+AT_CALL(netfilter, both, nf_hook_slow, fexit, BPF_PROG,
+	WITH(struct sk_buff *skb, void *state, void *entries, u32 first, int result),
+	on_verdict(skb, result))
+AT_CALL(netfilter, both, nf_hook_slow, kprobe, BPF_KPROBE,
+	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook_call(skb, state))
+AT_CALL(netfilter, both, nf_hook_slow, kretprobe, BPF_KRETPROBE, WITH(int result),
+	on_hook_return(result))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -77,6 +77,7 @@ struct task_struct {
 
 struct pt_regs {
 	long unsigned int ax;
+	long unsigned int dx;
 	long unsigned int si;
 	long unsigned int di;
 };
@@ -143,6 +144,7 @@ struct sk_buff {
 	union {
 		struct {
 			int skb_iif;
+			__u32 hash;
 			__be16 protocol;
 			__u16 transport_header;
 			__u16 network_header;
@@ -344,6 +346,12 @@ struct skb_shared_info {
 	short unsigned int gso_segs;
 };
 
+struct nf_hook_state {
+	u8 hook;
+	u8 pf;
+	struct net *net;
+};
+
 struct socket_alloc {
 	struct socket socket;
 	struct inode vfs_inode;
@@ -429,12 +437,20 @@ enum {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
 	RET_PTR_TO_BTF_ID = 8,
+};
+
+enum {
+	NFPROTO_IPV4 = 2,
+	NFPROTO_NETDEV = 5,
+	NFPROTO_BRIDGE = 7,
+	NFPROTO_IPV6 = 10,
 };
 
 enum {

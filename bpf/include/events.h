@@ -14,7 +14,7 @@
 
 #define CGNET_PATH_LEN 1024
 #define CGNET_FRAMES 24
-#define CGNET_STAGES 16
+#define CGNET_STAGES 24
 
 /* The first member of every record tells what it is. */
 enum record_kind {
@@ -88,9 +88,13 @@ struct trip_event {
 struct journey {
 	struct trip_event event;
 	struct holder receiver;
+	__u8 hook;    /* enum stage_at: the hook of netfilter that it is in; 0: none */
+	__u8 unnamed; /* 1: a program began it that can't tell its owner */
+	__u8 pad[2];
+	__u32 hook_netns;
 	__u64 sent_ns;	     /* as TCP, or what received it, stamped it */
 	__u32 wanted_sender; /* 1: the filters let the sender through */
-	__u32 waits;	     /* 1: for the application to read it */
+	__u32 waits;	     /* bits: 1: for the application to read it; 2: given up */
 };
 
 /* A cgroup was made or removed in a hierarchy that is looked at. */
@@ -107,8 +111,8 @@ _Static_assert(sizeof(struct connect_event) == 120, "struct connect_event");
 _Static_assert(sizeof(struct rtt_event) == 120, "struct rtt_event");
 _Static_assert(sizeof(struct life_event) == 184, "struct life_event");
 _Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
-_Static_assert(sizeof(struct trip_event) == 800, "struct trip_event");
-_Static_assert(sizeof(struct journey) == 864, "struct journey");
+_Static_assert(sizeof(struct trip_event) == 936, "struct trip_event");
+_Static_assert(sizeof(struct journey) == 1008, "struct journey");
 _Static_assert(sizeof(struct cgroup_event) == 1056, "struct cgroup_event");
 
 #endif

@@ -152,18 +152,39 @@ struct drop {
 /* Where a packet was seen on its way. */
 enum stage_at {
 	STAGE_TCP_TRANSMIT = 1,
-	STAGE_DEV_QUEUE = 2,
-	STAGE_QDISC_ENQUEUE = 3,
-	STAGE_QDISC_DEQUEUE = 4,
-	STAGE_DEV_XMIT = 5,
-	STAGE_NETIF_RX = 6,
-	STAGE_GRO = 7,
-	STAGE_NETIF_RECEIVE = 8,
-	STAGE_TCP_RECEIVE = 9,
-	STAGE_APP_READ = 10,
-	STAGE_DROP = 11,
-	STAGE_CONSUME = 12,
-	STAGE_COUNT = 13,
+	STAGE_NF_OUTPUT = 2,
+	STAGE_IP_OUT = 3,
+	STAGE_NF_POSTROUTING = 4,
+	STAGE_DEV_QUEUE = 5,
+	STAGE_QDISC_ENQUEUE = 6,
+	STAGE_QDISC_DEQUEUE = 7,
+	STAGE_DEV_XMIT = 8,
+	STAGE_NETIF_RX = 9,
+	STAGE_GRO = 10,
+	STAGE_NETIF_RECEIVE = 11,
+	STAGE_NF_NETDEV = 12,
+	STAGE_NF_BRIDGE = 13,
+	STAGE_IP_RCV = 14,
+	STAGE_NF_PREROUTING = 15,
+	STAGE_NF_FORWARD = 16,
+	STAGE_NF_INPUT = 17,
+	STAGE_TCP_RCV = 18,
+	STAGE_TCP_BACKLOG = 19,
+	STAGE_TCP_RECEIVE = 20,
+	STAGE_SOCK_QUEUE = 21,
+	STAGE_APP_READ = 22,
+	STAGE_DROP = 23,
+	STAGE_CONSUME = 24,
+	STAGE_RETRANSMIT = 25, /* in sums only: the time until it was sent again */
+	STAGE_COUNT = 26,
+};
+
+/* What became of a packet in a hook of netfilter. */
+enum verdict {
+	VERDICT_NONE = 0, /* no hook */
+	VERDICT_ACCEPT = 1,
+	VERDICT_DROP = 2,
+	VERDICT_STOLEN = 3, /* a rule has it, or a queue for user space */
 };
 
 enum trip_end {
@@ -176,10 +197,9 @@ enum trip_end {
 struct stage {
 	__u64 ts_ns;
 	__u32 netns; /* inode; 0: unknown */
-	__u32 ifindex;
 	__u16 cpu;
-	__u8 at; /* enum stage_at */
-	__u8 pad[5];
+	__u8 at;      /* enum stage_at */
+	__u8 verdict; /* enum verdict */
 	char dev[CGNET_DEV_LEN];
 };
 
@@ -200,6 +220,7 @@ struct trip {
 	__u8 role;   /* enum role of the owner; 0: unknown */
 	__u8 sent;   /* 1: it began at a socket of this host */
 	__u8 pad[5];
+	__u64 retrans_ns; /* since that packet was sent; 0: unknown */
 };
 
 _Static_assert(sizeof(struct owner) == 40, "struct owner");
@@ -208,7 +229,7 @@ _Static_assert(sizeof(struct outcome) == 16, "struct outcome");
 _Static_assert(sizeof(struct rtt_sample) == 16, "struct rtt_sample");
 _Static_assert(sizeof(struct life) == 80, "struct life");
 _Static_assert(sizeof(struct drop) == 56, "struct drop");
-_Static_assert(sizeof(struct stage) == 40, "struct stage");
-_Static_assert(sizeof(struct trip) == 56, "struct trip");
+_Static_assert(sizeof(struct stage) == 32, "struct stage");
+_Static_assert(sizeof(struct trip) == 64, "struct trip");
 
 #endif

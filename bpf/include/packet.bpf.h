@@ -59,36 +59,52 @@ struct tcp_start {
 	u8 flags;
 };
 
-/* Read IP's header: how long it is, 0 if it isn't TCP's. */
-static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *total)
-{
+/* Most packets have TCP's header right behind IP's: both are read at once. */
+struct ipv4_tcp_start {
 	struct ipv4_start ip;
+	struct tcp_start tcp;
+};
 
-	if (bpf_probe_read_kernel(&ip, sizeof(ip), at) || ip.protocol != IPPROTO_TCP ||
-	    (ip.frag_off & bpf_htons(IP_OFFSET)))
+struct ipv6_tcp_start {
+	struct ipv6_start ip;
+	struct tcp_start tcp;
+};
+
+/* Read IP's header: how long it is, 0 if it isn't TCP's. */
+static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *total,
+				     struct tcp_start *tcp)
+{
+	struct ipv4_tcp_start both;
+
+	if (bpf_probe_read_kernel(&both, sizeof(both), at) || both.ip.protocol != IPPROTO_TCP ||
+	    (both.ip.frag_off & bpf_htons(IP_OFFSET)))
 		return 0;
 	flow->family = 4;
-	store_v4(flow->saddr, ip.saddr);
-	store_v4(flow->daddr, ip.daddr);
-	*total = bpf_ntohs(ip.tot_len);
-	return (ip.version_ihl & 0xf) * 4;
+	store_v4(flow->saddr, both.ip.saddr);
+	store_v4(flow->daddr, both.ip.daddr);
+	*total = bpf_ntohs(both.ip.tot_len);
+	*tcp = both.tcp;
+	return (both.ip.version_ihl & 0xf) * 4;
 }
 
 /* Of packets with extension headers the stack's note alone tells where TCP's begins. */
-static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow, u32 *total)
+static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow, u32 *total,
+				     struct tcp_start *tcp)
 {
-	struct ipv6_start ip;
+	struct ipv6_tcp_start both;
+	u8 next;
 
-	if (bpf_probe_read_kernel(&ip, sizeof(ip), at))
+	if (bpf_probe_read_kernel(&both, sizeof(both), at))
 		return 0;
+	next = both.ip.nexthdr;
 	flow->family = 6;
-	store_v6(flow->saddr, &ip.saddr);
-	store_v6(flow->daddr, &ip.daddr);
-	*total = ip.payload_len ? bpf_ntohs(ip.payload_len) + sizeof(ip) : 0;
-	if (ip.nexthdr == IPPROTO_TCP)
-		return sizeof(ip);
-	if (ip.nexthdr == NEXTHDR_HOPOPTS || ip.nexthdr == NEXTHDR_ROUTING ||
-	    ip.nexthdr == NEXTHDR_DSTOPTS)
+	store_v6(flow->saddr, &both.ip.saddr);
+	store_v6(flow->daddr, &both.ip.daddr);
+	*total = both.ip.payload_len ? bpf_ntohs(both.ip.payload_len) + sizeof(both.ip) : 0;
+	*tcp = both.tcp;
+	if (next == IPPROTO_TCP)
+		return sizeof(both.ip);
+	if (next == NEXTHDR_HOPOPTS || next == NEXTHDR_ROUTING || next == NEXTHDR_DSTOPTS)
 		return noted;
 	return 0;
 }
@@ -103,17 +119,21 @@ static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
 	u32 noted = transport != NOT_SET && transport > network ? transport - network : 0;
 	u32 end = data - head + READ(skb, len);
 	struct tcp_start tcp;
-	u32 ip_len, total = 0;
+	u32 ip_len, behind, total = 0;
 
-	if (protocol == bpf_htons(ETH_P_IP))
-		ip_len = read_ipv4(head + network, &packet->flow, &total);
-	else if (protocol == bpf_htons(ETH_P_IPV6))
-		ip_len = read_ipv6(head + network, noted, &packet->flow, &total);
-	else
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		behind = sizeof(struct ipv4_start);
+		ip_len = read_ipv4(head + network, &packet->flow, &total, &tcp);
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
+		behind = sizeof(struct ipv6_start);
+		ip_len = read_ipv6(head + network, noted, &packet->flow, &total, &tcp);
+	} else {
 		return false;
+	}
 	if (!ip_len || (noted && noted != ip_len))
 		return false;
-	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), head + network + ip_len))
+	if (unlikely(ip_len != behind) &&
+	    bpf_probe_read_kernel(&tcp, sizeof(tcp), head + network + ip_len))
 		return false;
 	packet->flow.sport = bpf_ntohs(tcp.source);
 	packet->flow.dport = bpf_ntohs(tcp.dest);

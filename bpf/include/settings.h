@@ -223,7 +223,9 @@ struct config {
 	__u32 by_dev;	      /* enum filter_use of the map selected_devices */
 	__u32 by_end;	      /* enum trip_end, as bits; 0: any */
 	__u32 retransmitted;  /* 1: only packets that were sent again */
-	__u32 slow_stage;     /* enum stage_at whose delay is looked at; 0: none */
+	__u32 in_flight;      /* so many packets are followed at once */
+	__u32 pad;
+	__u32 slow_stage; /* enum stage_at whose delay is looked at; 0: none */
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];
 	__u64 overflow_reason;	 /* of SYNs that a full accept queue swallows */
@@ -247,6 +249,6 @@ _Static_assert(sizeof(struct address_key) == 24, "struct address_key");
 _Static_assert(sizeof(struct port_flags) == 65536, "struct port_flags");
 _Static_assert(sizeof(struct count_key) == 104, "struct count_key");
 _Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
-_Static_assert(sizeof(struct config) == 336, "struct config");
+_Static_assert(sizeof(struct config) == 344, "struct config");
 
 #endif

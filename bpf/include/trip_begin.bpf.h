@@ -15,12 +15,17 @@ struct sent_key {
 	u16 dport;
 };
 
+struct sending {
+	u64 packet;
+	u64 ts_ns; /* of TCP's stamp; 0: none */
+};
+
 /* Which packet had the same data in the same place: a retransmission is a copy of the same skb. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct sent_key);
-	__type(value, u64);
+	__type(value, struct sending);
 } sent_before SEC(".maps");
 
 /* TCP's own, before there is a full socket, or after. */
@@ -31,33 +36,60 @@ static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 	return sk && !is_full(typed, sk);
 }
 
-static __always_inline struct journey *begin_here(const bool typed, struct sk_buff *skb,
-						  const struct packet *packet)
+/* Of functions' programs, which can't look into every ledger: see name_owner(). */
+static __always_inline struct journey *begin_unnamed(const bool typed, struct sk_buff *skb,
+						     const struct packet *packet,
+						     struct place *place)
 {
 	struct packet named = *packet;
 	struct journey *journey;
-	struct place place;
 
 	if (!ends_pass(&packet->flow))
 		return NULL;
-	find_place(typed, skb, NULL, &place);
-	if (cfg.by_netns && !netns_passes(place.netns, place.cookie))
+	find_place(typed, skb, NULL, place);
+	if (cfg.by_netns && !netns_passes(place->netns, place->cookie))
 		return NULL;
-	named.flow.netns = place.netns;
+	named.flow.netns = place->netns;
 	journey = trip_begin(skb, &named);
 	if (journey) {
 		journey->sent_ns = READ(skb, tstamp);
 		journey->event.trip.segs = segments_of(typed, skb);
+		journey->unnamed = 1;
 	}
-	if (!journey)
-		return NULL;
-	journey->event.trip.role = whose_packet(typed, &place, &packet->flow, &journey->receiver);
-	if (!place.sk && !is_answer(typed, skb))
-		return journey;
+	return journey;
+}
+
+static __always_inline void name_owner(const bool typed, struct sk_buff *skb,
+				       struct journey *journey, const struct place *place)
+{
+	journey->unnamed = 0;
+	journey->event.trip.role =
+		whose_packet(typed, place, &journey->event.flow, &journey->receiver);
+	if (!place->sk && !is_answer(typed, skb))
+		return;
 	journey->event.trip.sent = 1;
 	journey->event.owner = journey->receiver.owner;
 	journey->wanted_sender = journey->receiver.wanted;
 	__builtin_memset(&journey->receiver, 0, sizeof(journey->receiver));
+}
+
+static __always_inline void name_here(const bool typed, struct sk_buff *skb,
+				      struct journey *journey)
+{
+	struct place place;
+
+	find_place(typed, skb, NULL, &place);
+	name_owner(typed, skb, journey, &place);
+}
+
+static __always_inline struct journey *begin_here(const bool typed, struct sk_buff *skb,
+						  const struct packet *packet)
+{
+	struct place place;
+	struct journey *journey = begin_unnamed(typed, skb, packet, &place);
+
+	if (journey)
+		name_owner(typed, skb, journey, &place);
 	return journey;
 }
 
@@ -71,13 +103,16 @@ static __always_inline void link_to_first(const bool typed, struct sk_buff *skb,
 		.sport = journey->event.flow.sport,
 		.dport = journey->event.flow.dport,
 	};
-	u64 *before = bpf_map_lookup_elem(&sent_before, &key);
-	u64 number = trip->packet;
+	struct sending *before = bpf_map_lookup_elem(&sent_before, &key);
+	struct sending sending = {.packet = trip->packet, .ts_ns = journey->sent_ns};
 
-	if (before)
-		trip->retrans_of = *before;
+	if (before) {
+		trip->retrans_of = before->packet;
+		if (before->ts_ns && sending.ts_ns > before->ts_ns)
+			trip->retrans_ns = sending.ts_ns - before->ts_ns;
+	}
 	if (trip->payload || (trip->tcp_flags & 3)) /* what is never repeated needs no place */
-		bpf_map_update_elem(&sent_before, &key, &number, BPF_ANY);
+		bpf_map_update_elem(&sent_before, &key, &sending, BPF_ANY);
 }
 
 /* TCP noted when it sent a packet; that is a stage for free. */
@@ -106,20 +141,38 @@ static __always_inline bool is_sent_again(const bool typed, struct sk_buff *skb,
 	return sent && READ(skb, sk) && sent != journey->sent_ns && sent < bpf_ktime_get_ns();
 }
 
-/* The trip of a packet that may be on its way already, or begins here. */
-static __always_inline struct journey *trip_of(const bool typed, struct sk_buff *skb,
+/* Without a look at its headers: whether its device's namespace lets a packet through. */
+static __always_inline bool device_passes(const bool typed, struct sk_buff *skb)
+{
+	struct net_device *dev = READ(skb, dev);
+	struct net *net = dev ? READ(dev, nd_net.net) : NULL;
+
+	return !net || netns_passes(READ(net, ns.inum), netns_cookie(typed, net));
+}
+
+/* The trip of a packet that may be on its way already, or begins here, at this stage. */
+static __always_inline struct journey *trip_of(const bool typed, struct sk_buff *skb, u32 at,
 					       struct packet *packet)
 {
-	struct journey *journey = trip_find(skb);
-	bool is_tcp = read_packet(typed, skb, packet);
+	bool is_receipt = at == STAGE_NETIF_RECEIVE;
+	struct journey *journey;
+	bool is_tcp;
 
+	if (at != STAGE_DEV_QUEUE && at != STAGE_GRO && stays_refused(typed, skb, is_receipt))
+		return NULL;
+	journey = trip_find(skb);
+	is_tcp = (journey || !cfg.by_netns || device_passes(typed, skb)) &&
+		 read_packet(typed, skb, packet);
 	if (journey) {
 		if (is_tcp && is_same_packet(journey, packet) &&
 		    !is_sent_again(typed, skb, journey))
 			return journey;
 		was_missed(typed, skb, journey);
 	}
-	return is_tcp ? begin_here(typed, skb, packet) : NULL;
+	journey = is_tcp ? begin_here(typed, skb, packet) : NULL;
+	if (!journey)
+		refuse(typed, skb, is_receipt);
+	return journey;
 }
 
 #endif

@@ -25,6 +25,10 @@ static __always_inline void summarize(const bool typed, const struct trip_event 
 		histogram_add(typed, &key,
 			      stage->ts_ns > before->ts_ns ? stage->ts_ns - before->ts_ns : 0);
 	}
+	if (event->trip.retrans_ns) {
+		key.result = STAGE_RETRANSMIT;
+		histogram_add(typed, &key, event->trip.retrans_ns);
+	}
 }
 
 static __always_inline bool is_slow(const struct trip_event *event)

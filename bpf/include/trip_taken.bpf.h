@@ -11,7 +11,6 @@
 
 #define READ_AT_ONCE 64 /* packets that one read may end */
 #define MERGED_AT_ONCE 32
-#define MOST_WAITING 8192
 
 struct waiting_key {
 	u64 sk;
@@ -20,7 +19,7 @@ struct waiting_key {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_WAITING);
+	__uint(max_entries, MOST_WAITING + MOST_WAITING / SPARE);
 	__type(key, struct waiting_key);
 	__type(value, struct journey);
 } waiting SEC(".maps");
@@ -38,18 +37,40 @@ struct {
 	__type(value, struct last_one);
 } last_one SEC(".maps");
 
+/* The journey of one that waits, if it wasn't given up. */
+static __always_inline struct journey *find_waiting(const struct waiting_key *key)
+{
+	struct journey *journey = bpf_map_lookup_elem(&waiting, key);
+
+	return journey && !is_given_up(journey) ? journey : NULL;
+}
+
+static __always_inline void waits_no_more(const struct waiting_key *key)
+{
+	if (!bpf_map_delete_elem(&waiting, key))
+		count_living(CROWD_WAITING, -1);
+}
+
+__noinline int make_room_to_wait(u32 most)
+{
+	make_room(&waiting, &waiting_births, &waiting_given_up, CROWD_WAITING, most);
+	return 0;
+}
+
 static __always_inline void wait_for_reader(struct sock *sk, struct sk_buff *skb,
 					    struct ledger_entry *entry, struct journey *journey)
 {
 	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
-
+	struct birth birth = {.key = {key.sk, key.number}, .packet = journey->event.trip.packet};
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
 
-	journey->waits = 1;
+	make_room_to_wait(cfg.in_flight < MOST_WAITING ? cfg.in_flight : MOST_WAITING);
+	journey->waits = WAITS;
 	if (bpf_map_update_elem(&waiting, &key, journey, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return;
 	}
+	is_born(&waiting_births, &birth, CROWD_WAITING);
 	entry->private.behind++;
 	if (!last)
 		return;
@@ -118,13 +139,17 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
 {
 	struct journey *journey = trip_find(skb);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 	struct ledger_entry *entry;
-	u64 now = bpf_ktime_get_ns();
+	struct tcp_sock *tp;
 	u32 behind;
+	u64 now;
 
-	if (!journey || !tp)
+	if (!journey || last_stage(journey) == STAGE_TCP_RECEIVE) /* the first program was here */
 		return 0;
+	tp = tcp_sock_of(typed, sk);
+	if (!tp)
+		return 0;
+	now = bpf_ktime_get_ns();
 	entry = ledger_of(typed, true, sk);
 	behind = journey->event.trip.seq + journey->event.trip.payload;
 	arrives(typed, sk, entry, journey, now);
@@ -144,7 +169,7 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 copied, u32 netns)
 {
 	struct waiting_key key = {.sk = sk, .number = number};
-	struct journey *journey = bpf_map_lookup_elem(&waiting, &key);
+	struct journey *journey = find_waiting(&key);
 	struct stage *stage;
 
 	if (!journey)
@@ -155,7 +180,7 @@ static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 c
 	if (stage)
 		stage->netns = netns;
 	trip_ends(typed, journey, TRIP_DELIVERED);
-	bpf_map_delete_elem(&waiting, &key);
+	waits_no_more(&key);
 	return true;
 }
 
@@ -179,15 +204,20 @@ static __always_inline u64 address_of(const struct sock *sk)
 	return address;
 }
 
-/* The application took what comes before copied_seq. */
+/* The application took what comes before copied_seq; the ledger notes who that is. */
 static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct ledger_entry *entry;
+	struct tcp_sock *tp;
 	u32 copied, netns;
 	u64 address;
 
-	if (!entry || !tp || entry->private.first == entry->private.behind)
+	on_read(typed, sk);
+	entry = ledger_find(typed, sk);
+	if (!entry || entry->private.first == entry->private.behind)
+		return 0;
+	tp = tcp_sock_of(typed, sk);
+	if (!tp)
 		return 0;
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);

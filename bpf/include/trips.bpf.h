@@ -10,16 +10,16 @@
 #define CGNET_TRIPS_BPF_H
 
 #include "packet.bpf.h"
+#include "refused.bpf.h"
 #include "ledger.bpf.h"
+#include "crowd.bpf.h"
 
 CROSSES_TO_USER_SPACE(trip_event);
 CROSSES_TO_USER_SPACE(journey);
 
-#define MOST_TRIPS 16384
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_TRIPS);
+	__uint(max_entries, MOST_TRIPS + MOST_TRIPS / SPARE);
 	__type(key, u64);
 	__type(value, struct journey);
 } trips SEC(".maps");
@@ -44,23 +44,42 @@ static __always_inline u64 next_packet_number(void)
 
 static __always_inline struct journey *trip_find(struct sk_buff *skb)
 {
+	struct journey *journey;
 	u64 address = (u64)skb;
 
-	return bpf_map_lookup_elem(&trips, &address);
+	if (is_refused(skb))
+		return NULL;
+	journey = bpf_map_lookup_elem(&trips, &address);
+	return journey && !is_given_up(journey) ? journey : NULL;
 }
 
 static __always_inline void trip_forget(struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
-	bpf_map_delete_elem(&trips, &address);
+	if (!bpf_map_delete_elem(&trips, &address))
+		count_living(CROWD_TRIPS, -1);
+}
+
+/* A global function: it is verified once. */
+__noinline int make_room_for_trip(u32 most)
+{
+	make_room(&trips, &trips_births, &trips_given_up, CROWD_TRIPS, most);
+	return 0;
+}
+
+static __always_inline u32 last_stage(const struct journey *journey)
+{
+	u32 last = journey->event.trip.stages - 1;
+
+	barrier_var(last);
+	return last < CGNET_STAGES ? journey->event.stages[last].at : 0;
 }
 
 /* GRO makes one packet of several: the first one grows. */
 static __always_inline bool grew_by_gro(const struct journey *journey, const struct packet *packet)
 {
-	return journey->event.trip.stages == 1 && journey->event.stages[0].at == STAGE_GRO &&
-	       packet->payload > journey->event.trip.payload;
+	return packet->payload > journey->event.trip.payload && last_stage(journey) == STAGE_GRO;
 }
 
 static __always_inline bool is_same_packet(struct journey *journey, const struct packet *packet)
@@ -92,13 +111,16 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 	return BPF_CORE_READ((struct skb_shared_info *)end, gso_segs);
 }
 
-/* A packet that wasn't known before; one that had the address has gone unseen. NULL is counted. */
+/* A packet that wasn't known before. NULL is counted. */
 static __always_inline struct journey *trip_begin(struct sk_buff *skb, const struct packet *packet)
 {
 	static const struct journey blank;
+	struct birth birth = {.key = {(u64)skb}};
 	u64 address = (u64)skb;
 	struct journey *journey;
 
+	unrefuse(skb);
+	make_room_for_trip(cfg.in_flight);
 	if (bpf_map_update_elem(&trips, &address, &blank, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return NULL;
@@ -109,6 +131,8 @@ static __always_inline struct journey *trip_begin(struct sk_buff *skb, const str
 	journey->event.head.kind = RECORD_TRACE;
 	journey->event.flow = packet->flow;
 	store_trip(&journey->event.trip, packet);
+	birth.packet = journey->event.trip.packet;
+	is_born(&trips_births, &birth, CROWD_TRIPS);
 	return journey;
 }
 
@@ -168,10 +192,12 @@ static __always_inline struct stage *add_stage(struct journey *journey, u32 at, 
 	u32 number = journey->event.trip.stages;
 	struct stage *stage;
 
-	if (number >= CGNET_STAGES)
-		return NULL;
+	if (number >= CGNET_STAGES) /* of too many the last one is kept: it tells how it ended */
+		number = CGNET_STAGES - 1;
 	barrier_var(number);
-	stage = &journey->event.stages[number & (CGNET_STAGES - 1)];
+	if (number >= CGNET_STAGES) /* for the verifier */
+		return NULL;
+	stage = &journey->event.stages[number];
 	stage->ts_ns = ts_ns;
 	stage->at = at;
 	stage->cpu = bpf_get_smp_processor_id();
@@ -179,16 +205,15 @@ static __always_inline struct stage *add_stage(struct journey *journey, u32 at, 
 	return stage;
 }
 
-static __always_inline void at_device(struct stage *stage, struct net_device *dev)
+static __always_inline void at_device(const bool typed, struct stage *stage, struct net_device *dev)
 {
 	struct net *net;
 
 	if (!stage || !dev)
 		return;
-	net = (struct net *)BPF_CORE_READ(dev, nd_net.net);
-	stage->netns = BPF_CORE_READ(net, ns.inum);
-	stage->ifindex = BPF_CORE_READ(dev, ifindex);
-	bpf_probe_read_kernel(stage->dev, sizeof(stage->dev), &dev->name);
+	net = READ(dev, nd_net.net);
+	stage->netns = READ(net, ns.inum);
+	READ_ARRAY(stage->dev, dev, name);
 }
 
 /* -- what became part of another packet, and whose address is used again before TCP gets to it */
@@ -207,14 +232,15 @@ struct {
 	__type(value, struct journey);
 } aside SEC(".maps");
 
+/* Where a packet is on its way to a socket's queue. */
+static __always_inline bool is_received(u32 at)
+{
+	return at >= STAGE_NETIF_RECEIVE && at <= STAGE_TCP_BACKLOG;
+}
+
 static __always_inline bool may_be_merged(const struct journey *journey)
 {
-	u32 last = journey->event.trip.stages - 1;
-
-	if (!journey->event.trip.payload || last >= CGNET_STAGES)
-		return false;
-	barrier_var(last);
-	return journey->event.stages[last & (CGNET_STAGES - 1)].at == STAGE_NETIF_RECEIVE;
+	return journey->event.trip.payload && is_received(last_stage(journey));
 }
 
 static __always_inline bool set_aside(struct sk_buff *skb, const struct journey *journey)

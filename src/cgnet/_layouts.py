@@ -79,18 +79,38 @@ class DropClass(IntEnum):
 
 class StageAt(IntEnum):
     STAGE_TCP_TRANSMIT = 1
-    STAGE_DEV_QUEUE = 2
-    STAGE_QDISC_ENQUEUE = 3
-    STAGE_QDISC_DEQUEUE = 4
-    STAGE_DEV_XMIT = 5
-    STAGE_NETIF_RX = 6
-    STAGE_GRO = 7
-    STAGE_NETIF_RECEIVE = 8
-    STAGE_TCP_RECEIVE = 9
-    STAGE_APP_READ = 10
-    STAGE_DROP = 11
-    STAGE_CONSUME = 12
-    STAGE_COUNT = 13
+    STAGE_NF_OUTPUT = 2
+    STAGE_IP_OUT = 3
+    STAGE_NF_POSTROUTING = 4
+    STAGE_DEV_QUEUE = 5
+    STAGE_QDISC_ENQUEUE = 6
+    STAGE_QDISC_DEQUEUE = 7
+    STAGE_DEV_XMIT = 8
+    STAGE_NETIF_RX = 9
+    STAGE_GRO = 10
+    STAGE_NETIF_RECEIVE = 11
+    STAGE_NF_NETDEV = 12
+    STAGE_NF_BRIDGE = 13
+    STAGE_IP_RCV = 14
+    STAGE_NF_PREROUTING = 15
+    STAGE_NF_FORWARD = 16
+    STAGE_NF_INPUT = 17
+    STAGE_TCP_RCV = 18
+    STAGE_TCP_BACKLOG = 19
+    STAGE_TCP_RECEIVE = 20
+    STAGE_SOCK_QUEUE = 21
+    STAGE_APP_READ = 22
+    STAGE_DROP = 23
+    STAGE_CONSUME = 24
+    STAGE_RETRANSMIT = 25
+    STAGE_COUNT = 26
+
+
+class Verdict(IntEnum):
+    VERDICT_NONE = 0
+    VERDICT_ACCEPT = 1
+    VERDICT_DROP = 2
+    VERDICT_STOLEN = 3
 
 
 class TripEnd(IntEnum):
@@ -381,26 +401,24 @@ DROP = Layout(
 class Stage(NamedTuple):
     ts_ns: int
     netns: int
-    ifindex: int
     cpu: int
     at: int
-    pad: bytes
+    verdict: int
     dev: bytes
 
 
 STAGE = Layout(
     "stage",
-    40,
+    32,
     (
         Member("ts_ns", 0, 8),
         Member("netns", 8, 4),
-        Member("ifindex", 12, 4),
-        Member("cpu", 16, 2),
-        Member("at", 18, 1),
-        Member("pad", 19, 5),
-        Member("dev", 24, 16),
+        Member("cpu", 12, 2),
+        Member("at", 14, 1),
+        Member("verdict", 15, 1),
+        Member("dev", 16, 16),
     ),
-    Struct("=QIIHB5s16s"),
+    Struct("=QIHBB16s"),
 )
 
 
@@ -420,11 +438,12 @@ class Trip(NamedTuple):
     role: int
     sent: int
     pad: bytes
+    retrans_ns: int
 
 
 TRIP = Layout(
     "trip",
-    56,
+    64,
     (
         Member("packet", 0, 8),
         Member("retrans_of", 8, 8),
@@ -441,8 +460,9 @@ TRIP = Layout(
         Member("role", 49, 1),
         Member("sent", 50, 1),
         Member("pad", 51, 5),
+        Member("retrans_ns", 56, 8),
     ),
-    Struct("=QQQIIIIIHBBBBB5s"),
+    Struct("=QQQIIIIIHBBBBB5sQ"),
 )
 
 
@@ -680,7 +700,7 @@ CODE_RANGE = Layout(
 
 CONFIG = Layout(
     "config",
-    336,
+    344,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -719,18 +739,20 @@ CONFIG = Layout(
         Member("by_dev", 152, 4),
         Member("by_end", 156, 4),
         Member("retransmitted", 160, 4),
-        Member("slow_stage", 164, 4),
-        Member("slow_stage_ns", 168, 8),
-        Member("benign_code", 176, 64),
-        Member("overflow_reason", 240, 8),
-        Member("syn_drops", 248, 4),
-        Member("consume_arguments", 252, 4),
-        Member("least_ns", 256, 8),
-        Member("least_bytes", 264, 8),
-        Member("results", 272, 32),
-        Member("hierarchy", 304, 32),
+        Member("in_flight", 164, 4),
+        Member("pad", 168, 4),
+        Member("slow_stage", 172, 4),
+        Member("slow_stage_ns", 176, 8),
+        Member("benign_code", 184, 64),
+        Member("overflow_reason", 248, 8),
+        Member("syn_drops", 256, 4),
+        Member("consume_arguments", 260, 4),
+        Member("least_ns", 264, 8),
+        Member("least_bytes", 272, 8),
+        Member("results", 280, 32),
+        Member("hierarchy", 312, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
 )
 
 
@@ -807,32 +829,36 @@ DROP_EVENT = Layout(
 
 TRIP_EVENT = Layout(
     "trip_event",
-    800,
+    936,
     (
         Member("head", 0, 16),
         Member("owner", 16, 40),
         Member("flow", 56, 48),
-        Member("trip", 104, 56),
-        Member("stages", 160, 640),
+        Member("trip", 104, 64),
+        Member("stages", 168, 768),
     ),
     Struct(
-        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBB5sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16s"
+        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBB5sQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16s"
     ),
 )
 
 
 JOURNEY = Layout(
     "journey",
-    864,
+    1008,
     (
-        Member("event", 0, 800),
-        Member("receiver", 800, 48),
-        Member("sent_ns", 848, 8),
-        Member("wanted_sender", 856, 4),
-        Member("waits", 860, 4),
+        Member("event", 0, 936),
+        Member("receiver", 936, 48),
+        Member("hook", 984, 1),
+        Member("unnamed", 985, 1),
+        Member("pad", 986, 2),
+        Member("hook_netns", 988, 4),
+        Member("sent_ns", 992, 8),
+        Member("wanted_sender", 1000, 4),
+        Member("waits", 1004, 4),
     ),
     Struct(
-        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBB5sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIIHB5s16sQIBBHII16sIIQII"
+        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBB5sQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIBBHII16sIIBB2sIQII"
     ),
 )
 

@@ -57,6 +57,19 @@ class IterAttachOpts(ctypes.Structure):
     )
 
 
+class MultiOpts(ctypes.Structure):
+    """struct bpf_kprobe_multi_opts (libbpf.h, 1.0)."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("syms", ctypes.POINTER(ctypes.c_char_p)),
+        ("addrs", ctypes.c_void_p),
+        ("cookies", ctypes.c_void_p),
+        ("cnt", ctypes.c_size_t),
+        ("retprobe", ctypes.c_bool),
+    )
+
+
 class _Opaque(ctypes.Structure):
     pass
 
@@ -96,6 +109,12 @@ API: dict[str, _Fn] = {
     "bpf_program__set_autoload": _Fn(_INT, (_Program, ctypes.c_bool), "negative"),
     "bpf_program__attach_iter": _Fn(_Link, (_Program, ctypes.POINTER(IterAttachOpts)), "null"),
     "bpf_program__attach": _Fn(_Link, (_Program,), "null"),
+    "bpf_program__set_attach_target": _Fn(_INT, (_Program, _INT, _C_CHAR_P), "negative"),
+    "bpf_program__set_expected_attach_type": _Fn(_INT, (_Program, _INT), "negative"),
+    "bpf_program__attach_kprobe": _Fn(_Link, (_Program, ctypes.c_bool, _C_CHAR_P), "null"),
+    "bpf_program__attach_kprobe_multi_opts": _Fn(
+        _Link, (_Program, _C_CHAR_P, ctypes.POINTER(MultiOpts)), "null"
+    ),
     "bpf_program__attach_perf_event": _Fn(_Link, (_Program, _INT), "null"),
     "bpf_program__fd": _Fn(_INT, (_Program,), "negative"),
     "bpf_link__fd": _Fn(_INT, (_Link,), "negative"),

@@ -7,9 +7,10 @@ import errno
 import logging
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from cgnet import features, seeds, tracefs
+from cgnet import features, seeds, stages, tracefs
 from cgnet._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
@@ -31,8 +32,11 @@ from cgnet.counts import COUNTS, HISTOGRAMS
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.filters import LISTENERS
 from cgnet.loader import Object
+from cgnet.stages import MULTI_WAY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting, Tables
     from cgnet.features import Hook, Transport
@@ -55,6 +59,7 @@ OPTIONAL = "trace_"  # so begin the names of programs that can be done without
 # Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
 TRACKING_PROGRAM = "ledger_gone_raw"
 TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
+MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
 # By how their names begin.
 ROLE_OF_PROGRAMS = {
     "client": Role.ROLE_CLIENT,
@@ -70,6 +75,11 @@ class Extra(NamedTuple):
     sync_errors: SyncErrors
     remarks: tuple[str, ...] = ()  # for the user, when this is what the kernel takes
     left_out: tuple[str, ...] = ()  # how names begin of programs that aren't wanted
+    functions: Mapping[str, str] = MappingProxyType({})  # programs at functions: the way to attach
+    unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
+
+
+Extras: TypeAlias = "list[Extra] | Callable[[], list[Extra]]"
 
 
 class Launch:
@@ -86,10 +96,9 @@ class Launch:
         measures: dict[str, Any] | None = None,
         contents: dict[str, dict[bytes, bytes]] | None = None,
     ) -> None:
-        """``name`` is the object's, of _bpf/; ``buffer`` is the ring's size in bytes.
+        """``name`` is the object's; ``buffer`` is the ring's size in bytes.
 
-        ``counting``: what is counted. ``measures`` has members of struct config, ``contents`` entries
-        of maps that only this command knows.
+        ``measures`` has members of struct config, ``contents`` entries of a command's own maps.
         """
         self.path = OBJECTS / f"{name}.bpf.o"
         self.layouts = layouts
@@ -99,33 +108,32 @@ class Launch:
         self.measures = measures or {}
         self.contents = contents or {}
         self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
+        self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
+        self._unattached: dict[str, str] = {}  # stages that were refused all the same
 
     def start(
-        self, extras: list[Extra], btf: Path | None, hook: str | None, transport: str | None = None
+        self, extras: Extras, btf: Path | None, hook: str | None, transport: str | None = None
     ) -> tuple[Object, Extra]:
         """Load and attach; each variant is tried in order, none is guessed.
 
-        Raises NotPermittedError, UnsupportedError or LayoutError.
+        ``extras`` may be a function that asks the kernel which there are. Raises NotPermittedError,
+        UnsupportedError or LayoutError.
         """
         features.require_capabilities()
         features.require_btf(btf)
+        extras = extras() if callable(extras) else extras
         if transport == "perf":
             with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
                 return self._start(extras, forced, hook, features.transport("perf"))
         return self._start(extras, btf, hook, features.transport(transport))
 
     def _start(
-        self,
-        extras: list[Extra],
-        btf: Path | None,
-        hook: str | None,
-        way: Transport,
+        self, extras: list[Extra], btf: Path | None, hook: str | None, way: Transport
     ) -> tuple[Object, Extra]:
         failure: LibbpfError | None = None
         for each, extra in product(features.hooks(hook), extras):
-            if hook is None and each.asked and features.works(each.asked).ok is False:
-                continue
-            if not way.takes(each) or not self._is_possible(extra):
+            refused = hook is None and each.asked and features.works(each.asked).ok is False
+            if refused or not way.takes(each) or not self._is_possible(extra):
                 continue
             try:
                 return self._try(way, each, extra, btf), extra
@@ -133,6 +141,15 @@ class Launch:
                 log.info("no %s, %s with %s: %s", way.name, each.name, sorted(extra.hooks), error)
                 failure = error
         raise self._refused(failure)
+
+    def remarks(self, extra: Extra) -> list[str]:
+        """Return what there is to say of what runs, and doesn't."""
+        if self.unseen is None:
+            missing = sorted(self.missing)
+            told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
+        else:
+            told = stages.remarks(self.unseen)
+        return [*told, *extra.remarks]
 
     def _is_possible(self, extra: Extra) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
@@ -156,10 +173,13 @@ class Launch:
             programs = self._there(self._wanted(obj, hook, extra), btf)
             self._prepare(obj, hook.unused_maps | way.unused_maps, extra, programs)
             obj.load()
-            self._attach(obj, hook, programs)
+            self._attach(obj, hook, extra, programs)
         except BaseException:
             obj.close()
             raise
+        if extra.unseen is not None:
+            missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
+            self.unseen = missing | {**extra.unseen} | self._unattached
         return obj
 
     def _open(self, btf: Path | None) -> Object:
@@ -176,6 +196,7 @@ class Launch:
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
+            or program.name in extra.functions
             or (
                 program.hook in hook.kinds | extra.hooks
                 and not program.name.endswith(hook.others)
@@ -206,7 +227,12 @@ class Launch:
         self, obj: Object, unused: frozenset[str], extra: Extra, programs: list[Program]
     ) -> None:
         check_layouts(obj, (*self.layouts, *CROSSING))
+        if not extra.functions:
+            unused |= MAPS_OF_FUNCTIONS
         obj.keep({program.name for program in programs}, set(unused))
+        for program in programs:
+            if extra.functions.get(program.name) == MULTI_WAY:
+                obj.use_multi(program)
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
         if _tracks(obj):
@@ -228,11 +254,8 @@ class Launch:
             obj.resize(table, entries)
         obj.resize_inner(tables.outer, COUNT_KEY.size, tables.value_bytes, entries)
 
-    def _attach(self, obj: Object, hook: Hook, programs: list[Program]) -> None:
-        """Attach what follows new cgroups, then mark the old ones, then attach the rest.
-
-        What goes over all that is there comes last: it fills in what the others haven't seen.
-        """
+    def _attach(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
+        """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
@@ -242,11 +265,12 @@ class Launch:
                 obj.map(name).update(key, value)
         rest = programs[first:]
         for program in rest:
-            if program.hook != ITERATOR:
+            if program.name in extra.functions:
+                self._unattached |= stages.attach(obj, program, extra.functions[program.name])
+            elif program.hook != ITERATOR:
                 self._attach_one(obj, program)
-        for program in rest:
-            if program.name == SEED_PROGRAM:
-                obj.iterate(program)
+        for program in (each for each in rest if each.name == SEED_PROGRAM):
+            obj.iterate(program)
         if ITERATOR not in hook.kinds:
             self._seed(obj)
 

@@ -13,11 +13,12 @@ import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from cgnet._libbpf import IterAttachOpts, OpenOpts, lib
+from cgnet._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
 from cgnet.perf import PerfBuffers
+from cgnet.program_stats import ProgramStats, stats_of
 from cgnet.ring import Ring
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PERF = "perf"  # the map of perf buffers, in every object that has a ring
 MAP_TYPE_HASH = 1  # linux/bpf.h: BPF_MAP_TYPE_HASH
+TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
 def libbpf() -> tuple[str, str | None]:
@@ -87,28 +89,6 @@ class Map:
                 raise
             key = following.raw
             yield key
-
-
-class ProgramStats(NamedTuple):
-    """What the kernel counted for a program while ``kernel.bpf_stats_enabled`` was on."""
-
-    run_count: int
-    run_time_ns: int
-
-
-class _ProgramInfo(ctypes.Structure):
-    """struct bpf_prog_info (linux/bpf.h): its fields have kept their places since 5.1."""
-
-    _fields_ = (("before", ctypes.c_uint8 * 192), ("run_time_ns", ctypes.c_uint64),
-                ("run_count", ctypes.c_uint64))  # fmt: skip
-
-
-def stats_of(fd: int) -> ProgramStats:
-    """Return the run count and time of the program that a descriptor refers to."""
-    info = _ProgramInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), size)
-    return ProgramStats(info.run_count, info.run_time_ns)
 
 
 class Program:
@@ -231,6 +211,28 @@ class Object:
             link = lib.bpf_program__attach_perf_event(program.handle, perf_event)
         self._links[program.name] = link
         log.debug("attached %s to %s", program.name, program.section)
+
+    def aim(self, program: Program, function: str) -> None:
+        """Before loading: have an fentry program look at a function. Raises LibbpfError."""
+        lib.bpf_program__set_attach_target(program.handle, 0, function.encode())
+
+    def use_multi(self, program: Program) -> None:
+        """Before loading: make a kprobe's program one of kprobe.multi."""
+        lib.bpf_program__set_expected_attach_type(program.handle, TRACE_KPROBE_MULTI)
+
+    def attach_kprobe(self, program: Program, function: str, *, multi: bool) -> None:
+        """Attach a kprobe's or kretprobe's program to a function. Raises LibbpfError."""
+        returns = program.hook == "kretprobe"
+        if multi:
+            symbols = (ctypes.c_char_p * 1)(function.encode())
+            options = MultiOpts(
+                sz=ctypes.sizeof(MultiOpts), syms=symbols, cnt=len(symbols), retprobe=returns
+            )
+            link = lib.bpf_program__attach_kprobe_multi_opts(program.handle, None, options)
+        else:
+            link = lib.bpf_program__attach_kprobe(program.handle, returns, function.encode())
+        self._links[program.name] = link
+        log.debug("attached %s to %s", program.name, function)
 
     def iterate(self, program: Program, elements_of: Map | None = None) -> bytes:
         """Run an iterator once over all that it goes over; return what it printed.

@@ -128,6 +128,9 @@ FEATURES = (
     TASK_BTF, TCP_SOCK,
     SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, TASK_FILE, LPM_TRIE, ARRAY_OF_MAPS,
 )  # fmt: skip
+PROBE_OF_WAYS = {
+    "fentry": "probe_fentry", "kprobe.multi": "probe_kprobe", "kprobe": "probe_kprobe",
+}  # fmt: skip
 MAPS = frozenset[str]().union(*(feature.maps for feature in FEATURES))
 
 
@@ -145,6 +148,35 @@ def trial(feature: Feature) -> Answer:
     ms = (time.perf_counter() - begin) * 1000
     log.debug("%s: %s (%.1f ms)", feature.name, answer.why or "works", ms)
     return answer
+
+
+@functools.cache
+def trial_at(way: str, function: str) -> Answer:
+    """Tell whether a program may run at a kernel's function: ``fentry``, ``kprobe.multi``, ``kprobe``.
+
+    It is loaded, attached, and removed again. The answer is kept. Raises as trial().
+    """
+    name = PROBE_OF_WAYS[way]
+    multi = way == "kprobe.multi"
+    with _open() as obj:
+        obj.keep({name}, set(MAPS))
+        program = next(each for each in obj.programs if each.name == name)
+        try:
+            if way == "fentry":
+                obj.aim(program, function)
+            elif multi:
+                obj.use_multi(program)
+            obj.load()
+        except LibbpfError as error:
+            return Answer(ok=False, why=f"not loaded: {os.strerror(error.errno)}")
+        try:
+            if way == "fentry":
+                obj.attach(program)
+            else:
+                obj.attach_kprobe(program, function, multi=multi)
+        except LibbpfError as error:
+            return Answer(ok=False, why=f"not attached: {os.strerror(error.errno)}")
+    return Answer(ok=True)
 
 
 def _try(feature: Feature) -> Answer:

@@ -19,7 +19,7 @@ from cgnet.counts import Counts
 from cgnet.errors import ExitStatus
 from cgnet.events import HEAD_PART, SCHEMA, Clock, CountSchema, Schema, source_of
 from cgnet.filters import Filters
-from cgnet.launch import Extra, Launch
+from cgnet.launch import Extras, Launch
 from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
 from cgnet.newcomers import Newcomers
@@ -53,7 +53,7 @@ class Session:
     """A run, from the options to the exit status."""
 
     def __init__(
-        self, command: Command, options: Options, extras: list[Extra], *, milliseconds: bool = False
+        self, command: Command, options: Options, extras: Extras, *, milliseconds: bool = False
     ) -> None:
         """Check the options. Raises UsageError; nothing is loaded yet.
 
@@ -78,6 +78,7 @@ class Session:
         self.unknown_owners = 0
         self.losses = Losses()
         self._netns_owners: NetnsOwners | None = None
+        self._unseen: dict[str, str] | None = None  # stages that this kernel doesn't tell of
         self._baseline_ns = 0  # what was alive is told since then
 
     def _make_renderer(self) -> Renderer:
@@ -190,18 +191,19 @@ class Session:
             self.out.write(self.renderer.notice(row))
 
     def _summary(self) -> None:
-        lost, companion = self.losses.total, self.command.companion
+        lost, unknown, companion = self.losses.total, self.unknown_owners, self.command.companion
         more = companion.summary(self._obj) if companion else {}
         row = self._run_record(
-            "summary", records=self.records, lost=lost, unknown_owners=self.unknown_owners, **more
+            "summary", records=self.records, lost=lost, unknown_owners=unknown, **more
         )
+        if self._unseen is not None:
+            row["not_seen"] = list(self._unseen)
         text = self.renderer.notice(row)
         self.out.write(text)
         if not text:
             also = "".join(f", {number} {name}" for name, number in more.items())
-            tell(
-                f"{self.records} records, {lost} lost, {self.unknown_owners} of unknown owners{also}"
-            )
+            also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
+            tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
 
     # -- the run
 
@@ -230,9 +232,8 @@ class Session:
             self._tell_netns_owners()
             if command.companion:
                 command.companion.begin(obj)
-            for name in sorted(launch.missing):
-                tell(f"{name} isn't seen: this kernel has no such tracepoint")
-            for line in extra.remarks:
+            self._unseen = launch.unseen
+            for line in launch.remarks(extra):
                 tell(line)
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.

@@ -6,6 +6,7 @@ The partner of trips.bpf.h.
 
 from __future__ import annotations
 
+import sys
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ from cgnet._layouts import (
     OwnerSource,
     StageAt,
     TripEnd,
+    Verdict,
 )
 from cgnet.attribution import owner_group
 from cgnet.cgroups import decode
@@ -42,11 +44,19 @@ if TYPE_CHECKING:
 FIELDS = (
     "role", "packet", "tcp_flags", "seq", "ack", "len", "payload", "segs", "direction", "stages",
     "total_ns", "end", "reason", "location", "retrans_of",
+    "retrans_after_ns",
 )  # fmt: skip
 STAGES: dict[int, str] = {
     each: each.name.removeprefix("STAGE_").lower()
     for each in StageAt
     if each != StageAt.STAGE_COUNT
+}
+NETFILTER = tuple(name for name in STAGES.values() if name.startswith("nf_"))
+IN_SUMS_ONLY = "retransmit"
+VERDICTS = {
+    each: each.name.removeprefix("VERDICT_").lower()
+    for each in Verdict
+    if each != Verdict.VERDICT_NONE
 }
 ENDS = {
     TripEnd.TRIP_GOES_ON: "timeout",
@@ -65,8 +75,24 @@ GIVE_UP_WAITING_NS = 60_000_000_000
 
 # Options that select by owner: with one that includes, nobody's packets aren't shown.
 OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
-# Maps, the sizes of their keys, and when their packets are given up.
-LEFT = (("trips", 8, GIVE_UP_NS), ("aside", 16, GIVE_UP_NS), ("waiting", 16, GIVE_UP_WAITING_NS))
+MOST_IN_FLIGHT = 16384  # MOST_TRIPS of crowd.bpf.h
+GIVEN_UP = 2  # of struct journey's `waits`: by the kernel side, and counted
+
+
+class Left(NamedTuple):
+    """A map of packets, and when those in it are given up."""
+
+    name: str
+    key_size: int
+    patience_ns: int
+    crowd: int | None  # enum crowd of crowd.bpf.h
+
+
+LEFT = (
+    Left("trips", 8, GIVE_UP_NS, 0),
+    Left("aside", 16, GIVE_UP_NS, None),
+    Left("waiting", 16, GIVE_UP_WAITING_NS, 1),
+)
 
 
 def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
@@ -91,11 +117,11 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
     def values(part: bytes) -> tuple[Any, ...]:
         (
             packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
-            sent, _,
+            sent, _, retrans_ns,
         ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
         stages = sorted_stages(bytes(TRIP_PART.start) + part)
         shown, before = [], stages[0][0] if stages else 0
-        for ts_ns, netns, _, cpu, at, _, dev in stages:
+        for ts_ns, netns, cpu, at, verdict, dev in stages:
             shown.append({
                 "at": STAGES.get(at, str(at)),
                 "delta_ns": ts_ns - before,
@@ -103,15 +129,16 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
                 "dev": decode(dev.partition(b"\0")[0]) or None,
                 "netns": netns or None,
                 "container": namespaces.name(netns),
+                "verdict": VERDICTS.get(verdict),
             })  # fmt: skip
             before = ts_ns
         dropped = end == TripEnd.TRIP_DROPPED
         return (
             ROLES.get(side), packet, flags_text(flags), seq, ack, length, payload, segs or 1,
-            _direction([stage[4] for stage in stages], sent=bool(sent)), shown,
+            _direction([stage[3] for stage in stages], sent=bool(sent)), shown,
             sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
             symbols.drop_reason(reason) if dropped else None,
-            symbols.code(location) if dropped else None, retrans_of or None,
+            symbols.code(location) if dropped else None, retrans_of or None, retrans_ns or None,
         )  # fmt: skip
 
     return Group(FIELDS, TRIP_PART, values, repeats=False)
@@ -145,7 +172,7 @@ class Side(NamedTuple):
 def _side(journey: bytes, *, includes: bool) -> Side | None:
     """Return who is shown: as choose_owner() of trace.bpf.c. None: nobody is wanted."""
     receiver = journey[part_of(JOURNEY, "receiver")]
-    wanted_sender = JOURNEY.packed.unpack(journey)[-2]
+    wanted_sender = any(journey[part_of(JOURNEY, "wanted_sender")])
     owner = journey[OWNER_PART]
     source = part_of(OWNER, "source").start
     role, sent = TRIP.packed.unpack(journey[TRIP_PART.start :][: TRIP.size])[12:14]
@@ -173,7 +200,7 @@ def _passes(raw: bytes, measures: dict[str, Any]) -> bool:
     slow = [
         stage
         for before, stage in pairwise(stages)
-        if stage[4] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
+        if stage[3] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
     ]
     return bool(slow) or not measures["slow_stage"]
 
@@ -191,6 +218,13 @@ def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
     return bytes(raw)
 
 
+def _count_taken_out(obj: Object, crowd: int) -> None:
+    key = crowd.to_bytes(4, sys.byteorder)
+    taken_out = obj.map("taken_out")
+    number = int.from_bytes(taken_out.lookup(key, 8), sys.byteorder)
+    taken_out.update(key, (number + 1).to_bytes(8, sys.byteorder))
+
+
 def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
     """Give up packets that nothing was heard of for long; all that are left when it has ``ended``."""
     if options.counting:
@@ -199,17 +233,21 @@ def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
     found = []
     owners = [getattr(options.selection, name) for name in OF_OWNERS]
     includes = any(not value.startswith("!") for values in owners for value in values)
-    for name, key_size, patience in LEFT:
-        packets = obj.map(name)
-        for key, journey in _entries(packets, key_size):
+    for left in LEFT:
+        packets = obj.map(left.name)
+        for key, journey in _entries(packets, left.key_size):
             stages = sorted_stages(journey)
-            if not stages or (not ended and now - stages[-1][0] < patience):
+            if not stages or (not ended and now - stages[-1][0] < left.patience_ns):
+                continue
+            if int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP:
                 continue
             packets.discard(key)
+            if left.crowd is not None:
+                _count_taken_out(obj, left.crowd)
             side = _side(journey, includes=includes)
             if side is None:
                 continue
-            record = _record(journey, side, now, waits=name == "waiting")
+            record = _record(journey, side, now, waits=left.name == "waiting")
             if _passes(record, options.measures):
                 found.append(record)
     return found

@@ -59,6 +59,11 @@ class Place:
             json.loads(ip("-j", "-n", self.netns, "link", "show", "dev", device))[0]["address"]
         )
 
+    def addresses_of(self, device: str) -> list[str]:
+        """Return all addresses of a device."""
+        found = json.loads(ip("-j", "-n", self.netns, "addr", "show", "dev", device))
+        return [each["local"] for line in found for each in line["addr_info"]]
+
     def puppet(self) -> Puppet:
         """Return a process that lives here."""
         return Puppet(self.path, in_own_cgroups(self.pid) if self.pid else ())
@@ -168,7 +173,6 @@ class Street:
         """Have a neighbour known for ever: a packet needn't wait for an answer."""
         mine = place.devices[0 if place.container else -1]
         hardware = other.hardware(device)
-        for line in json.loads(ip("-j", "-n", other.netns, "addr", "show", "dev", device)):
-            for each in line["addr_info"]:
-                where = (each["local"], "lladdr", hardware, "dev", mine, "nud", "permanent")
-                ip("-n", place.netns, "neigh", "replace", *where)
+        for address in other.addresses_of(device):
+            where = (address, "lladdr", hardware, "dev", mine, "nud", "permanent")
+            ip("-n", place.netns, "neigh", "replace", *where)

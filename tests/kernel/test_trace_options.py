@@ -180,12 +180,13 @@ def test_schema(netns: str, pair: tuple[Puppet, Puppet]) -> None:
         "role": str, "packet": int, "tcp_flags": str, "seq": int, "ack": int, "len": int,
         "payload": int, "segs": int, "direction": str, "stages": list, "total_ns": int,
         "end": str, "reason": type(None), "location": type(None), "retrans_of": type(None),
+        "retrans_after_ns": type(None),
         "schema": int, "type": str, "time": str, "ts_ns": int, "netns": int, "family": int,
         "saddr": str, "sport": int, "daddr": str, "dport": int, "cgroup": str, "cgroup_id": str,
     }  # fmt: skip
     assert {key: type(row[key]) for key in own} == own
     assert {tuple(stage) for stage in row["stages"]} == {
-        ("at", "delta_ns", "cpu", "dev", "netns", "container")
+        ("at", "delta_ns", "cpu", "dev", "netns", "container", "verdict")
     }
     assert (summary["type"], summary["lost"]) == ("summary", 0)
 

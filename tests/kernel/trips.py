@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 SENT = ["tcp_transmit", "dev_queue", "dev_xmit", "netif_rx", "netif_receive"]
 SENT_ON = ["dev_queue", "dev_xmit", "netif_rx", "netif_receive"]
 TAKEN = ["tcp_receive", "app_read"]
+HOOKS = {
+    f"nf_{hook}"
+    for hook in ("netdev", "bridge", "prerouting", "input", "forward", "output", "postrouting")
+}
+OF_FUNCTIONS = {"ip_out", "ip_rcv", "tcp_rcv", "tcp_backlog", "sock_queue", *HOOKS}
 
 
 class Trips:
@@ -41,9 +46,14 @@ class Trips:
         return row
 
 
-def names(row: Row) -> list[str]:
+def every_name(row: Row) -> list[str]:
     """Return the stages of a packet, in order."""
     return [stage["at"] for stage in row["stages"]]
+
+
+def names(row: Row) -> list[str]:
+    """Return the stages that every kernel tells of, in order."""
+    return [name for name in every_name(row) if name not in OF_FUNCTIONS]
 
 
 def brief(row: Row) -> tuple[Any, ...]:

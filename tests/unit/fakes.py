@@ -103,7 +103,7 @@ def members(raw: bytes) -> dict[str, Any]:
 class FakeKernel(FakeObject):
     """Stands for the launched object, its ring and its maps."""
 
-    missing: frozenset[str] = frozenset()
+    unseen: dict[str, str] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,6 +129,9 @@ class FakeKernel(FakeObject):
         for where, number in self.lost.items():
             self.map("lost").update(u32(where), number.to_bytes(8, sys.byteorder))
         return self, extras[-1]
+
+    def remarks(self, extra: Any) -> list[str]:
+        return list(extra.remarks)
 
     def ring(self, _name: str) -> Self:
         return self

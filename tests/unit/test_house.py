@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src/cgnet"
 # Data flows one way: no module imports one that stands after it. A package is one place.
 ORDER = (
-    "errors", "_layouts", "_libbpf", "ring", "perf", "loader", "btf", "tracefs", "probes", "features",
+    "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
+    "probes", "features",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
     "seeds", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
     "histograms", "keys", "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
-    "advice", "diagnosis", "trips", "drops", "render", "losses",
+    "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
     "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
     "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip
@@ -38,7 +39,13 @@ TRACEPOINTS = (
     "netif_receive_skb",
 )  # fmt: skip
 CONNECT_FUNCTIONS = ("tcp_v4_connect", "tcp_v6_connect")
+TRACE_FUNCTIONS = (
+    "ip_output", "ip6_output", "ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv", "tcp_v4_rcv",
+    "tcp_v6_rcv", "tcp_add_backlog", "tcp_queue_rcv", "tcp_data_queue", "nf_hook_slow",
+)  # fmt: skip
 HOOKS = {
+    *(f"{kind}/{name}" for kind in ("fentry", "kprobe") for name in TRACE_FUNCTIONS),
+    *(f"{kind}/nf_hook_slow" for kind in ("fexit", "kretprobe")),
     *(f"{kind}/{name}" for kind in ("tp_btf", "raw_tp") for name in TRACEPOINTS),
     *(
         f"{kind}/{name}"
@@ -120,6 +127,7 @@ def test_only_few_modules_import_ctypes() -> None:
     assert importers("ctypes") == {
         "_libbpf",
         "perf",
+        "program_stats",
         "loader",
         "btf",
         "tracefs",
@@ -129,7 +137,7 @@ def test_only_few_modules_import_ctypes() -> None:
 
 
 def test_only_handles_and_layout_checks_call_libbpf() -> None:
-    assert importers("cgnet._libbpf") <= {"perf", "loader", "btf", "cli"}
+    assert importers("cgnet._libbpf") <= {"perf", "program_stats", "loader", "btf", "cli"}
 
 
 def test_no_command_imports_another() -> None:

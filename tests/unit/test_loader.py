@@ -10,6 +10,7 @@ import pytest
 from cgnet import loader
 from cgnet._libbpf import lib
 from cgnet.errors import LibbpfError
+from cgnet.launch import OBJECTS
 from cgnet.loader import Map, Object, Program
 
 if TYPE_CHECKING:
@@ -78,6 +79,36 @@ def test_keep_leaves_out_the_maps_that_are_there_and_passes_over_others(
     with Object(built_object) as obj:
         obj.keep(set(), {"no_such_map", "ring"})
     assert left_out == [("ring", False)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "multi"), [("kprobe", True), ("kprobe", False), ("kretprobe", True)]
+)
+def test_a_function_is_named_to_libbpf(
+    kind: str, monkeypatch: pytest.MonkeyPatch, *, multi: bool
+) -> None:
+    called: list[tuple[Any, ...]] = []
+
+    def attach(_program: Any, returns: bool, function: bytes) -> str:
+        called.append((returns, function))
+        return "link"
+
+    def attach_multi(_program: Any, pattern: bytes | None, options: Any) -> str:
+        assert (pattern, options.cnt, options.sz) == (None, 1, ctypes.sizeof(options))
+        called.append((options.retprobe, options.syms[0]))
+        return "link"
+
+    destroyed: list[str] = []
+    monkeypatch.setattr(lib, "bpf_program__attach_kprobe", attach)
+    monkeypatch.setattr(lib, "bpf_program__attach_kprobe_multi_opts", attach_multi)
+    monkeypatch.setattr(lib, "bpf_link__destroy", destroyed.append)
+    with Object(OBJECTS / "trace.bpf.o") as obj:
+        program = next(each for each in obj.programs if each.hook == kind)
+        obj.use_multi(program)
+        obj.attach_kprobe(program, "nf_hook_slow", multi=multi)
+        assert obj.attached() == [program]
+    assert called == [(kind == "kretprobe", b"nf_hook_slow")]
+    assert destroyed == ["link"]
 
 
 CLOSED: dict[str, Callable[[Object], Any]] = {

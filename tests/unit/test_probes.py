@@ -57,6 +57,17 @@ class Kernel:
         if self.attach_error:
             raise self.attach_error
 
+    def aim(self, program: Any, function: str) -> None:
+        self.did.append(f"aim {program.name} at {function}")
+
+    def use_multi(self, program: Any) -> None:
+        self.did.append(f"multi {program.name}")
+
+    def attach_kprobe(self, program: Any, function: str, *, multi: bool) -> None:
+        self.did.append(f"attach {program.name} to {function}{' by multi' if multi else ''}")
+        if self.attach_error:
+            raise self.attach_error
+
     def __enter__(self) -> Self:
         return self
 
@@ -69,8 +80,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     made = Kernel()
     monkeypatch.setattr(probes, "Object", made.open)
     probes.trial.cache_clear()
+    probes.trial_at.cache_clear()
     yield made
     probes.trial.cache_clear()
+    probes.trial_at.cache_clear()
 
 
 def test_each_feature_has_a_program_and_maps_of_its_own() -> None:
@@ -103,6 +116,26 @@ def test_it_is_attached_only_where_that_is_what_tells(kernel: Kernel) -> None:
     kernel.did.clear()
     assert probes.trial(TP_BTF) == Answer(ok=True)
     assert kernel.did[1:] == ["load", "close"]
+
+
+@pytest.mark.parametrize(
+    ("way", "did"),
+    [
+        ("fentry", ["aim probe_fentry at f", "load", "attach probe_fentry"]),
+        ("kprobe", ["load", "attach probe_kprobe to f"]),
+        ("kprobe.multi", ["multi probe_kprobe", "load", "attach probe_kprobe to f by multi"]),
+    ],
+)
+def test_a_function_is_tried_by_each_way(kernel: Kernel, way: str, did: list[str]) -> None:
+    assert probes.trial_at(way, "f") == Answer(ok=True)
+    assert kernel.did[1:] == [*did, "close"]
+    kernel.attach_error = LibbpfError("attach", errno.ENOENT)
+    assert probes.trial_at(way, "g") == Answer(
+        ok=False, why="not attached: No such file or directory"
+    )
+    kernel.load_error = LibbpfError("load", errno.ESRCH)
+    assert probes.trial_at(way, "h") == Answer(ok=False, why="not loaded: No such process")
+    assert probes.trial_at(way, "f") == Answer(ok=True)
 
 
 def test_an_answer_is_kept(kernel: Kernel) -> None:

@@ -13,7 +13,7 @@ from cgnet.events import CountSchema
 from cgnet.render import make_blocks
 
 pytestmark = pytest.mark.usefixtures("utc")
-NAMES = ("at", "delta_ns", "cpu", "dev", "netns", "container")
+NAMES = ("at", "delta_ns", "cpu", "dev", "netns", "container", "verdict")
 
 
 def packet(*stages: tuple[Any, ...], **values: Any) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def packet(*stages: tuple[Any, ...], **values: Any) -> dict[str, Any]:
         "ts_ns": 0, "packet": 7, "container": "web", "pod": None, "cgroup": "/x", "cgroup_id": "1",
         "saddr": "10.0.0.1", "sport": 4444, "daddr": "10.0.0.2", "dport": 80, "direction": "tx",
         "tcp_flags": "PA", "seq": 1, "ack": 2, "payload": 9, "retrans_of": None, "reason": None,
+        "retrans_after_ns": None,
         "location": None, "end": "delivered", "total_ns": sum(stage[1] for stage in stages),
         "stages": [dict(zip(NAMES, stage, strict=True)) for stage in stages],
     } | values  # fmt: skip
@@ -31,9 +32,9 @@ def block(row: dict[str, Any]) -> list[str]:
     return make_blocks(rows, None).rows([row]).splitlines()
 
 
-SENT = ("tcp_transmit", 0, 1, None, 9, "web")
-QUEUED = ("dev_queue", 3330, 1, "eth0", 9, "web")
-READ = ("app_read", 50_000_000, 0, None, 12, None)
+SENT = ("tcp_transmit", 0, 1, None, 9, "web", None)
+QUEUED = ("dev_queue", 3330, 1, "eth0", 9, "web", None)
+READ = ("app_read", 50_000_000, 0, None, 12, None, None)
 
 
 def test_a_block_has_the_packet_its_stages_and_its_end() -> None:
@@ -64,18 +65,25 @@ def test_how_it_ended(values: dict[str, Any], told: str) -> None:
 
 
 def test_what_waits_at_its_socket_waits_for_the_application() -> None:
-    at_socket = ("tcp_receive", 5, 0, None, 9, None)
+    at_socket = ("tcp_receive", 5, 0, None, 9, None, None)
     end = block(packet(SENT, at_socket, end="timeout"))[-2]
     assert end.endswith("still waiting for the application")
 
 
 def test_what_was_sent_again_names_the_one_before() -> None:
     assert block(packet(SENT, retrans_of=3))[0].endswith("again, after #3")
+    late = packet(SENT, retrans_of=3, retrans_after_ns=204_000_000)
+    assert block(late)[0].endswith("again, after #3, 204 ms later")
+
+
+def test_a_hook_of_the_firewall_has_its_verdict() -> None:
+    hook = ("nf_input", 700, 1, None, 9, "web", "drop")
+    assert block(packet(SENT, hook))[2].split()[3:] == ["nf_input", "cpu", "1", "web", "drop"]
 
 
 def test_names_cant_move_the_cursor() -> None:
     text = "\n".join(
-        block(packet(("dev_queue", 1, 0, "e\x1b[2J", 9, "w\x9bx"), container="a\x1bb"))
+        block(packet(("dev_queue", 1, 0, "e\x1b[2J", 9, "w\x9bx", None), container="a\x1bb"))
     )
     assert "\x1b" not in text
     assert "\x9b" not in text

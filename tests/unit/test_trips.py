@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import FakeObject
+from fakes import FakeObject, u32
 
 from cgnet import trips
 from cgnet._layouts import (
@@ -25,9 +26,17 @@ from cgnet._layouts import (
     Role,
     StageAt,
     TripEnd,
+    Verdict,
 )
 from cgnet.filters import Selection
-from cgnet.trips import GIVE_UP_NS, GIVE_UP_WAITING_NS, leftovers, sorted_stages, trip_group
+from cgnet.trips import (
+    GIVE_UP_NS,
+    GIVE_UP_WAITING_NS,
+    GIVEN_UP,
+    leftovers,
+    sorted_stages,
+    trip_group,
+)
 
 NOW = 10**12
 WAY = (StageAt.STAGE_TCP_TRANSMIT, StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_RECEIVE)
@@ -38,16 +47,19 @@ def owner(source: OwnerSource, pid: int = 7) -> bytes:
     return OWNER.packed.pack(42, 0, source, 0, 0, pid, 0, b"web")
 
 
-def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9) -> bytes:
-    return STAGE.packed.pack(ts_ns, netns, 2, 1, at, bytes(5), dev)
+def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9, verdict: int = 0) -> bytes:
+    return STAGE.packed.pack(ts_ns, netns, 1, at, verdict, dev)
 
 
 def event(*stages: bytes, **values: Any) -> bytes:
     """Make struct trip_event, as short as its stages are."""
-    fact = {"packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0} | values
+    fact = {
+        "packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0,
+        "retrans_ns": 0,
+    } | values  # fmt: skip
     trip = TRIP.packed.pack(
         fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
-        fact["end"], len(stages), fact["role"], fact["sent"], bytes(5),
+        fact["end"], len(stages), fact["role"], fact["sent"], bytes(5), fact["retrans_ns"],
     )  # fmt: skip
     head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
     who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
@@ -79,6 +91,13 @@ def values_of(raw: bytes) -> dict[str, Any]:
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic_ns=lambda: NOW, monotonic=time.monotonic)
     monkeypatch.setattr(trips, "time", clock)
+
+
+def new_object() -> FakeObject:
+    obj = FakeObject()
+    for crowd in range(2):
+        obj.map("taken_out").update(u32(crowd), bytes(8))
+    return obj
 
 
 def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: Any) -> list[bytes]:
@@ -116,6 +135,16 @@ def test_the_direction_is_told_by_the_way(sent: int, way: tuple[int, ...], direc
     assert values_of(event(*stages, sent=sent))["direction"] == direction
 
 
+def test_a_hook_tells_its_verdict_and_a_copy_when_the_first_was_sent() -> None:
+    hook = stage(StageAt.STAGE_NF_INPUT, 2, verdict=Verdict.VERDICT_DROP)
+    row = values_of(event(stage(WAY[0], 1), hook, retrans_of=4, retrans_ns=200_000_000))
+    assert [(each["at"], each["verdict"]) for each in row["stages"]] == [
+        ("tcp_transmit", None),
+        ("nf_input", "drop"),
+    ]
+    assert (row["retrans_of"], row["retrans_after_ns"]) == (4, 200_000_000)
+
+
 def test_only_what_was_dropped_has_a_reason() -> None:
     dropped = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_DROPPED))
     consumed = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_CONSUMED))
@@ -128,7 +157,7 @@ def test_only_what_was_dropped_has_a_reason() -> None:
     [("trips", GIVE_UP_NS), ("aside", GIVE_UP_NS), ("waiting", GIVE_UP_WAITING_NS)],
 )
 def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: int) -> None:
-    obj = FakeObject()
+    obj = new_object()
     key = KEY if name == "trips" else LONG_KEY
     obj.map(name).update(key, journey(NOW - patience + 1))
     assert left(obj) == []
@@ -139,15 +168,33 @@ def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: i
     assert obj.entries(name) == {}
 
 
+def test_what_is_taken_out_is_counted_for_the_kernel_side() -> None:
+    obj = new_object()
+    for number in range(3):
+        obj.map("trips").update(bytes([number]) * 8, journey(NOW - GIVE_UP_NS))
+    obj.map("waiting").update(LONG_KEY, journey(NOW - GIVE_UP_WAITING_NS))
+    assert len(left(obj)) == 4
+    counted = [int.from_bytes(each, sys.byteorder) for each in obj.entries("taken_out").values()]
+    assert counted == [3, 1]
+
+
+def test_what_the_kernel_side_gave_up_is_left_to_it() -> None:
+    obj = new_object()
+    given_up = journey(NOW - GIVE_UP_NS)[:-4] + u32(GIVEN_UP)
+    obj.map("trips").update(KEY, given_up)
+    assert left(obj, ended=True) == []
+    assert obj.entries("trips") == {KEY: given_up}
+
+
 def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, payload=0))
     (raw,) = left(obj)
     assert values_of(raw)["end"] == "consumed"
 
 
 def test_a_summary_leaves_nothing_over() -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
     assert left(obj, ended=True, counting=object()) == []
 
@@ -165,14 +212,14 @@ def test_a_summary_leaves_nothing_over() -> None:
     ],
 )
 def test_who_is_shown(made: dict[str, Any], more: dict[str, Any], pid: int | None) -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, **made))
     found = [OWNER.packed.unpack(raw[trips.OWNER_PART])[5] for raw in left(obj, **more)]
     assert found == ([] if pid is None else [pid])
 
 
 def test_a_receivers_role_is_the_other_one() -> None:
-    obj = FakeObject()
+    obj = new_object()
     shown = journey(NOW - GIVE_UP_NS, holder(wanted=True), wanted=False, role=Role.ROLE_CLIENT)
     obj.map("trips").update(KEY, shown)
     (raw,) = left(obj)
@@ -192,6 +239,6 @@ def test_a_receivers_role_is_the_other_one() -> None:
     ],
 )
 def test_what_is_left_passes_the_same_filters(measures: dict[str, int], *, shown: bool) -> None:
-    obj = FakeObject()
+    obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
     assert bool(left(obj, **measures)) == shown

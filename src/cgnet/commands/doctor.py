@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from cgnet import __version__, features, host
+from cgnet import __version__, features, host, stages
 from cgnet.btf import elsewhere
 from cgnet.errors import ExitStatus, NotPermittedError
 from cgnet.events import SCHEMA
+from cgnet.launch import OBJECTS
 from cgnet.probes import FEATURES, Answer
 from cgnet.render.report import report_text
 
@@ -27,6 +28,7 @@ Examples:
 Programs are loaded for a try and removed again; nothing on the host is changed.
 It exits with 4 if a command can't run.
 """
+WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see stages.py
 
 
 def command_names() -> list[str]:
@@ -61,6 +63,21 @@ def _features(no_trial: str | None) -> list[dict[str, Any]]:
     return found
 
 
+def _stages(name: str) -> list[dict[str, Any]]:
+    """Tell of a command's stages that are functions which ones this kernel lets it look at."""
+    if name not in WITH_STAGES:
+        return []
+    return [
+        {
+            "stage": each.name,
+            "function": each.function,
+            "way": each.way,
+            "why": each.why or None,
+        }
+        for each in stages.choose(stages.read(OBJECTS / f"{name}.bpf.o")).choices
+    ]
+
+
 def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
     """Tell of a command which ways it takes; ``problems`` are those of every command."""
     parts = features.NEEDS.get(name, ())
@@ -75,6 +92,7 @@ def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, 
         refused += reasons
     return {
         "name": name, "runs": not missing, "missing": missing, "uses": uses, "refused": refused,
+        "stages": [] if no_trial else _stages(name),
     }  # fmt: skip
 
 

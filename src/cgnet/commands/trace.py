@@ -4,25 +4,37 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgnet import stages
 from cgnet._layouts import FLOW, JOURNEY, STAGE, TRIP, TRIP_EVENT, RecordKind, SyncErrors, TripEnd
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.command import Command
 from cgnet.counts import Counting
-from cgnet.errors import UsageError
+from cgnet.errors import UnsupportedError, UsageError
 from cgnet.histograms import LOG2
 from cgnet.keys import OF_SOCKETS, Key
-from cgnet.launch import Extra
+from cgnet.launch import OBJECTS, Extra
 from cgnet.netns_owners import NetnsNames
 from cgnet.option_types import Span
 from cgnet.options import collect, common, keys_of, need, summary
 from cgnet.session import Session
+from cgnet.slow_part import SlowParts
+from cgnet.stages import WAYS
 from cgnet.symbols import Symbols
-from cgnet.trips import LEAST, STAGES, groups, leftovers
+from cgnet.trips import (
+    IN_SUMS_ONLY,
+    LEAST,
+    MOST_IN_FLIGHT,
+    NETFILTER,
+    STAGES,
+    groups,
+    leftovers,
+)
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
@@ -52,7 +64,7 @@ wait for the application after a minute.
 """
 
 
-def _command(symbols: Symbols) -> Command:
+def _command(symbols: Symbols, companion: SlowParts | None) -> Command:
     def make(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         return groups(symbols, names, runtimes, NetnsNames(runtimes, names.naming))
 
@@ -66,11 +78,31 @@ def _command(symbols: Symbols) -> Command:
         least=LEAST,
         leftovers=leftovers,
         drawn=True,
+        companion=companion,
     )
 
 
 COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY)
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+# Who reads is noted by the program that ends the trips of what was read.
+PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=("ledger_read",))
+NO_FUNCTIONS = "none"
+
+
+def _extras(way: str | None, slow_stage: int) -> list[Extra]:
+    """Return with which programs to try it: at functions where this kernel takes them, else without.
+
+    Raises UnsupportedError for a stage that is looked for, and that nothing tells of.
+    """
+    table = stages.read(OBJECTS / "trace.bpf.o")
+    ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
+    found = stages.choose(table, ways)
+    name = STAGES.get(slow_stage, "")
+    why = found.unseen.get("netfilter" if name in NETFILTER else name)
+    if why:
+        raise UnsupportedError(f"--stage {name}: nothing tells of it on this kernel ({why})")
+    extra = PROGRAMS._replace(functions=found.programs, unseen=found.unseen)
+    every = dict.fromkeys((row.stage for row in table), "the kernel refuses these programs")
+    return [extra, *([PROGRAMS._replace(unseen=every)] if found.programs else [])]
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
@@ -78,7 +110,7 @@ def _slow_stage(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 0
     found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
-    numbers = {name: number for number, name in STAGES.items()}
+    numbers = {name: number for number, name in STAGES.items() if name != IN_SUMS_ONLY}
     if not found or found[1] not in numbers:
         raise UsageError(
             f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: {', '.join(numbers)}"
@@ -106,6 +138,15 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
 @click.option(
     "--summary", "summarize", is_flag=True, help="For each stage its percentiles; no packets."
 )
+@click.option(
+    "--functions",
+    type=click.Choice([*WAYS, NO_FUNCTIONS]),
+    help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
+)
+@click.option(
+    "--in-flight", type=click.IntRange(1, MOST_IN_FLIGHT), default=MOST_IN_FLIGHT, show_default=True,
+    help="So many packets are followed at once; for one more the oldest is given up.",
+)  # fmt: skip
 @summary
 @common
 def command(
@@ -115,6 +156,8 @@ def command(
     drops: bool,
     retrans: bool,
     summarize: bool,
+    functions: str | None,
+    in_flight: int,
     **values: Any,
 ) -> int:
     """Run the command."""
@@ -128,7 +171,10 @@ def command(
         "slow_stage_ns": slow_stage_ns,
         "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
         "retransmitted": int(retrans),
+        "in_flight": in_flight,
         "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
     }
     options = collect(values | {"both": True}, counting, measures)
-    return Session(_command(symbols), options, [PROGRAMS]).run()
+    companion = SlowParts(counting) if counting else None
+    extras = partial(_extras, functions, slow_stage)
+    return Session(_command(symbols, companion), options, extras).run()

@@ -40,6 +40,8 @@ class Blocks:
     def _head(self, row: dict[str, Any]) -> str:
         when = local_time(row["ts_ns"], self._schema.clock.offset_ns)
         again = f" again, after #{row['retrans_of']}" if row["retrans_of"] else ""
+        if row["retrans_after_ns"]:
+            again += f", {duration_ns(row['retrans_after_ns'])} later"
         return (
             f"{when} #{row['packet']} {safe(row['owner'] or '-')} "
             f"{row['saddr']}:{row['sport']} > {row['daddr']}:{row['dport']} {row['direction']} "
@@ -50,7 +52,7 @@ class Blocks:
     def _stage(stage: dict[str, Any], *, slowest: bool) -> str:
         where = stage["container"] or (f"netns {stage['netns']}" if stage["netns"] else "")
         place = "@".join(safe(each) for each in (stage["dev"], where) if each)
-        note = NOTES.get(stage["at"], "")
+        note = stage["verdict"] or NOTES.get(stage["at"], "")
         mark = SLOWEST if slowest else OTHER
         delta = f"+{duration_ns(stage['delta_ns'])}"
         return f"{mark} {delta:>10} {stage['at']:14} cpu {stage['cpu']:<3} {place}  {note}".rstrip()

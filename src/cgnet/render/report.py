@@ -80,7 +80,19 @@ def _command(command: dict[str, Any]) -> str:
         ]
         if way is not None:
             text += _lines(f"  {part.replace('_', ' ')}", way, *map(safe, reasons))
-    return text
+    return text + _stages(command["stages"])
+
+
+def _stages(stages: list[dict[str, Any]]) -> str:
+    """Show which stages are seen, by which functions; those that aren't, once for each reason."""
+    seen: dict[str, list[str]] = {}
+    for each in stages:
+        way = f"{each['way']}: " if each["way"] else "not seen: "
+        shown = f"{each['stage']} ({each['function']})" if each["way"] else each["stage"]
+        why = "" if each["way"] else f" ({each['why']})"
+        seen.setdefault(f"{way}|{why}", []).append(shown)
+    texts = [key.replace("|", ", ".join(names)) for key, names in seen.items()]
+    return _lines("  stages", *map(safe, texts)) if texts else ""
 
 
 def _features(features: list[dict[str, Any]], told: set[str]) -> str:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What ``cgnet trace --summary`` says in words: which part of the way takes most of the time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.render import with_owner
+from cgnet.render.text import duration_ns, safe
+from cgnet.trips import NETFILTER
+
+if TYPE_CHECKING:
+    from cgnet.counts import Counting
+    from cgnet.events import CountSchema, Schema
+    from cgnet.loader import Object
+
+
+class Part(NamedTuple):
+    """Stages that wait for one and the same thing."""
+
+    name: str
+    text: str
+    stages: frozenset[str]
+
+
+PARTS = (
+    Part("application", "the application is late to read", frozenset({"app_read"})),
+    Part("qdisc", "a queueing discipline holds packets back", frozenset({"qdisc_dequeue"})),
+    Part("softirq", "the receiving softirq is late", frozenset({"netif_receive"})),
+    Part("netfilter", "rules of the firewall", frozenset(NETFILTER)),
+    Part("retransmission", "lost packets, until they are sent again", frozenset({"retransmit"})),
+    Part("socket", "TCP's backlog, while a process has the socket", frozenset({"tcp_receive"})),
+)
+STACK = Part("stack", "the stack itself", frozenset())
+OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # fields of one name
+# Without netfilter's own stages its time is part of these.
+OVER_NETFILTER = frozenset({"dev_queue", "tcp_receive", "drop", "consume"})
+
+
+def part_of_stage(stage: str, *, netfilter: bool) -> Part:
+    """Return what a stage's time is spent for; ``netfilter``: its hooks are told apart."""
+    found = next((part for part in PARTS if stage in part.stages), STACK)
+    return STACK if found.name == "socket" and not netfilter else found
+
+
+class SlowParts:
+    """The companion of ``cgnet trace --summary``: see command.Companion."""
+
+    def __init__(self, counting: Counting) -> None:
+        """Take what is counted by."""
+        fields = (field for key in counting.keys for field in key.fields)
+        self._keys = [field for field in dict.fromkeys(fields) if field != "stage"]
+        self._netfilter = False  # whether its hooks are told apart
+        self._rows: list[dict[str, Any]] = []
+
+    def begin(self, obj: Object) -> None:
+        """See whether netfilter's hooks are told apart."""
+        self._netfilter = any(each.name.startswith("netfilter__") for each in obj.attached())
+
+    def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:  # noqa: ARG002
+        """Take down what was just printed."""
+        self._rows += rows
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one record for each group that was printed since the last time."""
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in self._rows:
+            groups.setdefault(tuple(row[name] for name in self._keys), []).append(row)
+        self._rows = []
+        return [self._record(rows) for rows in groups.values()]
+
+    def _record(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        times: dict[Part, int] = {}
+        for row in rows:
+            part = part_of_stage(row["stage"], netfilter=self._netfilter)
+            times[part] = times.get(part, 0) + row["total_ns"]
+        slowest = max(times, key=lambda part: times[part])
+        of_part = [
+            row for row in rows if part_of_stage(row["stage"], netfilter=self._netfilter) == slowest
+        ]
+        stage = max(of_part, key=lambda row: row["total_ns"])
+        whole = sum(times.values())
+        text = slowest.text
+        if slowest is STACK and stage["stage"] in OVER_NETFILTER and not self._netfilter:
+            text += ", or netfilter, which isn't told apart here"
+        return {
+            "type": "slow_part",
+            **{name: rows[0][name] for name in self._keys},
+            "part": slowest.name,
+            "share": round(times[slowest] / whole, 4) if whole else 0.0,
+            "stage": stage["stage"],
+            "p99_ns": stage["p99_ns"],
+            "text": text,
+        }
+
+    def text(self, row: dict[str, Any]) -> str:
+        """Return such a record as it is said to people."""
+        shown = with_owner(dict(row))
+        names = dict.fromkeys("owner" if name in OWNER else name for name in self._keys)
+        values = [safe(str(shown[name])) for name in names if shown[name] is not None]
+        whose = " ".join(values) or ("unknown" if names else "all packets")
+        return (
+            f"{whose}: {row['share']:.0%} of the time: {row['text']} "
+            f"({row['stage']}, p99 {duration_ns(row['p99_ns'])})"
+        )
+
+    def summary(self, obj: Object) -> dict[str, int]:  # noqa: ARG002
+        """Nothing is added to the summary."""
+        return {}

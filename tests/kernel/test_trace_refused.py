@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A packet that the filters refused is looked at again where it may have become another one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness import in_netns
+from trips import SENT_ON, TAKEN, devices, hand_over, joined, names, tripping
+
+if TYPE_CHECKING:
+    from street import Street
+
+SIZE = 321
+PORT = 9
+SENDS = 5  # the addresses of skbs are used again
+RULES = (
+    "add table ip trace_refused; "
+    "add chain ip trace_refused pre {{ type nat hook prerouting priority -100; }}; "
+    "add rule ip trace_refused pre tcp dport {gate} dnat to {address}:{port}"
+)
+
+
+def test_port_that_a_router_gives(street: Street, hook: str) -> None:
+    """Its sender's stages are not those of the port that was asked for."""
+    client, router, server = street.client, street.router, street.server
+    with client.puppet() as sender, server.puppet() as reader:
+        port = reader.listen(server.address(4))
+        rules = RULES.format(gate=PORT, address=server.address(4), port=port)
+        in_netns(router.netns, "nft", rules)
+        try:
+            with tripping("--hook", hook, "--dport", str(port)) as trips:
+                assert sender.connect(router.address(4), PORT, timeout=30) == "ok"
+                reader.do("served = server.accept()[0]")
+                for number in range(SENDS):
+                    hand_over(sender, reader, SIZE + number)
+                rows = [trips.one(payload=SIZE + number) for number in range(SENDS)]
+        finally:
+            in_netns(router.netns, "nft", "delete table ip trace_refused")
+    for row in rows:
+        assert names(row) == [*SENT_ON, *TAKEN], row
+        assert (row["daddr"], row["dport"]) == (server.address(4), port)
+        assert devices(row, router) == ["to_server"]
+
+
+def test_namespace_that_a_packet_comes_to(street: Street, hook: str) -> None:
+    client, server = street.client, street.server
+    with (
+        tripping("--hook", hook, "--netns", str(server.inode)) as trips,
+        client.puppet() as sender,
+        server.puppet() as reader,
+    ):
+        port = joined(sender, reader, server.address(4))
+        for number in range(SENDS):
+            hand_over(sender, reader, SIZE + number)
+        rows = [trips.one(payload=SIZE + number, dport=port) for number in range(SENDS)]
+    for row in rows:
+        assert names(row) == ["netif_rx", "netif_receive", *TAKEN], row
+        assert (devices(row, server), row["netns"]) == (["s0"], server.inode)
