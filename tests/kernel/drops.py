@@ -66,3 +66,14 @@ def owned(place: Place, source: str = "netns") -> Row:
 def dropping(*arguments: str, **how: Any) -> Iterator[Drops]:
     with tracing(*arguments, command="drop", **how) as tracer:
         yield Drops(tracer)
+
+
+def of(place: Place) -> tuple[str, str]:
+    """Return the filter for what is dropped in a namespace."""
+    return "--netns", str(place.inode)
+
+
+def last(tracer: Tracer) -> Row:
+    """End the tracer; return the summary."""
+    tracer.stop()
+    return tracer.rows("summary")[-1]

@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from drops import dropping, functions, owned
-from harness import Row, Tracer, tracing, wait_until
+from drops import dropping, functions, last, of, owned
+from harness import tracing, wait_until
 from segments import send, tcp_packet
 
 if TYPE_CHECKING:
@@ -17,110 +17,6 @@ if TYPE_CHECKING:
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
-CONNECTIONS = 1000
-TALK = """
-for _ in range({count}):
-    with socket.create_connection(({address!r}, {port})) as each:
-        each.send(b'x' * 100)
-        each.recv(100)
-"""
-SERVE = """
-for _ in range({count}):
-    taken, _ = server.accept()
-    with taken:
-        taken.send(taken.recv(100))
-"""
-
-
-# Both go on after the other has ended: the last segments without data are discarded.
-TALK_ON = """
-for _ in range({count}):
-    with socket.create_connection(({address!r}, {port})) as each:
-        each.shutdown(socket.SHUT_WR)
-        while each.recv(100):
-            pass
-"""
-SERVE_ON = """
-for _ in range({count}):
-    taken, _ = server.accept()
-    with taken:
-        assert not taken.recv(100)
-        for _ in range(3):
-            taken.send(b'x' * 100)
-"""
-
-
-def of(place: Place) -> tuple[str, str]:
-    """Return the filter for what is dropped in a namespace."""
-    return "--netns", str(place.inode)
-
-
-def last(tracer: Tracer) -> Row:
-    """End the tracer; return the summary."""
-    tracer.stop()
-    return tracer.rows("summary")[-1]
-
-
-WAYS = {"client closes": (TALK, SERVE), "half closed": (TALK_ON, SERVE_ON)}
-
-
-def talk(puppet: Puppet, serving: Puppet, address: str, count: int, way: str) -> None:
-    """Make ordinary connections."""
-    client, server = WAYS[way]
-    port = serving.listen(address)
-    serving.begin(server.format(count=count))
-    puppet.do(client.format(count=count, address=address, port=port))
-    serving.end()
-
-
-@FAMILIES
-@pytest.mark.parametrize("way", list(WAYS))
-def test_ordinary_connections_lose_nothing(
-    street: Street, family: int, hook: str, way: str
-) -> None:
-    client, server = street.client, street.server
-    with (
-        dropping("--hook", hook, *of(client)) as ours,
-        dropping("--hook", hook, *of(server)) as theirs,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-    ):
-        talk(puppet, serving, server.address(family), CONNECTIONS, way)
-        benign = 0
-        for each in (ours, theirs):
-            benign += last(each.tracer)["benign"]
-            assert each.tracer.rows() == []
-    assert benign > 0
-
-
-def test_benign_drops_are_shown_if_asked_for(street: Street) -> None:
-    client, server = street.client, street.server
-    with (
-        dropping("--all", *of(server)) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-    ):
-        talk(puppet, serving, server.address(4), 20, "client closes")
-        wait_until("a benign one", lambda: drops.of(reason_class="benign"))
-        summary = last(drops.tracer)
-    assert {row["reason_class"] for row in drops.tracer.rows()} == {"benign"}
-    assert summary["benign"] == 0
-
-
-@FAMILIES
-def test_other_protocols_never_appear(street: Street, family: int, hook: str) -> None:
-    """UDP, and ICMP that carries the headers of TCP."""
-    client, server = street.client, street.server
-    kind = "AF_INET6" if family == 6 else "AF_INET"
-    with dropping("--hook", hook, "--all", *of(server)) as drops, client.puppet() as puppet:
-        puppet.do(f"udp = socket.socket(socket.{kind}, socket.SOCK_DGRAM)")
-        puppet.do(f"udp.connect(({server.address(family)!r}, {PORT})); udp.send(b'x')")
-        with pytest.raises(OSError, match="ECONNREFUSED"):
-            puppet.do("udp.settimeout(5); udp.recv(1)")
-        puppet.connect(server.address(family), PORT, timeout=5)
-        drops.one(f"tcp_v{family}_rcv", dport=PORT)
-        drops.tracer.stop()
-    assert len(drops.tracer.rows()) == 1
 
 
 def refuse(street: Street, puppet: Puppet, port: int = PORT, count: int = 1) -> None:
