@@ -30,6 +30,15 @@ struct {
 	__array(values, struct histogram_table);
 } histograms SEC(".maps") = {.values = {&histograms_even}};
 
+/* `shift` if the value needs more bits than that, else 0; no branch, which verifiers would follow both ways. */
+static __always_inline u32 shift_if_above(u64 value, u32 shift)
+{
+	u64 difference = (1ULL << shift) - 1 - value;
+
+	barrier_var(difference);
+	return (difference >> 63) * shift;
+}
+
 static __always_inline u32 log2_of(u64 value)
 {
 	u32 power = 0;
@@ -37,10 +46,10 @@ static __always_inline u32 log2_of(u64 value)
 	if (value >> 32)
 		return 32; /* more than an hour */
 	for (u32 shift = 16; shift; shift >>= 1) {
-		if (value >> shift) {
-			value >>= shift;
-			power += shift;
-		}
+		u32 step = shift_if_above(value, shift);
+
+		value >>= step;
+		power += step;
 	}
 	return power;
 }
