@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 CHANGE = re.compile(
     r"inet_sock_set_state: .* sport=(\d+) dport=(\d+) .* oldstate=TCP_(\w+) newstate=TCP_(\w+)"
 )
+# What packets are followed by, and what softirqs bring of it in the midst of any task.
+PACKETS = (
+    "net/netif_receive_skb",
+    "net/net_dev_start_xmit",
+    "qdisc/qdisc_dequeue",
+    "tcp/tcp_probe",
+)
+PACKET = re.compile(r"(netif_receive_skb|net_dev_start_xmit|qdisc_dequeue|tcp_probe): ")
 
 
 class Change(NamedTuple):
@@ -39,13 +47,15 @@ class Change(NamedTuple):
 
 
 class Witness:
-    """Changes of TCP states that came while a thread of PID 1 was current."""
+    """Changes of TCP states, and packets, that came while a thread of PID 1 was current."""
 
     def __init__(self, instance: Path) -> None:
         self.instance = instance
         self._write("options/event-fork", "1")  # their children are as they are
         self._write("set_event_pid", " ".join(task.name for task in Path("/proc/1/task").iterdir()))
-        self._write("events/sock/inet_sock_set_state/enable", "1")
+        for event in ("sock/inet_sock_set_state", *PACKETS):
+            if (self.instance / "events" / event).is_dir():
+                self._write(f"events/{event}/enable", "1")
 
     def _write(self, name: str, value: str) -> None:
         (self.instance / name).write_text(value)
@@ -56,8 +66,17 @@ class Witness:
 
     def changes(self) -> list[Change]:
         """Return what came since."""
-        text = (self.instance / "trace").read_text(errors="replace")
-        return [Change(int(each[0]), int(each[1]), *each[2:]) for each in CHANGE.findall(text)]
+        return [
+            Change(int(each[0]), int(each[1]), *each[2:]) for each in CHANGE.findall(self._read())
+        ]
+
+    def saw_more(self) -> bool:
+        """Tell whether anything came since, packets too."""
+        text = self._read()
+        return bool(CHANGE.search(text) or PACKET.search(text))
+
+    def _read(self) -> str:
+        return (self.instance / "trace").read_text(errors="replace")
 
 
 @contextmanager

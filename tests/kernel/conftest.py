@@ -59,8 +59,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     witness.forget()
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    if any(report.failed for report in reports) and witness.changes():
-        print(f"\n{item.nodeid} runs again: PID 1 was current when a state changed")
+    if any(report.failed for report in reports) and witness.saw_more():
+        print(
+            f"\n{item.nodeid} runs again: PID 1 was current when a state changed or a packet came"
+        )
         witness.forget()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
     for report in reports:
