@@ -56,7 +56,7 @@ static __always_inline bool can_wait(struct sock *sk, const struct owner *owner,
 		return false;
 	address = socket_address(sk);
 	row->owner = *owner;
-	if (bpf_map_update_elem(&waiting_rows, &address, row, BPF_NOEXIST))
+	if (!address || bpf_map_update_elem(&waiting_rows, &address, row, BPF_NOEXIST))
 		return false;
 	__sync_fetch_and_add(&rows_waiting, 1);
 	return true;
