@@ -82,7 +82,7 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 	place.cookie = socket_netns_cookie(false, listener);
 	place.tcp_state = TCP_LISTEN;
 	place.ifindex = READ(skb, skb_iif);
-	known = listener_by_address(listener);
+	known = listener_by_address(false, listener);
 	if (known && !known->owner.source)
 		known = NULL;
 	tell_drop(typed, ctx, &packet, &drop, &place, known);

@@ -212,10 +212,13 @@ struct sock_common {
 	union {
 		struct {
 			__be16 skc_dport;
+			__u16 skc_num;
 		};
 	};
 	short unsigned int skc_family;
 	volatile unsigned char skc_state;
+	unsigned char skc_reuseport: 1;
+	int skc_bound_dev_if;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;

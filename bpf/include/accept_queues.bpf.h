@@ -28,7 +28,7 @@ static __always_inline void remember_queue(struct sock *sk)
 	u64 mine = (u64)sk, none = 0, *known;
 	struct listener_key key = {};
 
-	key_of_listener(sk, &key);
+	key_of_listener(false, sk, &key);
 	if (!key.port)
 		return;
 	known = bpf_map_lookup_elem(&accept_queues, &key);
@@ -43,7 +43,7 @@ static __always_inline void forget_queue(struct sock *sk)
 	struct listener_key key = {};
 	u64 *known;
 
-	key_of_listener(sk, &key);
+	key_of_listener(false, sk, &key);
 	known = bpf_map_lookup_elem(&accept_queues, &key);
 	if (known && *known == (u64)sk)
 		bpf_map_delete_elem(&accept_queues, &key);
@@ -52,17 +52,10 @@ static __always_inline void forget_queue(struct sock *sk)
 static __always_inline void queue_on_state(const bool typed, struct sock *sk, int oldstate,
 					   int newstate)
 {
-	struct holder mine = {};
-
 	if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE)
 		forget_queue(sk);
-	if (newstate != TCP_LISTEN)
-		return;
-	remember_queue(sk);
-	if (typed) { /* its owner, too, is found by where it listens */
-		hold(typed, current_task(typed), &mine);
-		remember_by_address(sk, &mine);
-	}
+	if (newstate == TCP_LISTEN)
+		remember_queue(sk);
 }
 
 /* TCP has taken it off its device. */

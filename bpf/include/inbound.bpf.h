@@ -45,6 +45,14 @@ static __always_inline void emit_child(const bool typed, struct sock *sk)
 	emit_connection(typed, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
+/* Nothing else is kept of it, and nobody waits for its end. */
+static __always_inline void listener_ends(const bool typed, struct sock *sk)
+{
+	forget_listener(typed, sk);
+	if (typed)
+		ledger_slot_free(sk);
+}
+
 static __always_inline int on_inbound(const bool typed, const bool first, struct sock *sk,
 				      int oldstate, int newstate)
 {
@@ -53,7 +61,7 @@ static __always_inline int on_inbound(const bool typed, const bool first, struct
 	if (newstate == TCP_LISTEN && first)
 		learn_listener(typed, sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && first)
-		forget_listener(typed, sk);
+		listener_ends(typed, sk);
 	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED &&
 		 !is_done(typed, first, sk))
 		emit_child(typed, sk);

@@ -82,25 +82,32 @@ static __always_inline struct ledger_entry *ledger_open(const bool typed, struct
 	return slot ? &slot->entry : ledger_store(typed, sk);
 }
 
-/* For a socket that opens anew on this host, and has no past. */
-static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, struct sock *sk)
+/* What is in storage, which it may be born with; nothing is made. */
+static __always_inline struct ledger_entry *ledger_stored(const bool typed, struct sock *sk)
+{
+	return typed ? bpf_sk_storage_get(&ledger, sk, NULL, 0) : NULL;
+}
+
+/* A blank entry that children are born with a copy of. */
+static __always_inline struct ledger_entry *ledger_store_anew(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry;
 
 	if (typed)
 		ledger_slot_free(sk);
-	entry = ledger_open(typed, sk);
+	entry = ledger_store(typed, sk);
 	if (entry)
 		ledger_reset(entry);
 	return entry;
 }
 
-/* Children are born with a copy of what is stored, and have nothing of what was at their address before. */
-static __always_inline struct ledger_entry *ledger_store_alone(const bool typed, struct sock *sk)
+/* A blank entry for a socket that begins anew, in a slot if one is free. */
+static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, struct sock *sk)
 {
-	if (typed)
-		ledger_slot_free(sk);
-	return ledger_store(typed, sk);
+	struct ledger_slot *slot =
+		typed && !ledger_stored(typed, sk) ? ledger_slot_renew(sk) : NULL;
+
+	return slot ? &slot->entry : ledger_store_anew(typed, sk);
 }
 
 /*

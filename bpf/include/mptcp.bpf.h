@@ -72,7 +72,7 @@ static __always_inline void seed_mptcp(struct task_struct *task, struct sock *sk
 	hold(true, task, &mine);
 	mine.owner.source = OWNER_SEEDED;
 	if (remember_connection(sk, &mine, BPF_NOEXIST) && sk->__sk_common.skc_state == TCP_LISTEN)
-		remember_by_address(first, &mine);
+		remember_by_address(false, first, &mine, false);
 }
 
 #endif

@@ -41,17 +41,19 @@ struct task_file {
 static __always_inline void seed(struct task_struct *task, struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(true, sk);
+	bool listens = sk->__sk_common.skc_state == TCP_LISTEN;
+	bool alone = !entry && listens && listens_alone(sk);
 	struct holder mine;
 
 	if (!entry)
-		entry = ledger_store(true, sk);
+		entry = alone ? ledger_open(true, sk) : ledger_store(true, sk);
 	if (!entry)
 		return;
-	entry->listens = sk->__sk_common.skc_state == TCP_LISTEN;
-	if (!ledger_learn(true, entry, task, OWNER_SEEDED) || !entry->listens)
+	entry->listens = listens;
+	if (!ledger_learn(true, entry, task, OWNER_SEEDED) || !listens)
 		return;
 	mine = entry->holders[RANK_OPENED];
-	remember_by_address(sk, &mine);
+	remember_by_address(true, sk, &mine, alone);
 }
 
 SEC("iter/task_file")

@@ -102,8 +102,9 @@ struct listener_key {
 /* Who has a socket. */
 struct holder {
 	struct owner owner;
-	__u32 wanted;  /* 1: the owner passes the filters */
-	__u32 sockets; /* that listen at one place, where they are kept by place */
+	__u16 wanted; /* 1: the owner passes the filters */
+	__u16 alone; /* 1: where they are kept by place: of the first one, whose children aren't given it */
+	__u32 sockets; /* that listen there */
 };
 
 /* Whose a network namespace is, by its inode. */

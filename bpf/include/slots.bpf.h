@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Where the ledger keeps sockets that this host opens, while there is room: in slots, by address.
+ * Where the ledger keeps sockets while there is room: in slots, by address.
  *
  * Socket storage is allocated, charged and linked for each socket: 970 ns of the 1,200 that the beginning of a
  * connection cost, measured on 6.18, and its end not counted. A slot is claimed by compare-and-swap and
@@ -89,7 +89,7 @@ static __always_inline struct ledger_slot *ledger_slot_find(struct sock *sk)
 	return NULL;
 }
 
-/* What is there of the same address is another socket's, which is gone. */
+/* What is there of the same address is another socket's, which is gone, or of its own past. */
 static __always_inline void ledger_slot_free(struct sock *sk)
 {
 	u64 address = socket_address(sk);
@@ -102,11 +102,20 @@ static __always_inline void ledger_slot_free(struct sock *sk)
 	}
 }
 
-/* A blank entry in a slot that is free, or whose socket is gone. */
-static __always_inline struct ledger_slot *ledger_slot_claim(struct sock *sk)
+/* Make the slot an address's if it still is as it was `before`, with a blank entry. */
+static __always_inline bool address_take(struct ledger_slot *slot, u64 before, u64 address)
 {
-	u64 address = socket_address(sk);
+	if (__sync_val_compare_and_swap(&slot->address, before, SLOT_IS_TAKEN) != before)
+		return false;
+	ledger_reset(&slot->entry);
+	slot->gone = 0;
+	__sync_lock_test_and_set(&slot->address, address);
+	return true;
+}
 
+/* A blank entry in a slot that is free, or whose socket is gone. The socket has none. */
+static __always_inline struct ledger_slot *address_claim(u64 address)
+{
 	if (unlikely(!address))
 		return NULL;
 	for (u32 way = 0; way < LEDGER_WAYS; way++) {
@@ -116,15 +125,31 @@ static __always_inline struct ledger_slot *ledger_slot_claim(struct sock *sk)
 		if (!slot)
 			continue;
 		before = slot->address;
-		if (before == SLOT_IS_TAKEN || (before && !slot->gone) ||
-		    __sync_val_compare_and_swap(&slot->address, before, SLOT_IS_TAKEN) != before)
-			continue;
-		ledger_reset(&slot->entry);
-		slot->gone = 0;
-		__sync_lock_test_and_set(&slot->address, address);
-		return slot;
+		if (before != SLOT_IS_TAKEN && (!before || slot->gone) &&
+		    address_take(slot, before, address))
+			return slot;
 	}
 	return NULL;
+}
+
+static __always_inline struct ledger_slot *ledger_slot_claim(struct sock *sk)
+{
+	return address_claim(socket_address(sk));
+}
+
+/* The same for a socket that begins anew: what there is of its address becomes its own. */
+static __always_inline struct ledger_slot *ledger_slot_renew(struct sock *sk)
+{
+	u64 address = socket_address(sk);
+
+	for (u32 way = 0; way < LEDGER_WAYS; way++) {
+		struct ledger_slot *slot = ledger_slot_at(address, way);
+
+		if (slot && address && slot->address == address &&
+		    address_take(slot, address, address))
+			return slot;
+	}
+	return address_claim(address);
 }
 
 #endif

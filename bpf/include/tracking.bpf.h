@@ -73,7 +73,7 @@ static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry
 	}
 	if (!is_newborn(typed, sk)) /* it waits for accept() since before the start */
 		return false;
-	known = listener_by_address(sk);
+	known = listener_by_address(typed, sk);
 	if (!known || !known->owner.source)
 		return false;
 	write_opener(typed, entry, known, OWNER_INHERITED);
@@ -136,23 +136,24 @@ static __always_inline struct ledger_entry *ledger_connects(const bool typed, st
 
 /*
  * A child is its listener's until somebody reads from it. It is born with a copy of its listener's address
- * and, with storage, of its entry.
+ * and, where that is in storage, of its entry.
  */
 static __always_inline struct ledger_entry *ledger_is_born(const bool typed, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_store_alone(typed, sk);
+	struct ledger_entry *entry = ledger_stored(typed, sk);
 	struct holder *listener;
 
-	if (!entry)
-		return NULL;
-	if (entry->listens && entry->whole >> RANK_OPENED) {
+	if (entry && entry->listens && entry->whole >> RANK_OPENED) {
+		ledger_slot_free(sk);
 		if (entry->holders[RANK_OPENED].owner.source)
 			entry->holders[RANK_OPENED].owner.source = OWNER_INHERITED;
 		entry->listens = 0;
 		__builtin_memset(&entry->private, 0, sizeof(entry->private));
 	} else {
-		ledger_reset(entry);
-		listener = listener_by_address(sk);
+		entry = ledger_open_anew(typed, sk);
+		if (!entry)
+			return NULL;
+		listener = listener_by_address(typed, sk);
 		if (listener && listener->owner.source)
 			write_opener(typed, entry, listener, OWNER_INHERITED);
 	}

@@ -136,7 +136,7 @@ static __always_inline struct holder *holder_elsewhere(struct sock *sk, u8 state
 	struct holder *found = seed_of(sk);
 
 	if (!found && state == TCP_LISTEN)
-		found = listener_by_address(sk);
+		found = listener_by_address(false, sk);
 	return found && found->owner.source ? found : NULL;
 }
 

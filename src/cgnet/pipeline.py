@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
-# A sixteenth of the default ring, or the records of a tick at 40,000 a second.
-MANY_RECORDS = 2048
+# A quarter of the default ring, or the records of a tick at 160,000 a second.
+MANY_RECORDS = 8192
 RATE_SPAN_S = 1.0
 LAST_PRIORITY = 10  # of nice(2); behind 19 it starves for seconds when many tasks want the CPU
 

@@ -167,9 +167,9 @@ def _pack(owner: Facts | None, filters: Filters, sockets: int) -> bytes:
     """Return struct holder."""
     wanted, given = filters.wants(owner)
     if owner is None:
-        return HOLDER.packed.pack(0, 0, 0, 0, 0, 0, 0, b"", wanted, sockets)
+        return HOLDER.packed.pack(0, 0, 0, 0, 0, 0, 0, b"", wanted, 0, sockets)
     naming = filters.hierarchies[0].id
     source, pid = OwnerSource.OWNER_SEEDED, owner.process.pid
     undecided = Undecided.UNDECIDED_NAME if filters.named.use else 0
     fields = (owner.cgroup_id(), naming, source, undecided, given, pid, owner.uid, owner.comm)
-    return HOLDER.packed.pack(*fields, wanted, sockets)
+    return HOLDER.packed.pack(*fields, wanted, 0, sockets)

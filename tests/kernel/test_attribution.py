@@ -7,15 +7,14 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from attribution import SHARED_PORT, Audit, probing
-from harness import in_netns, wait_until
+from attribution import Audit, probing
+from harness import in_netns
 from stage import Claim, Claims, Server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from attribution import Probe
-    from stage import Player, Stage
+    from stage import Stage
 
 ENDS = ("client", "server", "client-reset", "server-reset")
 TCP_USER_TIMEOUT = 18
@@ -149,59 +148,3 @@ def test_every_event_has_its_owner(built: Path, stage: Stage, hook: str, hierarc
         print(f"{hook}, {hierarchy}")
         assert audit.check() >= wanted
         assert probe.lost() == 0
-
-
-# -- several listeners at one place
-
-
-class Shared:
-    """Servers of two cgroups at one address."""
-
-    def __init__(self, stage: Stage) -> None:
-        one = Server(stage.player(stage.a), "shared", port=SHARED_PORT)
-        address = one.player.address
-        other = Server(stage.player(stage.b), "shared", address=address, port=SHARED_PORT)
-        self.servers = (one, other)
-        self.client = stage.player(stage.c)
-
-    def waiting(self) -> list[Server]:
-        return [server for server in self.servers if server.player.do("ready", server.fd)]
-
-    def play(self, probe: Probe) -> Player:
-        """Connect once; return who got it."""
-        fd = self.client.connect(self.servers[0])
-        peer = self.client.do("local_port", fd)
-        waiting: list[Server] = wait_until("the connection to come", self.waiting)
-        server = waiting[0]
-        cgroup, pid = server.player.group.id(probe.hierarchy), server.player.pid
-        self.client.do("send", fd, 5)
-        theirs = server.accept()
-        assert (
-            self.told(probe, peer)
-            == {
-                "tp_btf": (cgroup, pid, "inherited"),
-                "raw_tp": (cgroup, 0, "sk_cgrp") if probe.hierarchy == "v2" else (0, 0, "unknown"),
-            }[probe.hook]
-        )
-        server.player.do("receive", theirs, 5)
-        probe.forget()
-        self.client.do("send", fd, 5)
-        server.player.do("receive", theirs, 5)
-        assert self.told(probe, peer) == (cgroup, pid, "learned")
-        self.client.do("close", fd)
-        server.player.do("close", theirs)
-        return server.player
-
-    def told(self, probe: Probe, peer: int) -> tuple[int, int, str]:
-        (owner,) = probe.owners(self.servers[0].player.address, peer)
-        return owner
-
-
-def test_servers_that_share_a_port(built: Path, stage: Stage, hook: str, hierarchy: str) -> None:
-    """By address it isn't known which of them is a child's listener, until it is read."""
-    early = Shared(stage)
-    with probing(built, hook, hierarchy) as probe:
-        for shared in (early, Shared(stage)):
-            got = {shared.play(probe) for _ in range(4)}
-            while len(got) < len(shared.servers):
-                got.add(shared.play(probe))

@@ -31,7 +31,14 @@ def test_it_comes_last_until_much_waits(
     monkeypatch: pytest.MonkeyPatch, priorities: list[int]
 ) -> None:
     politeness = with_capabilities(monkeypatch, CAP_SYS_NICE)
-    for waiting in (0, 0, pipeline.MANY_RECORDS - 1, pipeline.MANY_RECORDS, 8000, 1):
+    for waiting in (
+        0,
+        0,
+        pipeline.MANY_RECORDS - 1,
+        pipeline.MANY_RECORDS,
+        2 * pipeline.MANY_RECORDS,
+        1,
+    ):
         politeness.choose(waiting)
     assert priorities == [OWN, pipeline.LAST_PRIORITY, OWN, pipeline.LAST_PRIORITY]
 
