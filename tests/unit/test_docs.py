@@ -8,15 +8,38 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_lines import PAGES, ROOT, Line, all_lines, of_help, of_manual, of_page, of_service
+from command_lines import (
+    NAMES,
+    PAGES,
+    ROOT,
+    Line,
+    all_lines,
+    of_help,
+    of_manual,
+    of_page,
+    of_service,
+    others_of_page,
+)
 
 from cgnet import __version__
-from cgnet.cli import COMMANDS, _run
+from cgnet.cli import _run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = sorted(path.stem for path in COMMANDS.glob("[!_]*.py"))
+# What the docs have typed beside cgnet, and why no test runs it.
+OTHERS = {
+    "make": "its targets are what CI runs; that they are there is tested",
+    "apt-get": "tools/deps.sh installs the same, before anything is tested",
+    "dnf": "likewise, elsewhere",
+    "pahole": "it takes a kernel image with debug information",
+    "bpftool": "it takes what pahole made",
+    "install": "it takes what bpftool made",
+}
+# In a page's text, in a workflow's steps, and in its matrix.
+MAKE = re.compile(
+    r"`make ([a-z-]+)[ `]|run: .*\bmake ([a-z -]+)$|^ +target: \[(.*)\]$", re.MULTILINE
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]*)?\)")
 
 
@@ -51,6 +74,29 @@ def test_a_command_line_of_the_docs_is_taken(
     (tmp_path / "vmlinux.btf").touch()
     status = _run(list(line.arguments) or ["--help"])
     assert (status, capsys.readouterr().err) == (0, "")
+
+
+def test_every_line_is_one_of_cgnet_or_of_another_program() -> None:
+    """A line that no pattern finds would be tried by no test."""
+    assert {words[0] for page in PAGES for words in others_of_page(page)} == set(OTHERS)
+
+
+def test_make_has_the_targets_that_are_named() -> None:
+    """In pages, and in the workflows."""
+    rules = "".join((ROOT / each).read_text() for each in ("Makefile", "packaging/packages.mk"))
+    targets = set(re.findall(r"^([a-z-]+):", rules, re.MULTILINE))
+    named = {
+        word
+        for page in PAGES
+        for words in others_of_page(page)
+        for word in words[1:]
+        if words[0] == "make"
+    }
+    for path in (*PAGES, *(ROOT / ".github/workflows").glob("*.yml")):
+        for found in MAKE.findall(path.read_text(encoding="utf-8")):
+            named |= set(re.findall(r"[a-z-]+", "".join(found)))
+    assert {"deps", "demo", "lint-workflows", "test-kernel", "test-vm", "test-rpm"} <= named
+    assert named <= targets
 
 
 @pytest.mark.parametrize("name", NAMES)
