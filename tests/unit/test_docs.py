@@ -111,6 +111,17 @@ def test_a_page_of_all_commands_has_each(page: str) -> None:
     assert [name for name in NAMES if f"({name}.md)" not in text.replace("docs/", "")] == []
 
 
+def test_the_chinese_readme_has_the_commands_and_the_pages_of_the_other() -> None:
+    english, chinese = (ROOT / each for each in ("README.md", "README.zh_CN.md"))
+    found = [{line.arguments for line in of_page(each)} for each in (english, chinese)]
+    assert found[0] == found[1]
+    texts = [each.read_text(encoding="utf-8") for each in (english, chinese)]
+    links = [{target for target, _ in LINK.findall(text)} for text in texts]
+    assert links[0] - {chinese.name} == links[1] - {english.name}
+    typed = [others_of_page(each) for each in (english, chinese)]
+    assert typed[0] == typed[1]
+
+
 @pytest.mark.parametrize(
     ("page", "pattern"),
     [
