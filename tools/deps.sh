@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
-# of real containers need. With --vm: what those in guests need, which Debian alone has. With --rpm: what building
+# of real containers need. With --vm: what those in guests need, which Debian and Ubuntu have. With --rpm: what building
 # RPMs needs. With --rivals: what measurements are compared with, where the system has it. bpftool is left out:
 # only `make vmlinux` needs it.
 set -euo pipefail
@@ -46,6 +46,8 @@ missing() {
 	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
 	has_python || echo python
 	test -z "$with_vm" || has_virtiofsd || echo virtiofsd
+	# By which apt knows Debian's kernels; Ubuntu has it as a package.
+	test -z "$with_vm" || test -e /usr/share/keyrings/debian-archive-keyring.gpg || echo debian-archive-keyring
 	test -z "$with_rpm" || /usr/bin/python3 -c 'import click, rich' 2>/dev/null || echo click
 }
 

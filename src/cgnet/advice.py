@@ -45,24 +45,32 @@ def _at_port(seen: Seen, look: Look) -> list[Queue] | None:
 def _no_socket(seen: Seen, look: Look) -> tuple[str, Evidence]:
     if seen.tcp_flags is not None and seen.tcp_flags != "S":
         return "segments of connections that aren't there any more, or never were", {}
-    listeners = _at_port(seen, look) if seen.dport else None
+    if seen.dport is None:  # counted by what leaves it out
+        text = "nobody listens at the ports that they went to, or their connections are gone"
+        return f"{text}; count by dport to see the ports", {}
+    # A count may be of a whole network, or of all addresses.
+    called = None if seen.daddr is None or "/" in seen.daddr else seen.daddr
+    listeners = _at_port(seen, look)
     if listeners is None:
-        return f"nobody listens at {seen.daddr or 'that address'} port {seen.dport or '?'}", {}
+        return f"nobody listens at {f'{called} ' if called else ''}port {seen.dport}", {}
     evidence = {"listeners": [f"{each.address}:{each.port}" for each in listeners]}
-    if not listeners:
-        return f"nobody listens at port {seen.dport} in that network namespace", evidence
-    places = ", ".join(sorted({each.address for each in listeners}))
-    if all(each.address.startswith(LOOPBACK) for each in listeners):
-        return (
-            f"the server at port {seen.dport} listens on {places} alone; have it listen on {seen.daddr}",
-            evidence,
-        )
-    if any(each.address in (*ANY, seen.daddr) for each in listeners):
-        return (
-            f"somebody listens at port {seen.dport} by now, and didn't when it was called",
-            evidence,
-        )
-    return f"the server at port {seen.dport} listens on {places}, not on {seen.daddr}", evidence
+    addresses = sorted({each.address for each in listeners})
+    return _by_listeners(seen.dport, called, addresses), evidence
+
+
+def _by_listeners(port: int, called: str | None, addresses: list[str]) -> str:
+    """Tell why nobody took a call, by who listens at its port now."""
+    if not addresses:
+        return f"nobody listens at port {port} in that network namespace"
+    places = ", ".join(addresses)
+    if all(each.startswith(LOOPBACK) for each in addresses):
+        where = called or "the called address"
+        return f"the server at port {port} listens on {places} alone; have it listen on {where}"
+    if any(each in (*ANY, called) for each in addresses):
+        return f"somebody listens at port {port} by now, and didn't when it was called"
+    if called:
+        return f"the server at port {port} listens on {places}, not on {called}"
+    return f"the server at port {port} listens on {places} alone, and may be called elsewhere"
 
 
 def _overflow(seen: Seen, look: Look) -> tuple[str, Evidence]:
@@ -130,7 +138,8 @@ def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _queue(seen: Seen, look: Look) -> tuple[str, Evidence]:
-    text = f"the queue of device {seen.dev or '?'} is full, or shapes what it sends"
+    whose = f"the queue of device {seen.dev}" if seen.dev else "a device's queue"
+    text = f"{whose} is full, or shapes what it sends"
     found = look.qdiscs(seen.netns, seen.dev) if seen.dev else None
     if not found:
         return text, {}

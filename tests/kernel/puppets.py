@@ -89,6 +89,10 @@ class Puppet:
         """Wait for what was begun."""
         self._answer("what was begun")
 
+    def is_busy(self) -> bool:
+        """Tell whether what was begun goes on."""
+        return not select.select([self._process.stdout], [], [], 0)[0]
+
     def get(self, text: str) -> Any:
         """Return an expression's value."""
         return self._ask(text, expression=True)

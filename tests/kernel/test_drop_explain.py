@@ -178,15 +178,23 @@ def test_advice_to_people_comes_after_the_rows(street: Street) -> None:
     assert said.startswith(f"cgnet: 1 NO_SOCKET, {server.container}: ")
 
 
-def test_advice_on_counts(street: Street) -> None:
-    by = ("--count", "--by", "container,reason,netns,dport")
+@pytest.mark.parametrize(
+    ("more", "said", "evidence"),
+    [
+        (",dport", "nobody listens at port 9 in that network namespace", {"listeners": []}),
+        ("", "nobody listens at the ports that they went to, or", {}),
+    ],
+)
+def test_advice_on_counts(street: Street, more: str, said: str, evidence: Row) -> None:
+    by = ("--count", "--by", f"container,reason,netns{more}")
     with explaining(street.server, *by) as drops, street.client.puppet() as puppet:
         for _ in range(3):
             puppet.connect(street.server.address(4), PORT, timeout=5)
         drops.tracer.stop()
     (advice,) = drops.tracer.rows("advice")
     assert (advice["count"], advice["container"]) == (3, street.server.container)
-    assert advice["evidence"] == {"listeners": []}
+    assert advice["text"].startswith(said)
+    assert advice["evidence"] == evidence
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("news/*.
 # In a block of code: at a line's begin, behind a prompt; what is two blanks away, or behind a #, is a
 # remark, and what is behind a pipe is another program's.
 IN_BLOCK = re.compile(r"^\s*[#$] (?:sudo )?(cgnet (?:\S ?)+)", re.MULTILINE)
+OTHER_IN_BLOCK = re.compile(r"^\s*[#$] (?:sudo )?(?!cgnet )(.+)", re.MULTILINE)
 IN_EXAMPLES = re.compile(r"^\s*(cgnet (?:\S ?)+)", re.MULTILINE)
 IN_TEXT = re.compile(r"`(cgnet [^`]+)`")
 BLOCK = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-WORDS = ("COMMAND", "PATH", "FILE", "…")  # where a line is a pattern, not a command
+NAMES = sorted(path.stem for path in COMMANDS.glob("[!_]*.py"))
+# Words that a reader puts something else for, and what.
+PATTERNS = {"COMMAND": NAMES, "PATH": ["/kubepods"], "FILE": ["vmlinux.btf"]}
+PART = "…"  # in what is no whole line
 
 
 class Line(NamedTuple):
@@ -45,8 +50,12 @@ def _arguments(text: str) -> tuple[str, ...]:
 
 
 def _of(source: str, texts: list[str]) -> list[Line]:
-    made = [Line(source, _arguments(text)) for text in texts]
-    return [each for each in made if not any(word in " ".join(each.arguments) for word in WORDS)]
+    made = [_arguments(text) for text in texts if PART not in text]
+    return [
+        Line(source, meant)
+        for arguments in made
+        for meant in product(*(PATTERNS.get(word, [word]) for word in arguments))
+    ]
 
 
 def of_page(path: Path) -> list[Line]:
@@ -81,6 +90,12 @@ def of_manual() -> list[Line]:
 
 def all_lines() -> list[Line]:
     """Return every command line that is written somewhere."""
-    names = sorted(path.stem for path in COMMANDS.glob("[!_]*.py"))
-    lists = [*map(of_page, PAGES), *map(of_help, names), of_service(), of_manual()]
+    lists = [*map(of_page, PAGES), *map(of_help, NAMES), of_service(), of_manual()]
     return [line for each in lists for line in each]
+
+
+def others_of_page(path: Path) -> list[list[str]]:
+    """Return the lines of a page's blocks of code that run other programs, as words."""
+    blocks = BLOCK.findall(path.read_text(encoding="utf-8"))
+    found = [each for block in blocks for each in OTHER_IN_BLOCK.findall(block)]
+    return [shlex.split(each, comments=True) for each in found]

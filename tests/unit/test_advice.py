@@ -59,6 +59,58 @@ def test_no_socket(queues: list[Queue] | None, said: str) -> None:
     assert ("listeners" in advice[1]) is (queues is not None)
 
 
+NO_PORTS = (
+    "nobody listens at the ports that they went to, or their connections are gone; count by dport "
+    "to see the ports"
+)
+COUNTED = {"10.0.0.0/24": "a network's", None: "of any address"}
+
+
+@pytest.mark.parametrize("daddr", COUNTED, ids=COUNTED.get)
+@pytest.mark.parametrize(
+    ("queues", "said"),
+    [
+        (None, "nobody listens at port 80"),
+        ([], "nobody listens at port 80 in that network namespace"),
+        (
+            [Queue("127.0.0.1", 80, 0, 128)],
+            "the server at port 80 listens on 127.0.0.1 alone; have it listen on the called address",
+        ),
+        (
+            [Queue("10.0.0.3", 80, 0, 128)],
+            "the server at port 80 listens on 10.0.0.3 alone, and may be called elsewhere",
+        ),
+        (
+            [Queue("::", 80, 0, 128)],
+            "somebody listens at port 80 by now, and didn't when it was called",
+        ),
+    ],
+)
+def test_no_socket_of_counts_without_an_address(
+    queues: list[Queue] | None, said: str, daddr: str | None
+) -> None:
+    advice = advise(seen("NO_SOCKET", dport=80, daddr=daddr), Told(queues=queues))
+    assert advice
+    assert advice[0] == said
+
+
+@pytest.mark.parametrize("daddr", ["10.0.0.2", None])
+def test_no_socket_of_counts_without_ports(daddr: str | None) -> None:
+    """What listens at other ports is no evidence."""
+    told = Told(queues=[Queue("0.0.0.0", 80, 0, 128)])
+    assert advise(seen("NO_SOCKET", daddr=daddr), told) == (
+        NO_PORTS,
+        {},
+    )
+
+
+@pytest.mark.parametrize("reason", BY_REASON)
+def test_advice_of_counts_by_a_reason_alone_is_a_sentence(reason: str) -> None:
+    advice = advise(seen(reason), Told(queues=[]))
+    assert advice
+    assert not {"?", "None"} & set(advice[0].split())
+
+
 def test_no_socket_of_a_connection_that_is_gone() -> None:
     advice = advise(seen("NO_SOCKET", **CALL | {"tcp_flags": "PA"}), Told(queues=[]))
     assert advice == ("segments of connections that aren't there any more, or never were", {})

@@ -8,15 +8,38 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_lines import PAGES, ROOT, Line, all_lines, of_help, of_manual, of_page, of_service
+from command_lines import (
+    NAMES,
+    PAGES,
+    ROOT,
+    Line,
+    all_lines,
+    of_help,
+    of_manual,
+    of_page,
+    of_service,
+    others_of_page,
+)
 
 from cgnet import __version__
-from cgnet.cli import COMMANDS, _run
+from cgnet.cli import _run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = sorted(path.stem for path in COMMANDS.glob("[!_]*.py"))
+# What the docs have typed beside cgnet, and why no test runs it.
+OTHERS = {
+    "make": "its targets are what CI runs; that they are there is tested",
+    "apt-get": "tools/deps.sh installs the same, before anything is tested",
+    "dnf": "likewise, elsewhere",
+    "pahole": "it takes a kernel image with debug information",
+    "bpftool": "it takes what pahole made",
+    "install": "it takes what bpftool made",
+}
+# In a page's text, in a workflow's steps, and in its matrix.
+MAKE = re.compile(
+    r"`make ([a-z-]+)[ `]|run: .*\bmake ([a-z -]+)$|^ +target: \[(.*)\]$", re.MULTILINE
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]*)?\)")
 
 
@@ -53,6 +76,29 @@ def test_a_command_line_of_the_docs_is_taken(
     assert (status, capsys.readouterr().err) == (0, "")
 
 
+def test_every_line_is_one_of_cgnet_or_of_another_program() -> None:
+    """A line that no pattern finds would be tried by no test."""
+    assert {words[0] for page in PAGES for words in others_of_page(page)} == set(OTHERS)
+
+
+def test_make_has_the_targets_that_are_named() -> None:
+    """In pages, and in the workflows."""
+    rules = "".join((ROOT / each).read_text() for each in ("Makefile", "packaging/packages.mk"))
+    targets = set(re.findall(r"^([a-z-]+):", rules, re.MULTILINE))
+    named = {
+        word
+        for page in PAGES
+        for words in others_of_page(page)
+        for word in words[1:]
+        if words[0] == "make"
+    }
+    for path in (*PAGES, *(ROOT / ".github/workflows").glob("*.yml")):
+        for found in MAKE.findall(path.read_text(encoding="utf-8")):
+            named |= set(re.findall(r"[a-z-]+", "".join(found)))
+    assert {"deps", "demo", "lint-workflows", "test-kernel", "test-vm", "test-rpm"} <= named
+    assert named <= targets
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_has_a_page_with_its_command_lines(name: str) -> None:
     assert [each for each in of_page(ROOT / f"docs/{name}.md") if each.arguments[:1] == (name,)]
@@ -63,6 +109,17 @@ def test_a_command_has_a_page_with_its_command_lines(name: str) -> None:
 def test_a_page_of_all_commands_has_each(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert [name for name in NAMES if f"({name}.md)" not in text.replace("docs/", "")] == []
+
+
+def test_the_chinese_readme_has_the_commands_and_the_pages_of_the_other() -> None:
+    english, chinese = (ROOT / each for each in ("README.md", "README.zh_CN.md"))
+    found = [{line.arguments for line in of_page(each)} for each in (english, chinese)]
+    assert found[0] == found[1]
+    texts = [each.read_text(encoding="utf-8") for each in (english, chinese)]
+    links = [{target for target, _ in LINK.findall(text)} for text in texts]
+    assert links[0] - {chinese.name} == links[1] - {english.name}
+    typed = [others_of_page(each) for each in (english, chinese)]
+    assert typed[0] == typed[1]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ HELP = "The containers that run on this host: names, pods, cgroups, namespaces."
 EPILOG = """\b
 Examples:
   cgnet containers                          names, pods, images, processes
-  cgnet containers -o wide                  also ids, cgroups, labels, how each was found
+  cgnet containers -o wide                  also units, cgroups, labels, how each was found
   cgnet containers -o json | jq -r 'select(.pod == "web-0").cgroup'
   cgnet containers --all                    also pods' sandboxes, and what nobody confirms
 
