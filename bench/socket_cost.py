@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from typing import TYPE_CHECKING
 
 import tracer
+from kept import ratio
 from measure import HOOKS, RING_BYTES, Watched, beside_empty
 from trace_cost import bulk
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from cgnet.command import Command
 
-RUNS, SECONDS, PAIRS, RATE_SECONDS = 5, 3.0, 9, 4.0
+RUNS, SECONDS, PAIRS, RATE_SECONDS = 5, 3.0, 15, 2.0
 BY_CONTAINER = Counting(read_by(["container"]), LOG2)
 SOCKETS = 2  # of a connection over loopback
 MOST_RTT_NS, MOST_LIFE_NS, LEAST_RATE, LEAST_THROUGHPUT = 150, 800, 0.95, 0.97
@@ -48,15 +50,6 @@ def life_cost(hook: str) -> float:
     return found.net() / found.done / SOCKETS
 
 
-def _ratio(command: str, work: Callable[[], float]) -> float:
-    found = []
-    for _ in range(PAIRS):
-        without = work()
-        with tracer.cgnet(command=command):
-            found.append(work() / without)
-    return statistics.median(found)
-
-
 def measure(add: Callable[..., None]) -> None:
     """Measure both hooks, and what is left of rates."""
     for name, cost, most in (
@@ -72,14 +65,15 @@ def measure(add: Callable[..., None]) -> None:
                 f"<= {most} ns" if promised else "beside it",
                 reached=ns <= most if promised else None,
             )
-    kept = _ratio("life", lambda: tracer.load(RATE_SECONDS, 1).rate)
+    beside = partial(tracer.cgnet, command="life")
+    kept, _ = ratio(beside, lambda: tracer.load(RATE_SECONDS, 1).rate, PAIRS)
     add(
         "connection rate with life / without, 1 loop",
         f"{kept:.3f}",
         f">= {LEAST_RATE}",
         reached=kept >= LEAST_RATE,
     )
-    kept = _ratio("rtt", bulk)
+    kept, _ = ratio(partial(tracer.cgnet, command="rtt"), bulk, PAIRS)
     add(
         "throughput with rtt / without",
         f"{kept:.3f}",

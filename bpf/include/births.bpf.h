@@ -57,6 +57,7 @@ static __always_inline struct cgroup_mark marks_at_birth(struct cgroup *cgrp, u3
 		inherited = bpf_map_lookup_elem(&selected_cgroups, &parent_key);
 		if (inherited)
 			mark = *inherited;
+		mark.marks &= ~CGROUP_SETTLED;
 	}
 	if (cfg.undecided && hierarchy == cfg.hierarchy[0].id)
 		mark.marks |= CGROUP_UNDECIDED;

@@ -65,6 +65,7 @@
 struct done {
 	u64 last;
 	u64 before;
+	u64 cgroup; /* the last one that a filter looked at: see select.bpf.h */
 };
 
 struct {

@@ -48,6 +48,7 @@ enum cgroup_marks {
 	CGROUP_SELECTED = 1, /* as enum filter_use */
 	CGROUP_EXCLUDED = 2,
 	CGROUP_UNDECIDED = 4, /* new: its path may match a pattern */
+	CGROUP_SETTLED = 8,   /* user space knows it, and says nothing else of it any more */
 };
 
 struct cgroup_mark {

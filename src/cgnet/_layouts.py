@@ -148,6 +148,7 @@ class CgroupMarks(IntEnum):
     CGROUP_SELECTED = 1
     CGROUP_EXCLUDED = 2
     CGROUP_UNDECIDED = 4
+    CGROUP_SETTLED = 8
 
 
 class FilterUse(IntEnum):

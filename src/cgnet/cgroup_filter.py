@@ -212,7 +212,7 @@ class CgroupFilter:
         key = cgroup_key(hierarchy, cgroup)
         if mark.marks:
             try:
-                selected.update(key, CGROUP_MARK.packed.pack(*mark))
+                selected.update(key, _settled(mark))
             except LibbpfError as error:
                 log.warning("--cgroup: %s isn't followed: %s", path, error)
         else:
@@ -234,10 +234,15 @@ def cgroup_key(hierarchy: int, cgroup: int) -> bytes:
     return CGROUP_KEY.packed.pack(cgroup, hierarchy, 0)
 
 
+def _settled(mark: Mark) -> bytes:
+    """Return struct cgroup_mark. Once written, what it says of a cgroup that exists stays as it is."""
+    return CGROUP_MARK.packed.pack(mark.marks | CgroupMarks.CGROUP_SETTLED, mark.given)
+
+
 def _set(selected: Map, hierarchy: int, path: Path, mark: Mark) -> None:
     try:
         key = cgroup_key(hierarchy, cgroups.cgroup_id(path))
-        selected.update(key, CGROUP_MARK.packed.pack(*mark))
+        selected.update(key, _settled(mark))
     except LibbpfError as error:
         raise CgnetError(
             f"--cgroup {path}: more than {SELECTED_CGROUPS} cgroups ({os.strerror(error.errno)})"

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeMap
 
 from cgnet import cgroup_filter, cgroups
-from cgnet._layouts import CGROUP_KEY, CGROUP_MARK, Undecided
+from cgnet._layouts import CGROUP_KEY, CGROUP_MARK, CgroupMarks, Undecided
 from cgnet.cgroup_filter import CgroupFilter, Mark, cgroup_key
 from cgnet.cgroups import Hierarchy
 from cgnet.errors import CgnetError
@@ -30,7 +30,8 @@ def marks(hierarchy: Hierarchy, selected: FakeMap) -> dict[str, Mark]:
     for path in cgroups.subtree(hierarchy.mount):
         value = selected.entries.get(cgroup_key(hierarchy.id, path.stat().st_ino))
         if value:
-            found[hierarchy.inner_path(path)] = Mark(*CGROUP_MARK.packed.unpack(value))
+            marks, given = CGROUP_MARK.packed.unpack(value)
+            found[hierarchy.inner_path(path)] = Mark(marks & ~CgroupMarks.CGROUP_SETTLED, given)
     return found
 
 
@@ -178,6 +179,8 @@ def test_also_without_patterns_a_new_cgroup_is_decided(
         selected.update(cgroup_key(MEMORY, (mount / path).stat().st_ino), undecided)
         assert born(filter_, selected, mount / path, f"/{path}") == []
     assert marks(mounted[0], selected) == {"/a/new": (SELECTED, 1), "/a/b/new": (BOTH, 1)}
+    written = [CGROUP_MARK.packed.unpack(value)[0] for value in selected.entries.values()]
+    assert all(each & CgroupMarks.CGROUP_SETTLED for each in written)  # programs may keep it
 
 
 @pytest.mark.parametrize(
