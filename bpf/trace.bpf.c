@@ -127,7 +127,7 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 	struct journey *journey = trip_at_end(typed, skb);
 
 	if (!journey) {
-		unrefuse(skb);
+		refused_is_gone(skb);
 		return 0;
 	}
 	if (unlikely(journey->unnamed))
@@ -169,7 +169,7 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 		trip_forget(skb);
 		return 0;
 	}
-	unrefuse(skb);
+	refused_is_gone(skb);
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;

@@ -158,6 +158,10 @@ static __always_inline struct journey *trip_of(const bool typed, struct sk_buff 
 	struct journey *journey;
 	bool is_tcp;
 
+	if (at == STAGE_DEV_QUEUE && is_refused(skb) && is_of_refused_sender(typed, skb)) {
+		refuse(typed, skb, false);
+		return NULL;
+	}
 	if (at != STAGE_DEV_QUEUE && at != STAGE_GRO && stays_refused(typed, skb, is_receipt))
 		return NULL;
 	journey = trip_find(skb);
@@ -170,9 +174,12 @@ static __always_inline struct journey *trip_of(const bool typed, struct sk_buff 
 		was_missed(typed, skb, journey);
 	}
 	journey = is_tcp ? begin_here(typed, skb, packet) : NULL;
-	if (!journey)
-		refuse(typed, skb, is_receipt);
-	return journey;
+	if (journey)
+		return journey;
+	refuse(typed, skb, is_receipt);
+	if (at == STAGE_DEV_QUEUE && is_tcp && !ends_pass(&packet->flow))
+		refuse_sender(typed, skb);
+	return NULL;
 }
 
 #endif

@@ -24,6 +24,27 @@ struct {
 	__type(value, struct journey);
 } waiting SEC(".maps");
 
+/* Of sockets by their hashes: whether a packet ever waited there. Most reads need no look into the ledger. */
+#define WAITED 4096
+
+struct waited {
+	u8 places[WAITED];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct waited);
+} waited SEC(".maps");
+
+static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
+{
+	struct waited *all = bpf_map_lookup_elem(&waited, &(u32){0});
+
+	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
+}
+
 /* On this CPU the last that came to wait: TCP may drop it at once, for want of memory or for its numbers. */
 struct last_one {
 	u64 skb;
@@ -57,12 +78,13 @@ __noinline int make_room_to_wait(u32 most)
 	return 0;
 }
 
-static __always_inline void wait_for_reader(struct sock *sk, struct sk_buff *skb,
+static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
 					    struct ledger_entry *entry, struct journey *journey)
 {
 	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
 	struct birth birth = {.key = {key.sk, key.number}, .packet = journey->event.trip.packet};
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+	u8 *place = waited_at(typed, sk);
 
 	make_room_to_wait(cfg.in_flight < MOST_WAITING ? cfg.in_flight : MOST_WAITING);
 	journey->waits = WAITS;
@@ -72,6 +94,8 @@ static __always_inline void wait_for_reader(struct sock *sk, struct sk_buff *skb
 	}
 	is_born(&waiting_births, &birth, CROWD_WAITING);
 	entry->private.behind++;
+	if (place && !*place)
+		*place = 1;
 	if (!last)
 		return;
 	last->skb = (u64)skb;
@@ -126,7 +150,7 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 			break;
 		seq += journey->event.trip.payload;
 		arrives(typed, sk, entry, journey, now);
-		wait_for_reader(sk, other, entry, journey);
+		wait_for_reader(typed, sk, other, entry, journey);
 		if (is_aside)
 			bpf_map_delete_elem(&aside, &key);
 		else
@@ -156,7 +180,7 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	if (!journey->event.trip.payload) {
 		trip_ends(typed, journey, TRIP_CONSUMED);
 	} else if (entry && is_new_data(typed, tp, &journey->event.trip)) {
-		wait_for_reader(sk, skb, entry, journey);
+		wait_for_reader(typed, sk, skb, entry, journey);
 		merged_arrive(typed, sk, skb, entry, behind, now);
 	} else {
 		return 0;
@@ -207,12 +231,15 @@ static __always_inline u64 address_of(const struct sock *sk)
 /* The application took what comes before copied_seq; the ledger notes who that is. */
 static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
+	u8 *place = waited_at(typed, sk);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 	u32 copied, netns;
 	u64 address;
 
 	on_read(typed, sk);
+	if (!place || !*place)
+		return 0;
 	entry = ledger_find(typed, sk);
 	if (!entry || entry->private.first == entry->private.behind)
 		return 0;
