@@ -134,7 +134,7 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 		name_here(typed, skb, journey);
 	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
 	trip_ends(typed, journey, TRIP_CONSUMED);
-	trip_forget(skb);
+	trip_forget(typed, skb);
 	return 0;
 }
 
@@ -166,7 +166,7 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 
 	if (journey) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		trip_forget(skb);
+		trip_forget(typed, skb);
 		return 0;
 	}
 	refused_is_gone(skb);
@@ -176,7 +176,7 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 	journey = find_waiting(&last->key);
 	if (journey && is_at_end(typed, skb, journey)) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		waits_no_more(&last->key);
+		waits_no_more(typed, &last->key);
 	}
 	return 0;
 }

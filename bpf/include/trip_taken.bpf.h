@@ -66,10 +66,10 @@ static __always_inline struct journey *find_waiting(const struct waiting_key *ke
 	return journey && !is_given_up(journey) ? journey : NULL;
 }
 
-static __always_inline void waits_no_more(const struct waiting_key *key)
+static __always_inline void waits_no_more(const bool typed, const struct waiting_key *key)
 {
 	if (!bpf_map_delete_elem(&waiting, key))
-		count_living(CROWD_WAITING, -1);
+		count_living(typed, CROWD_WAITING, -1);
 }
 
 __noinline int make_room_to_wait(u32 most)
@@ -78,11 +78,37 @@ __noinline int make_room_to_wait(u32 most)
 	return 0;
 }
 
+/* Global functions are verified once, and not again for each turn of the loop that calls them. */
+__noinline int waits_now_typed(u64 sk, u64 number, u64 packet)
+{
+	struct birth birth = {.key = {sk, number}, .packet = packet};
+
+	is_born(true, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	return 0;
+}
+
+__noinline int waits_now_raw(u64 sk, u64 number, u64 packet)
+{
+	struct birth birth = {.key = {sk, number}, .packet = packet};
+
+	is_born(false, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	return 0;
+}
+
+/* A number for the verifier, which lets no pointer to a socket into a global function. */
+static __always_inline u64 address_of(const struct sock *sk)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	return address;
+}
+
 static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
 					    struct ledger_entry *entry, struct journey *journey)
 {
 	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
-	struct birth birth = {.key = {key.sk, key.number}, .packet = journey->event.trip.packet};
+	u64 packet = journey->event.trip.packet;
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
 	u8 *place = waited_at(typed, sk);
 
@@ -92,7 +118,10 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 		count_lost(LOST_PACKETS);
 		return;
 	}
-	is_born(&waiting_births, &birth, CROWD_WAITING);
+	if (typed)
+		waits_now_typed(address_of(sk), key.number, packet);
+	else
+		waits_now_raw(address_of(sk), key.number, packet);
 	entry->private.behind++;
 	if (place && !*place)
 		*place = 1;
@@ -154,7 +183,7 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 		if (is_aside)
 			bpf_map_delete_elem(&aside, &key);
 		else
-			trip_forget(other);
+			trip_forget(typed, other);
 		if ((s32)(numbers[1] - seq) <= 0)
 			break;
 	}
@@ -185,7 +214,7 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	} else {
 		return 0;
 	}
-	trip_forget(skb);
+	trip_forget(typed, skb);
 	return 0;
 }
 
@@ -204,11 +233,10 @@ static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 c
 	if (stage)
 		stage->netns = netns;
 	trip_ends(typed, journey, TRIP_DELIVERED);
-	waits_no_more(&key);
+	waits_no_more(typed, &key);
 	return true;
 }
 
-/* Global functions are verified once, and not again for each turn of the loop that calls them. */
 __noinline int read_one_typed(u64 sk, u64 number, u32 copied, u32 netns)
 {
 	return read_one(true, sk, number, copied, netns);
@@ -217,15 +245,6 @@ __noinline int read_one_typed(u64 sk, u64 number, u32 copied, u32 netns)
 __noinline int read_one_raw(u64 sk, u64 number, u32 copied, u32 netns)
 {
 	return read_one(false, sk, number, copied, netns);
-}
-
-/* A number for the verifier, which lets no pointer to a socket into a global function. */
-static __always_inline u64 address_of(const struct sock *sk)
-{
-	u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &sk);
-	return address;
 }
 
 /* The application took what comes before copied_seq; the ledger notes who that is. */
