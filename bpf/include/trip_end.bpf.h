@@ -105,7 +105,9 @@ static __always_inline bool choose_owner(struct journey *journey)
 	return true;
 }
 
-static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+/* `within`: the caller has a frame of its own, and old verifiers have no room for another one below it. */
+static __always_inline void trip_ends_here(const bool typed, const bool within,
+					   struct journey *journey, u32 end)
 {
 	struct trip_event *event = &journey->event;
 	u32 size = event->trip.stages;
@@ -115,7 +117,9 @@ static __always_inline void trip_ends(const bool typed, struct journey *journey,
 	if (!choose_owner(journey) || !trip_passes(event))
 		return;
 	if (cfg.count) {
-		if (typed)
+		if (within)
+			summarize(typed, event);
+		else if (typed)
 			summarize_typed(event);
 		else
 			summarize_raw(event);
@@ -130,16 +134,23 @@ static __always_inline void trip_ends(const bool typed, struct journey *journey,
 	submit_copy(event, size, LOST_RING);
 }
 
+static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+{
+	trip_ends_here(typed, false, journey, end);
+}
+
 /* Not inlined: each stage may find that a packet's end was missed. */
 static __noinline int was_missed_typed(struct journey *journey)
 {
-	trip_ends(true, journey, journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	trip_ends_here(true, true, journey,
+		       journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
 	return 0;
 }
 
 static __noinline int was_missed_raw(struct journey *journey)
 {
-	trip_ends(false, journey, journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	trip_ends_here(false, true, journey,
+		       journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
 	return 0;
 }
 
