@@ -237,7 +237,7 @@ struct config {
 	__u32 by_end;	      /* enum trip_end, as bits; 0: any */
 	__u32 retransmitted;  /* 1: only packets that were sent again */
 	__u32 in_flight;      /* so many packets are followed at once */
-	__u32 young;	      /* so many births of a CPU wait to grow old: a power of two; 0: none */
+	__u32 young;	  /* so many births of a CPU wait to grow old: a power of two; 0: none */
 	__u32 slow_stage; /* enum stage_at whose delay is looked at; 0: none */
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];
