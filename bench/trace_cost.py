@@ -18,7 +18,7 @@ from cgnet.filters import Filters, Selection
 from cgnet.histograms import LOG2
 from cgnet.keys import Key
 from cgnet.launch import Launch
-from cgnet.trips import MOST_IN_FLIGHT, STAGES
+from cgnet.trips import MOST_IN_FLIGHT, STAGES, crowd_constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def cost(hook: str, selection: Selection) -> Cost:
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND_LAYOUTS, Filters(selection), RING_BYTES,
-        counting=counting, measures={"drop_arguments": 2, "in_flight": MOST_IN_FLIGHT},
+        counting=counting, measures={"drop_arguments": 2, **crowd_constants(MOST_IN_FLIGHT)},
     )  # fmt: skip
     found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
     packets = found.empty.runs

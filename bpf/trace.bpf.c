@@ -127,14 +127,14 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 	struct journey *journey = trip_at_end(typed, skb);
 
 	if (!journey) {
-		unrefuse(skb);
+		refused_is_gone(skb);
 		return 0;
 	}
 	if (unlikely(journey->unnamed))
 		name_here(typed, skb, journey);
 	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
 	trip_ends(typed, journey, TRIP_CONSUMED);
-	trip_forget(skb);
+	trip_forget(typed, skb);
 	return 0;
 }
 
@@ -166,17 +166,17 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 
 	if (journey) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		trip_forget(skb);
+		trip_forget(typed, skb);
 		return 0;
 	}
-	unrefuse(skb);
+	refused_is_gone(skb);
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;
 	journey = find_waiting(&last->key);
 	if (journey && is_at_end(typed, skb, journey)) {
 		drop_at(typed, skb, journey, location, reason, rx_sk);
-		waits_no_more(&last->key);
+		waits_no_more(typed, &last->key);
 	}
 	return 0;
 }

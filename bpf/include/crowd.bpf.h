@@ -5,6 +5,11 @@
  * Somebody may have it in his hands at that moment, on another CPU. So its trip is marked first, and passed over from
  * then on; its place in the map, which the next one gets, is free after a while that is longer than any program
  * runs.
+ *
+ * Most packets live no longer than some others need to be born. So births wait in a row of their CPU, and those
+ * alone that are alive when its turn comes again go to the queue of all, where the oldest is found; the number of those
+ * that live is noted for all CPUs in parcels. That takes a fetched addition, which typed programs have, and an
+ * order that is only nearly right: user space asks for it (`cfg.young`) where so many may live that it doesn't matter.
  */
 #ifndef CGNET_CROWD_BPF_H
 #define CGNET_CROWD_BPF_H
@@ -15,6 +20,7 @@
 #define MOST_WAITING 8192
 #define SPARE 4 /* one in so many: places of those that are given up, but still there */
 #define GRACE_NS 10000000
+#define MOST_YOUNG 64
 #define LOOKED_AT 32 /* births that one packet may go through for one that lives */
 
 /* What a trip's `waits` says. */
@@ -64,12 +70,43 @@ struct {
 	__type(value, u64);
 } taken_out SEC(".maps");
 
-static __always_inline void count_living(u32 which, s64 more)
+/* What a CPU has not told the others yet: births in a row, and by how many more or fewer live. */
+struct young {
+	u64 born;
+	s64 living;
+	struct birth births[MOST_YOUNG];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CROWDS);
+	__type(key, u32);
+	__type(value, struct young);
+} young SEC(".maps");
+
+static __always_inline void count_for_all(u32 which, s64 more)
 {
 	u64 *count = bpf_map_lookup_elem(&living, &which);
 
 	if (count)
 		__sync_fetch_and_add(count, more);
+}
+
+static __always_inline void count_living(const bool typed, u32 which, s64 more)
+{
+	s64 parcel = cfg.young / 8, sum;
+	struct young *ours;
+
+	if (!typed || !cfg.young) {
+		count_for_all(which, more);
+		return;
+	}
+	ours = bpf_map_lookup_elem(&young, &which);
+	if (!ours)
+		return;
+	sum = __sync_fetch_and_add(&ours->living, more) + more;
+	if (sum > parcel || sum < -parcel)
+		count_for_all(which, __sync_lock_test_and_set(&ours->living, 0));
 }
 
 static __always_inline bool is_crowded(u32 which, u32 most)
@@ -138,7 +175,7 @@ static __always_inline void give_up_oldest(void *map, void *births, void *given_
 			return;
 		}
 		journey->waits |= GIVEN_UP;
-		count_living(which, -1);
+		count_for_all(which, -1);
 		count_lost(LOST_PACKETS);
 		return;
 	}
@@ -147,9 +184,12 @@ static __always_inline void give_up_oldest(void *map, void *births, void *given_
 static __always_inline void make_room(void *map, void *births, void *given_up, u32 which, u32 most)
 {
 	struct birth birth; /* one for all: the stack is small */
+	bool crowded = is_crowded(which, most);
 
+	if (cfg.young && !crowded) /* what comes to the queue makes its room: see grows_old() */
+		return;
 	clear_place(map, given_up, &birth);
-	if (is_crowded(which, most)) {
+	if (crowded) {
 		give_up_oldest(map, births, given_up, which, &birth);
 		return;
 	}
@@ -157,15 +197,51 @@ static __always_inline void make_room(void *map, void *births, void *given_up, u
 	clear_births(map, births, &birth);
 }
 
-static __always_inline void is_born(void *births, struct birth *birth, u32 which)
+static __always_inline void queue_birth(void *births, const struct birth *birth)
 {
 	struct birth oldest;
 
-	count_living(which, 1);
 	if (!bpf_map_push_elem(births, birth, 0) || bpf_map_pop_elem(births, &oldest))
 		return;
 	bpf_map_push_elem(births, birth, 0);
 	bpf_map_push_elem(births, &oldest, 0);
+}
+
+/* The one whose place the newest takes, if it lives still. */
+static __always_inline void grows_old(void *map, void *births, void *given_up,
+				      const struct birth *birth)
+{
+	struct birth other;
+
+	if (!birth->packet || !lives(map, birth))
+		return;
+	clear_place(map, given_up, &other);
+	clear_births(map, births, &other);
+	clear_births(map, births, &other);
+	queue_birth(births, birth);
+}
+
+static __always_inline void is_born(const bool typed, void *map, void *births, void *given_up,
+				    const struct birth *birth, u32 which)
+{
+	struct young *ours;
+	struct birth older;
+	u64 place;
+
+	count_living(typed, which, 1);
+	if (!typed || !cfg.young) {
+		queue_birth(births, birth);
+		return;
+	}
+	ours = bpf_map_lookup_elem(&young, &which);
+	if (!ours)
+		return;
+	place = __sync_fetch_and_add(&ours->born, 1) & (cfg.young - 1);
+	barrier_var(place);
+	place &= MOST_YOUNG - 1; /* for the verifier */
+	older = ours->births[place];
+	ours->births[place] = *birth;
+	grows_old(map, births, given_up, &older);
 }
 
 #endif

@@ -95,14 +95,10 @@ static __always_inline void keep_extreme(const bool typed, u64 *place, u64 value
 	}
 }
 
-static __always_inline void histogram_add(const bool typed, const struct count_key *key, u64 value)
+static __always_inline void histogram_put(const bool typed, struct histogram *histogram, u64 value)
 {
-	static const struct histogram blank = {.min = ~0ULL};
-	struct histogram *histogram = counted(&histograms, key, &blank);
 	u32 bucket;
 
-	if (!histogram)
-		return;
 	bucket = cfg.histogram == HISTOGRAM_LINEAR ? linear_bucket(value) : log2_bucket(value);
 	if (bucket >= CGNET_BUCKETS)
 		bucket = CGNET_BUCKETS - 1;
@@ -114,6 +110,15 @@ static __always_inline void histogram_add(const bool typed, const struct count_k
 	__sync_fetch_and_add(&histogram->count, 1);
 	keep_extreme(typed, &histogram->min, value, true);
 	keep_extreme(typed, &histogram->max, value, false);
+}
+
+static __always_inline void histogram_add(const bool typed, const struct count_key *key, u64 value)
+{
+	static const struct histogram blank = {.min = ~0ULL};
+	struct histogram *histogram = counted(&histograms, key, &blank);
+
+	if (histogram)
+		histogram_put(typed, histogram, value);
 }
 
 #endif

@@ -5,7 +5,8 @@
  *
  * A packet is the same one, as far as filters go, if skb and flow hash are the same: the hash is the sending
  * socket's own, or the card's. From a device's queue to the receipt at the other end nothing rewrites a packet; what
- * comes to a queue, or from a card, is always looked at.
+ * comes to a queue, or from a card, is looked at again. But what one socket sends by one device, under one
+ * flow hash, are packets of one connection: of these one is looked at.
  */
 #ifndef CGNET_REFUSED_BPF_H
 #define CGNET_REFUSED_BPF_H
@@ -85,13 +86,80 @@ static __always_inline void refuse(const bool typed, struct sk_buff *skb, bool i
 	place->skb = (u64)skb;
 }
 
-/* The address may be another packet's from now on. */
+/* It is gone: the address may be another packet's from now on, which isn't followed until it is looked at. */
+static __always_inline void refused_is_gone(struct sk_buff *skb)
+{
+	struct refused *place = refused_place(skb);
+
+	if (place && place->skb == (u64)skb)
+		place->taken = 1;
+}
+
+/* A trip begins at the address. */
 static __always_inline void unrefuse(struct sk_buff *skb)
 {
 	struct refused *place = refused_place(skb);
 
 	if (place && place->skb == (u64)skb)
 		place->skb = 0;
+}
+
+/* -- whose packets the filters refuse */
+
+/*
+ * A socket and a flow hash, which is a random number that a socket gets anew for each connection. Two that write here
+ * at once leave what fits no packet.
+ */
+struct refused_sender {
+	u64 sk;
+	u64 mark; /* of the flow hash and the device */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MOST_REFUSED);
+	__type(key, u32);
+	__type(value, struct refused_sender);
+} refused_senders SEC(".maps");
+
+static __always_inline struct refused_sender *sender_place(struct sock *sk, u32 hash)
+{
+	u32 place = (mixed(sk) ^ hash) % MOST_REFUSED;
+
+	return bpf_map_lookup_elem(&refused_senders, &place);
+}
+
+static __always_inline u64 sender_mark(const bool typed, struct sk_buff *skb, u32 hash)
+{
+	return (u64)hash << 32 | mixed(READ(skb, dev));
+}
+
+/* Whether packets of its socket, and of its connection, were refused at this device. */
+static __always_inline bool is_of_refused_sender(const bool typed, struct sk_buff *skb)
+{
+	struct sock *sk = READ(skb, sk);
+	u32 hash = READ(skb, hash);
+	struct refused_sender *place;
+
+	if (!sk || !hash)
+		return false;
+	place = sender_place(sk, hash);
+	return place && place->sk == (u64)sk && place->mark == sender_mark(typed, skb, hash);
+}
+
+static __always_inline void refuse_sender(const bool typed, struct sk_buff *skb)
+{
+	struct sock *sk = READ(skb, sk);
+	u32 hash = READ(skb, hash);
+	struct refused_sender *place;
+
+	if (!sk || !hash)
+		return;
+	place = sender_place(sk, hash);
+	if (!place)
+		return;
+	place->sk = (u64)sk;
+	place->mark = sender_mark(typed, skb, hash);
 }
 
 #endif

@@ -10,6 +10,7 @@
 #define CGNET_PORTS 65536
 #define CGNET_BUCKETS 128
 #define CGNET_BENIGN 4
+#define CGNET_STAGE_KINDS 26 /* STAGE_COUNT */
 
 /* What sees errors of connect() that come back before a SYN leaves. */
 enum sync_errors {
@@ -180,6 +181,18 @@ struct histogram {
 	__u64 buckets[CGNET_BUCKETS];
 };
 
+/* What a CPU has summed up begins with this; a histogram for each enum stage_at follows. */
+struct sums_head {
+	__u64 state; /* enum sums_state */
+	struct count_key key;
+};
+
+enum sums_state {
+	SUMS_FREE = 0,
+	SUMS_BEGUN = 1, /* somebody writes the key */
+	SUMS_OF_KEY = 2,
+};
+
 /* Functions that drop packets for no fault. */
 struct code_range {
 	__u64 start;
@@ -226,7 +239,7 @@ struct config {
 	__u32 by_end;	      /* enum trip_end, as bits; 0: any */
 	__u32 retransmitted;  /* 1: only packets that were sent again */
 	__u32 in_flight;      /* so many packets are followed at once */
-	__u32 pad;
+	__u32 young;	  /* so many births of a CPU wait to grow old: a power of two; 0: none */
 	__u32 slow_stage; /* enum stage_at whose delay is looked at; 0: none */
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];
@@ -251,6 +264,8 @@ _Static_assert(sizeof(struct address_key) == 24, "struct address_key");
 _Static_assert(sizeof(struct port_flags) == 65536, "struct port_flags");
 _Static_assert(sizeof(struct count_key) == 104, "struct count_key");
 _Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
+_Static_assert(CGNET_STAGE_KINDS == STAGE_COUNT, "enum stage_at");
+_Static_assert(sizeof(struct sums_head) == 112, "struct sums_head");
 _Static_assert(sizeof(struct config) == 344, "struct config");
 
 #endif

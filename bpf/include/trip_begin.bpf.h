@@ -8,24 +8,34 @@
 
 #define LATEST_NS 10000000000ULL /* a transmit time before this is none */
 
-struct sent_key {
-	u64 head;
-	u32 seq;
-	u16 sport;
-	u16 dport;
-};
+#define SENT_SETS 8192
+#define SENT_WAYS 4 /* a power of two */
 
-struct sending {
+/*
+ * A packet that was sent. The first two have its key mixed with the rest, so that what two CPUs write at once fits no
+ * packet: Robert Hyatt and Tim Mann, A lock-less transposition table (2002).
+ */
+struct sent {
+	u64 head;
+	u64 numbers;
 	u64 packet;
 	u64 ts_ns; /* of TCP's stamp; 0: none */
 };
 
-/* Which packet had the same data in the same place: a retransmission is a copy of the same skb. */
+struct sent_set {
+	struct sent ways[SENT_WAYS];
+};
+
+/*
+ * Which packet had the same data in the same place: a retransmission is a copy of the same skb. What TCP may send
+ * again it keeps, and nobody else has its place then: so places are in sets by their addresses, of
+ * which those that are used again and again are warm.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct sent_key);
-	__type(value, struct sending);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SENT_SETS);
+	__type(key, u32);
+	__type(value, struct sent_set);
 } sent_before SEC(".maps");
 
 /* TCP's own, before there is a full socket, or after. */
@@ -36,8 +46,9 @@ static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 	return sk && !is_full(typed, sk);
 }
 
-/* Of functions' programs, which can't look into every ledger: see name_owner(). */
-static __always_inline struct journey *begin_unnamed(const bool typed, struct sk_buff *skb,
+/* Of functions' programs, which can't look into every ledger: see name_owner(). `at_device`: it has one now. */
+static __always_inline struct journey *begin_unnamed(const bool typed, const bool at_device,
+						     struct sk_buff *skb,
 						     const struct packet *packet,
 						     struct place *place)
 {
@@ -46,11 +57,14 @@ static __always_inline struct journey *begin_unnamed(const bool typed, struct sk
 
 	if (!ends_pass(&packet->flow))
 		return NULL;
-	find_place(typed, skb, NULL, place);
+	if (at_device)
+		find_place_at_device(typed, skb, place);
+	else
+		find_place(typed, skb, NULL, place);
 	if (cfg.by_netns && !netns_passes(place->netns, place->cookie))
 		return NULL;
 	named.flow.netns = place->netns;
-	journey = trip_begin(skb, &named);
+	journey = trip_begin(typed, skb, &named);
 	if (journey) {
 		journey->sent_ns = READ(skb, tstamp);
 		journey->event.trip.segs = segments_of(typed, skb);
@@ -86,33 +100,65 @@ static __always_inline struct journey *begin_here(const bool typed, struct sk_bu
 						  const struct packet *packet)
 {
 	struct place place;
-	struct journey *journey = begin_unnamed(typed, skb, packet, &place);
+	struct journey *journey = begin_unnamed(typed, true, skb, packet, &place);
 
 	if (journey)
 		name_owner(typed, skb, journey, &place);
 	return journey;
 }
 
+static __always_inline bool is_sent(const struct sent *sent, u64 head, u64 numbers)
+{
+	u64 mix = sent->packet ^ sent->ts_ns;
+
+	return (sent->head ^ mix) == head && (sent->numbers ^ mix) == numbers;
+}
+
+/* The packet's place: where it was before, else the first one's, when all have moved on by one. */
+static __always_inline void note_sent(struct sent_set *set, u32 way, u64 head, u64 numbers,
+				      const struct journey *journey)
+{
+	u64 packet = journey->event.trip.packet, mix = packet ^ journey->sent_ns;
+
+	for (u32 i = SENT_WAYS - 1; i > 0; i--) {
+		if (i <= way)
+			set->ways[i] = set->ways[i - 1];
+	}
+	set->ways[0].packet = packet;
+	set->ways[0].ts_ns = journey->sent_ns;
+	set->ways[0].head = head ^ mix;
+	set->ways[0].numbers = numbers ^ mix;
+}
+
 static __always_inline void link_to_first(const bool typed, struct sk_buff *skb,
 					  struct journey *journey)
 {
 	struct trip *trip = &journey->event.trip;
-	struct sent_key key = {
-		.head = (u64)READ(skb, head),
-		.seq = trip->seq,
-		.sport = journey->event.flow.sport,
-		.dport = journey->event.flow.dport,
-	};
-	struct sending *before = bpf_map_lookup_elem(&sent_before, &key);
-	struct sending sending = {.packet = trip->packet, .ts_ns = journey->sent_ns};
+	const struct flow *flow = &journey->event.flow;
+	u64 numbers = (u64)trip->seq << 32 | (u32)flow->sport << 16 | flow->dport;
+	u64 head = 0; /* a number, where a load gives verifiers a pointer */
+	u32 at, way = SENT_WAYS - 1;
+	struct sent_set *set;
 
-	if (before) {
+	if (!trip->payload && !(trip->tcp_flags & 3)) /* it is never repeated */
+		return;
+	bpf_core_read(&head, sizeof(head), &skb->head);
+	at = (u32)(head >> 6) * 2654435761U >> 19; /* as many as there are sets */
+	set = bpf_map_lookup_elem(&sent_before, &at);
+	if (!set)
+		return;
+	for (u32 i = 0; i < SENT_WAYS; i++) {
+		const struct sent *before = &set->ways[i];
+
+		if (!is_sent(before, head, numbers))
+			continue;
 		trip->retrans_of = before->packet;
-		if (before->ts_ns && sending.ts_ns > before->ts_ns)
-			trip->retrans_ns = sending.ts_ns - before->ts_ns;
+		if (before->ts_ns && journey->sent_ns > before->ts_ns)
+			trip->retrans_ns = journey->sent_ns - before->ts_ns;
+		way = i;
+		break;
 	}
-	if (trip->payload || (trip->tcp_flags & 3)) /* what is never repeated needs no place */
-		bpf_map_update_elem(&sent_before, &key, &sending, BPF_ANY);
+	note_sent(set, way, head, numbers, journey);
 }
 
 /* TCP noted when it sent a packet; that is a stage for free. */
@@ -158,6 +204,10 @@ static __always_inline struct journey *trip_of(const bool typed, struct sk_buff 
 	struct journey *journey;
 	bool is_tcp;
 
+	if (at == STAGE_DEV_QUEUE && is_refused(skb) && is_of_refused_sender(typed, skb)) {
+		refuse(typed, skb, false);
+		return NULL;
+	}
 	if (at != STAGE_DEV_QUEUE && at != STAGE_GRO && stays_refused(typed, skb, is_receipt))
 		return NULL;
 	journey = trip_find(skb);
@@ -170,9 +220,12 @@ static __always_inline struct journey *trip_of(const bool typed, struct sk_buff 
 		was_missed(typed, skb, journey);
 	}
 	journey = is_tcp ? begin_here(typed, skb, packet) : NULL;
-	if (!journey)
-		refuse(typed, skb, is_receipt);
-	return journey;
+	if (journey)
+		return journey;
+	refuse(typed, skb, is_receipt);
+	if (at == STAGE_DEV_QUEUE && is_tcp && !ends_pass(&packet->flow))
+		refuse_sender(typed, skb);
+	return NULL;
 }
 
 #endif

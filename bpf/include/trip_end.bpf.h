@@ -3,32 +3,56 @@
 #ifndef CGNET_TRIP_END_BPF_H
 #define CGNET_TRIP_END_BPF_H
 
-#include "histogram.bpf.h"
+#include "sums.bpf.h"
 #include "trips.bpf.h"
 
-static __always_inline void summarize(const bool typed, const struct trip_event *event)
+static __always_inline void sum_up(const bool typed, struct stage_sums *sums, struct count_key *key,
+				   u32 at, u64 delay_ns)
+{
+	if (sums && at < CGNET_STAGE_KINDS) {
+		barrier_var(at);
+		if (at < CGNET_STAGE_KINDS) /* for the verifier */
+			histogram_put(typed, &sums->stages[at], delay_ns);
+		return;
+	}
+	key->result = at;
+	histogram_add(typed, key, delay_ns);
+}
+
+static __always_inline int summarize(const bool typed, const struct trip_event *event)
 {
 	struct count_key key = {};
 	u32 stages = event->trip.stages;
+	struct stage_sums *sums;
 
 	count_by_owner(&key, &event->owner);
 	count_by_flow(&key, &event->flow);
 	if (cfg.count_by & BY_ROLE)
 		key.role = event->trip.role;
+	sums = typed ? sums_of(&key) : NULL;
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
 		const struct stage *before = &event->stages[i - 1];
 
 		if (i >= stages)
 			break;
-		key.result = stage->at;
-		histogram_add(typed, &key,
-			      stage->ts_ns > before->ts_ns ? stage->ts_ns - before->ts_ns : 0);
+		sum_up(typed, sums, &key, stage->at,
+		       stage->ts_ns > before->ts_ns ? stage->ts_ns - before->ts_ns : 0);
 	}
-	if (event->trip.retrans_ns) {
-		key.result = STAGE_RETRANSMIT;
-		histogram_add(typed, &key, event->trip.retrans_ns);
-	}
+	if (event->trip.retrans_ns)
+		sum_up(typed, sums, &key, STAGE_RETRANSMIT, event->trip.retrans_ns);
+	return 0;
+}
+
+/* Not inlined: a packet may end in any program. */
+static __noinline int summarize_typed(const struct trip_event *event)
+{
+	return summarize(true, event);
+}
+
+static __noinline int summarize_raw(const struct trip_event *event)
+{
+	return summarize(false, event);
 }
 
 static __always_inline bool is_slow(const struct trip_event *event)
@@ -81,7 +105,9 @@ static __always_inline bool choose_owner(struct journey *journey)
 	return true;
 }
 
-static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+/* `within`: the caller has a frame of its own, and old verifiers have no room for another one below it. */
+static __always_inline void trip_ends_here(const bool typed, const bool within,
+					   struct journey *journey, u32 end)
 {
 	struct trip_event *event = &journey->event;
 	u32 size = event->trip.stages;
@@ -91,7 +117,12 @@ static __always_inline void trip_ends(const bool typed, struct journey *journey,
 	if (!choose_owner(journey) || !trip_passes(event))
 		return;
 	if (cfg.count) {
-		summarize(typed, event);
+		if (within)
+			summarize(typed, event);
+		else if (typed)
+			summarize_typed(event);
+		else
+			summarize_raw(event);
 		return;
 	}
 	if (size > CGNET_STAGES)
@@ -103,16 +134,23 @@ static __always_inline void trip_ends(const bool typed, struct journey *journey,
 	submit_copy(event, size, LOST_RING);
 }
 
+static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+{
+	trip_ends_here(typed, false, journey, end);
+}
+
 /* Not inlined: each stage may find that a packet's end was missed. */
 static __noinline int was_missed_typed(struct journey *journey)
 {
-	trip_ends(true, journey, journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	trip_ends_here(true, true, journey,
+		       journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
 	return 0;
 }
 
 static __noinline int was_missed_raw(struct journey *journey)
 {
-	trip_ends(false, journey, journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	trip_ends_here(false, true, journey,
+		       journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
 	return 0;
 }
 
@@ -126,7 +164,7 @@ static __always_inline void was_missed(const bool typed, struct sk_buff *skb,
 		was_missed_typed(journey);
 	else
 		was_missed_raw(journey);
-	trip_forget(skb);
+	trip_forget(typed, skb);
 }
 
 #endif

@@ -48,7 +48,7 @@ static __always_inline struct journey *trip_sent(struct sk_buff *skb)
 			return journey;
 		was_missed(typed, skb, journey);
 	}
-	journey = begin_unnamed(typed, skb, &packet, &place);
+	journey = begin_unnamed(typed, false, skb, &packet, &place);
 	if (!journey)
 		return NULL;
 	journey->event.trip.sent = 1;

@@ -24,6 +24,27 @@ struct {
 	__type(value, struct journey);
 } waiting SEC(".maps");
 
+/* Of sockets by their hashes: whether a packet ever waited there. Most reads need no look into the ledger. */
+#define WAITED 4096
+
+struct waited {
+	u8 places[WAITED];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct waited);
+} waited SEC(".maps");
+
+static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
+{
+	struct waited *all = bpf_map_lookup_elem(&waited, &(u32){0});
+
+	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
+}
+
 /* On this CPU the last that came to wait: TCP may drop it at once, for want of memory or for its numbers. */
 struct last_one {
 	u64 skb;
@@ -45,10 +66,10 @@ static __always_inline struct journey *find_waiting(const struct waiting_key *ke
 	return journey && !is_given_up(journey) ? journey : NULL;
 }
 
-static __always_inline void waits_no_more(const struct waiting_key *key)
+static __always_inline void waits_no_more(const bool typed, const struct waiting_key *key)
 {
 	if (!bpf_map_delete_elem(&waiting, key))
-		count_living(CROWD_WAITING, -1);
+		count_living(typed, CROWD_WAITING, -1);
 }
 
 __noinline int make_room_to_wait(u32 most)
@@ -57,12 +78,39 @@ __noinline int make_room_to_wait(u32 most)
 	return 0;
 }
 
-static __always_inline void wait_for_reader(struct sock *sk, struct sk_buff *skb,
+/* Global functions are verified once, and not again for each turn of the loop that calls them. */
+__noinline int waits_now_typed(u64 sk, u64 number, u64 packet)
+{
+	struct birth birth = {.key = {sk, number}, .packet = packet};
+
+	is_born(true, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	return 0;
+}
+
+__noinline int waits_now_raw(u64 sk, u64 number, u64 packet)
+{
+	struct birth birth = {.key = {sk, number}, .packet = packet};
+
+	is_born(false, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	return 0;
+}
+
+/* A number for the verifier, which lets no pointer to a socket into a global function. */
+static __always_inline u64 address_of(const struct sock *sk)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	return address;
+}
+
+static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
 					    struct ledger_entry *entry, struct journey *journey)
 {
 	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
-	struct birth birth = {.key = {key.sk, key.number}, .packet = journey->event.trip.packet};
+	u64 packet = journey->event.trip.packet;
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+	u8 *place = waited_at(typed, sk);
 
 	make_room_to_wait(cfg.in_flight < MOST_WAITING ? cfg.in_flight : MOST_WAITING);
 	journey->waits = WAITS;
@@ -70,8 +118,13 @@ static __always_inline void wait_for_reader(struct sock *sk, struct sk_buff *skb
 		count_lost(LOST_PACKETS);
 		return;
 	}
-	is_born(&waiting_births, &birth, CROWD_WAITING);
+	if (typed)
+		waits_now_typed(address_of(sk), key.number, packet);
+	else
+		waits_now_raw(address_of(sk), key.number, packet);
 	entry->private.behind++;
+	if (place && !*place)
+		*place = 1;
 	if (!last)
 		return;
 	last->skb = (u64)skb;
@@ -126,11 +179,11 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 			break;
 		seq += journey->event.trip.payload;
 		arrives(typed, sk, entry, journey, now);
-		wait_for_reader(sk, other, entry, journey);
+		wait_for_reader(typed, sk, other, entry, journey);
 		if (is_aside)
 			bpf_map_delete_elem(&aside, &key);
 		else
-			trip_forget(other);
+			trip_forget(typed, other);
 		if ((s32)(numbers[1] - seq) <= 0)
 			break;
 	}
@@ -156,12 +209,12 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	if (!journey->event.trip.payload) {
 		trip_ends(typed, journey, TRIP_CONSUMED);
 	} else if (entry && is_new_data(typed, tp, &journey->event.trip)) {
-		wait_for_reader(sk, skb, entry, journey);
+		wait_for_reader(typed, sk, skb, entry, journey);
 		merged_arrive(typed, sk, skb, entry, behind, now);
 	} else {
 		return 0;
 	}
-	trip_forget(skb);
+	trip_forget(typed, skb);
 	return 0;
 }
 
@@ -180,11 +233,10 @@ static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 c
 	if (stage)
 		stage->netns = netns;
 	trip_ends(typed, journey, TRIP_DELIVERED);
-	waits_no_more(&key);
+	waits_no_more(typed, &key);
 	return true;
 }
 
-/* Global functions are verified once, and not again for each turn of the loop that calls them. */
 __noinline int read_one_typed(u64 sk, u64 number, u32 copied, u32 netns)
 {
 	return read_one(true, sk, number, copied, netns);
@@ -195,24 +247,18 @@ __noinline int read_one_raw(u64 sk, u64 number, u32 copied, u32 netns)
 	return read_one(false, sk, number, copied, netns);
 }
 
-/* A number for the verifier, which lets no pointer to a socket into a global function. */
-static __always_inline u64 address_of(const struct sock *sk)
-{
-	u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &sk);
-	return address;
-}
-
 /* The application took what comes before copied_seq; the ledger notes who that is. */
 static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
+	u8 *place = waited_at(typed, sk);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 	u32 copied, netns;
 	u64 address;
 
 	on_read(typed, sk);
+	if (!place || !*place)
+		return 0;
 	entry = ledger_find(typed, sk);
 	if (!entry || entry->private.first == entry->private.behind)
 		return 0;

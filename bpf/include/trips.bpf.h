@@ -53,18 +53,35 @@ static __always_inline struct journey *trip_find(struct sk_buff *skb)
 	return journey && !is_given_up(journey) ? journey : NULL;
 }
 
-static __always_inline void trip_forget(struct sk_buff *skb)
+static __always_inline void trip_forget(const bool typed, struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
 	if (!bpf_map_delete_elem(&trips, &address))
-		count_living(CROWD_TRIPS, -1);
+		count_living(typed, CROWD_TRIPS, -1);
 }
 
 /* A global function: it is verified once. */
 __noinline int make_room_for_trip(u32 most)
 {
 	make_room(&trips, &trips_births, &trips_given_up, CROWD_TRIPS, most);
+	return 0;
+}
+
+/* Not global ones, which take no pointer as a number. */
+static __noinline int trip_is_born_typed(struct sk_buff *skb, u64 packet)
+{
+	struct birth birth = {.key = {(u64)skb}, .packet = packet};
+
+	is_born(true, &trips, &trips_births, &trips_given_up, &birth, CROWD_TRIPS);
+	return 0;
+}
+
+static __noinline int trip_is_born_raw(struct sk_buff *skb, u64 packet)
+{
+	struct birth birth = {.key = {(u64)skb}, .packet = packet};
+
+	is_born(false, &trips, &trips_births, &trips_given_up, &birth, CROWD_TRIPS);
 	return 0;
 }
 
@@ -112,10 +129,10 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 }
 
 /* A packet that wasn't known before. NULL is counted. */
-static __always_inline struct journey *trip_begin(struct sk_buff *skb, const struct packet *packet)
+static __always_inline struct journey *trip_begin(const bool typed, struct sk_buff *skb,
+						  const struct packet *packet)
 {
 	static const struct journey blank;
-	struct birth birth = {.key = {(u64)skb}};
 	u64 address = (u64)skb;
 	struct journey *journey;
 
@@ -131,8 +148,10 @@ static __always_inline struct journey *trip_begin(struct sk_buff *skb, const str
 	journey->event.head.kind = RECORD_TRACE;
 	journey->event.flow = packet->flow;
 	store_trip(&journey->event.trip, packet);
-	birth.packet = journey->event.trip.packet;
-	is_born(&trips_births, &birth, CROWD_TRIPS);
+	if (typed)
+		trip_is_born_typed(skb, journey->event.trip.packet);
+	else
+		trip_is_born_raw(skb, journey->event.trip.packet);
 	return journey;
 }
 
@@ -247,7 +266,11 @@ static __always_inline bool set_aside(struct sk_buff *skb, const struct journey 
 {
 	struct aside_key key = {.skb = (u64)skb, .seq = journey->event.trip.seq};
 
-	return !bpf_map_update_elem(&aside, &key, journey, BPF_ANY);
+	if (!bpf_map_update_elem(&aside, &key, journey, BPF_ANY))
+		return true;
+	if (cfg.count) /* its record would tell that it has no end; sums can't */
+		count_lost(LOST_PACKETS);
+	return false;
 }
 
 #endif

@@ -61,6 +61,27 @@ static __always_inline void place_of_device(const bool typed, struct sk_buff *sk
 	bpf_probe_read_kernel(place->dev, sizeof(place->dev), &dev->name);
 }
 
+/* At a tracepoint of a device, which the packet has for sure; its name isn't looked at. */
+static __always_inline void find_place_at_device(const bool typed, struct sk_buff *skb,
+						 struct place *place)
+{
+	struct sock *sk = READ(skb, sk);
+	struct net_device *dev = READ(skb, dev);
+	struct net *net;
+
+	__builtin_memset(place, 0, sizeof(*place));
+	place->skb = skb;
+	place->sent = sk != NULL;
+	if (sk)
+		place_of_socket(typed, sk, place);
+	if (!dev)
+		return;
+	net = READ(dev, nd_net.net);
+	place->netns = READ(net, ns.inum);
+	place->cookie = netns_cookie(typed, net);
+	place->ifindex = READ(dev, ifindex);
+}
+
 static __always_inline void find_place(const bool typed, struct sk_buff *skb, struct sock *rx_sk,
 				       struct place *place)
 {

@@ -188,6 +188,12 @@ class HistogramKind(IntEnum):
     HISTOGRAM_LINEAR = 2
 
 
+class SumsState(IntEnum):
+    SUMS_FREE = 0
+    SUMS_BEGUN = 1
+    SUMS_OF_KEY = 2
+
+
 class RecordKind(IntEnum):
     RECORD_CONNECT = 1
     RECORD_CGROUP_BORN = 2
@@ -684,6 +690,17 @@ HISTOGRAM = Layout(
 )
 
 
+SUMS_HEAD = Layout(
+    "sums_head",
+    112,
+    (
+        Member("state", 0, 8),
+        Member("key", 8, 104),
+    ),
+    Struct("=QQIBBHII16s16s16sIHBBH6sIiQ"),
+)
+
+
 class CodeRange(NamedTuple):
     start: int
     end: int
@@ -742,7 +759,7 @@ CONFIG = Layout(
         Member("by_end", 156, 4),
         Member("retransmitted", 160, 4),
         Member("in_flight", 164, 4),
-        Member("pad", 168, 4),
+        Member("young", 168, 4),
         Member("slow_stage", 172, 4),
         Member("slow_stage_ns", 176, 8),
         Member("benign_code", 184, 64),

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet._layouts import COUNT_KEY, HISTOGRAM, OWNER, OwnerSource
+from cgnet._layouts import COUNT_KEY, OWNER, OwnerSource
 from cgnet.attribution import OWNER_FIELDS, owner_group
 from cgnet.errors import NotYetKnownError
 from cgnet.events import ROLES, flow_row, result_name
@@ -20,6 +20,7 @@ from cgnet.groups import part_of
 from cgnet.histograms import FIELDS as HISTOGRAM_FIELDS
 from cgnet.histograms import LOG2, Histogram
 from cgnet.keys import constants
+from cgnet.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,27 +32,13 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
     from cgnet.symbols import Symbols
+    from cgnet.tables import Tables
 
 OWNER_PART = part_of(COUNT_KEY, "owner")
 FLOW_PART = part_of(COUNT_KEY, "flow")
 SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 # Of a histogram that is a line of a table.
 HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
-
-
-class Tables(NamedTuple):
-    """Two tables of the kernel side, of which one is in use: a map of maps names it."""
-
-    outer: str
-    inner: tuple[str, str]
-    value_bytes: int
-    entries: int  # of each, when they are in use
-
-
-COUNTS = Tables("counts", ("counts_even", "counts_odd"), 8, 65536)  # of count.bpf.h
-HISTOGRAMS = Tables(  # of histogram.bpf.h
-    "histograms", ("histograms_even", "histograms_odd"), HISTOGRAM.size, 4096
-)
 
 
 class Counting(NamedTuple):
@@ -75,6 +62,10 @@ class Counting(NamedTuple):
     def tables(self) -> Tables:
         """The tables that have it."""
         return HISTOGRAMS if self.scale else COUNTS
+
+    def uses(self, tables: Tables) -> bool:
+        """Tell whether tables have it, or some of it."""
+        return tables == (SUMS if self.stages and tables == SUMS else self.tables)
 
     def constants(self) -> dict[str, int]:
         """Return what struct config has of it."""
@@ -150,15 +141,15 @@ class Counts:
         return bool(self._waiting)
 
     def _swap(self, obj: Object) -> Iterator[tuple[bytes, Any]]:
-        """Put the other table into use, and empty the old one. Nobody writes to it any more."""
-        tables = self._counting.tables
-        old = obj.map(tables.inner[self._in_use])
-        self._in_use = 1 - self._in_use
-        other = obj.map(tables.inner[self._in_use]).fd
-        obj.map(tables.outer).update(bytes(4), other.to_bytes(4, sys.byteorder))
+        """Put the other tables into use, and empty the old ones."""
+        tables, in_use = self._counting.tables, self._in_use
+        self._in_use = 1 - in_use
+        old = tables.swap(obj, in_use)
         for key in list(old.keys(COUNT_KEY.size)):
             yield key, self._counting.read(old.lookup(key, tables.value_bytes))
             old.discard(key)
+        if self._counting.uses(SUMS):
+            yield from read_sums(SUMS.swap(obj, in_use))
 
     def collect(self, obj: Object) -> list[dict[str, Any]]:
         """Return what came since the last time, the greatest number first.

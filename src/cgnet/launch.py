@@ -28,17 +28,17 @@ from cgnet._layouts import (
     Role,
 )
 from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints, without_type
-from cgnet.counts import COUNTS, HISTOGRAMS
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.filters import LISTENERS
 from cgnet.loader import Object
 from cgnet.stages import MULTI_WAY
+from cgnet.tables import COUNTS, HISTOGRAMS, SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cgnet._layouts import Layout, SyncErrors
-    from cgnet.counts import Counting, Tables
+    from cgnet.counts import Counting
     from cgnet.features import Hook, Transport
     from cgnet.filters import Filters
     from cgnet.loader import Program
@@ -240,19 +240,11 @@ class Launch:
         else:
             for name in TRACKING_MAPS:
                 obj.resize(name, 1)
-        for tables in (COUNTS, HISTOGRAMS):
-            if obj.has_map(tables.outer):
-                self._prepare_tables(obj, tables)
+        for tables in (COUNTS, HISTOGRAMS, SUMS):
+            tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
         constants = self.measures | (self.counting.constants() if self.counting else {})
         config = self.filters.config(extra.sync_errors, constants)
         obj.set_constants(".rodata.config", config)
-
-    def _prepare_tables(self, obj: Object, tables: Tables) -> None:
-        used = self.counting is not None and self.counting.tables == tables
-        entries = tables.entries if used else 1
-        for table in tables.inner:
-            obj.resize(table, entries)
-        obj.resize_inner(tables.outer, COUNT_KEY.size, tables.value_bytes, entries)
 
     def _attach(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
         """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PERF = "perf"  # the map of perf buffers, in every object that has a ring
-MAP_TYPE_HASH = 1  # linux/bpf.h: BPF_MAP_TYPE_HASH
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
@@ -68,13 +67,15 @@ class Map:
         lib.bpf_map_lookup_elem(self.fd, key, value)
         return value.raw
 
-    def discard(self, key: bytes) -> None:
-        """Remove an entry, if there is one."""
+    def discard(self, key: bytes) -> bool:
+        """Remove an entry; tell whether there was one."""
         try:
             lib.bpf_map_delete_elem(self.fd, key)
         except LibbpfError as error:
             if error.errno != errno.ENOENT:
                 raise
+            return False
+        return True
 
     def keys(self, size: int) -> Iterator[bytes]:
         """Yield the keys of ``size`` bytes, as they are found while others change the map."""
@@ -181,15 +182,18 @@ class Object:
         """Before loading: set a map's size; a ring buffer's is in bytes."""
         lib.bpf_map__set_max_entries(self.map(name).handle, max_entries)
 
-    def resize_inner(self, name: str, key_size: int, value_size: int, max_entries: int) -> None:
-        """Before loading: say how large the hashes are that a map of maps takes.
+    def resize_inner(self, name: str, like: tuple[int, int, int, int]) -> None:
+        """Before loading: say of which type and size the maps are that a map of maps takes.
+
+        ``like``: type, bytes of a key and of a value, entries.
 
         Kernels before Linux commit 134fede4eecf "bpf: Relax max_entries check for most of the inner
         map types" (in v5.10) take those of just this size. Raises LibbpfError.
         """
-        like = lib.bpf_map_create(MAP_TYPE_HASH, None, key_size, value_size, max_entries, None)
-        self._cleanup.callback(os.close, like)
-        lib.bpf_map__set_inner_map_fd(self.map(name).handle, like)
+        kind, key_size, value_size, max_entries = like
+        fd = lib.bpf_map_create(kind, None, key_size, value_size, max_entries, None)
+        self._cleanup.callback(os.close, fd)
+        lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
     def set_constants(self, name: str, value: bytes) -> None:
         """Before loading: fill a read-only data section. Raises ValueError on another size."""

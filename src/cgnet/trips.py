@@ -6,6 +6,7 @@ The partner of trips.bpf.h.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from itertools import pairwise
@@ -68,6 +69,7 @@ TRIP_PART = slice(part_of(TRIP_EVENT, "trip").start, None)
 STAGES_AT = part_of(TRIP_EVENT, "stages").start
 LEAST = STAGES_AT
 END_AT = TRIP_PART.start + part_of(TRIP, "end").start
+PACKET_PART = slice(TRIP_PART.start, TRIP_PART.start + 8)
 COUNT_AT = TRIP_PART.start + part_of(TRIP, "stages").start
 ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
@@ -76,6 +78,8 @@ GIVE_UP_WAITING_NS = 60_000_000_000
 # Options that select by owner: with one that includes, nobody's packets aren't shown.
 OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
 MOST_IN_FLIGHT = 16384  # MOST_TRIPS of crowd.bpf.h
+MOST_YOUNG = 64  # of crowd.bpf.h, of each CPU
+MOST_YOUNG_OF_ALL = 2048  # whose order isn't known: a quarter of the smaller crowd
 GIVEN_UP = 2  # of struct journey's `waits`: by the kernel side, and counted
 
 
@@ -88,11 +92,24 @@ class Left(NamedTuple):
     crowd: int | None  # enum crowd of crowd.bpf.h
 
 
+ASIDE = "aside"
 LEFT = (
     Left("trips", 8, GIVE_UP_NS, 0),
-    Left("aside", 16, GIVE_UP_NS, None),
+    Left(ASIDE, 16, GIVE_UP_NS, None),
     Left("waiting", 16, GIVE_UP_WAITING_NS, 1),
 )
+
+
+def crowd_constants(in_flight: int, cpus: int | None = None) -> dict[str, int]:
+    """Return what struct config has of ``--in-flight``.
+
+    Where fewer are wanted than there is room for, none is young: the oldest is found exactly.
+    """
+    young = 0
+    if in_flight == MOST_IN_FLIGHT:
+        each = min(MOST_YOUNG, MOST_YOUNG_OF_ALL // (cpus or os.cpu_count() or 1))
+        young = 1 << each.bit_length() >> 1  # a power of two
+    return {"in_flight": in_flight, "young": young}
 
 
 def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
@@ -218,6 +235,31 @@ def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
     return bytes(raw)
 
 
+def _has_left(left: Left, journey: bytes, now: int, *, ended: bool) -> bool:
+    """Tell whether nothing was heard of a packet for long, and it isn't given up already."""
+    stages = sorted_stages(journey)
+    given_up = int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP
+    return bool(stages) and not given_up and (ended or now - stages[-1][0] >= left.patience_ns)
+
+
+def _take_out(obj: Object, left: Left, key: bytes, journey: bytes) -> bool:
+    """Remove a packet; tell whether it was still there.
+
+    The kernel side may have told its end meanwhile, and even have begun another one at its address.
+    """
+    packets = obj.map(left.name)
+    try:
+        if packets.lookup(key, JOURNEY.size)[PACKET_PART] != journey[PACKET_PART]:
+            return False
+    except LibbpfError:
+        return False
+    if not packets.discard(key):
+        return False
+    if left.crowd is not None:
+        _count_taken_out(obj, left.crowd)
+    return True
+
+
 def _count_taken_out(obj: Object, crowd: int) -> None:
     key = crowd.to_bytes(4, sys.byteorder)
     taken_out = obj.map("taken_out")
@@ -226,24 +268,22 @@ def _count_taken_out(obj: Object, crowd: int) -> None:
 
 
 def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
-    """Give up packets that nothing was heard of for long; all that are left when it has ``ended``."""
-    if options.counting:
-        return []
+    """Give up packets that nothing was heard of for long; all that are left when it has ``ended``.
+
+    A summary has none of them. What TCP merged leaves its place all the same: nobody else gives it up.
+    """
     now = time.monotonic_ns()
     found = []
     owners = [getattr(options.selection, name) for name in OF_OWNERS]
     includes = any(not value.startswith("!") for values in owners for value in values)
     for left in LEFT:
-        packets = obj.map(left.name)
-        for key, journey in _entries(packets, left.key_size):
-            stages = sorted_stages(journey)
-            if not stages or (not ended and now - stages[-1][0] < left.patience_ns):
+        if options.counting and left.name != ASIDE:
+            continue
+        for key, journey in _entries(obj.map(left.name), left.key_size):
+            if not _has_left(left, journey, now, ended=ended):
                 continue
-            if int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP:
+            if not _take_out(obj, left, key, journey) or options.counting:
                 continue
-            packets.discard(key)
-            if left.crowd is not None:
-                _count_taken_out(obj, left.crowd)
             side = _side(journey, includes=includes)
             if side is None:
                 continue

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 SIZE = 321
 PORT = 9
 SENDS = 5  # the addresses of skbs are used again
+# To AF_UNSPEC: the socket is as it was before.
+DISCONNECT = (
+    "import ctypes; ctypes.CDLL(None).connect(client.fileno(), ctypes.create_string_buffer(16), 16)"
+)
 RULES = (
     "add table ip trace_refused; "
     "add chain ip trace_refused pre {{ type nat hook prerouting priority -100; }}; "
@@ -41,6 +45,27 @@ def test_port_that_a_router_gives(street: Street, hook: str) -> None:
         assert names(row) == [*SENT_ON, *TAKEN], row
         assert (row["daddr"], row["dport"]) == (server.address(4), port)
         assert devices(row, router) == ["to_server"]
+
+
+def test_connections_of_one_socket(street: Street, hook: str) -> None:
+    """What a socket sends is refused by its connection: the next one's packets are looked at."""
+    client, server = street.client, street.server
+    address = server.address(4)
+    with client.puppet() as sender, server.puppet() as reader:
+        other = reader.listen(address)
+        reader.do("others = server")
+        port = reader.listen(address)
+        with tripping("--hook", hook, "--dport", str(port)) as trips:
+            sender.do("client = socket.socket()")
+            for number, (to, listener) in enumerate([(other, "others"), (port, "server")] * SENDS):
+                sender.do(f"client.connect(({address!r}, {to}))")
+                reader.do(f"served = {listener}.accept()[0]")
+                hand_over(sender, reader, SIZE + number)
+                sender.do(DISCONNECT)
+            rows = [trips.one(payload=SIZE + 2 * number + 1) for number in range(SENDS)]
+            trips.tracer.stop()
+    assert {row["dport"] for row in rows} == {port}
+    assert trips.of(dport=other) == []
 
 
 def test_namespace_that_a_packet_comes_to(street: Street, hook: str) -> None:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from chain import chain
 from trips import hand_over, joined, tripping
+
+from cgnet.tables import SUMS_EACH
 
 if TYPE_CHECKING:
     from harness import Row
@@ -47,6 +50,27 @@ def test_a_shaper(hook: str) -> None:
             hand_over(sender, reader, 20_000)
         record = slow_part(trips)
     assert (record["part"], record["dport"]) == ("qdisc", port)
+
+
+def test_more_keys_than_a_cpu_has_places_for(hook: str) -> None:
+    """Each is told whole, also where the tables change places meanwhile."""
+    with chain(0) as (client, server), ExitStack() as stack:
+        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        arguments = ("--hook", hook, "--summary", "--by", "dport", "-i", "0.2")
+        netns = ("--netns", str(client.inode))
+        trips = stack.enter_context(tripping(*arguments, *netns))
+        sends = {}
+        for number in range(1, 3 * SUMS_EACH):
+            sends[joined(sender, reader, server.address(4))] = number
+            for _ in range(number):
+                hand_over(sender, reader, SIZE)
+        trips.tracer.stop()
+    found: Counter[int] = Counter()
+    for row in trips.tracer.rows("trace"):
+        if row["stage"] == "app_read" and row["dport"] in sends:
+            found[row["dport"]] += row["count"]
+            assert 0 < row["min_ns"] <= row["p50_ns"] <= row["max_ns"] <= row["total_ns"]
+    assert found == sends
 
 
 def test_a_packet_that_is_lost(hook: str) -> None:

@@ -10,11 +10,12 @@ from fakes import FakeObject
 from histogram import Made
 from records import MEMORY, Connect, Names
 
-from cgnet.counts import COUNTS
+from cgnet.tables import COUNTS
 
 if TYPE_CHECKING:
-    from cgnet.counts import Counts, Tables
+    from cgnet.counts import Counts
     from cgnet.histograms import Scale
+    from cgnet.tables import Tables
 
 PATHS = {42: "/docker/web", 43: "/docker/db/x", 44: "/", 45: "/docker/web/inner"}
 NAMED = 1  # the made-up hierarchy of --cgroup

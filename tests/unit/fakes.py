@@ -35,8 +35,8 @@ class FakeMap:
             raise LibbpfError("no room", errno.E2BIG)
         self.entries[key] = value
 
-    def discard(self, key: bytes) -> None:
-        self.entries.pop(key, None)
+    def discard(self, key: bytes) -> bool:
+        return self.entries.pop(key, None) is not None
 
     def lookup(self, key: bytes, size: int) -> bytes:
         if key not in self.entries:

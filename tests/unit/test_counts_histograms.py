@@ -3,22 +3,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from typing import Any
 
 import pytest
 from counting import NAMES, Kernel, Run
-from fakes import config
+from fakes import config, u32
 from histogram import Made
 from hypothesis import given
 from hypothesis import strategies as st
-from records import no_runtimes
+from records import Connect, no_runtimes
 
-from cgnet._layouts import HISTOGRAM, CountBy, OwnerSource
-from cgnet.counts import COUNTS, HISTOGRAMS, Counting, Counts
+from cgnet._layouts import HISTOGRAM, CountBy, OwnerSource, StageAt, SumsState
+from cgnet.counts import Counting, Counts
 from cgnet.filters import Filters
 from cgnet.histograms import FIELDS, LOG2, Scale, linear
 from cgnet.keys import Key, read_by
+from cgnet.tables import COUNTS, HISTOGRAMS, SUMS
 
 STEPS_OF_TEN = linear("0,100,10")
 pytestmark = pytest.mark.usefixtures("mounted")
@@ -134,6 +136,51 @@ def test_stages_have_nanoseconds_and_their_shares_of_the_time() -> None:
         ("read", 1, 70, 0.7),
     ]
     assert not any(field.endswith("_us") for field in rows[0])
+
+
+def summed_up(histograms: dict[int, list[int]], state: SumsState, **values: Any) -> bytes:
+    """Make a place of a CPU's sums: what it has of a key, by stages."""
+    head = int(state).to_bytes(8, sys.byteorder) + Connect(**values).count_key()
+    return head + b"".join(
+        Made(histograms.get(stage, []), LOG2).raw() for stage in range(StageAt.STAGE_COUNT)
+    )
+
+
+def test_what_cpus_have_summed_up_is_added_and_taken_out() -> None:
+    begun = stages_by("dport")
+    whole, places = SumsState.SUMS_OF_KEY, begun.kernel.map("sums_even")
+    begun.kernel.measure(LOG2, [10], dport=80, result=1)
+    for cpu, made in enumerate([
+        summed_up({1: [20], 3: [70]}, whole, dport=80),
+        summed_up({1: [5]}, whole, dport=80),
+        summed_up({1: [7]}, whole, dport=443),
+        summed_up({2: [9]}, SumsState.SUMS_FREE, dport=80),
+    ]):  # fmt: skip
+        places.update(u32(cpu), made)
+    found = {
+        (row["dport"], row["stage"]): (row["count"], row["total_ns"], row["min_ns"], row["max_ns"])
+        for row in begun.counts.collect(begun.kernel)
+    }
+    assert found == {
+        (80, "queue"): (3, 35, 5, 20),
+        (80, "read"): (1, 70, 70, 70),
+        (443, "queue"): (1, 7, 7, 7),
+    }
+    assert [place for place, left in places.entries.items() if not any(left)] == [
+        *map(u32, range(3))
+    ]
+    assert begun.kernel.map("sums").entries == {
+        bytes(4): begun.kernel.map("sums_odd").fd.to_bytes(4, sys.byteorder)
+    }
+    assert begun.counts.collect(begun.kernel) == []
+
+
+def test_sums_are_of_stages_alone() -> None:
+    by = read_by(["dport"])
+    assert not Counting(by, LOG2).uses(SUMS)
+    assert not Counting(by).uses(HISTOGRAMS)
+    staged = Counting([*by, Key("stage")], LOG2, stages=STAGES)
+    assert [staged.uses(each) for each in (COUNTS, HISTOGRAMS, SUMS)] == [False, True, True]
 
 
 def test_shares_are_of_what_has_the_same_other_keys() -> None:

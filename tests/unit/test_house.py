@@ -23,7 +23,7 @@ ORDER = (
     "probes", "features",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
     "seeds", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
-    "histograms", "keys", "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
+    "histograms", "keys", "tables", "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
     "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
     "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
     "option_groups", "options", "drop_options", "commands", "cli",

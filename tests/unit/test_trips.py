@@ -33,6 +33,9 @@ from cgnet.trips import (
     GIVE_UP_NS,
     GIVE_UP_WAITING_NS,
     GIVEN_UP,
+    MOST_IN_FLIGHT,
+    MOST_YOUNG_OF_ALL,
+    crowd_constants,
     leftovers,
     sorted_stages,
     trip_group,
@@ -193,10 +196,46 @@ def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
     assert values_of(raw)["end"] == "consumed"
 
 
-def test_a_summary_leaves_nothing_over() -> None:
+def test_a_summary_tells_of_nothing_left_and_keeps_room_for_what_tcp_merges() -> None:
     obj = new_object()
     obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
-    assert left(obj, ended=True, counting=object()) == []
+    obj.map("aside").update(LONG_KEY, journey(NOW - GIVE_UP_NS))
+    obj.map("aside").update(bytes([1]) * 16, journey(NOW - GIVE_UP_NS + 1))
+    assert left(obj, counting=object()) == []
+    assert list(obj.entries("trips")) == [KEY]
+    assert list(obj.entries("aside")) == [bytes([1]) * 16]
+
+
+@pytest.mark.parametrize("another", [None, 6])
+def test_what_ended_while_it_was_looked_at_is_told_by_the_kernel_side_alone(
+    another: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another packet may have its address by then."""
+    obj = new_object()
+    begun = {} if another is None else {KEY: journey(NOW, packet=another)}
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+
+    def look(raw: bytes) -> list[Any]:
+        obj.map("trips").entries = dict(begun)
+        return sorted_stages(raw)
+
+    monkeypatch.setattr(trips, "sorted_stages", look)
+    assert left(obj, ended=True) == []
+    assert obj.entries("trips") == begun
+    assert set(obj.entries("taken_out").values()) == {bytes(8)}
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "cpus", "young"),
+    [
+        (MOST_IN_FLIGHT, 1, 64), (MOST_IN_FLIGHT, 48, 32), (MOST_IN_FLIGHT, 128, 16),
+        (MOST_IN_FLIGHT, 4096, 0), (MOST_IN_FLIGHT - 1, 1, 0),
+    ],
+)  # fmt: skip
+def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, young: int) -> None:
+    found = crowd_constants(in_flight, cpus)
+    assert found == {"in_flight": in_flight, "young": young}
+    assert young * cpus <= MOST_YOUNG_OF_ALL
 
 
 @pytest.mark.parametrize(

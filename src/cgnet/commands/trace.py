@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet import stages
-from cgnet._layouts import FLOW, JOURNEY, STAGE, TRIP, TRIP_EVENT, RecordKind, SyncErrors, TripEnd
+from cgnet._layouts import (
+    FLOW,
+    JOURNEY,
+    STAGE,
+    SUMS_HEAD,
+    TRIP,
+    TRIP_EVENT,
+    RecordKind,
+    SyncErrors,
+    TripEnd,
+)
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.command import Command
 from cgnet.counts import Counting
@@ -32,6 +42,7 @@ from cgnet.trips import (
     MOST_IN_FLIGHT,
     NETFILTER,
     STAGES,
+    crowd_constants,
     groups,
     leftovers,
 )
@@ -82,7 +93,7 @@ def _command(symbols: Symbols, companion: SlowParts | None) -> Command:
     )
 
 
-COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY)
+COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY, SUMS_HEAD)
 # Who reads is noted by the program that ends the trips of what was read.
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=("ledger_read",))
 NO_FUNCTIONS = "none"
@@ -171,7 +182,7 @@ def command(
         "slow_stage_ns": slow_stage_ns,
         "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
         "retransmitted": int(retrans),
-        "in_flight": in_flight,
+        **crowd_constants(in_flight),
         "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
     }
     options = collect(values | {"both": True}, counting, measures)
