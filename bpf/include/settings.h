@@ -10,6 +10,7 @@
 #define CGNET_PORTS 65536
 #define CGNET_BUCKETS 128
 #define CGNET_BENIGN 4
+#define CGNET_RECEIVING 2
 
 /* What sees errors of connect() that come back before a SYN leaves. */
 enum sync_errors {
@@ -178,7 +179,7 @@ struct histogram {
 	__u64 buckets[CGNET_BUCKETS];
 };
 
-/* Functions that drop packets for no fault. */
+/* A function. */
 struct code_range {
 	__u64 start;
 	__u64 end; /* behind it */
@@ -227,7 +228,8 @@ struct config {
 	__u32 pad;
 	__u32 slow_stage; /* enum stage_at whose delay is looked at; 0: none */
 	__u64 slow_stage_ns;
-	struct code_range benign_code[CGNET_BENIGN];
+	struct code_range benign_code[CGNET_BENIGN];	   /* they drop packets for no fault */
+	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */
 	__u64 overflow_reason;	 /* of SYNs that a full accept queue swallows */
 	__u32 syn_drops;	 /* 1: these are shown */
 	__u32 consume_arguments; /* of consume_skb: 1, 2 with the location */
@@ -249,6 +251,6 @@ _Static_assert(sizeof(struct address_key) == 24, "struct address_key");
 _Static_assert(sizeof(struct port_flags) == 65536, "struct port_flags");
 _Static_assert(sizeof(struct count_key) == 104, "struct count_key");
 _Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
-_Static_assert(sizeof(struct config) == 344, "struct config");
+_Static_assert(sizeof(struct config) == 376, "struct config");
 
 #endif

@@ -700,7 +700,7 @@ CODE_RANGE = Layout(
 
 CONFIG = Layout(
     "config",
-    344,
+    376,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -744,15 +744,16 @@ CONFIG = Layout(
         Member("slow_stage", 172, 4),
         Member("slow_stage_ns", 176, 8),
         Member("benign_code", 184, 64),
-        Member("overflow_reason", 248, 8),
-        Member("syn_drops", 256, 4),
-        Member("consume_arguments", 260, 4),
-        Member("least_ns", 264, 8),
-        Member("least_bytes", 272, 8),
-        Member("results", 280, 32),
-        Member("hierarchy", 312, 32),
+        Member("receiving_code", 248, 32),
+        Member("overflow_reason", 280, 8),
+        Member("syn_drops", 288, 4),
+        Member("consume_arguments", 292, 4),
+        Member("least_ns", 296, 8),
+        Member("least_bytes", 304, 8),
+        Member("results", 312, 32),
+        Member("hierarchy", 344, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
 )
 
 
