@@ -15,15 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cost
 import pytest
-from subset import TESTS, TRANSPORTS
+from subset import TRANSPORTS, chosen
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "bench"))  # the kernel's statistics are read there
+import cost  # noqa: E402
+
 CGROUPS = Path("/sys/fs/cgroup")
 CGNET = ROOT / ".venv/bin/cgnet"
 SCRATCH = "/tmp/cgnet"  # the guest's own
-MEASURED = ("v2", "v1")  # the layouts of the guests that also tell what programs cost
+MEASURED = "v2"  # the layout of the guests that also tell what programs cost
 LINES = 5  # of what a failing test said
 
 
@@ -87,15 +89,17 @@ def why(report: pytest.TestReport) -> str:
     return " | ".join(lines[:LINES])
 
 
-def run_tests(transport: str, chosen: str) -> list[dict[str, Any]]:
-    """Run what TESTS has and pytest's -k chooses."""
+def run_tests(layout: str, transport: str, hooks: str) -> list[dict[str, Any]]:
+    """Run what a layout's guests do, those of the hooks that pytest's -k chooses."""
     os.chdir(ROOT)
     recorder = Recorder(transport)
-    arguments = [f"tests/kernel/{test}" for tests in TESTS.values() for test in tests]
+    arguments = [
+        f"tests/kernel/{test}" for tests in chosen(layout, transport).values() for test in tests
+    ]
     pytest.main(
         [
             "-v", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--durations=15",
-            f"--basetemp={SCRATCH}/{transport}", f"--transport={transport}", "-k", chosen, *arguments,
+            f"--basetemp={SCRATCH}/{transport}", f"--transport={transport}", "-k", hooks, *arguments,
         ],
         plugins=[recorder],
     )  # fmt: skip
@@ -118,12 +122,12 @@ def main() -> None:
         connect = next(each for each in found["doctor"]["commands"] if each["name"] == "connect")
         # Perf buffers are for kernels that have raw_tp alone.
         all_hooks = "" if connect["uses"]["hook"] == "tp_btf" else "not tp_btf"
-        for transport, chosen in (("ring", all_hooks), ("perf", "raw_tp")):
+        for transport, hooks in (("ring", all_hooks), ("perf", "raw_tp")):
             if works[TRANSPORTS[transport]]:
-                found["tests"] += run_tests(transport, chosen)
+                found["tests"] += run_tests(layout, transport, hooks)
     Path(results).write_text(json.dumps(found, indent=1))
-    if layout in MEASURED and not lacks:
-        found["costs"] = cost.measure(CGNET)
+    if layout == MEASURED and not lacks:
+        found["costs"] = cost.measure_all(CGNET)
         Path(results).write_text(json.dumps(found, indent=1))
 
 

@@ -31,6 +31,35 @@ TESTS = {
     "containers": (f"{EVERYWHERE}containers",),
     "doctor": tuple(f"test_doctor_run.py::test_{name}" for name in DOCTOR),
 }
+# What neither cgroups nor the transport have a part in: once for each kernel.
+FUNCTIONS = (
+    "a_routed_packet",
+    "the_hook_that_drops",
+    "the_backlog_of_a_socket",
+    "a_stage_that_nothing_tells_of_cant_be_asked_for",
+    "doctor_names_them",
+    "of_too_many_stages_the_last_is_kept",
+    "people_are_told_at_the_end",
+    "rules_that_are_slow_are_netfilters",
+)
+ONCE = {
+    "drop": (
+        "test_drop_silence.py::test_ordinary_connections_lose_nothing",
+        "test_drop_silence.py::test_benign_drops_are_shown_if_asked_for",
+    ),
+    "trace": (
+        *(f"test_trace_functions.py::test_{name}" for name in FUNCTIONS),
+        "test_trace_refused.py::test_port_that_a_router_gives",
+        "test_trace_refused.py::test_namespace_that_a_packet_comes_to",
+        "test_trace_bounds.py::test_reader_that_lets_many_wait",
+    ),
+}
 # How records come to user space, and the feature that it takes.
 TRANSPORTS = {"ring": "ring_buffer", "perf": "perf_buffers"}
 LAYOUTS = ("v2", "hybrid", "v1")
+
+
+def chosen(layout: str = LAYOUTS[0], transport: str = "ring") -> dict[str, tuple[str, ...]]:
+    """Return the tests for guests of a layout, by command; without arguments all that there are."""
+    more = ONCE if (layout, transport) == (LAYOUTS[0], "ring") else {}
+    return {command: (*tests, *more.get(command, ())) for command, tests in TESTS.items()}

@@ -8,22 +8,23 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cost import ratios
-from subset import TESTS
+from ratios import RATIOS, ratios
+from subset import TESTS, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
 HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
-COSTS = ("kernel", "cgroups", "command", "tp_btf / raw_tp", "perf / ring, raw_tp")
+COSTS = ("kernel", "what", *RATIOS)
 ABOUT_COSTS = """\
 What the programs took for a connection with some data, by the kernel's own statistics, each way beside
 the others in one guest. The statistics' own time is in it; of an emulated guest only ratios tell
 something."""
 # A command's store of owners, by the kind of hook.
 LEDGERS = {"connect": "slots", "connlat": "slots"}
-HOOKS = ("tp_btf", "raw_tp", "fexit", "kprobe", "tracepoint")
+HOOKS = ("tp_btf", "raw_tp", "fexit", "fentry", "kprobe.multi", "kprobe", "tracepoint")
+FUNCTIONS = {"fentry", "kprobe.multi", "kprobe"}
 NONE = "-"
 SHOWN = 3  # tests that failed, by name
 
@@ -42,18 +43,18 @@ def cell_of(test: Result) -> Cell:
     """Return where a test belongs."""
     name = test["test"].removeprefix("tests/kernel/")
     # By the list; a result from before a test left it, by the file's name.
-    by_list = (each for each, tests in TESTS.items() if name.startswith(tests))
+    by_list = (each for each, tests in chosen().items() if name.startswith(tests))
     by_file = (each for each in TESTS if name.startswith(f"test_{each}"))
     command = next(chain(by_list, by_file), "?")
-    words = re.findall(r"\w+", name.partition("[")[2])
+    words = name.partition("[")[2].rstrip("]").split("-")
     hook = next((each for each in HOOKS if each in words), NONE)
     return Cell(command, hook, test["transport"] if hook != NONE else NONE)
 
 
 def ledger_of(cell: Cell) -> str:
     """Return where owners are kept."""
-    if cell.hook == NONE:
-        return NONE
+    if cell.hook == NONE or (cell.command == "trace" and cell.hook in FUNCTIONS):
+        return NONE  # or whichever is the best there
     return LEDGERS.get(cell.command, "storage") if cell.hook == "tp_btf" else "hash"
 
 
