@@ -33,20 +33,20 @@ TESTS = {
 }
 # What neither cgroups nor the transport have a part in: once for each kernel.
 FUNCTIONS = (
-    "a_routed_packet",
-    "the_hook_that_drops",
-    "the_backlog_of_a_socket",
-    "a_stage_that_nothing_tells_of_cant_be_asked_for",
+    "a_routed_packet[None-6]",
+    "a_routed_packet[fentry-4]",
+    "a_routed_packet[kprobe.multi-6]",
+    "a_routed_packet[kprobe-4]",
+    "the_hook_that_drops[hook_at0-kprobe]",
+    "the_hook_that_drops[hook_at1-None]",
+    "the_hook_that_drops[hook_at2-kprobe]",
+    "the_backlog_of_a_socket[None]",
+    "the_backlog_of_a_socket[kprobe]",
     "doctor_names_them",
-    "of_too_many_stages_the_last_is_kept",
-    "people_are_told_at_the_end",
     "rules_that_are_slow_are_netfilters",
 )
 ONCE = {
-    "drop": (
-        "test_drop_silence.py::test_ordinary_connections_lose_nothing",
-        "test_drop_silence.py::test_benign_drops_are_shown_if_asked_for",
-    ),
+    "drop": ("test_drop_silence.py::test_ordinary_connections_lose_nothing",),
     "trace": (
         *(f"test_trace_functions.py::test_{name}" for name in FUNCTIONS),
         "test_trace_refused.py::test_port_that_a_router_gives",
@@ -57,9 +57,10 @@ ONCE = {
 # How records come to user space, and the feature that it takes.
 TRANSPORTS = {"ring": "ring_buffer", "perf": "perf_buffers"}
 LAYOUTS = ("v2", "hybrid", "v1")
+# A boot for each; those behind the first in guests of the first layout alone.
+PARTS = {"commands": TESTS, "packets": ONCE, "costs": {}}
 
 
-def chosen(layout: str = LAYOUTS[0], transport: str = "ring") -> dict[str, tuple[str, ...]]:
-    """Return the tests for guests of a layout, by command; without arguments all that there are."""
-    more = ONCE if (layout, transport) == (LAYOUTS[0], "ring") else {}
-    return {command: (*tests, *more.get(command, ())) for command, tests in TESTS.items()}
+def parts_of(layout: str) -> list[str]:
+    """Return what guests of a layout do, a boot for each."""
+    return list(PARTS) if layout == LAYOUTS[0] else [next(iter(PARTS))]

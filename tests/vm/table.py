@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ratios import RATIOS, ratios
-from subset import TESTS, chosen
+from subset import PARTS, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,8 @@ def cell_of(test: Result) -> Cell:
     """Return where a test belongs."""
     name = test["test"].removeprefix("tests/kernel/")
     # By the list; a result from before a test left it, by the file's name.
-    by_list = (each for each, tests in chosen().items() if name.startswith(tests))
+    listed = chain.from_iterable(part.items() for part in PARTS.values())
+    by_list = (each for each, tests in listed if name.startswith(tests))
     by_file = (each for each in TESTS if name.startswith(f"test_{each}"))
     command = next(chain(by_list, by_file), "?")
     words = name.partition("[")[2].rstrip("]").split("-")
@@ -86,8 +87,10 @@ def escape(text: str) -> str:
 def rows(found: Result) -> list[tuple[str, ...]]:
     """Return the rows of one guest."""
     place = (found["release"], found["layout"])
-    if found["lacks"]:
-        return [(*place, "all", NONE, NONE, NONE, f"not there: {escape(found['lacks'])}")]
+    missing = (*place, "all", NONE, NONE, NONE, f"not there: {escape(found['lacks'])}")
+    lacks = [missing] if found["lacks"] else []
+    if lacks and not found["tests"]:
+        return lacks
     cells: dict[Cell, list[Result]] = {}
     for test in found["tests"]:
         cells.setdefault(cell_of(test), []).append(test)
@@ -95,9 +98,9 @@ def rows(found: Result) -> list[tuple[str, ...]]:
         (*place, cell.command, cell.hook, cell.transport, ledger_of(cell), verdict(tests))
         for cell, tests in cells.items()
     ]
-    made += [(*place, *row) for row in refused(found["doctor"])]
+    made += [(*place, *row) for row in refused(found["doctor"] or {"commands": []})]
     places = ([*TESTS, "?"], [*HOOKS, NONE])
-    return sorted(
+    return lacks + sorted(
         made,
         key=lambda row: (
             *(at.index(name) for at, name in zip(places, row[2:4], strict=True)),
@@ -116,6 +119,17 @@ def refused(doctor: Result) -> list[tuple[str, ...]]:
                 why = f"not there: {escape(each['why'])}"
                 found.append((cell.command, cell.hook, NONE, ledger_of(cell), why))
     return found
+
+
+def joined(parts: list[Result]) -> Result:
+    """Return what the boots of one kernel and layout found, as if it were one."""
+    return {
+        **parts[0],
+        "lacks": "; ".join({part["lacks"]: None for part in parts if part["lacks"]}),
+        "doctor": next((part["doctor"] for part in parts if part["doctor"]), None),
+        "tests": [test for part in parts for test in part["tests"]],
+        "costs": next((part["costs"] for part in parts if part.get("costs")), {}),
+    }
 
 
 def table(results: Iterable[Result]) -> str:
