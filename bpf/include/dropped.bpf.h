@@ -98,12 +98,22 @@ static __always_inline bool is_late_ack(const struct drop *drop)
 	       (late >> (drop->tcp_state & 31) & 1) && has_no_reason(drop);
 }
 
+/*
+ * An acknowledgement that another CPU's packet overtook: its time stamp is an old one then, and it has nothing to tell.
+ * A reason of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14).
+ */
+static __always_inline bool is_overtaken_ack(const struct drop *drop)
+{
+	return drop->reason == cfg.paws_reason && drop->tcp_flags == TCP_FLAG_ACK_ALONE &&
+	       !drop->payload;
+}
+
 /* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */
 static __always_inline u32 class_of(const struct drop *drop)
 {
 	u32 *class;
 
-	if (is_benign_code(drop->location) || is_late_ack(drop))
+	if (is_benign_code(drop->location) || is_late_ack(drop) || is_overtaken_ack(drop))
 		return DROP_BENIGN;
 	if (drop->tcp_state == TCP_TIME_WAIT && may_be_of_time_wait(drop))
 		return DROP_BENIGN;

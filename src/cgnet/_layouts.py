@@ -740,7 +740,7 @@ CONFIG = Layout(
         Member("by_end", 156, 4),
         Member("retransmitted", 160, 4),
         Member("in_flight", 164, 4),
-        Member("pad", 168, 4),
+        Member("paws_reason", 168, 4),
         Member("slow_stage", 172, 4),
         Member("slow_stage_ns", 176, 8),
         Member("benign_code", 184, 64),
