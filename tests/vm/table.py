@@ -18,9 +18,13 @@ BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
 HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
 COSTS = ("kernel", "what", *RATIOS)
 ABOUT_COSTS = """\
-What the programs took for a connection with some data, by the kernel's own statistics, each way beside
-the others in one guest. The statistics' own time is in it; of an emulated guest only ratios tell
-something."""
+What the programs take for a connection with some data, each way beside the others in one guest: by the
+kernel's statistics, net of what an empty program takes by these. Where the guest is emulated, only
+ratios tell something; the first costs more if it is above 1. `-`: one of the two doesn't run there. Of
+`--sync-errors` and `--functions` only the programs at functions count, and not the kernel's way to
+them, such as a kprobe's trap. The other tools are this host's packages: tcpconnect and tcprtt of
+libbpf-tools, bpftrace's tcpconnect.bt, beside cgnet by the better hook of the guest. tcpconnect tells
+who connects to where, but not how that ended and how long it took."""
 # A command's store of owners, by the kind of hook.
 LEDGERS = {"connect": "slots", "connlat": "slots"}
 HOOKS = ("tp_btf", "raw_tp", "fexit", "fentry", "kprobe.multi", "kprobe", "tracepoint")
