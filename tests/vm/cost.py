@@ -126,6 +126,8 @@ def theirs(tool: str, empty: float) -> float:
     """Return the same of another tool. Raises others.OtherError."""
     with others.running(tool, make_connections) as programs:
         spent, _ = measure.watch(programs, make_connections)
+    if not any(each.runs for each in spent.values()):
+        raise others.OtherError(f"{tool}'s programs ran, but no more under the load")
     return sum(each.ns - each.runs * empty for each in spent.values()) / CONNECTIONS
 
 

@@ -21,7 +21,7 @@ def ratio(costs: dict[str, Any], one: str, *beside: str) -> str:
     if one not in costs:
         return ""
     other = next((costs[way] for way in beside if isinstance(costs.get(way), float)), None)
-    if isinstance(costs[one], str) or not other:
+    if isinstance(costs[one], str) or not costs[one] or not other:
         return "-"
     return f"{costs[one] / other:.2f}"
 
