@@ -101,6 +101,7 @@ test-kernel: ready ## tests on the running kernel, as root
 test-vm: ready ## the kernel tests in guests of Debian's kernels, as root; writes docs/kernels.md
 	@test -n "$(IS_ROOT)" || echo "tests/vm share this host's files with guests: they run with sudo"
 	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_ROOT) tools/deps.sh --rivals || true
 	@$(AS_OWNER) $(MAKE) --no-print-directory bpf ARCH=arm64
 	@$(AS_ROOT) $(BIN)/python tests/vm/arm64.py
 	@$(AS_ROOT) $(BIN)/python tests/vm/run.py $(VM)

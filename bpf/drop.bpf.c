@@ -127,6 +127,7 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	if (!is_tcp(typed, sk))
 		return 0;
 	ledger_on_state(typed, sk, oldstate, newstate);
+	remember_time_wait(typed, sk, oldstate, newstate);
 	if (cfg.syn_drops)
 		queue_on_state(typed, sk, oldstate, newstate);
 	return 0;

@@ -6,6 +6,7 @@
 #include "packet.bpf.h"
 #include "whose_packet.bpf.h"
 #include "count.bpf.h"
+#include "time_waits.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
 CROSSES_TO_USER_SPACE(code_range);
@@ -50,27 +51,61 @@ struct {
 
 /* -- what it means */
 
+static __always_inline bool is_within(u64 location, const volatile struct code_range *code)
+{
+	return location >= code->start && location < code->end;
+}
+
 static __always_inline bool is_benign_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_BENIGN; i++)
-		if (location >= cfg.benign_code[i].start && location < cfg.benign_code[i].end)
+		if (is_within(location, &cfg.benign_code[i]))
 			return true;
 	return false;
+}
+
+/* Where TCP drops what it has no socket for, or one in TIME_WAIT. */
+static __always_inline bool is_receiving_code(u64 location)
+{
+	for (u32 i = 0; i < CGNET_RECEIVING; i++)
+		if (is_within(location, &cfg.receiving_code[i]))
+			return true;
+	return false;
+}
+
+static __always_inline bool has_no_reason(const struct drop *drop)
+{
+	return cfg.drop_arguments > 2 && drop->reason == cfg.not_specified;
+}
+
+/* Where no drop has a reason, the function tells: a firewall's is none of these. */
+static __always_inline bool may_be_of_time_wait(const struct drop *drop)
+{
+	return has_no_reason(drop) || (cfg.drop_arguments < 3 && is_receiving_code(drop->location));
 }
 
 #define TCP_FLAG_ACK_ALONE 0x10
 
 /*
  * Who was told the peer's end discards each segment without data, after it took in what that acknowledges: the end of
- * tcp_rcv_state_process().
+ * tcp_rcv_state_process(). It is a drop since kernels have reasons; those before only free it.
  */
 static __always_inline bool is_late_ack(const struct drop *drop)
 {
 	u32 late = 1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING;
 
 	return drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload &&
-	       (late >> (drop->tcp_state & 31) & 1) &&
-	       (cfg.drop_arguments < 3 || drop->reason == cfg.not_specified);
+	       (late >> (drop->tcp_state & 31) & 1) && has_no_reason(drop);
+}
+
+/*
+ * An acknowledgement that another CPU's packet overtook: its time stamp is an old one then, and it has nothing to tell.
+ * A reason of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14).
+ */
+static __always_inline bool is_overtaken_ack(const struct drop *drop)
+{
+	return drop->reason == cfg.paws_reason && drop->tcp_flags == TCP_FLAG_ACK_ALONE &&
+	       !drop->payload;
 }
 
 /* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */
@@ -78,9 +113,9 @@ static __always_inline u32 class_of(const struct drop *drop)
 {
 	u32 *class;
 
-	if (is_benign_code(drop->location) || is_late_ack(drop))
+	if (is_benign_code(drop->location) || is_late_ack(drop) || is_overtaken_ack(drop))
 		return DROP_BENIGN;
-	if (drop->tcp_state == TCP_TIME_WAIT && drop->reason == cfg.not_specified)
+	if (drop->tcp_state == TCP_TIME_WAIT && may_be_of_time_wait(drop))
 		return DROP_BENIGN;
 	if (drop->tcp_state == TCP_LISTEN && drop->reason == cfg.flags_reason)
 		return DROP_BENIGN;
@@ -153,6 +188,10 @@ static __always_inline void fill_drop(struct drop *drop, const struct packet *pa
 	drop->ifindex = place->ifindex;
 	drop->tcp_state = place->tcp_state;
 	drop->sent = place->sent;
+	if (!sockets_are_told() && !drop->tcp_state && is_receiving_code(drop->location) &&
+	    may_be_of_time_wait(drop) &&
+	    came_to_time_wait(&packet->flow, place->netns, packet->flags))
+		drop->tcp_state = TCP_TIME_WAIT;
 	__builtin_memcpy(drop->dev, place->dev, sizeof(drop->dev));
 	drop->drop_class = class_of(drop);
 }

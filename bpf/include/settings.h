@@ -11,6 +11,7 @@
 #define CGNET_BUCKETS 128
 #define CGNET_BENIGN 4
 #define CGNET_STAGE_KINDS 26 /* STAGE_COUNT */
+#define CGNET_RECEIVING 2
 
 /* What sees errors of connect() that come back before a SYN leaves. */
 enum sync_errors {
@@ -193,7 +194,7 @@ enum sums_state {
 	SUMS_OF_KEY = 2,
 };
 
-/* Functions that drop packets for no fault. */
+/* A function. */
 struct code_range {
 	__u64 start;
 	__u64 end; /* behind it */
@@ -239,10 +240,13 @@ struct config {
 	__u32 by_end;	      /* enum trip_end, as bits; 0: any */
 	__u32 retransmitted;  /* 1: only packets that were sent again */
 	__u32 in_flight;      /* so many packets are followed at once */
-	__u32 young;	  /* so many births of a CPU wait to grow old: a power of two; 0: none */
-	__u32 slow_stage; /* enum stage_at whose delay is looked at; 0: none */
+	__u32 young;	   /* so many births of a CPU wait to grow old: a power of two; 0: none */
+	__u32 paws_reason; /* that of an old time stamp */
+	__u32 slow_stage;  /* enum stage_at whose delay is looked at; 0: none */
+	__u32 pad;
 	__u64 slow_stage_ns;
-	struct code_range benign_code[CGNET_BENIGN];
+	struct code_range benign_code[CGNET_BENIGN];	   /* they drop packets for no fault */
+	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */
 	__u64 overflow_reason;	 /* of SYNs that a full accept queue swallows */
 	__u32 syn_drops;	 /* 1: these are shown */
 	__u32 consume_arguments; /* of consume_skb: 1, 2 with the location */
@@ -266,6 +270,6 @@ _Static_assert(sizeof(struct count_key) == 104, "struct count_key");
 _Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
 _Static_assert(CGNET_STAGE_KINDS == STAGE_COUNT, "enum stage_at");
 _Static_assert(sizeof(struct sums_head) == 112, "struct sums_head");
-_Static_assert(sizeof(struct config) == 344, "struct config");
+_Static_assert(sizeof(struct config) == 384, "struct config");
 
 #endif

@@ -719,7 +719,7 @@ CODE_RANGE = Layout(
 
 CONFIG = Layout(
     "config",
-    344,
+    384,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -760,18 +760,21 @@ CONFIG = Layout(
         Member("retransmitted", 160, 4),
         Member("in_flight", 164, 4),
         Member("young", 168, 4),
-        Member("slow_stage", 172, 4),
-        Member("slow_stage_ns", 176, 8),
-        Member("benign_code", 184, 64),
-        Member("overflow_reason", 248, 8),
-        Member("syn_drops", 256, 4),
-        Member("consume_arguments", 260, 4),
-        Member("least_ns", 264, 8),
-        Member("least_bytes", 272, 8),
-        Member("results", 280, 32),
-        Member("hierarchy", 312, 32),
+        Member("paws_reason", 172, 4),
+        Member("slow_stage", 176, 4),
+        Member("pad", 180, 4),
+        Member("slow_stage_ns", 184, 8),
+        Member("benign_code", 192, 64),
+        Member("receiving_code", 256, 32),
+        Member("overflow_reason", 288, 8),
+        Member("syn_drops", 296, 4),
+        Member("consume_arguments", 300, 4),
+        Member("least_ns", 304, 8),
+        Member("least_bytes", 312, 8),
+        Member("results", 320, 32),
+        Member("hierarchy", 352, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
 )
 
 

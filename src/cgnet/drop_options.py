@@ -11,7 +11,7 @@ from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.errors import UsageError
 from cgnet.events import TCP_STATES
 from cgnet.launch import Extra
-from cgnet.reasons import BENIGN_FUNCTIONS, BY_REASON, CLASSES, UNSPECIFIED, numbers_of
+from cgnet.reasons import BENIGN_FUNCTIONS, BY_REASON, CLASSES, RECEIVING, UNSPECIFIED, numbers_of
 from cgnet.symbols import OVERFLOW
 from cgnet.values import choose
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cgnet.symbols import Symbols
 
 FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
-BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
+BENIGN_CODE, RECEIVING_CODE = 4, 2  # CGNET_BENIGN, CGNET_RECEIVING of settings.h
 DEVICE_BYTES = 16
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
@@ -36,11 +36,11 @@ def _number_of(name: str, reasons: dict[int, str]) -> int:
     return next((number for number, each in reasons.items() if each == name), 2**32 - 1)
 
 
-def _benign_code(symbols: Symbols) -> list[int]:
-    """Return struct code_range of each function that drops for no fault."""
-    found = [symbols.functions.named(name) for name in BENIGN_FUNCTIONS]
+def _code(symbols: Symbols, names: tuple[str, ...], room: int) -> list[int]:
+    """Return struct code_range of each function; there is room for so many."""
+    found = [symbols.functions.named(name) for name in names]
     bounds = [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
-    return (bounds + [0] * (2 * BENIGN_CODE))[: 2 * BENIGN_CODE]
+    return (bounds + [0] * (2 * room))[: 2 * room]
 
 
 def _one_of(names: Mapping[str, int]) -> Any:
@@ -96,13 +96,15 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         else FEW_ARGUMENTS,
         "not_specified": _number_of(UNSPECIFIED, known),
         "flags_reason": _number_of("TCP_FLAGS", known),
+        "paws_reason": _number_of("TCP_RFC7323_PAWS", known),
         "stacks": int(values.pop("stacks") == "each"),
         "benign": int(values.pop("every") or "benign" in ",".join(classes)),
         "by_reason": reasons.use,
         "by_dev": devices.use,
         "by_class": _bits("--reason-class", classes, names),
         "by_state": _bits("--state", values.pop("state"), STATES),
-        "benign_code": _benign_code(symbols),
+        "benign_code": _code(symbols, BENIGN_FUNCTIONS, BENIGN_CODE),
+        "receiving_code": _code(symbols, RECEIVING, RECEIVING_CODE),
         "overflow_reason": symbols.overflow,
         "syn_drops": int(values["syn_drops"]),
         "consume_arguments": tracepoint_arguments("consume_skb", btf),

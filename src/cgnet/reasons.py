@@ -76,6 +76,9 @@ BY_FUNCTION = {
 # packet that it has cut up, and multicast is offered to who isn't there.
 BENIGN_FUNCTIONS = ("sk_stream_kill_queues", "tbf_enqueue", "ip6_mc_input", "inet_sock_destruct")
 
+# They drop what has no socket, and what comes to TIME_WAIT.
+RECEIVING = ("tcp_v4_rcv", "tcp_v6_rcv")
+
 
 def class_name(kind: int, location: str) -> str | None:
     """Return a drop's class; the function decides where the reason says nothing. None: unknown."""

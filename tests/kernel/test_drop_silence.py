@@ -6,16 +6,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from chain import chain
 from drops import dropping, last, of
 from harness import wait_until
 
+from cgnet.btf import KERNEL_BTF, tracepoint_arguments
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from puppets import Puppet
-    from street import Street
+    from street import Place
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
 CONNECTIONS = 1000
+BRIEF = ("location", "reason", "tcp_flags", "tcp_state", "payload")
 TALK = """
 for _ in range({count}):
     with socket.create_connection(({address!r}, {port})) as each:
@@ -49,6 +55,15 @@ for _ in range({count}):
 
 
 WAYS = {"client closes": (TALK, SERVE), "half closed": (TALK_ON, SERVE_ON)}
+# Those that drop something; late acknowledgements are no drops on kernels that tell no socket with one.
+DROPPING = {*WAYS} if tracepoint_arguments("kfree_skb", KERNEL_BTF) > 3 else {"client closes"}
+
+
+@pytest.fixture(scope="module")
+def ends() -> Iterator[tuple[Place, Place]]:
+    """A client and a server with a router between them; whose they are doesn't matter here."""
+    with chain(1) as (client, _, server):
+        yield client, server
 
 
 def talk(puppet: Puppet, serving: Puppet, address: str, count: int, way: str) -> None:
@@ -60,12 +75,24 @@ def talk(puppet: Puppet, serving: Puppet, address: str, count: int, way: str) ->
     serving.end()
 
 
+def sent_again(places: tuple[Place, ...]) -> int:
+    """Return how many segments these namespaces have sent again."""
+    count = 0
+    for place in places:
+        lines = place.run("cat", "/proc/net/snmp").splitlines()
+        names, numbers = (line.split() for line in lines if line.startswith("Tcp:"))
+        count += int(dict(zip(names, numbers, strict=True))["RetransSegs"])
+    return count
+
+
 @FAMILIES
 @pytest.mark.parametrize("way", list(WAYS))
 def test_ordinary_connections_lose_nothing(
-    street: Street, family: int, hook: str, way: str
+    ends: tuple[Place, Place], family: int, hook: str, way: str
 ) -> None:
-    client, server = street.client, street.server
+    """What a host that is too slow sends again isn't ordinary: it may find its connection gone."""
+    client, server = ends
+    before = sent_again(ends)
     with (
         dropping("--hook", hook, *of(client)) as ours,
         dropping("--hook", hook, *of(server)) as theirs,
@@ -73,15 +100,16 @@ def test_ordinary_connections_lose_nothing(
         server.puppet() as serving,
     ):
         talk(puppet, serving, server.address(family), CONNECTIONS, way)
-        benign = 0
-        for each in (ours, theirs):
-            benign += last(each.tracer)["benign"]
-            assert each.tracer.rows() == []
-    assert benign > 0
+        benign = sum(last(each.tracer)["benign"] for each in (ours, theirs))
+        shown = [row for each in (ours, theirs) for row in each.tracer.rows()]
+        answered = 2 * (sent_again(ends) - before)
+    told = [[row[key] for key in BRIEF] for row in shown]
+    assert len(shown) <= answered, told
+    assert benign > 0 or way not in DROPPING
 
 
-def test_benign_drops_are_shown_if_asked_for(street: Street) -> None:
-    client, server = street.client, street.server
+def test_benign_drops_are_shown_if_asked_for(ends: tuple[Place, Place]) -> None:
+    client, server = ends
     with (
         dropping("--all", *of(server)) as drops,
         client.puppet() as puppet,
@@ -95,9 +123,9 @@ def test_benign_drops_are_shown_if_asked_for(street: Street) -> None:
 
 
 @FAMILIES
-def test_other_protocols_never_appear(street: Street, family: int, hook: str) -> None:
+def test_other_protocols_never_appear(ends: tuple[Place, Place], family: int, hook: str) -> None:
     """UDP, and ICMP that carries the headers of TCP."""
-    client, server = street.client, street.server
+    client, server = ends
     kind = "AF_INET6" if family == 6 else "AF_INET"
     with dropping("--hook", hook, "--all", *of(server)) as drops, client.puppet() as puppet:
         puppet.do(f"udp = socket.socket(socket.{kind}, socket.SOCK_DGRAM)")

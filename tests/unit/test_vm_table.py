@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from subset import DOCTOR, LAYOUTS, TESTS
+from subset import DOCTOR, LAYOUTS, PARTS
 from table import BEGIN, END, Cell, cell_of, put_between_marks, rows, table, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +36,10 @@ def guest(*tests: Any, lacks: str = "", refused: tuple[Any, ...] = ()) -> Any:
         (
             "tests/kernel/test_trace_path.py::test_loopback[tp_btf-4]",
             Cell("trace", "tp_btf", "ring"),
+        ),
+        (
+            "tests/kernel/test_trace_functions.py::test_a_routed_packet[kprobe.multi-6]",
+            Cell("trace", "kprobe.multi", "ring"),
         ),
         (f"tests/kernel/test_doctor_run.py::test_{DOCTOR[0]}", Cell("doctor", "-", "-")),
         ("tests/kernel/test_drop_sockets.py::test_it[raw_tp]", Cell("drop", "raw_tp", "ring")),
@@ -93,9 +97,14 @@ def test_the_table_stands_between_its_marks_and_the_rest_stays() -> None:
 
 
 def test_ratios_are_told_of_guests_that_measured() -> None:
-    costs = {"rtt": {"tp_btf, ring": 50.0, "raw_tp, ring": 100.0, "raw_tp, perf": None}}
+    costs = {
+        "connect": {"tp_btf": 50.0, "raw_tp": 100.0, "perf": 150.0, "libbpf-tools": 200.0,
+                    "bpftrace": "it ended"},
+        "trace": {"fentry": 10.0, "kprobe": 40.0, "kprobe.multi": "refused"},
+    }  # fmt: skip
     made = table([guest() | {"costs": costs}, guest()])
-    assert made.endswith("| 6.9 | v2 | rtt | 0.50 | - |\n")
+    assert "| 6.9 | `connect` | 0.50 | 1.50 |  |  | 4.00 | - |\n" in made
+    assert "| 6.9 | `trace` |  |  | 0.25 | - |  |  |\n" in made
     assert "perf / ring" not in table([guest()])
 
 
@@ -104,9 +113,12 @@ def test_a_document_without_marks_is_refused() -> None:
         put_between_marks("nothing", "")
 
 
-@pytest.mark.parametrize("name", [name for tests in TESTS.values() for name in tests])
+@pytest.mark.parametrize(
+    "name", [name for part in PARTS.values() for tests in part.values() for name in tests]
+)
 def test_every_test_of_the_subset_is_there(name: str) -> None:
     file, _, function = name.partition("::")
+    function = function.partition("[")[0]
     assert f"def {function}(" in (ROOT / "tests/kernel" / file).read_text()
 
 

@@ -29,7 +29,7 @@ VENV = BUILD / "venv"
 PROGRAMS = BUILD / "bin"
 SHARED = BUILD / "shared"  # the one folder that guests write to
 IN_GUEST = Path("/tmp/cgnet-shared")  # and where they see it: /tmp is a guest's own
-COPIED = ("bpf", "src", "tests")  # of this tree
+COPIED = ("bench", "bpf", "src", "tests")  # of this tree
 MODULES = Path("/lib/modules")
 # Where the daemon of virtiofs is that vng knows how to call (Rust's), and QEMU's own, until 8.0.
 DAEMONS = (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/virtiofsd"))
@@ -86,13 +86,17 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 @contextmanager
-def copied_tree() -> Iterator[Path]:
-    """Copy what guests run: it may change here while one runs. They can't keep bytecode themselves."""
+def copied_tree(modules: Path) -> Iterator[Path]:
+    """Copy what guests run: it may change here while one runs. They can't keep bytecode themselves.
+
+    The copy hides this tree in guests: what else they need of it is put on top, also ``modules``.
+    """
     with TemporaryDirectory(dir=BUILD) as folder:
         tree = Path(folder)
         for name in COPIED:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (tree / ".venv").mkdir()
+        for place in (ROOT / ".venv", modules):
+            (tree / place.relative_to(ROOT)).mkdir(parents=True)
         compileall.compile_dir(tree / "src", quiet=1, stripdir=tree, prependdir=ROOT)
         yield tree
 
@@ -102,16 +106,17 @@ def boot(kernel: Unpacked, command: list[str], log: Path) -> bool:
 
     The guest's files are the host's, read-only, but for SHARED. What it prints goes to ``log``.
     """
-    with copied_tree() as tree, linked_modules(kernel):
+    with copied_tree(kernel.modules) as tree, linked_modules(kernel):
         return _boot(kernel, command, log, tree)
 
 
 def _boot(kernel: Unpacked, command: list[str], log: Path, tree: Path) -> bool:
-    environment = ROOT / ".venv"
+    environment, modules = ROOT / ".venv", kernel.modules
     words = [
         VENV / "bin/vng", "--run", kernel.image, "--disable-microvm",
         "--memory", "2G", "--cpus", "2",
         f"--rodir={ROOT}={tree}", f"--rodir={environment}={environment}",
+        f"--rodir={modules}={modules}",
         f"--rwdir={IN_GUEST}={SHARED}",
         "--exec", shlex.join(command),
     ]  # fmt: skip

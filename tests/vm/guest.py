@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What runs in a guest: mount cgroups, ask `cgnet doctor`, run tests, write down how each ended.
 
-Run as ``python guest.py LAYOUT RESULTS``.
+Run as ``python guest.py LAYOUT PART RESULTS``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cost
 import pytest
-from subset import TESTS, TRANSPORTS
+from subset import PARTS, TRANSPORTS
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "bench"))  # the kernel's statistics are read there
+import cost  # noqa: E402
+
 CGROUPS = Path("/sys/fs/cgroup")
 CGNET = ROOT / ".venv/bin/cgnet"
 SCRATCH = "/tmp/cgnet"  # the guest's own
-MEASURED = ("v2", "v1")  # the layouts of the guests that also tell what programs cost
 LINES = 5  # of what a failing test said
 
 
@@ -87,15 +88,15 @@ def why(report: pytest.TestReport) -> str:
     return " | ".join(lines[:LINES])
 
 
-def run_tests(transport: str, chosen: str) -> list[dict[str, Any]]:
-    """Run what TESTS has and pytest's -k chooses."""
+def run_tests(part: str, transport: str, hooks: str) -> list[dict[str, Any]]:
+    """Run the tests of a part, those of the hooks that pytest's -k chooses."""
     os.chdir(ROOT)
     recorder = Recorder(transport)
-    arguments = [f"tests/kernel/{test}" for tests in TESTS.values() for test in tests]
+    arguments = [f"tests/kernel/{test}" for tests in PARTS[part].values() for test in tests]
     pytest.main(
         [
             "-v", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--durations=15",
-            f"--basetemp={SCRATCH}/{transport}", f"--transport={transport}", "-k", chosen, *arguments,
+            f"--basetemp={SCRATCH}/{transport}", f"--transport={transport}", "-k", hooks, *arguments,
         ],
         plugins=[recorder],
     )  # fmt: skip
@@ -103,7 +104,7 @@ def run_tests(transport: str, chosen: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    layout, results = sys.argv[1:]
+    layout, part, results = sys.argv[1:]
     shell("ip", "link", "set", "lo", "up")
     shell("modprobe", "tun")
     Path(SCRATCH).mkdir()
@@ -111,20 +112,25 @@ def main() -> None:
     found: dict[str, Any] = {
         "release": platform.release(), "layout": layout, "lacks": lacks, "doctor": None, "tests": [],
     }  # fmt: skip
-    if not lacks:
-        doctor = shell(str(CGNET), "doctor", "-o", "json")
-        found["doctor"] = json.loads(doctor.stdout)
-        works = {each["name"]: each["works"] for each in found["doctor"]["features"]}
-        connect = next(each for each in found["doctor"]["commands"] if each["name"] == "connect")
-        # Perf buffers are for kernels that have raw_tp alone.
-        all_hooks = "" if connect["uses"]["hook"] == "tp_btf" else "not tp_btf"
-        for transport, chosen in (("ring", all_hooks), ("perf", "raw_tp")):
-            if works[TRANSPORTS[transport]]:
-                found["tests"] += run_tests(transport, chosen)
+    if part == "costs" and not lacks:
+        found["costs"] = cost.measure_all(CGNET)
+    elif not lacks:
+        found["doctor"] = json.loads(shell(str(CGNET), "doctor", "-o", "json").stdout)
+        found["tests"] = all_tests(part, found["doctor"])
     Path(results).write_text(json.dumps(found, indent=1))
-    if layout in MEASURED and not lacks:
-        found["costs"] = cost.measure(CGNET)
-        Path(results).write_text(json.dumps(found, indent=1))
+
+
+def all_tests(part: str, doctor: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run the tests of a part by each transport that they are about."""
+    works = {each["name"]: each["works"] for each in doctor["features"]}
+    connect = next(each for each in doctor["commands"] if each["name"] == "connect")
+    # Perf buffers are for kernels that have raw_tp alone.
+    ways = {"ring": "" if connect["uses"]["hook"] == "tp_btf" else "not tp_btf", "perf": "raw_tp"}
+    found = []
+    for transport, hooks in ways.items():
+        if works[TRANSPORTS[transport]] and (transport == "ring" or part == "commands"):
+            found += run_tests(part, transport, hooks)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Boot Debian's kernels, run the kernel tests in them, and write docs/kernels.md: `make test-vm`.
 
-Guests run the objects that are built. One boot for each kernel and layout of cgroups.
+Guests run the objects that are built. A boot for each kernel, layout of cgroups, and part of the tests.
 """
 
 from __future__ import annotations
@@ -15,37 +15,36 @@ from typing import Any
 
 import boot
 from kernels import KERNELS, ROOT, MissingKernelError, Unpacked, fetch
-from subset import LAYOUTS
-from table import put_between_marks, table
+from subset import LAYOUTS, PARTS, parts_of
+from table import joined, put_between_marks, table
 
 DOCUMENT = ROOT / "docs/kernels.md"
 GUEST = Path(__file__).with_name("guest.py")
 
 
-def results_of(name: str, layout: str) -> Path:
-    return boot.SHARED / f"{name}-{layout}.json"
+def results_of(name: str, layout: str, part: str) -> Path:
+    return boot.SHARED / f"{name}-{layout}-{part}.json"
 
 
-def try_one(name: str, kernel: Unpacked, layout: str) -> str:
+def try_one(name: str, kernel: Unpacked, layout: str, part: str) -> str:
     """Run one guest; return what was wrong, "" if nothing was."""
-    results = results_of(name, layout)
+    results = results_of(name, layout, part)
     results.unlink(missing_ok=True)
     log = results.with_suffix(".log")
     began = time.monotonic()
-    ended = boot.boot(
-        kernel, [sys.executable, str(GUEST), layout, str(boot.IN_GUEST / results.name)], log
-    )
+    words = [sys.executable, str(GUEST), layout, part, str(boot.IN_GUEST / results.name)]
+    ended = boot.boot(kernel, words, log)
     took = f"{time.monotonic() - began:.0f} s"
     if not results.exists():
         results.write_text(json.dumps(failure(kernel, layout, "ended" if ended else "was ended")))
-        return f"{kernel.release} {layout}: no results after {took}; see {log}"
+        return f"{kernel.release} {layout} {part}: no results after {took}; see {log}"
     found = json.loads(results.read_text())
     failed = [each["test"] for each in found["tests"] if each["outcome"] == "failed"]
     for each in failed:
         print(f"  failed: {each}")
     done = found["lacks"] or f"{len(found['tests'])} tests, {len(failed)} failed"
-    print(f"{kernel.release} {layout}: {done}, {took}", flush=True)
-    return f"{kernel.release} {layout}: {len(failed)} failed; see {log}" if failed else ""
+    print(f"{kernel.release} {layout} {part}: {done}, {took}", flush=True)
+    return f"{kernel.release} {layout} {part}: {len(failed)} failed; see {log}" if failed else ""
 
 
 def failure(kernel: Unpacked, layout: str, how: str) -> dict[str, Any]:
@@ -60,9 +59,13 @@ def failure(kernel: Unpacked, layout: str, how: str) -> dict[str, Any]:
 
 
 def write_table() -> None:
-    places = [results_of(kernel.name, layout) for kernel in KERNELS for layout in LAYOUTS]
-    found = [json.loads(path.read_text()) for path in places if path.exists()]
-    DOCUMENT.write_text(put_between_marks(DOCUMENT.read_text(), table(found)))
+    guests = []
+    for kernel in KERNELS:
+        for layout in LAYOUTS:
+            places = [results_of(kernel.name, layout, part) for part in parts_of(layout)]
+            found = [json.loads(path.read_text()) for path in places if path.exists()]
+            guests += [joined(found)] if found else []
+    DOCUMENT.write_text(put_between_marks(DOCUMENT.read_text(), table(guests)))
 
 
 def main() -> int:
@@ -70,6 +73,7 @@ def main() -> int:
     names = [kernel.name for kernel in KERNELS]
     parser.add_argument("--kernel", action="append", choices=names, help="all by default")
     parser.add_argument("--layout", action="append", choices=LAYOUTS, help="all by default")
+    parser.add_argument("--part", action="append", choices=PARTS, help="all by default")
     given = parser.parse_args()
     boot.prepare()
     wrong = []
@@ -81,7 +85,9 @@ def main() -> int:
         except MissingKernelError as error:
             wrong.append(f"{kernel.name}: {error}")
             continue
-        wrong += [try_one(kernel.name, unpacked, layout) for layout in given.layout or LAYOUTS]
+        for layout in given.layout or LAYOUTS:
+            parts = [each for each in parts_of(layout) if each in (given.part or PARTS)]
+            wrong += [try_one(kernel.name, unpacked, layout, part) for part in parts]
     write_table()
     told = [each for each in wrong if each]
     print(*told, sep="\n")

@@ -31,6 +31,36 @@ TESTS = {
     "containers": (f"{EVERYWHERE}containers",),
     "doctor": tuple(f"test_doctor_run.py::test_{name}" for name in DOCTOR),
 }
+# What neither cgroups nor the transport have a part in: once for each kernel.
+FUNCTIONS = (
+    "a_routed_packet[None-6]",
+    "a_routed_packet[fentry-4]",
+    "a_routed_packet[kprobe.multi-6]",
+    "a_routed_packet[kprobe-4]",
+    "the_hook_that_drops[hook_at0-kprobe]",
+    "the_hook_that_drops[hook_at1-None]",
+    "the_hook_that_drops[hook_at2-kprobe]",
+    "the_backlog_of_a_socket[None]",
+    "the_backlog_of_a_socket[kprobe]",
+    "doctor_names_them",
+    "rules_that_are_slow_are_netfilters",
+)
+ONCE = {
+    "drop": ("test_drop_silence.py::test_ordinary_connections_lose_nothing",),
+    "trace": (
+        *(f"test_trace_functions.py::test_{name}" for name in FUNCTIONS),
+        "test_trace_refused.py::test_port_that_a_router_gives",
+        "test_trace_refused.py::test_namespace_that_a_packet_comes_to",
+        "test_trace_bounds.py::test_reader_that_lets_many_wait",
+    ),
+}
 # How records come to user space, and the feature that it takes.
 TRANSPORTS = {"ring": "ring_buffer", "perf": "perf_buffers"}
 LAYOUTS = ("v2", "hybrid", "v1")
+# A boot for each; those behind the first in guests of the first layout alone.
+PARTS = {"commands": TESTS, "packets": ONCE, "costs": {}}
+
+
+def parts_of(layout: str) -> list[str]:
+    """Return what guests of a layout do, a boot for each."""
+    return list(PARTS) if layout == LAYOUTS[0] else [next(iter(PARTS))]

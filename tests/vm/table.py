@@ -8,22 +8,27 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cost import ratios
-from subset import TESTS
+from ratios import RATIOS, ratios
+from subset import PARTS, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
 HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
-COSTS = ("kernel", "cgroups", "command", "tp_btf / raw_tp", "perf / ring, raw_tp")
+COSTS = ("kernel", "what", *RATIOS)
 ABOUT_COSTS = """\
-What the programs took for a connection with some data, by the kernel's own statistics, each way beside
-the others in one guest. The statistics' own time is in it; of an emulated guest only ratios tell
-something."""
+What the programs take for a connection with some data, each way beside the others in one guest: by the
+kernel's statistics, net of what an empty program takes by these. Where the guest is emulated, only
+ratios tell something; the first costs more if it is above 1. `-`: one of the two doesn't run there. Of
+`--sync-errors` and `--functions` only the programs at functions count, and not the kernel's way to
+them, such as a kprobe's trap. The other tools are this host's packages: tcpconnect and tcprtt of
+libbpf-tools, bpftrace's tcpconnect.bt, beside cgnet by the better hook of the guest. tcpconnect tells
+who connects to where, but not how that ended and how long it took."""
 # A command's store of owners, by the kind of hook.
 LEDGERS = {"connect": "slots", "connlat": "slots"}
-HOOKS = ("tp_btf", "raw_tp", "fexit", "kprobe", "tracepoint")
+HOOKS = ("tp_btf", "raw_tp", "fexit", "fentry", "kprobe.multi", "kprobe", "tracepoint")
+FUNCTIONS = {"fentry", "kprobe.multi", "kprobe"}
 NONE = "-"
 SHOWN = 3  # tests that failed, by name
 
@@ -42,18 +47,19 @@ def cell_of(test: Result) -> Cell:
     """Return where a test belongs."""
     name = test["test"].removeprefix("tests/kernel/")
     # By the list; a result from before a test left it, by the file's name.
-    by_list = (each for each, tests in TESTS.items() if name.startswith(tests))
+    listed = chain.from_iterable(part.items() for part in PARTS.values())
+    by_list = (each for each, tests in listed if name.startswith(tests))
     by_file = (each for each in TESTS if name.startswith(f"test_{each}"))
     command = next(chain(by_list, by_file), "?")
-    words = re.findall(r"\w+", name.partition("[")[2])
+    words = name.partition("[")[2].rstrip("]").split("-")
     hook = next((each for each in HOOKS if each in words), NONE)
     return Cell(command, hook, test["transport"] if hook != NONE else NONE)
 
 
 def ledger_of(cell: Cell) -> str:
     """Return where owners are kept."""
-    if cell.hook == NONE:
-        return NONE
+    if cell.hook == NONE or (cell.command == "trace" and cell.hook in FUNCTIONS):
+        return NONE  # or whichever is the best there
     return LEDGERS.get(cell.command, "storage") if cell.hook == "tp_btf" else "hash"
 
 
@@ -85,8 +91,10 @@ def escape(text: str) -> str:
 def rows(found: Result) -> list[tuple[str, ...]]:
     """Return the rows of one guest."""
     place = (found["release"], found["layout"])
-    if found["lacks"]:
-        return [(*place, "all", NONE, NONE, NONE, f"not there: {escape(found['lacks'])}")]
+    missing = (*place, "all", NONE, NONE, NONE, f"not there: {escape(found['lacks'])}")
+    lacks = [missing] if found["lacks"] else []
+    if lacks and not found["tests"]:
+        return lacks
     cells: dict[Cell, list[Result]] = {}
     for test in found["tests"]:
         cells.setdefault(cell_of(test), []).append(test)
@@ -94,9 +102,9 @@ def rows(found: Result) -> list[tuple[str, ...]]:
         (*place, cell.command, cell.hook, cell.transport, ledger_of(cell), verdict(tests))
         for cell, tests in cells.items()
     ]
-    made += [(*place, *row) for row in refused(found["doctor"])]
+    made += [(*place, *row) for row in refused(found["doctor"] or {"commands": []})]
     places = ([*TESTS, "?"], [*HOOKS, NONE])
-    return sorted(
+    return lacks + sorted(
         made,
         key=lambda row: (
             *(at.index(name) for at, name in zip(places, row[2:4], strict=True)),
@@ -115,6 +123,17 @@ def refused(doctor: Result) -> list[tuple[str, ...]]:
                 why = f"not there: {escape(each['why'])}"
                 found.append((cell.command, cell.hook, NONE, ledger_of(cell), why))
     return found
+
+
+def joined(parts: list[Result]) -> Result:
+    """Return what the boots of one kernel and layout found, as if it were one."""
+    return {
+        **parts[0],
+        "lacks": "; ".join({part["lacks"]: None for part in parts if part["lacks"]}),
+        "doctor": next((part["doctor"] for part in parts if part["doctor"]), None),
+        "tests": [test for part in parts for test in part["tests"]],
+        "costs": next((part["costs"] for part in parts if part.get("costs")), {}),
+    }
 
 
 def table(results: Iterable[Result]) -> str:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From what ways cost in guests to ratios, in rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+OURS = ("tp_btf", "raw_tp")  # the best that is there is what others are compared with
+RATIOS = {
+    "tp_btf / raw_tp": ("tp_btf", "raw_tp"),
+    "perf / ring": ("perf", "raw_tp"),
+    "fentry / kprobe": ("fentry", "kprobe"),
+    "kprobe.multi / kprobe": ("kprobe.multi", "kprobe"),
+    "libbpf-tools / cgnet": ("libbpf-tools", *OURS),
+    "bpftrace / cgnet": ("bpftrace", *OURS),
+}
+
+
+def ratio(costs: dict[str, Any], one: str, *beside: str) -> str:
+    """Say how often the first costs what the first of the others does that is there."""
+    if one not in costs:
+        return ""
+    other = next((costs[way] for way in beside if isinstance(costs.get(way), float)), None)
+    if isinstance(costs[one], str) or not costs[one] or not other:
+        return "-"
+    return f"{costs[one] / other:.2f}"
+
+
+def ratios(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a guest's rows: the kernel, what is compared, RATIOS."""
+    return [
+        (found["release"], f"`{name}`", *(ratio(costs, *ways) for ways in RATIOS.values()))
+        for name, costs in (found.get("costs") or {}).items()
+    ]
