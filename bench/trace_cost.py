@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import tracer
+from kept import ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
 from cgnet.commands.trace import COMMAND_LAYOUTS, PROGRAMS
@@ -23,7 +24,7 @@ from cgnet.trips import MOST_IN_FLIGHT, STAGES, crowd_constants
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS, PAIRS = 3.0, 7
+SECONDS, PAIRS = 2.0, 9
 BULK = Path(__file__).with_name("bulk.py")
 EMPTY = "queued"  # on what runs once for each packet on loopback
 NOBODY = ("--port", "1")
@@ -58,17 +59,6 @@ def cost(hook: str, selection: Selection) -> Cost:
     return Cost(found.net() / packets, found.runs() / packets)
 
 
-def ratio(arguments: tuple[str, ...]) -> tuple[float, float]:
-    """Return the median of throughput with / without, and the median without."""
-    found, plain = [], []
-    for _ in range(PAIRS):
-        without = bulk()
-        with tracer.cgnet(*arguments, command="trace"):
-            found.append(bulk() / without)
-        plain.append(without)
-    return statistics.median(found), statistics.median(plain)
-
-
 def measure(add: Callable[..., None]) -> None:
     """Measure both hooks, and what is left of the throughput."""
     for hook in HOOKS:
@@ -80,7 +70,8 @@ def measure(add: Callable[..., None]) -> None:
                 "reported",
             )
     for name, arguments, promised in CASES:
-        kept, plain = ratio(arguments)
+        beside = partial(tracer.cgnet, *arguments, command="trace")
+        kept, plain = ratio(beside, bulk, PAIRS)
         add(
             f"trace, throughput with {name} / without",
             f"{kept:.3f} (of {plain * 8 / 1e9:.1f} Gbit/s)",
