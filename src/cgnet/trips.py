@@ -199,7 +199,7 @@ def _side(journey: bytes, *, includes: bool) -> Side | None:
         return Side(owner, role)
     if not received:
         return None if sent or includes else Side(owner, role)
-    wanted = HOLDER.packed.unpack(receiver)[-2]
+    wanted = any(receiver[part_of(HOLDER, "wanted")])
     other = sum(ROLES) - role if sent and role else role
     return Side(receiver[: OWNER.size], other) if wanted else None
 

@@ -49,6 +49,7 @@ class Holder(NamedTuple):
     uid: int
     comm: bytes
     wanted: int
+    alone: int
     sockets: int
 
 
@@ -164,7 +165,7 @@ def test_a_listeners_owner_is_what_the_programs_would_learn(
     cgroup = (mounted[0].mount / "a").stat().st_ino
     comm = b"nginx".ljust(16, b"\0")
     seeded_ = OwnerSource.OWNER_SEEDED
-    assert found == Holder(cgroup, mounted[0].id, seeded_, 0, 0, 7, 33, comm, 1, 1)
+    assert found == Holder(cgroup, mounted[0].id, seeded_, 0, 0, 7, 33, comm, 1, 0, 1)
 
 
 @pytest.mark.parametrize(

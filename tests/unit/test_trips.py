@@ -80,7 +80,7 @@ def journey(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **value
 
 
 def holder(*, wanted: bool, pid: int = 8) -> bytes:
-    return owner(OwnerSource.OWNER_INHERITED, pid) + wanted.to_bytes(4, "little") + bytes(4)
+    return owner(OwnerSource.OWNER_INHERITED, pid) + wanted.to_bytes(2, "little") + bytes(6)
 
 
 def values_of(raw: bytes) -> dict[str, Any]:
