@@ -9,6 +9,7 @@ import mmap
 import os
 import struct
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cgnet._libbpf import EVENT_CALLBACK, lib
@@ -72,12 +73,15 @@ class PerfBuffers:
         """Open a buffer for each CPU, ``total`` bytes together. Raises LibbpfError."""
         self._records: list[bytes] = []
         self._later: list[bytes] = []
+        self._waiting: Counter[int] = Counter()  # bytes, by CPU
         self._raised: BaseException | None = None
+        self.filled = 0.0
         attr = _Attr(
             PERF_TYPE_SOFTWARE, ctypes.sizeof(_Attr), PERF_COUNT_SW_BPF_OUTPUT,
             sample_period=1, sample_type=PERF_SAMPLE_RAW, flags=WATERMARK, wakeup_watermark=NEVER,
         )  # fmt: skip
         pages = pages_of_each(total, os.cpu_count() or 1)
+        self._each = pages * mmap.PAGESIZE
         self._callback = EVENT_CALLBACK(self._make_callback())
         self._handle = lib.perf_buffer__new_raw(
             fd, pages, ctypes.addressof(attr), self._callback, None, None
@@ -85,11 +89,12 @@ class PerfBuffers:
 
     def _make_callback(self) -> Callable[[Any, int, int], int]:
         """Make the function that libbpf calls for each event. No exception can leave it."""
-        records, copy = self._records, ctypes.string_at
+        records, waiting, copy = self._records, self._waiting, ctypes.string_at
 
-        def event(_context: Any, _cpu: int, address: int) -> int:
+        def event(_context: Any, cpu: int, address: int) -> int:
             try:
                 sample = _Sample.from_address(address)
+                waiting[cpu] += sample.bytes
                 if sample.type == PERF_RECORD_SAMPLE:
                     records.append(copy(address + DATA, sample.size & ALIGNED))
             except BaseException as error:  # noqa: BLE001
@@ -108,12 +113,14 @@ class PerfBuffers:
         if self._handle is None:
             raise ValueError("the buffers are closed")
         began = time.monotonic_ns()
+        self._waiting.clear()
         result = lib.perf_buffer__consume(self._handle)
         if self._raised is not None:
             error, self._raised = self._raised, None
             raise error
         if result < 0:
             raise LibbpfError("cannot read the perf buffers", -result or errno.EIO)
+        self.filled = max(self._waiting.values(), default=0) / self._each
         found = sorted([*self._later, *self._records], key=_time_of)
         self._records.clear()
         taken = [record for record in found if _time_of(record) <= began]

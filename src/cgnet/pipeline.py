@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 # The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
-# A quarter of the default ring, or the records of a tick at 160,000 a second.
-MANY_RECORDS = 8192
+MUCH = 0.25  # of the room that the kernel side has, taken by what waits
 RATE_SPAN_S = 1.0
 LAST_PRIORITY = 10  # of nice(2); behind 19 it starves for seconds when many tasks want the CPU
 
@@ -86,9 +85,9 @@ class Politeness:
         self._last = LAST_PRIORITY if CAP_SYS_NICE in effective_capabilities() else self._own
         self._now = self._own
 
-    def choose(self, waiting: int) -> None:
-        """Choose the priority for the next batch by the size of this one."""
-        wanted = self._own if waiting >= MANY_RECORDS else self._last
+    def choose(self, filled: float) -> None:
+        """Choose the priority for the next batch by the share of the room that this one took."""
+        wanted = self._own if filled >= MUCH else self._last
         if wanted != self._now:
             os.setpriority(os.PRIO_PROCESS, 0, wanted)
             self._now = wanted
@@ -128,7 +127,7 @@ def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[lis
             raise BrokenPipeError
         batch = ring.consume()
         full = len(batch) >= BATCH_RECORDS
-        politeness.choose(len(batch))
+        politeness.choose(ring.filled)
         yield batch
 
 

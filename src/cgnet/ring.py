@@ -46,6 +46,9 @@ def _record(length: int) -> Struct:
 class Reader(Protocol):
     """Takes records from the kernel side, as bytes."""
 
+    filled: float
+    """The share of the room that was taken when consume() last looked, 0 to 1."""
+
     def consume(self) -> list[bytes]:
         """Take what waits, without blocking. Raises LibbpfError."""
 
@@ -65,6 +68,7 @@ class Ring:
         except OSError as error:
             raise LibbpfError("cannot map the ring buffer", error.errno or 0) from error
         self._size = size
+        self.filled = 0.0
         self._consumed = memoryview(ours).cast("Q")
         self._produced = memoryview(theirs)[:page].cast("Q")
         self._data = memoryview(theirs)[page:]
@@ -76,7 +80,9 @@ class Ring:
         if not self._open:
             raise ValueError("the ring is closed")
         taken: list[bytes] = []
-        for row in self._rows(self._consumed[0], self._produced[0]):
+        at, end = self._consumed[0], self._produced[0]
+        self.filled = (end - at) / self._size
+        for row in self._rows(at, end):
             taken += row
             if len(taken) >= BATCH_RECORDS:
                 break

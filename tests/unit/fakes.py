@@ -104,6 +104,7 @@ class FakeKernel(FakeObject):
     """Stands for the launched object, its ring and its maps."""
 
     unseen: dict[str, str] | None = None
+    filled = 0.0
 
     def __init__(self) -> None:
         super().__init__()

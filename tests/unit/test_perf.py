@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import struct
 import time
 from typing import Any
@@ -36,7 +37,7 @@ class FakeLibrary:
         assert handle == "buffers", "a closed handle was passed to C"
         while self.waiting:
             buffer = ctypes.create_string_buffer(self.waiting.pop(0))
-            result = self.callback(None, 0, ctypes.addressof(buffer))
+            result = self.callback(None, len(self.waiting) % 2, ctypes.addressof(buffer))
             if result == perf.ERROR:
                 return -1
             assert result == perf.CONTINUE
@@ -87,6 +88,19 @@ def test_what_the_kernel_says_of_losses_is_no_record(library: FakeLibrary) -> No
     buffers = PerfBuffers(5, 1 << 20)
     library.put(bytes(16), LOST)
     assert buffers.consume() == []
+
+
+def test_it_tells_how_full_the_fullest_buffer_was(
+    library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    buffers = PerfBuffers(5, 2 * mmap.PAGESIZE)
+    for _ in range(3):  # two of them on CPU 0
+        library.put(bytes(mmap.PAGESIZE // 4 - 12))
+    buffers.consume()
+    assert buffers.filled == 0.5
+    buffers.consume()
+    assert buffers.filled == 0
 
 
 def test_an_exception_in_the_callback_is_raised_behind_it(

@@ -33,6 +33,8 @@ class Time:
 class Ring:
     """Has batches to give. Nothing tells when: who reads must look."""
 
+    filled = 0.0
+
     def __init__(self, *waiting: list[bytes], then: Callable[[], None] = lambda: None) -> None:
         self.waiting = list(waiting)
         self.then = then

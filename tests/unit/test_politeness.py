@@ -31,15 +31,8 @@ def test_it_comes_last_until_much_waits(
     monkeypatch: pytest.MonkeyPatch, priorities: list[int]
 ) -> None:
     politeness = with_capabilities(monkeypatch, CAP_SYS_NICE)
-    for waiting in (
-        0,
-        0,
-        pipeline.MANY_RECORDS - 1,
-        pipeline.MANY_RECORDS,
-        2 * pipeline.MANY_RECORDS,
-        1,
-    ):
-        politeness.choose(waiting)
+    for filled in (0.0, 0.0, pipeline.MUCH - 0.01, pipeline.MUCH, 1.0, 0.01):
+        politeness.choose(filled)
     assert priorities == [OWN, pipeline.LAST_PRIORITY, OWN, pipeline.LAST_PRIORITY]
 
 
@@ -47,6 +40,37 @@ def test_without_a_way_back_it_stays_where_it_is(
     monkeypatch: pytest.MonkeyPatch, priorities: list[int]
 ) -> None:
     politeness = with_capabilities(monkeypatch)
-    for waiting in (0, pipeline.MANY_RECORDS, 0):
-        politeness.choose(waiting)
+    for filled in (0.0, 1.0, 0.0):
+        politeness.choose(filled)
     assert priorities == [OWN]
+
+
+class Filling:
+    """A buffer that is fuller with each look, and then stops the run."""
+
+    filled = 0.0
+
+    def __init__(self, stop: pipeline.Stop) -> None:
+        self._stop = stop
+
+    def consume(self) -> list[bytes]:
+        self.filled += 0.15
+        self._stop.requested = self.filled > 0.5
+        return []
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_batches_go_by_how_full_the_buffer_was(
+    monkeypatch: pytest.MonkeyPatch, priorities: list[int]
+) -> None:
+    monkeypatch.setattr(pipeline, "effective_capabilities", lambda: frozenset({CAP_SYS_NICE}))
+    stop = pipeline.Stop(None)
+    reader, writer = os.pipe()
+    seen = [
+        priorities[-1] for _ in pipeline.batches(Filling(stop), stop, reader, writer)
+    ]  # after a share of 0.15, 0.30, 0.45, 0.60
+    os.close(reader)
+    os.close(writer)
+    assert seen == [pipeline.LAST_PRIORITY, OWN, OWN, OWN]

@@ -83,6 +83,16 @@ def test_what_was_taken_makes_room(producer: Producer) -> None:
         assert producer.consumed() == producer.at == 112
 
 
+def test_it_tells_how_full_it_was(producer: Producer) -> None:
+    with Ring(producer.fd, SIZE) as ring:
+        for _ in range(6):
+            producer.put(bytes(SIZE // 8 - HEADER))
+        ring.consume()
+        assert ring.filled == 0.75
+        ring.consume()
+        assert ring.filled == 0
+
+
 def test_a_record_that_is_being_written_waits_and_all_behind_it(producer: Producer) -> None:
     with Ring(producer.fd, SIZE) as ring:
         producer.put(b"done")
