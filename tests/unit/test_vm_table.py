@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 from subset import DOCTOR, LAYOUTS, PARTS
-from table import BEGIN, END, Cell, cell_of, put_between_marks, rows, table, verdict
+from table import (
+    BEGIN,
+    END,
+    Cell,
+    cell_of,
+    put_between_marks,
+    rows,
+    rows_of_kernel,
+    table,
+    told_before,
+    verdict,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYWHERE = "tests/kernel/test_everywhere.py::test_"
@@ -87,7 +98,7 @@ def test_a_layout_that_is_not_there_is_one_row() -> None:
 
 
 def test_the_table_stands_between_its_marks_and_the_rest_stays() -> None:
-    made = table([guest(ended(f"{EVERYWHERE}rtt[raw_tp]"))])
+    made = table(rows(guest(ended(f"{EVERYWHERE}rtt[raw_tp]"))))
     text = put_between_marks(f"before\n{BEGIN}\nold\n{END}\nafter\n", made)
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"{END}\nafter\n")
@@ -102,10 +113,27 @@ def test_ratios_are_told_of_guests_that_measured() -> None:
                     "bpftrace": "it ended"},
         "trace": {"fentry": 10.0, "kprobe": 40.0, "kprobe.multi": "refused"},
     }  # fmt: skip
-    made = table([guest() | {"costs": costs}, guest()])
+    made = table(rows_of_kernel("6.x", {"v2": guest() | {"costs": costs}, "v1": guest()}, []))
     assert "| 6.9 | `connect` | 0.50 | 1.50 |  |  | 4.00 | - |\n" in made
     assert "| 6.9 | `trace` |  |  | 0.25 | - |  |  |\n" in made
-    assert "perf / ring" not in table([guest()])
+    assert "perf / ring" not in table(rows(guest()))
+
+
+def test_what_is_not_tried_again_stays() -> None:
+    costs = {"connect": {"tp_btf": 50.0, "raw_tp": 100.0}}
+    first = guest(ended(f"{EVERYWHERE}rtt[raw_tp]")) | {"costs": costs}
+    second = guest(lacks="a | b") | {"layout": "v1", "release": "6.9.1"}
+    of_six = rows_of_kernel("6.x", {"v2": first, "v1": second}, [])
+    of_others = rows_of_kernel("6.10", {"v2": first | {"release": "6.10.1"}}, [])
+    text = put_between_marks(f"{BEGIN}\n{END}", table(of_six + of_others))
+    before = told_before(text)
+    assert rows_of_kernel("6.10", {}, before) == of_others
+    assert rows_of_kernel("6.1", {}, before) == []
+    again = guest(ended(f"{EVERYWHERE}rtt[raw_tp]", "failed"))
+    merged = rows_of_kernel("6.x", {"v2": again}, before)
+    assert merged[0][-1] == "**1 failed**: `test_rtt[raw_tp]`"
+    assert ("6.9.1", "v1", "all", "-", "-", "-", "not there: a \\| b") in merged
+    assert [row for row in merged if row[1] == "`connect`"]
 
 
 def test_a_document_without_marks_is_refused() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import boot
 from kernels import KERNELS, ROOT, MissingKernelError, Unpacked, fetch
 from subset import LAYOUTS, PARTS, parts_of
-from table import joined, put_between_marks, table
+from table import joined, put_between_marks, rows_of_kernel, table, told_before
 
 DOCUMENT = ROOT / "docs/kernels.md"
 GUEST = Path(__file__).with_name("guest.py")
@@ -59,13 +59,17 @@ def failure(kernel: Unpacked, layout: str, how: str) -> dict[str, Any]:
 
 
 def write_table() -> None:
-    guests = []
+    document = DOCUMENT.read_text()
+    before, told = told_before(document), []
     for kernel in KERNELS:
+        guests = {}
         for layout in LAYOUTS:
             places = [results_of(kernel.name, layout, part) for part in parts_of(layout)]
             found = [json.loads(path.read_text()) for path in places if path.exists()]
-            guests += [joined(found)] if found else []
-    DOCUMENT.write_text(put_between_marks(DOCUMENT.read_text(), table(guests)))
+            if found:
+                guests[layout] = joined(found)
+        told += rows_of_kernel(kernel.name, guests, before)
+    DOCUMENT.write_text(put_between_marks(document, table(told)))
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ratios import RATIOS, ratios
-from subset import PARTS, TESTS
+from subset import LAYOUTS, PARTS, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +33,7 @@ NONE = "-"
 SHOWN = 3  # tests that failed, by name
 
 Result = dict[str, Any]
+Row = tuple[str, ...]  # of HEADER, or of COSTS: they differ in length
 
 
 class Cell(NamedTuple):
@@ -88,7 +89,7 @@ def escape(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
-def rows(found: Result) -> list[tuple[str, ...]]:
+def rows(found: Result) -> list[Row]:
     """Return the rows of one guest."""
     place = (found["release"], found["layout"])
     missing = (*place, "all", NONE, NONE, NONE, f"not there: {escape(found['lacks'])}")
@@ -113,7 +114,7 @@ def rows(found: Result) -> list[tuple[str, ...]]:
     )
 
 
-def refused(doctor: Result) -> list[tuple[str, ...]]:
+def refused(doctor: Result) -> list[Row]:
     """Return the rows of what `cgnet doctor` says isn't there."""
     found = []
     for command in doctor["commands"]:
@@ -136,15 +137,41 @@ def joined(parts: list[Result]) -> Result:
     }
 
 
-def table(results: Iterable[Result]) -> str:
+def told_before(document: str) -> list[Row]:
+    """Return the rows of the tables that a document has."""
+    made = document.partition(BEGIN)[2].partition(END)[0]
+    lines = (line for line in made.splitlines() if line.startswith("| "))
+    found = (tuple(line.removeprefix("| ").removesuffix(" |").split(" | ")) for line in lines)
+    return [row for row in found if row not in (HEADER, COSTS)]
+
+
+def rows_of_kernel(name: str, guests: dict[str, Result], before: list[Row]) -> list[Row]:
+    """Return what is told of a line of kernels, such as "6.1" or "7.x", in both tables.
+
+    ``guests`` are what booted, by layout. Of other layouts, and of costs if none was measured, that
+    stays which was told ``before``.
+    """
+    release = f"{name}.".replace("x.", "")
+    stays = [row for row in before if row[0].startswith(release)]
+    made: list[Row] = []
+    for layout in LAYOUTS:
+        if layout in guests:
+            made += rows(guests[layout])
+        else:
+            made += [row for row in stays if len(row) == len(HEADER) and row[1] == layout]
+    costs = [row for found in guests.values() for row in ratios(found)]
+    return made + (costs or [row for row in stays if len(row) == len(COSTS)])
+
+
+def table(told: Iterable[Row]) -> str:
     """Return the table of what works, and that of what it costs, if a guest has told."""
-    results = list(results)
-    works = lines_of(HEADER, [row for found in results for row in rows(found)])
-    costs = [row for found in results for row in ratios(found)]
+    told = list(told)
+    works = lines_of(HEADER, [row for row in told if len(row) == len(HEADER)])
+    costs = [row for row in told if len(row) == len(COSTS)]
     return works + (f"\n{ABOUT_COSTS}\n\n{lines_of(COSTS, costs)}" if costs else "")
 
 
-def lines_of(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+def lines_of(header: Row, lines: list[Row]) -> str:
     """Return a table of Markdown."""
     all_lines = [header, tuple("---" for _ in header), *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in all_lines)
