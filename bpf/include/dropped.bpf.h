@@ -99,13 +99,16 @@ static __always_inline bool is_late_ack(const struct drop *drop)
 }
 
 /*
- * An acknowledgement that another CPU's packet overtook: its time stamp is an old one then, and it has nothing to tell.
- * A reason of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14).
+ * An acknowledgement that another CPU's packet overtook has nothing to tell. Its time stamp is an old one then, a reason
+ * of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14). Or that
+ * packet was the last one, and its socket was found while it was there.
  */
 static __always_inline bool is_overtaken_ack(const struct drop *drop)
 {
-	return drop->reason == cfg.paws_reason && drop->tcp_flags == TCP_FLAG_ACK_ALONE &&
-	       !drop->payload;
+	bool ended = drop->reason == cfg.close_reason && drop->tcp_state == TCP_CLOSE;
+
+	return (ended || drop->reason == cfg.paws_reason) &&
+	       drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload;
 }
 
 /* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */

@@ -240,10 +240,10 @@ struct config {
 	__u32 by_end;	      /* enum trip_end, as bits; 0: any */
 	__u32 retransmitted;  /* 1: only packets that were sent again */
 	__u32 in_flight;      /* so many packets are followed at once */
-	__u32 young;	   /* so many births of a CPU wait to grow old: a power of two; 0: none */
-	__u32 paws_reason; /* that of an old time stamp */
-	__u32 slow_stage;  /* enum stage_at whose delay is looked at; 0: none */
-	__u32 pad;
+	__u32 young;	    /* so many births of a CPU wait to grow old: a power of two; 0: none */
+	__u32 paws_reason;  /* that of an old time stamp */
+	__u32 slow_stage;   /* enum stage_at whose delay is looked at; 0: none */
+	__u32 close_reason; /* that of a segment for a connection that has just ended */
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];	   /* they drop packets for no fault */
 	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */

@@ -762,7 +762,7 @@ CONFIG = Layout(
         Member("young", 168, 4),
         Member("paws_reason", 172, 4),
         Member("slow_stage", 176, 4),
-        Member("pad", 180, 4),
+        Member("close_reason", 180, 4),
         Member("slow_stage_ns", 184, 8),
         Member("benign_code", 192, 64),
         Member("receiving_code", 256, 32),
