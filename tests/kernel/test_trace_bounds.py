@@ -61,7 +61,7 @@ def test_queue_of_many(street: Street, hook: str) -> None:
     with (
         tripping(*arguments) as trips,
         street.client.puppet() as puppet,
-        street.client.shaper(rate="800kbit", burst="3000", limit="200000"),
+        street.client.shaper(rate="8mbit", burst="3000", limit="200000"),
     ):
         send_many(puppet, street)
         last = FIRST + PACKETS - 1
