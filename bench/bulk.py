@@ -1,33 +1,50 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Bulk transfer over loopback for so many seconds; prints bytes and seconds."""
+"""Bulk transfer over loopback, by iperf3; the scheduler puts its two ends."""
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
-import time
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
 
-PIECE = 128 * 1024
+from kept import Kept, ratio
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-def main() -> None:
-    seconds = float(sys.argv[1])
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        if os.fork() == 0:
-            with socket.create_connection(server.getsockname()) as client:
-                end = time.monotonic() + seconds
-                while time.monotonic() < end:
-                    client.sendall(bytes(PIECE))
-            os._exit(0)
-        sock = server.accept()[0]
-    room = bytearray(PIECE)
-    received, began = 0, time.monotonic()
-    while size := sock.recv_into(room):
-        received += size
-    print(received, time.monotonic() - began)
-    os.wait()
+HOST, PORT = "127.0.0.1", "5201"
+SECONDS, PAIRS = 1.0, 21  # many short ones: single runs scatter by some 10 %
+LISTENS = "Server listening"
 
 
-if __name__ == "__main__":
-    main()
+def require_iperf3() -> None:
+    """Raise SystemExit where it isn't installed: a run takes minutes until it is needed."""
+    if not shutil.which("iperf3"):
+        raise SystemExit("the bench measures throughput by iperf3, which isn't installed")
+
+
+def bulk(seconds: float = SECONDS) -> float:
+    """Return bits a second, as they were received. Raises CalledProcessError."""
+    server = subprocess.Popen(
+        ["iperf3", "--server", "--one-off", "--forceflush", "--bind", HOST, "--port", PORT],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout
+        next(line for line in server.stdout if LISTENS in line)
+        client = ["iperf3", "--client", HOST, "--port", PORT, "--time", str(seconds), "--json"]
+        done = subprocess.run(client, check=True, capture_output=True, text=True)
+        server.communicate()
+    finally:
+        server.kill()
+        server.wait()
+    received: float = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+    return received
+
+
+def bulk_ratio(beside: Callable[[], AbstractContextManager[Any]]) -> Kept:
+    """Return what a tracer leaves of the throughput."""
+    return ratio(beside, bulk, PAIRS)

@@ -5,17 +5,29 @@ from __future__ import annotations
 
 import statistics
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 
+class Kept(NamedTuple):
+    """Rate with / rate without: its median and quartiles; the median rate without."""
+
+    median: float
+    low: float
+    high: float
+    without: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} (half of the runs {self.low:.2f} to {self.high:.2f})"
+
+
 def ratio(
     beside: Callable[[], AbstractContextManager[Any]], work: Callable[[], float], runs: int
-) -> tuple[float, float]:
-    """Return the median of (rate with / rate without), and the median rate without.
+) -> Kept:
+    """Return what is left of a rate. ``runs``: two or more.
 
     Each run with the tracer stands between two without, and is compared with their mean: hosts change
     their mood within seconds.
@@ -29,4 +41,5 @@ def ratio(
     ratios = [
         rate / statistics.mean(around) for rate, around in zip(kept, pairwise(without), strict=True)
     ]
-    return statistics.median(ratios), statistics.median(without)
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Kept(median, low, high, statistics.median(without))

@@ -3,7 +3,7 @@
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
 # of real containers need. With --vm: what those in guests need, which Debian and Ubuntu have. With --rpm: what building
-# RPMs needs. With --rivals: what measurements are compared with, where the system has it. bpftool is left out:
+# RPMs needs. With --rivals: what measurements take, and are compared with. bpftool is left out:
 # only `make vmlinux` needs it.
 set -euo pipefail
 
@@ -27,6 +27,11 @@ has_library() {
 		{ ldconfig -p | grep -F 'libbpf.so.1 '; }
 } >/dev/null 2>&1
 
+# Debian's pwru, which guests run, takes it. Where there is no apt, there are no guests.
+has_libpcap() {
+	! command -v apt-get || { ldconfig -p | grep -F 'libpcap.so.0.8 '; }
+} >/dev/null
+
 # QEMU brought one until 8.0. Whether it does is known when it is there.
 has_virtiofsd() {
 	! command -v qemu-system-x86_64 || compgen -G "/usr/lib*/virtiofsd" || compgen -G "/usr/lib*/*/virtiofsd"
@@ -37,7 +42,7 @@ missing() {
 	local tool tools=(make clang llvm-strip ip nft)
 	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
 	test -z "$with_vm" || tools+=(qemu-system-x86_64 udevadm depmod file busybox dpkg apt-get)
-	test -z "$with_rivals" || tools+=(bpftrace tcplife)
+	test -z "$with_rivals" || tools+=(bpftrace tcplife iperf3)
 	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
@@ -45,6 +50,7 @@ missing() {
 	has_library || echo libbpf
 	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
 	has_python || echo python
+	test -z "$with_rivals" || has_libpcap || echo libpcap
 	test -z "$with_vm" || has_virtiofsd || echo virtiofsd
 	# By which apt knows Debian's kernels; Ubuntu has it as a package.
 	test -z "$with_vm" || test -e /usr/share/keyrings/debian-archive-keyring.gpg || echo debian-archive-keyring
@@ -74,6 +80,7 @@ packages() {
 	dnf:libbpf) echo libbpf ;;
 	apt:libbpf-headers) echo libbpf-dev ;;
 	dnf:libbpf-headers) echo libbpf-devel ;;
+	apt:libpcap) echo libpcap0.8 ;;
 	apt:python) echo python3-venv ;;
 	dnf:python) echo python3 python3.12 python3.11 ;;
 	*) echo "$2" ;;
