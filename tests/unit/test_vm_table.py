@@ -119,9 +119,18 @@ def test_ratios_are_told_of_guests_that_measured() -> None:
     assert "perf / ring" not in table(rows(guest()))
 
 
+def test_what_is_left_of_the_rate_is_told_of_guests_that_measured() -> None:
+    rates = {"trace": 0.812, "trace --summary": 0.95, "pwru": "ended with 1: no libpcap"}
+    made = table(rows_of_kernel("6.x", {"v2": guest() | {"rates": rates}, "v1": guest()}, []))
+    assert "| kernel | `trace` | `trace --functions none` | `trace --summary` | `pwru` |\n" in made
+    assert "| 6.9 | 0.81 | - | 0.95 | - |\n" in made
+    assert "pwru" not in table(rows(guest()))
+
+
 def test_what_is_not_tried_again_stays() -> None:
     costs = {"connect": {"tp_btf": 50.0, "raw_tp": 100.0}}
-    first = guest(ended(f"{EVERYWHERE}rtt[raw_tp]")) | {"costs": costs}
+    measured = {"costs": costs, "rates": {"pwru": 0.2}}
+    first = guest(ended(f"{EVERYWHERE}rtt[raw_tp]")) | measured
     second = guest(lacks="a | b") | {"layout": "v1", "release": "6.9.1"}
     of_six = rows_of_kernel("6.x", {"v2": first, "v1": second}, [])
     of_others = rows_of_kernel("6.10", {"v2": first | {"release": "6.10.1"}}, [])
@@ -134,6 +143,7 @@ def test_what_is_not_tried_again_stays() -> None:
     assert merged[0][-1] == "**1 failed**: `test_rtt[raw_tp]`"
     assert ("6.9.1", "v1", "all", "-", "-", "-", "not there: a \\| b") in merged
     assert [row for row in merged if row[1] == "`connect`"]
+    assert ("6.9", "-", "-", "-", "0.20") in merged
 
 
 def test_a_document_without_marks_is_refused() -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from kernels import KERNELS, ROOT, MissingKernelError, fetch_btf
+from apt import ROOT
+from kernels import KERNELS, MissingKernelError, fetch_btf
 
 from cgnet.errors import LibbpfError
 from cgnet.features import HOOKS, TRANSPORTS

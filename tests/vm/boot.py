@@ -19,10 +19,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from kernels import BUILD, ROOT, Unpacked, run
+from apt import BUILD, ROOT, run
+from pwru import TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from kernels import Unpacked
 
 VIRTME_NG = "virtme-ng==1.42"
 VENV = BUILD / "venv"
@@ -97,6 +100,8 @@ def copied_tree(modules: Path) -> Iterator[Path]:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         for place in (ROOT / ".venv", modules):
             (tree / place.relative_to(ROOT)).mkdir(parents=True)
+        if TOOLS.exists():
+            shutil.copytree(TOOLS, tree / TOOLS.relative_to(ROOT))
         compileall.compile_dir(tree / "src", quiet=1, stripdir=tree, prependdir=ROOT)
         yield tree
 

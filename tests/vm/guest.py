@@ -21,6 +21,7 @@ from subset import PARTS, TRANSPORTS
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "bench"))  # the kernel's statistics are read there
 import cost  # noqa: E402
+import rates  # noqa: E402
 
 CGROUPS = Path("/sys/fs/cgroup")
 CGNET = ROOT / ".venv/bin/cgnet"
@@ -114,6 +115,7 @@ def main() -> None:
     }  # fmt: skip
     if part == "costs" and not lacks:
         found["costs"] = cost.measure_all(CGNET)
+        found["rates"] = rates.measure_all(CGNET)
     elif not lacks:
         found["doctor"] = json.loads(shell(str(CGNET), "doctor", "-o", "json").stdout)
         found["tests"] = all_tests(part, found["doctor"])

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Debian's cloud kernels, from its packages: fetched and unpacked, never installed.
-
-apt reads a source list and keeps its lists in a folder of its own: the system's are left alone.
-"""
+"""Debian's cloud kernels, from its packages: fetched and unpacked, never installed."""
 
 from __future__ import annotations
 
@@ -10,14 +7,13 @@ import gzip
 import re
 import struct
 import subprocess
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build/vm"
-MIRROR = "http://deb.debian.org/debian"
-SECURITY = "http://security.debian.org/debian-security"
-KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+from apt import BUILD, MIRROR, SECURITY, Apt, Sources, last_words, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 META = "linux-image-cloud-{arch}"
 # What a kernel is made of. sid cuts it into three packages.
 PARTS = re.compile(r"linux-(image|binary|modules|base)-\d\S*-cloud-\w+")
@@ -29,7 +25,7 @@ class Kernel(NamedTuple):
     """A line of kernels, by Debian's release that has it."""
 
     name: str
-    sources: tuple[tuple[str, str], ...]  # mirror, suite
+    sources: Sources
 
 
 KERNELS = (
@@ -97,18 +93,16 @@ def cut_btf(image: bytes) -> bytes:
 
 
 def _fetch(kernel: Kernel, arch: str, place: Path) -> None:
+    meta = META.format(arch=arch)
     try:
-        apt = Apt(kernel, arch)
+        apt = Apt(f"{kernel.name}-{arch}", kernel.sources, arch)
         apt.update()
-        packages = apt.download(apt.parts())
+        found = packages(apt, meta)
+        if not found:
+            raise MissingKernelError(f"{kernel.sources[0][1]} has no {meta}")
+        apt.unpack(found, place)
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip().splitlines()
-        raise MissingKernelError(said[-1] if said else str(error)) from error
-    if not packages:
-        raise MissingKernelError(f"{kernel.sources[0][1]} has no {META.format(arch=arch)}")
-    place.mkdir(parents=True, exist_ok=True)
-    for package in packages:
-        run("dpkg", "-x", package, place)
+        raise MissingKernelError(last_words(error)) from error
     if not (place / "lib").exists():  # of a package whose files are below /usr
         (place / "lib").symlink_to("usr/lib")
     elif not (place / "lib/modules").exists():
@@ -118,54 +112,12 @@ def _fetch(kernel: Kernel, arch: str, place: Path) -> None:
     (place / "ready").touch()
 
 
-class Apt:
-    """apt with lists of its own."""
-
-    def __init__(self, kernel: Kernel, arch: str) -> None:
-        self.place = BUILD / "apt" / f"{kernel.name}-{arch}"
-        self.meta = META.format(arch=arch)
-        for each in ("lists/partial", "archives/partial"):
-            (self.place / each).mkdir(parents=True, exist_ok=True)
-        lines = [f"deb [signed-by={KEYS}] {url} {suite} main\n" for url, suite in kernel.sources]
-        (self.place / "sources.list").write_text("".join(lines))
-        (self.place / "status").touch()
-        settings = {
-            "Dir::Etc::sourcelist": self.place / "sources.list",
-            "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::State::lists": self.place / "lists",
-            "Dir::State::status": self.place / "status",
-            "Dir::Cache": self.place,
-            "APT::Architecture": arch,
-            "APT::Architectures": arch,
-            "APT::Sandbox::User": "root",
-            "Acquire::Languages": "none",
-        }
-        self.options = [f"-o{key}={value}" for key, value in settings.items()]
-
-    def update(self) -> None:
-        run("apt-get", *self.options, "-qq", "--error-on=any", "update")
-
-    def parts(self) -> list[str]:
-        """Return the packages of the newest kernel, found from the one that stands for it."""
-        found: list[str] = []
-        wanted = [self.meta]
-        while wanted:
-            text = run("apt-cache", *self.options, "depends", "--important", wanted.pop())
-            new = {name for name in re.findall(r"Depends: (\S+)", text) if PARTS.fullmatch(name)}
-            new -= set(found)
-            found += sorted(new)
-            wanted += sorted(new)
-        return found
-
-    def download(self, packages: list[str]) -> list[Path]:
-        if not packages:
-            return []
-        folder = self.place / "archives"
-        run("apt-get", *self.options, "-qq", "download", *packages, cwd=folder)
-        return sorted(folder.glob("*.deb"))
-
-
-def run(*command: object, cwd: Path | None = None) -> str:
-    """Run a program, and return what it printed. Raises CalledProcessError."""
-    words = list(map(str, command))
-    return subprocess.run(words, check=True, capture_output=True, text=True, cwd=cwd).stdout
+def packages(apt: Apt, meta: str) -> list[str]:
+    """Return those of the newest kernel, found from the one that stands for it."""
+    found: set[str] = set()
+    wanted = {meta}
+    while wanted:
+        new = {name for name in apt.depends(wanted.pop()) if PARTS.fullmatch(name)} - found
+        found |= new
+        wanted |= new
+    return sorted(found)

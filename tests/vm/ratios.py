@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From what ways cost in guests to ratios, in rows."""
+"""From what ways cost in guests, and what they leave of a rate, to rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
+# What connections are made beside: rates.py measures it, in guests.
+BESIDE = ("trace", "trace --functions none", "trace --summary", "pwru")
 OURS = ("tp_btf", "raw_tp")  # the best that is there is what others are compared with
 RATIOS = {
     "tp_btf / raw_tp": ("tp_btf", "raw_tp"),
@@ -32,3 +34,12 @@ def ratios(found: dict[str, Any]) -> list[tuple[str, ...]]:
         (found["release"], f"`{name}`", *(ratio(costs, *ways) for ways in RATIOS.values()))
         for name, costs in (found.get("costs") or {}).items()
     ]
+
+
+def kept(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a guest's row, if it was measured: the kernel, what is left of the rate by BESIDE."""
+    rates = found.get("rates")
+    if not rates:
+        return []
+    told = (rates.get(way, "-") for way in BESIDE)
+    return [(found["release"], *("-" if isinstance(each, str) else f"{each:.2f}" for each in told))]

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import boot
-from kernels import KERNELS, ROOT, MissingKernelError, Unpacked, fetch
+import pwru
+from apt import ROOT
+from kernels import KERNELS, MissingKernelError, Unpacked, fetch
 from subset import LAYOUTS, PARTS, parts_of
 from table import joined, put_between_marks, rows_of_kernel, table, told_before
 
@@ -80,6 +82,8 @@ def main() -> int:
     parser.add_argument("--part", action="append", choices=PARTS, help="all by default")
     given = parser.parse_args()
     boot.prepare()
+    if "costs" in (given.part or PARTS) and (lacks := pwru.fetch()):
+        print(f"no pwru beside cgnet: {lacks}")
     wrong = []
     for kernel in KERNELS:
         if kernel.name not in (given.kernel or names):

@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ratios import RATIOS, ratios
+from ratios import BESIDE, RATIOS, kept, ratios
 from subset import LAYOUTS, PARTS, TESTS
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- written by make test-vm: begin -->", "<!-- end -->"
 HEADER = ("kernel", "cgroups", "command", "hook", "transport", "ledger", "result")
 COSTS = ("kernel", "what", *RATIOS)
+KEPT = ("kernel", *(f"`{way}`" for way in BESIDE))
 ABOUT_COSTS = """\
 What the programs take for a connection with some data, each way beside the others in one guest: by the
 kernel's statistics, net of what an empty program takes by these. Where the guest is emulated, only
@@ -25,6 +26,11 @@ ratios tell something; the first costs more if it is above 1. `-`: one of the tw
 them, such as a kprobe's trap. The other tools are this host's packages: tcpconnect and tcprtt of
 libbpf-tools, bpftrace's tcpconnect.bt, beside cgnet by the better hook of the guest. tcpconnect tells
 who connects to where, but not how that ended and how long it took."""
+ABOUT_KEPT = """\
+What is left of the rate of such connections, one after the other, beside those who follow each packet
+of each, output to /dev/null: the median of three, each between two without. pwru is Debian trixie's,
+with the filter `tcp`, addresses and relative times, and the best way to functions that it finds.
+`-`: it doesn't run there."""
 # A command's store of owners, by the kind of hook.
 LEDGERS = {"connect": "slots", "connlat": "slots"}
 HOOKS = ("tp_btf", "raw_tp", "fexit", "fentry", "kprobe.multi", "kprobe", "tracepoint")
@@ -33,7 +39,7 @@ NONE = "-"
 SHOWN = 3  # tests that failed, by name
 
 Result = dict[str, Any]
-Row = tuple[str, ...]  # of HEADER, or of COSTS: they differ in length
+Row = tuple[str, ...]  # of HEADER, COSTS or KEPT: they differ in length
 
 
 class Cell(NamedTuple):
@@ -134,6 +140,7 @@ def joined(parts: list[Result]) -> Result:
         "doctor": next((part["doctor"] for part in parts if part["doctor"]), None),
         "tests": [test for part in parts for test in part["tests"]],
         "costs": next((part["costs"] for part in parts if part.get("costs")), {}),
+        "rates": next((part["rates"] for part in parts if part.get("rates")), {}),
     }
 
 
@@ -142,14 +149,14 @@ def told_before(document: str) -> list[Row]:
     made = document.partition(BEGIN)[2].partition(END)[0]
     lines = (line for line in made.splitlines() if line.startswith("| "))
     found = (tuple(line.removeprefix("| ").removesuffix(" |").split(" | ")) for line in lines)
-    return [row for row in found if row not in (HEADER, COSTS)]
+    return [row for row in found if row not in (HEADER, COSTS, KEPT)]
 
 
 def rows_of_kernel(name: str, guests: dict[str, Result], before: list[Row]) -> list[Row]:
-    """Return what is told of a line of kernels, such as "6.1" or "7.x", in both tables.
+    """Return what is told of a line of kernels, such as "6.1" or "7.x", in all tables.
 
-    ``guests`` are what booted, by layout. Of other layouts, and of costs if none was measured, that
-    stays which was told ``before``.
+    ``guests`` are what booted, by layout. Of other layouts, and of costs and rates if none was
+    measured, that stays which was told ``before``.
     """
     release = f"{name}.".replace("x.", "")
     stays = [row for row in before if row[0].startswith(release)]
@@ -159,16 +166,21 @@ def rows_of_kernel(name: str, guests: dict[str, Result], before: list[Row]) -> l
             made += rows(guests[layout])
         else:
             made += [row for row in stays if len(row) == len(HEADER) and row[1] == layout]
-    costs = [row for found in guests.values() for row in ratios(found)]
-    return made + (costs or [row for row in stays if len(row) == len(COSTS)])
+    for header, rows_of in ((COSTS, ratios), (KEPT, kept)):
+        new = [row for found in guests.values() for row in rows_of(found)]
+        made += new or [row for row in stays if len(row) == len(header)]
+    return made
 
 
 def table(told: Iterable[Row]) -> str:
-    """Return the table of what works, and that of what it costs, if a guest has told."""
+    """Return the table of what works, and those of what it costs, as far as a guest has told."""
     told = list(told)
-    works = lines_of(HEADER, [row for row in told if len(row) == len(HEADER)])
-    costs = [row for row in told if len(row) == len(COSTS)]
-    return works + (f"\n{ABOUT_COSTS}\n\n{lines_of(COSTS, costs)}" if costs else "")
+    made = []
+    for about, header in (("", HEADER), (ABOUT_COSTS, COSTS), (ABOUT_KEPT, KEPT)):
+        found = [row for row in told if len(row) == len(header)]
+        if found or not about:
+            made.append(f"{about}\n\n{lines_of(header, found)}".lstrip())
+    return "\n".join(made)
 
 
 def lines_of(header: Row, lines: list[Row]) -> str:
