@@ -60,7 +60,7 @@ class Command(NamedTuple):
     least: int | None = None  # bytes of the shortest record, where their sizes differ
     leftovers: Leftovers | None = None
     drawn: bool = False  # as blocks of lines, for people
-    closed_at: int | None = None  # the byte of a record that is 0 while its connection is open
+    was_open: Callable[[bytes], bool] | None = None  # its record: since before the start, and still
 
 
 class Options(NamedTuple):

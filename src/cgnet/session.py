@@ -174,9 +174,9 @@ class Session:
 
     def _is_baseline(self, raw: bytes) -> bool:
         """Tell whether a record is of the look at the start, which deltas are counted from."""
-        at = self.command.closed_at
+        was_open = self.command.was_open
         ts_ns = HEAD.packed.unpack(raw[HEAD_PART])[2]
-        return at is not None and not raw[at] and ts_ns <= self._baseline_ns
+        return was_open is not None and ts_ns <= self._baseline_ns and was_open(raw)
 
     def _run_record(self, type: str, **fields: Any) -> dict[str, Any]:  # noqa: A002 - the field's name
         ts_ns = time.monotonic_ns()
@@ -235,6 +235,9 @@ class Session:
             self._unseen = launch.unseen
             for line in launch.remarks(extra):
                 tell(line)
+            if options.interval:
+                self._tell_living()
+                self._baseline_ns = time.monotonic_ns()
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
             gc.freeze()
@@ -254,9 +257,6 @@ class Session:
         interval = options.interval
         next_print = time.monotonic() + (interval or math.inf)
         ended = False
-        if interval:
-            self._tell_living()
-            self._baseline_ns = time.monotonic_ns()
         for batch in pipeline.batches(ring, stop, signals, STDOUT):
             ended = self._emit(batch)
             if ended:

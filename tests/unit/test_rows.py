@@ -154,12 +154,13 @@ def test_a_resets_reason_is_named_by_the_kernel(monkeypatch: pytest.MonkeyPatch)
     assert found == [None, "NOT_SPECIFIED", "TCP_RFC7323_PAWS", "98"]
 
 
-def test_the_byte_that_tells_what_is_open_is_closed_by() -> None:
-    at = life.COMMAND.closed_at
-    assert at is not None
+@pytest.mark.parametrize("duration_ns", [0, 1, 1 << 40])
+def test_what_was_open_at_the_start_and_is(duration_ns: int) -> None:
+    """What began since then has told nothing before: its first row isn't one to count from."""
     for by in (0, *ClosedBy):
-        tail = LIFE.packed.pack(*ENDED._replace(closed_by=by))
-        assert record_of(RecordKind.RECORD_LIFE, tail)[at] == by
+        tail = LIFE.packed.pack(*ENDED._replace(closed_by=by, duration_ns=duration_ns))
+        record = record_of(RecordKind.RECORD_LIFE, tail)
+        assert life.was_open(record) == (by == 0 and duration_ns == 0)
 
 
 @given(st.binary(min_size=LIFE.size, max_size=LIFE.size))

@@ -122,13 +122,15 @@ def test_connections_that_end_come_as_rows(kernel: FakeKernel, capfd: Said) -> N
 def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
     kernel: FakeKernel, capfd: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deltas count from there. What ends is told from the beginning."""
+    """Deltas count from there. What ends, and what began since, is told from the beginning."""
     looks: list[str] = []
 
     def iterate(program: str, elements_of: str) -> None:
         looks.append(f"{program} over {elements_of}")
         now = time.monotonic_ns()
-        kernel.batches.append([life(now, closed_by=0, tx_bytes=len(looks))])
+        kernel.batches.append([life(now, closed_by=0, tx_bytes=len(looks), duration_ns=0)])
+        if len(looks) == 3:
+            kernel.batches[-1].append(life(now, closed_by=0, tx_bytes=50, duration_ns=1))
         if len(looks) > 3:
             kernel.batches[-1].append(life(now, closed_by=1, tx_bytes=99))
             signal.raise_signal(signal.SIGINT)
@@ -143,7 +145,7 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
         "living_raw over ledger_hash",
     ]
     shown = [(row["tx_bytes"], row["open"]) for row in rows]
-    assert shown[:3] == [(77, False), (4, True), (99, False)]
+    assert shown[:4] == [(77, False), (50, True), (4, True), (99, False)]
     assert {each for each, opened in shown if opened} & {1, 2, 3} == set()
 
 

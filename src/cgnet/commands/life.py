@@ -40,6 +40,8 @@ CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
 LIFE_PART = part_of(LIFE_EVENT, "life")
 # How it ended is one of few; how long it took is not.
 MARKS_PART = between(LIFE, "rst_reason", "close_cause", LIFE_PART.start)
+CLOSED_BY_PART = part_of(LIFE, "closed_by", LIFE_PART.start)
+DURATION_PART = part_of(LIFE, "duration_ns", LIFE_PART.start)
 _MARKS = struct.Struct("=HBBBB")
 NEVER_US = 2**32 - 1
 
@@ -56,6 +58,11 @@ def _end(symbols: Symbols, marks: bytes) -> tuple[Any, ...]:
     reason, _, _, by, cause = _MARKS.unpack(marks)
     named = symbols.rst_reason(reason - 1) if reason else None
     return CLOSERS.get(by), CAUSES.get(cause), named, not by
+
+
+def was_open(record: bytes) -> bool:
+    """Tell whether a record's connection was open before the start, and is."""
+    return not record[CLOSED_BY_PART.start] and not any(record[DURATION_PART])
 
 
 def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> Number:
@@ -91,7 +98,7 @@ COMMAND = Command(
         "ledger_slots": "living_slots_typed",
         "ledger_hash": "living_raw",
     },
-    closed_at=LIFE_PART.start + part_of(LIFE, "closed_by").start,
+    was_open=was_open,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 WITH_LIVING = Extra(frozenset({"iter"}), SyncErrors.SYNC_ERRORS_UNSEEN)
