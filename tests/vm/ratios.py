@@ -19,13 +19,16 @@ RATIOS = {
 
 
 def ratio(costs: dict[str, Any], one: str, *beside: str) -> str:
-    """Say how often the first costs what the first of the others does that is there."""
+    """Say how often the first costs what the first of the others does that is there.
+
+    What an empty program costs as much as is nothing.
+    """
     if one not in costs:
         return ""
     other = next((costs[way] for way in beside if isinstance(costs.get(way), float)), None)
-    if isinstance(costs[one], str) or not costs[one] or not other:
+    if isinstance(costs[one], str) or not other or other <= 0:
         return "-"
-    return f"{costs[one] / other:.2f}"
+    return f"{max(costs[one], 0) / other:.2f}"
 
 
 def ratios(found: dict[str, Any]) -> list[tuple[str, ...]]:
