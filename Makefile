@@ -21,14 +21,18 @@ HOST_ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
 ARCH ?= $(HOST_ARCH)
 
 # Paths in the objects are relative and the debug information is cut, so that a build from any
-# folder gives the same bytes. BTF stays. -mcpu=v3 has compare-and-swap;
-# its 32-bit jumps are known to kernels since 5.1.
-BPF_CLANG = $(CLANG) -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
+# folder gives the same bytes. BTF stays.
+BPF_CLANG = $(CLANG) -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
 	$(addprefix -I,$(LIBBPF_INCLUDE)) -Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
+# Each source gives two objects: docs/design/objects.md tells why.
+BPF_TYPED := -mcpu=v3 -DTYPED=1
+BPF_RAW := -mcpu=v2 -DTYPED=0
+BPF_PROBE := bpf/probe.bpf.c
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 # Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
-BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=$(BPF_FOLDER)/%.o)
+BPF_OBJECTS := $(BPF_PROBE:bpf/%.c=$(BPF_FOLDER)/%.o) \
+	$(foreach way,typed raw,$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.$(way).bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))))
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench hatch_build.py
@@ -51,13 +55,24 @@ build: bpf $(VENV)/.ready ## everything that .venv/bin/cgnet needs
 
 .PHONY: bpf
 bpf: $(BPF_OBJECTS) ## the BPF objects; with ARCH=arm64 those for arm64, in build/bpf/arm64
+	@rm -f $(filter-out $(BPF_OBJECTS),$(wildcard $(BPF_FOLDER)/*.bpf.o))
 
-$(BPF_FOLDER)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
-	@command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e $(or $(LIBBPF_INCLUDE),/usr/include)/bpf/bpf_helpers.h || \
-		{ echo "the build needs clang, llvm and libbpf's headers: run 'sudo make deps'" >&2; exit 1; }
-	@mkdir -p $(@D)
-	$(BPF_CLANG) -Ibpf -c $< -o $@
-	$(LLVM_STRIP) -g $@
+define compile_bpf
+@command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e $(or $(LIBBPF_INCLUDE),/usr/include)/bpf/bpf_helpers.h || \
+	{ echo "the build needs clang, llvm and libbpf's headers: run 'sudo make deps'" >&2; exit 1; }
+@mkdir -p $(@D)
+$(BPF_CLANG) $(1) -Ibpf -c $< -o $@
+$(LLVM_STRIP) -g $@
+endef
+
+$(BPF_FOLDER)/%.typed.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
+	$(call compile_bpf,$(BPF_TYPED))
+
+$(BPF_FOLDER)/%.raw.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) Makefile
+	$(call compile_bpf,$(BPF_RAW))
+
+$(BPF_FOLDER)/probe.bpf.o: $(BPF_PROBE) bpf/vmlinux.h Makefile
+	$(call compile_bpf,-mcpu=v3)
 
 $(VENV)/.ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: run 'sudo make deps'" >&2; exit 1; }
@@ -71,7 +86,7 @@ deps: ## install the system packages that building and testing need (root)
 
 .PHONY: vmlinux
 vmlinux: ## write bpf/vmlinux.h anew from the running kernel's BTF
-	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --bpf bpf bpf/vmlinux.h
+	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --way='$(BPF_TYPED)' --way='$(BPF_RAW)' --bpf bpf bpf/vmlinux.h
 
 .PHONY: gen
 gen: $(VENV)/.ready ## write src/cgnet/_layouts.py anew from bpf/include/events.h

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SECONDS = 3.0
 RUNS = 3
 EMPTY = "drop_{}"
-ON_DROP, ON_CONSUME = {"drop_typed", "drop_raw"}, {"syn_drop_typed", "syn_drop_raw"}
+ON_DROP, ON_CONSUME = {"drop"}, {"syn_drop"}
 BLOCKED = Path(__file__).with_name("blocked.py")
 
 

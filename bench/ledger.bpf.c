@@ -23,48 +23,31 @@ u64 asked; /* so that the answer is used */
 		return 0;   \
 	}
 
-EMPTY(first_probe_typed, "tp_btf/tcp_probe")
-SEC("tp_btf/tcp_probe")
-int BPF_PROG(lookup_typed, struct sock *sk)
+EMPTY(first_probe, TRACEPOINT_WAY "tcp_probe")
+
+static __always_inline int look_up(const bool typed, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_of(true, true, sk);
+	struct ledger_entry *entry = ledger_of(typed, true, sk);
 
 	if (entry)
 		asked += holder_of(entry)->owner.cgroup_id;
 	return 0;
 }
-EMPTY(last_probe_typed, "tp_btf/tcp_probe")
 
-EMPTY(first_probe_raw, "raw_tp/tcp_probe")
-SEC("raw_tp/tcp_probe")
-int BPF_PROG(lookup_raw, struct sock *sk)
-{
-	struct ledger_entry *entry = ledger_of(false, true, sk);
-
-	if (entry)
-		asked += holder_of(entry)->owner.cgroup_id;
-	return 0;
-}
-EMPTY(last_probe_raw, "raw_tp/tcp_probe")
+TRACEPOINT_PROGRAM(lookup, tcp_probe, WITH(struct sock *sk), look_up(typed, sk))
+EMPTY(last_probe, TRACEPOINT_WAY "tcp_probe")
 
 /* After the ledger's own, which stands before these in the object. */
-EMPTY(last_read_typed, "tp_btf/tcp_rcv_space_adjust")
-EMPTY(last_read_raw, "raw_tp/tcp_rcv_space_adjust")
+EMPTY(last_read, TRACEPOINT_WAY "tcp_rcv_space_adjust")
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_typed, struct sock *sk, int oldstate, int newstate)
+static __always_inline int on_state(const bool typed, struct sock *sk, int oldstate, int newstate)
 {
-	if (is_tcp(true, sk))
-		ledger_on_state(true, sk, oldstate, newstate);
+	if (is_tcp(typed, sk))
+		ledger_on_state(typed, sk, oldstate, newstate);
 	return 0;
 }
 
-SEC("raw_tp/inet_sock_set_state")
-int BPF_PROG(state_raw, struct sock *sk, int oldstate, int newstate)
-{
-	if (is_tcp(false, sk))
-		ledger_on_state(false, sk, oldstate, newstate);
-	return 0;
-}
+TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
+		   on_state(typed, sk, oldstate, newstate))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tracer
 
+from cgnet import features
 from cgnet._layouts import HEAD, SyncErrors
 from cgnet.filters import Filters
-from cgnet.launch import Extra, Launch
+from cgnet.launch import Extra, Launch, object_path
 from cgnet.loader import Object
 from cgnet.seeds import find, seed_sockets
 
@@ -44,16 +45,16 @@ def costs(hook: str) -> Cost:
     """Measure under one loop that writes and reads on one connection."""
     kind = "typed" if hook == "tp_btf" else "raw"
     launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
-    launch.path = tracer.BUILD / "ledger.bpf.o"
+    launch.folder = tracer.BUILD
     none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
     with Object(tracer.BUILD / "empty.bpf.o") as idle:  # the first on a hook pays for cold caches
         idle.keep({f"read_first_{kind}"}, set())
         idle.load()
         idle.attach(next(each for each in idle.programs if each.name == f"read_first_{kind}"))
-        return _measured(launch, none, hook, kind)
+        return _measured(launch, none, hook)
 
 
-def _measured(launch: Launch, none: Extra, hook: str, kind: str) -> Cost:
+def _measured(launch: Launch, none: Extra, hook: str) -> Cost:
     obj, _ = launch.start([none], None, hook)
     with obj, tracer.bpf_stats():
         programs = obj.attached()
@@ -67,8 +68,8 @@ def _measured(launch: Launch, none: Extra, hook: str, kind: str) -> Cost:
             for each in programs
         }
     return Cost(
-        _each(spent, f"lookup_{kind}") - _each(spent, f"last_probe_{kind}"),
-        _each(spent, f"ledger_read_{kind}") - _each(spent, f"last_read_{kind}"),
+        _each(spent, "lookup") - _each(spent, "last_probe"),
+        _each(spent, "ledger_read") - _each(spent, "last_read"),
     )
 
 
@@ -97,16 +98,15 @@ def _slab_bytes() -> int:
 def seeding(hook: str) -> tuple[float, float]:
     """Return how long it takes to find what is open, in ms, and the bytes of kernel memory."""
     launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
-    with Object(tracer.BUILD / "ledger.bpf.o") as obj:
-        programs = {"ledger_seed_typed"} if hook == "tp_btf" else {"ledger_gone_raw"}
-        unused = {"ledger_hash", "seeds"} if hook == "tp_btf" else {"ledger"}
-        obj.keep(programs, unused)
+    (kind,) = features.hooks(hook)
+    with Object(object_path("ledger", kind, tracer.BUILD)) as obj:
+        obj.keep({"ledger_seed", "ledger_gone"}, set(features.TRANSPORTS[0].unused_maps))
         config = launch.filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
         obj.set_constants(".rodata.config", config)
         obj.load()
         slab, begin = _slab_bytes(), time.monotonic()
         if hook == "tp_btf":
-            seed = next(each for each in obj.programs if each.name == "ledger_seed_typed")
+            seed = next(each for each in obj.programs if each.name == "ledger_seed")
             obj.iterate(seed)
         else:
             seed_sockets(obj.map("seeds"), find(), launch.filters)

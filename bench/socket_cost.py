@@ -41,7 +41,7 @@ def watched(
 def rtt_cost(hook: str) -> float:
     """Return ns for each packet, net of an empty program."""
     found = watched(rtt.COMMAND, BY_CONTAINER, hook, "probe_{}", keep=True)
-    return found.programs[f"probe_{HOOKS[hook]}"].each - found.empty.each
+    return found.programs["probe"].each - found.empty.each
 
 
 def life_cost(hook: str) -> float:

@@ -35,30 +35,9 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	return 0;
 }
 
-static __always_inline u32 reason_in(u64 *arguments)
-{
-	return cfg.drop_arguments > 2 ? (u32)arguments[2] : 0;
-}
-
-SEC("tp_btf/kfree_skb")
-int BPF_PROG(drop_typed, struct sk_buff *skb, void *location)
-{
-	struct sock *rx_sk = NULL;
-
-	if (cfg.drop_arguments > 3)
-		rx_sk = (struct sock *)ctx[3];
-	return on_drop(true, ctx, skb, (u64)location, reason_in(ctx), rx_sk);
-}
-
-SEC("raw_tp/kfree_skb")
-int BPF_PROG(drop_raw, struct sk_buff *skb, void *location)
-{
-	struct sock *rx_sk = NULL;
-
-	if (cfg.drop_arguments > 3)
-		rx_sk = (struct sock *)ctx[3];
-	return SENDING(ctx, on_drop(false, ctx, skb, (u64)location, reason_in(ctx), rx_sk));
-}
+TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
+		   SENDING(ctx, on_drop(typed, ctx, skb, (u64)location, reason_in(typed, ctx),
+					rx_sk_in(typed, ctx))))
 
 /* -- SYNs that a full accept queue swallowed */
 
@@ -89,21 +68,15 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 	return 0;
 }
 
-SEC("tp_btf/consume_skb")
-int BPF_PROG(syn_drop_typed, struct sk_buff *skb)
-{
-	return on_consume(true, ctx, skb, cfg.consume_arguments > 1 ? ctx[1] : 0);
-}
+TRACEPOINT_PROGRAM(
+	syn_drop, consume_skb, WITH(struct sk_buff *skb),
+	SENDING(ctx, on_consume(typed, ctx, skb,
+				cfg.consume_arguments > 1 ? optional_argument(typed, ctx, 1) : 0)))
 
-SEC("raw_tp/consume_skb")
-int BPF_PROG(syn_drop_raw, struct sk_buff *skb)
-{
-	return SENDING(ctx, on_consume(false, ctx, skb, cfg.consume_arguments > 1 ? ctx[1] : 0));
-}
-
+#if TYPED
 /* Who listens already. */
 SEC("iter/task_file")
-int syn_seed_typed(struct task_file *ctx)
+int syn_seed(struct task_file *ctx)
 {
 	struct socket *socket;
 	struct sock *sk;
@@ -118,6 +91,7 @@ int syn_seed_typed(struct task_file *ctx)
 		remember_queue(sk);
 	return 0;
 }
+#endif
 
 /* -- the ledger */
 
@@ -133,16 +107,7 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_typed, struct sock *sk, int oldstate, int newstate)
-{
-	return on_set_state(true, sk, oldstate, newstate);
-}
-
-SEC("raw_tp/inet_sock_set_state")
-int BPF_PROG(state_raw, struct sock *sk, int oldstate, int newstate)
-{
-	return on_set_state(false, sk, oldstate, newstate);
-}
+TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
+		   on_set_state(typed, sk, oldstate, newstate))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

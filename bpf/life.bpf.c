@@ -160,21 +160,13 @@ static __always_inline int on_receive_reset(const bool typed, struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/tcp_receive_reset")
-int BPF_PROG(receive_reset_typed, struct sock *sk)
-{
-	return on_receive_reset(true, sk);
-}
+TRACEPOINT_PROGRAM(receive_reset, tcp_receive_reset, WITH(struct sock *sk),
+		   on_receive_reset(typed, sk))
 
-SEC("raw_tp/tcp_receive_reset")
-int BPF_PROG(receive_reset_raw, struct sock *sk)
-{
-	return on_receive_reset(false, sk);
-}
-
+#if TYPED
 /* Comes before the end for a time-out, after it for an abort; there may be no socket, or half of one. */
 SEC("tp_btf/tcp_send_reset")
-int BPF_PROG(send_reset_typed, struct sock *sk)
+int BPF_PROG(send_reset, struct sock *sk)
 {
 	struct ledger_entry *entry;
 	u32 reason = 0;
@@ -192,11 +184,12 @@ int BPF_PROG(send_reset_typed, struct sock *sk)
 }
 
 SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(destroy_typed, struct sock *sk)
+int BPF_PROG(destroy, struct sock *sk)
 {
 	end_waiting(sk, 0); /* the last chance */
 	return 0;
 }
+#endif
 
 /* -- those that are open now: user space runs these when it prints */
 
@@ -223,6 +216,7 @@ static __always_inline void tell_living(const bool typed, struct sock *sk,
 		told(&entry->private, &life);
 }
 
+#if TYPED
 struct storage_of_socket {
 	struct bpf_iter_meta *meta;
 	struct bpf_map *map;
@@ -231,7 +225,7 @@ struct storage_of_socket {
 };
 
 SEC("iter/bpf_sk_storage_map")
-int living_typed(struct storage_of_socket *ctx)
+int living(struct storage_of_socket *ctx)
 {
 	struct ledger_entry *entry = ctx->entry;
 	struct sock *sk = ctx->sk;
@@ -249,7 +243,7 @@ struct slot_of_socket {
 };
 
 SEC("iter/bpf_map_elem")
-int living_slots_typed(struct slot_of_socket *ctx)
+int living_slots(struct slot_of_socket *ctx)
 {
 	struct ledger_slot *slot = ctx->slot;
 
@@ -258,6 +252,7 @@ int living_slots_typed(struct slot_of_socket *ctx)
 	return 0;
 }
 
+#else
 struct element {
 	struct bpf_iter_meta *meta;
 	struct bpf_map *map;
@@ -266,7 +261,7 @@ struct element {
 };
 
 SEC("iter/bpf_map_elem")
-int living_raw(struct element *ctx)
+int living(struct element *ctx)
 {
 	struct ledger_entry *entry = ctx->entry;
 	u64 *address = ctx->address;
@@ -275,5 +270,6 @@ int living_raw(struct element *ctx)
 		return SENDING(ctx, (tell_living(false, (struct sock *)*address, entry), 0));
 	return 0;
 }
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -188,28 +188,8 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	return 0;
 }
 
-SEC("tp_btf/tcp_probe")
-int BPF_PROG(probe_typed, struct sock *sk)
-{
-	return on_probe(true, sk);
-}
-
-SEC("raw_tp/tcp_probe")
-int BPF_PROG(probe_raw, struct sock *sk)
-{
-	return SENDING(ctx, on_probe(false, sk));
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_typed, struct sock *sk, int oldstate, int newstate)
-{
-	return on_set_state(true, sk, oldstate, newstate);
-}
-
-SEC("raw_tp/inet_sock_set_state")
-int BPF_PROG(state_raw, struct sock *sk, int oldstate, int newstate)
-{
-	return SENDING(ctx, on_set_state(false, sk, oldstate, newstate));
-}
+TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk), SENDING(ctx, on_probe(typed, sk)))
+TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
+		   SENDING(ctx, on_set_state(typed, sk, oldstate, newstate)))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

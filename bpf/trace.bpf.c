@@ -183,20 +183,8 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 
 /* -- hooks */
 
-#define PROGRAM_NAMED(name, hook, arguments, call)    \
-	SEC("tp_btf/" #hook)                          \
-	int BPF_PROG(trace_##name##_typed, arguments) \
-	{                                             \
-		const bool typed = true;              \
-		return call;                          \
-	}                                             \
-	SEC("raw_tp/" #hook)                          \
-	int BPF_PROG(trace_##name##_raw, arguments)   \
-	{                                             \
-		const bool typed = false;             \
-		return SENDING(ctx, call);            \
-	}
-#define WITH(...) __VA_ARGS__
+#define PROGRAM_NAMED(name, hook, arguments, call) \
+	TRACEPOINT_PROGRAM(trace_##name, hook, WITH(arguments), SENDING(ctx, call))
 #define PROGRAM(name, arguments, call) PROGRAM_NAMED(name, name, WITH(arguments), call)
 
 PROGRAM(net_dev_queue, WITH(struct sk_buff *skb), on_dev_queue(typed, skb))
@@ -221,8 +209,7 @@ PROGRAM_NAMED(tcp_probe_again, tcp_probe, WITH(struct sock *sk, struct sk_buff *
 PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, ctx, sk))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
-	on_drop(typed, skb, (u64)location, cfg.drop_arguments > 2 ? (u32)ctx[2] : 0,
-		cfg.drop_arguments > 3 ? (struct sock *)ctx[3] : NULL))
+	on_drop(typed, skb, (u64)location, reason_in(typed, ctx), rx_sk_in(typed, ctx)))
 PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
 

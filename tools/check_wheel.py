@@ -15,8 +15,9 @@ WITHIN = "cgnet/_bpf"
 def main(wheel: Path) -> None:
     """Compare what is in it with what it is called."""
     names = zipfile.ZipFile(wheel).namelist()
-    wanted = {f"{WITHIN}/{each.stem}.o" for each in OBJECTS.glob("*.bpf.c")}
-    wanted |= {f"{WITHIN}/libbpf.so.1", f"{WITHIN}/licences/README.txt"}
+    objects = {each.name.partition(".")[0] for each in OBJECTS.glob("*.bpf.c")} - {"probe"}
+    wanted = {f"{WITHIN}/{name}.{way}.bpf.o" for name in objects for way in ("typed", "raw")}
+    wanted |= {f"{WITHIN}/{name}" for name in ("probe.bpf.o", "libbpf.so.1", "licences/README.txt")}
     if missing := wanted - set(names):
         sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
     tag = wheel.stem.split("-")[-1]

@@ -35,7 +35,7 @@ struct attempt_table {
 };
 
 /* One element, so that a slot is an offset and no look-up. */
-struct {
+TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
@@ -51,7 +51,7 @@ struct {
 } attempts SEC(".maps");
 
 /* Attempts of typed programs that are not in their socket's own slot. */
-u64 attempts_displaced;
+TYPED_ONLY u64 attempts_displaced;
 
 static __always_inline struct attempt *slot_find(u64 key)
 {

@@ -77,7 +77,7 @@ struct young {
 	struct birth births[MOST_YOUNG];
 };
 
-struct {
+TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, CROWDS);
 	__type(key, u32);

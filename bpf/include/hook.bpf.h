@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * One body, two entry points.
+ * One source, two objects.
  *
- * A body takes `const bool typed` and is inlined into an entry per hook kind. With tp_btf (typed)
- * the verifier knows the type of every pointer and a field is one load; with raw_tp each read is a
- * helper call. `typed` is a constant in each entry, so only one side of READ is left in its code.
+ * Each file is compiled twice. With TYPED=1 its programs are at tp_btf: the verifier knows the type of
+ * every pointer, and a field is one load. With TYPED=0 they are at raw_tp, where each read is a helper
+ * call, and use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions
+ * and at system calls, which both objects have, read as raw_tp does in each of them.
  */
 #ifndef CGNET_HOOK_BPF_H
 #define CGNET_HOOK_BPF_H
@@ -15,6 +16,22 @@
 #include <bpf/bpf_tracing.h>
 
 #include "events.h"
+
+#ifndef TYPED
+#error "say which object this is for: -DTYPED=1 or -DTYPED=0"
+#endif
+
+/*
+ * Before the definition of a map or a variable that only one of the objects has. In the other one nothing but
+ * code that is compiled away names it.
+ */
+#if TYPED
+#define TYPED_ONLY
+#define RAW_ONLY extern
+#else
+#define TYPED_ONLY extern
+#define RAW_ONLY
+#endif
 
 /* What is rare is moved out of the way: most of a program's cost is code that isn't in the cache. */
 #define likely(condition) __builtin_expect(!!(condition), 1)
@@ -101,21 +118,48 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 	return true;
 }
 
-/* A program on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */
-#define ON_SET_STATE(name, hook, body, typed, first)                                       \
-	SEC(hook "/inet_sock_set_state")                                                   \
-	int BPF_PROG(name, struct sock *sk, int oldstate, int newstate)                    \
-	{                                                                                  \
-		return (typed) ? body(typed, first, sk, oldstate, newstate)                \
-			       : SENDING(ctx, body(typed, first, sk, oldstate, newstate)); \
+/* Several arguments, as one of a macro. */
+#define WITH(...) __VA_ARGS__
+
+#if TYPED
+#define TRACEPOINT_WAY "tp_btf/"
+#else
+#define TRACEPOINT_WAY "raw_tp/"
+#endif
+
+/* A program at a tracepoint, in the way of this object. `call` may use `typed`, `ctx` and the arguments. */
+#define TRACEPOINT_PROGRAM(name, tracepoint, arguments, call) \
+	SEC(TRACEPOINT_WAY #tracepoint)                       \
+	int BPF_PROG(name, arguments)                         \
+	{                                                     \
+		const bool typed = TYPED;                     \
+		return call;                                  \
 	}
 
-/* One for each way, and twice. */
-#define SET_STATE_PROGRAMS(name, body)                                 \
-	ON_SET_STATE(name##_typed, "tp_btf", body, true, FIRST)        \
-	ON_SET_STATE(name##_typed_again, "tp_btf", body, true, SECOND) \
-	ON_SET_STATE(name##_raw, "raw_tp", body, false, FIRST)         \
-	ON_SET_STATE(name##_raw_again, "raw_tp", body, false, SECOND)
+/* Two programs on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */
+#define ON_SET_STATE(name, body, first)                                       \
+	TRACEPOINT_PROGRAM(name, inet_sock_set_state,                         \
+			   WITH(struct sock *sk, int oldstate, int newstate), \
+			   SENDING(ctx, body(typed, first, sk, oldstate, newstate)))
+#define SET_STATE_PROGRAMS(name, body)  \
+	ON_SET_STATE(name, body, FIRST) \
+	ON_SET_STATE(name##_again, body, SECOND)
+
+/*
+ * An argument that not all kernels' tracepoints have; the caller knows that this one's has it. The verifier takes
+ * a load from `ctx` for an access even behind a constant that forbids it, where it doesn't know constants (before
+ * Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as scalars", in v5.5), and a program
+ * that reads more arguments than there are can't be attached.
+ */
+static __always_inline u64 optional_argument(const bool typed, u64 *ctx, u32 number)
+{
+	u64 value = 0;
+
+	if (typed)
+		return ctx[number];
+	bpf_probe_read_kernel(&value, sizeof(value), ctx + number);
+	return value;
+}
 
 const volatile struct config cfg SEC(".rodata.config");
 

@@ -14,7 +14,7 @@
  * for tracing programs since Linux kernel commit 8e4597c627fb "bpf: Allow using bpf_sk_storage in
  * FENTRY/FEXIT/RAW_TP" (in v5.11).
  */
-struct {
+TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 	__type(key, int);
@@ -25,7 +25,7 @@ struct {
  * Without it: by address, until tcp_destroy_sock. Preallocated: kernels before 6.1 warn when a tracing
  * program allocates hash entries.
  */
-struct {
+RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 131072);
 	__type(key, u64);

@@ -18,6 +18,17 @@
 #define IP_OFFSET 0x1fff /* of a fragment: the first one alone has TCP's header */
 #define NOT_SET 0xffff	 /* a header's place that nobody noted */
 
+/* What kernels tell of a drop beside its place: `ctx` is kfree_skb's. 0 and NULL where they don't. */
+static __always_inline u32 reason_in(const bool typed, u64 *ctx)
+{
+	return cfg.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;
+}
+
+static __always_inline struct sock *rx_sk_in(const bool typed, u64 *ctx)
+{
+	return cfg.drop_arguments > 3 ? (struct sock *)optional_argument(typed, ctx, 3) : NULL;
+}
+
 struct packet {
 	struct flow flow;
 	u32 seq;

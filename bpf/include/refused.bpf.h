@@ -31,9 +31,11 @@ struct {
 /* Of an address; to the verifier half of a typed pointer is a number, a whole one can't be shifted. */
 static __always_inline u32 mixed(const void *address)
 {
-	u32 half;
+	u32 half = (u64)address;
 
+#if TYPED
 	asm volatile("%0 = %1" : "=w"(half) : "w"((u32)(u64)address));
+#endif
 	return (half >> 6) * 2654435761U; /* Knuth's: 2^32 by the golden ratio */
 }
 

@@ -14,7 +14,7 @@
 #include "mptcp.bpf.h"
 
 /* Only user space writes to it: nothing is allocated in a program. */
-struct {
+RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 131072);
@@ -56,8 +56,9 @@ static __always_inline void seed(struct task_struct *task, struct sock *sk)
 	remember_by_address(true, sk, &mine, alone);
 }
 
+#if TYPED
 SEC("iter/task_file")
-int ledger_seed_typed(struct task_file *ctx)
+int ledger_seed(struct task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct socket *socket;
@@ -77,5 +78,6 @@ int ledger_seed_typed(struct task_file *ctx)
 		seed_mptcp(task, sk);
 	return 0;
 }
+#endif
 
 #endif

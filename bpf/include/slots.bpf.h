@@ -24,14 +24,14 @@ struct ledger_slot {
 	struct ledger_entry entry;
 };
 
-struct {
+TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, LEDGER_SLOTS);
 	__type(key, u32);
 	__type(value, struct ledger_slot);
 } ledger_slots SEC(".maps");
 
-struct {
+TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);

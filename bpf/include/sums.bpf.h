@@ -19,6 +19,7 @@ struct stage_sums {
 	struct histogram stages[CGNET_STAGE_KINDS];
 };
 
+#if TYPED
 /* Of so many places for each CPU; user space says how many there are. Without types: see histogram.bpf.h. */
 struct sums_table {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -68,7 +69,7 @@ static __always_inline bool begin_sums(struct stage_sums *its, const struct coun
 	return true;
 }
 
-/* The sums of a key on this CPU; NULL if others have the places. Typed programs alone can begin them. */
+/* The sums of a key on this CPU; NULL if others have the places. */
 static __always_inline struct stage_sums *sums_of(const struct count_key *key)
 {
 	void *table = bpf_map_lookup_elem(&sums, &(u32){0});
@@ -90,5 +91,13 @@ static __always_inline struct stage_sums *sums_of(const struct count_key *key)
 	}
 	return NULL;
 }
+
+#else
+/* To begin them takes a compare-and-swap. */
+static __always_inline struct stage_sums *sums_of(const struct count_key *key)
+{
+	return NULL;
+}
+#endif
 
 #endif

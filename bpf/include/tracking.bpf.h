@@ -245,37 +245,23 @@ static __always_inline int on_read(const bool typed, struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/tcp_rcv_space_adjust")
-int BPF_PROG(ledger_read_typed, struct sock *sk)
-{
-	return on_read(true, sk);
-}
-
-SEC("raw_tp/tcp_rcv_space_adjust")
-int BPF_PROG(ledger_read_raw, struct sock *sk)
-{
-	return on_read(false, sk);
-}
+TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(typed, sk))
 
 /* -- the end: storage is freed by the kernel */
 
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(ledger_gone_typed, struct sock *sk)
+static __always_inline int on_end_of_socket(const bool typed, struct sock *sk)
 {
-	struct ledger_slot *slot = ledger_slot_find(sk);
+	struct ledger_slot *slot = typed ? ledger_slot_find(sk) : NULL;
+	u64 key = (u64)sk;
 
 	if (slot)
 		slot->gone = 1;
+	if (!typed)
+		bpf_map_delete_elem(&ledger_hash, &key);
 	return 0;
 }
 
-SEC("raw_tp/tcp_destroy_sock")
-int BPF_PROG(ledger_gone_raw, struct sock *sk)
-{
-	u64 key = (u64)sk;
-
-	bpf_map_delete_elem(&ledger_hash, &key);
-	return 0;
-}
+TRACEPOINT_PROGRAM(ledger_gone, tcp_destroy_sock, WITH(struct sock *sk),
+		   on_end_of_socket(typed, sk))
 
 #endif

@@ -3,9 +3,7 @@
  * The way to user space: a ring buffer, or where the kernel has none, perf buffers. And a count of what
  * did not fit anywhere.
  *
- * Programs of both kinds of hook write records into the ring where it is. It is newer than nothing that typed
- * programs need, so that these never see a kernel without it: perf buffers are for raw_tp, kprobes
- * and system calls.
+ * Every kernel that takes typed programs has ring buffers: perf buffers are in the other objects only.
  */
 #ifndef CGNET_TRANSPORT_BPF_H
 #define CGNET_TRANSPORT_BPF_H
@@ -43,10 +41,10 @@ struct bpf_ringbuf___any {};
 
 static __always_inline bool by_perf(void)
 {
-	return !bpf_core_type_exists(struct bpf_ringbuf___any);
+	return !TYPED && !bpf_core_type_exists(struct bpf_ringbuf___any);
 }
 
-struct {
+RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
 	__uint(key_size, sizeof(u32));
 	__uint(value_size, sizeof(u32));
@@ -73,14 +71,14 @@ struct outbox {
 
 _Static_assert(sizeof(struct outbox) <= 32 * 1024, "a CPU's part of a map is limited");
 
-struct {
+RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct outbox);
 } outbox SEC(".maps");
 
-static __always_inline void *outbox_room(u32 size, u32 where)
+static __always_inline void *outbox_room(u64 size, u32 where)
 {
 	struct outbox *box = bpf_map_lookup_elem(&outbox, &(u32){0});
 	struct letter *letter;
@@ -120,6 +118,9 @@ static __always_inline void send_letters(void *ctx, struct outbox *box, u32 from
 }
 
 /* What an entry does, and what it sends then. */
+#if TYPED
+#define SENDING(ctx, call) (call)
+#else
 #define SENDING(ctx, call)                                                          \
 	({                                                                          \
 		struct outbox *its_box =                                            \
@@ -130,6 +131,7 @@ static __always_inline void send_letters(void *ctx, struct outbox *box, u32 from
 			send_letters(ctx, its_box, its_mark);                       \
 		its_result;                                                         \
 	})
+#endif
 
 /* -- for bodies */
 
@@ -163,7 +165,7 @@ static __always_inline void submit(void *record)
 }
 
 /* Send the first `size` bytes of a record that lies elsewhere, complete with its head. */
-static __always_inline void submit_copy(const void *record, u32 size, u32 where)
+static __always_inline void submit_copy(const void *record, u64 size, u32 where)
 {
 	void *room;
 

@@ -110,7 +110,7 @@ static __always_inline void trip_ends_here(const bool typed, const bool within,
 					   struct journey *journey, u32 end)
 {
 	struct trip_event *event = &journey->event;
-	u32 size = event->trip.stages;
+	u64 size = event->trip.stages; /* as wide as a register: see docs/design/objects.md */
 
 	event->trip.end = end;
 	event->head.ts_ns = bpf_ktime_get_ns();

@@ -79,19 +79,11 @@ __noinline int make_room_to_wait(u32 most)
 }
 
 /* Global functions are verified once, and not again for each turn of the loop that calls them. */
-__noinline int waits_now_typed(u64 sk, u64 number, u64 packet)
+__noinline int waits_now(u64 sk, u64 number, u64 packet)
 {
 	struct birth birth = {.key = {sk, number}, .packet = packet};
 
-	is_born(true, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
-	return 0;
-}
-
-__noinline int waits_now_raw(u64 sk, u64 number, u64 packet)
-{
-	struct birth birth = {.key = {sk, number}, .packet = packet};
-
-	is_born(false, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	is_born(TYPED, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
 	return 0;
 }
 
@@ -118,10 +110,7 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 		count_lost(LOST_PACKETS);
 		return;
 	}
-	if (typed)
-		waits_now_typed(address_of(sk), key.number, packet);
-	else
-		waits_now_raw(address_of(sk), key.number, packet);
+	waits_now(address_of(sk), key.number, packet);
 	entry->private.behind++;
 	if (place && !*place)
 		*place = 1;
@@ -237,14 +226,9 @@ static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 c
 	return true;
 }
 
-__noinline int read_one_typed(u64 sk, u64 number, u32 copied, u32 netns)
+__noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
 {
-	return read_one(true, sk, number, copied, netns);
-}
-
-__noinline int read_one_raw(u64 sk, u64 number, u32 copied, u32 netns)
-{
-	return read_one(false, sk, number, copied, netns);
+	return read_one(TYPED, sk, number, copied, netns);
 }
 
 /* The application took what comes before copied_seq; the ledger notes who that is. */
@@ -274,8 +258,7 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 
 		if (number == entry->private.behind)
 			break;
-		done = typed ? read_one_typed(address, number, copied, netns)
-			     : SENDING(ctx, read_one_raw(address, number, copied, netns));
+		done = SENDING(ctx, read_one_waiting(address, number, copied, netns));
 		if (!done)
 			break;
 		entry->private.first++;

@@ -6,7 +6,7 @@
 #include "rows_of_lives.bpf.h"
 
 /* Rows that wait for the reason of a reset: mostly none, and then there is no need to look for one. */
-u32 rows_waiting;
+TYPED_ONLY u32 rows_waiting;
 
 struct waiting_row {
 	struct owner owner;
@@ -16,7 +16,7 @@ struct waiting_row {
 };
 
 /* By the socket's address. */
-struct {
+TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, u64);

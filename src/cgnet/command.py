@@ -50,7 +50,7 @@ class Command(NamedTuple):
     """What a subcommand is made of."""
 
     name: str
-    object: str  # of _bpf/, without its suffix
+    object: str  # the name of its BPF objects
     layouts: tuple[Layout, ...]  # of its records; the first is the whole record
     record: RecordKind
     columns: dict[str, tuple[str, ...]]

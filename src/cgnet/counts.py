@@ -148,7 +148,7 @@ class Counts:
         for key in list(old.keys(COUNT_KEY.size)):
             yield key, self._counting.read(old.lookup(key, tables.value_bytes))
             old.discard(key)
-        if self._counting.uses(SUMS):
+        if self._counting.uses(SUMS) and obj.has_map(SUMS.outer):  # typed programs alone sum up
             yield from read_sums(SUMS.swap(obj, in_use))
 
     def collect(self, obj: Object) -> list[dict[str, Any]]:

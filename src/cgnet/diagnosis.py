@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
 
 BENIGN_MAP = "benign_drops"
-SEED_PROGRAM = "syn_seed_typed"  # of --syn-drops
+SEED_PROGRAM = "syn_seed"  # of --syn-drops
 MOST = 100  # kinds between two prints; more aren't explained
 SYN = 2
 

@@ -38,11 +38,10 @@ CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 34, 38, 39
 
 
 class Hook(NamedTuple):
-    """One way to run a body: how its sections begin, and the maps that only other ways use."""
+    """One way to run a body: how its sections begin, and which of a command's objects has it."""
 
     name: str
-    unused_maps: frozenset[str]
-    others: str  # how names of programs end that only other ways use
+    way: str  # of NAME.WAY.bpf.o
     also: frozenset[str] = frozenset()  # other kinds of programs that come with it
     asked: Feature | None = None  # before all programs are tried: it takes 1 ms
 
@@ -54,14 +53,8 @@ class Hook(NamedTuple):
 
 # The best first.
 HOOKS = (
-    Hook(
-        "tp_btf", frozenset({"ledger_hash", "seeds"}), "_raw", frozenset({"iter"}), COMPARE_AND_SWAP
-    ),
-    Hook(
-        "raw_tp",
-        frozenset({"attempt_slots", "ledger", "ledger_slots", "scratch", "waiting_rows"}),
-        "_typed",
-    ),
+    Hook("tp_btf", "typed", frozenset({"iter"}), COMPARE_AND_SWAP),
+    Hook("raw_tp", "raw"),
 )
 
 

@@ -54,10 +54,10 @@ CROSSING = (
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
-SEED_PROGRAM = "ledger_seed_typed"
+SEED_PROGRAM = "ledger_seed"
 OPTIONAL = "trace_"  # so begin the names of programs that can be done without
 # Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
-TRACKING_PROGRAM = "ledger_gone_raw"
+TRACKING_PROGRAM = "ledger_gone"
 TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
 MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
 # By how their names begin.
@@ -82,6 +82,11 @@ class Extra(NamedTuple):
 Extras: TypeAlias = "list[Extra] | Callable[[], list[Extra]]"
 
 
+def object_path(name: str, hook: Hook, folder: Path = OBJECTS) -> Path:
+    """Return the file of an object's programs for a hook."""
+    return folder / f"{name}.{hook.way}.bpf.o"
+
+
 class Launch:
     """The programs of a command, from the file to the hooks. Close ``obj`` in the end."""
 
@@ -96,11 +101,12 @@ class Launch:
         measures: dict[str, Any] | None = None,
         contents: dict[str, dict[bytes, bytes]] | None = None,
     ) -> None:
-        """``name`` is the object's; ``buffer`` is the ring's size in bytes.
+        """``name`` is the objects'; ``buffer`` is the ring's size in bytes.
 
         ``measures`` has members of struct config, ``contents`` entries of a command's own maps.
         """
-        self.path = OBJECTS / f"{name}.bpf.o"
+        self.name = name
+        self.folder = OBJECTS
         self.layouts = layouts
         self.filters = filters
         self.buffer = buffer
@@ -164,14 +170,14 @@ class Launch:
             return NotPermittedError(f"the kernel forbids to load BPF programs ({failure}){said}")
         why = f"({failure}){said}" if failure else "of the hooks that were asked for"
         return UnsupportedError(
-            f"this kernel takes none of the variants of {self.path.name} {why}; cgnet doctor tells more"
+            f"this kernel takes none of the variants of {self.name} {why}; cgnet doctor tells more"
         )
 
     def _try(self, way: Transport, hook: Hook, extra: Extra, btf: Path | None) -> Object:
-        obj = self._open(btf)
+        obj = self._open(object_path(self.name, hook, self.folder), btf)
         try:
             programs = self._there(self._wanted(obj, hook, extra), btf)
-            self._prepare(obj, hook.unused_maps | way.unused_maps, extra, programs)
+            self._prepare(obj, way.unused_maps, extra, programs)
             obj.load()
             self._attach(obj, hook, extra, programs)
         except BaseException:
@@ -182,13 +188,13 @@ class Launch:
             self.unseen = missing | {**extra.unseen} | self._unattached
         return obj
 
-    def _open(self, btf: Path | None) -> Object:
+    def _open(self, path: Path, btf: Path | None) -> Object:
         try:
-            return Object(self.path, btf)
+            return Object(path, btf)
         except LibbpfError as error:
             if error.errno == errno.ENOENT:
-                raise CgnetError(f"{self.path} is missing; build or reinstall cgnet") from error
-            raise damaged(self.path, self.layouts[0], error.log or str(error)) from error
+                raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
+            raise damaged(path, self.layouts[0], error.log or str(error)) from error
 
     def _wanted(self, obj: Object, hook: Hook, extra: Extra) -> list[Program]:
         """Return the programs to run; those that follow cgroups come first."""
@@ -199,7 +205,6 @@ class Launch:
             or program.name in extra.functions
             or (
                 program.hook in hook.kinds | extra.hooks
-                and not program.name.endswith(hook.others)
                 and not program.name.startswith(extra.left_out)
                 and self._has_role(obj, program)
             )
@@ -238,7 +243,7 @@ class Launch:
         if _tracks(obj):
             obj.resize("listeners", LISTENERS)
         else:
-            for name in TRACKING_MAPS:
+            for name in filter(obj.has_map, TRACKING_MAPS):
                 obj.resize(name, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))

@@ -257,7 +257,9 @@ class Object:
             lib.bpf_link__destroy(link)
 
     def iterate_if_loaded(self, name: str, elements_of: str | None = None) -> None:
-        """Run the iterator called ``name``, over a map's elements, if it is among those taken."""
+        """Run the iterator called ``name``, over a map's elements, if both are among those taken."""
+        if elements_of and not self.has_map(elements_of):
+            return
         for program in self.programs:
             if program.name == name and name in self._kept:
                 self.iterate(program, self.map(elements_of) if elements_of else None)

@@ -114,40 +114,19 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	return 0;
 }
 
-#define PROGRAMS(kind, typed)                                                   \
-	SEC(#kind "/inet_sock_set_state")                                       \
-	int BPF_PROG(kind##_state, struct sock *sk, int oldstate, int newstate) \
-	{                                                                       \
-		return on_set_state(typed, sk, oldstate, newstate);             \
-	}                                                                       \
-	SEC(#kind "/tcp_probe")                                                 \
-	int BPF_PROG(kind##_probe, struct sock *sk)                             \
-	{                                                                       \
-		see(typed, sk, HOOK_PROBE, true);                               \
-		return 0;                                                       \
-	}                                                                       \
-	SEC(#kind "/tcp_retransmit_skb")                                        \
-	int BPF_PROG(kind##_retransmit, struct sock *sk)                        \
-	{                                                                       \
-		see(typed, sk, HOOK_RETRANSMIT, true);                          \
-		return 0;                                                       \
-	}                                                                       \
-	SEC(#kind "/tcp_receive_reset")                                         \
-	int BPF_PROG(kind##_reset, struct sock *sk)                             \
-	{                                                                       \
-		see(typed, sk, HOOK_RESET, true);                               \
-		return 0;                                                       \
-	}
+TRACEPOINT_PROGRAM(seen_state, inet_sock_set_state,
+		   WITH(struct sock *sk, int oldstate, int newstate),
+		   on_set_state(typed, sk, oldstate, newstate))
+TRACEPOINT_PROGRAM(seen_probe, tcp_probe, WITH(struct sock *sk),
+		   (see(typed, sk, HOOK_PROBE, true), 0))
+TRACEPOINT_PROGRAM(seen_retransmit, tcp_retransmit_skb, WITH(struct sock *sk),
+		   (see(typed, sk, HOOK_RETRANSMIT, true), 0))
+TRACEPOINT_PROGRAM(seen_reset, tcp_receive_reset, WITH(struct sock *sk),
+		   (see(typed, sk, HOOK_RESET, true), 0))
 
-PROGRAMS(tp_btf, true)
-PROGRAMS(raw_tp, false)
-
-/* Not untyped: the ledger of these may have forgotten the socket just before. */
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(tp_btf_destroy, struct sock *sk)
-{
-	see(true, sk, HOOK_DESTROY, false);
-	return 0;
-}
+#if TYPED /* the other ledger may have forgotten the socket just before */
+TRACEPOINT_PROGRAM(seen_destroy, tcp_destroy_sock, WITH(struct sock *sk),
+		   (see(typed, sk, HOOK_DESTROY, false), 0))
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

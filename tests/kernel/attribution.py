@@ -39,14 +39,15 @@ ENTRY_SIZE = HOLDERS + RANKS * HOLDER_SIZE
 
 
 def build(directory: Path) -> Path:
-    """Compile the object as the Makefile compiles those of bpf/."""
+    """Compile the two objects as the Makefile compiles those of bpf/; return their folder."""
     make = [need("make"), "-s", "-C", str(ROOT), "-f", "-", "flags"]
-    rule = 'include Makefile\nflags:\n\t@echo "$(BPF_CLANG)"\n'
-    flags = subprocess.run(make, input=rule, check=True, capture_output=True, text=True).stdout
-    target = directory / "attribution.bpf.o"
-    command = [*shlex.split(flags), "-Ibpf", "-c", str(SOURCE), "-o", str(target)]
-    subprocess.run(command, check=True, cwd=ROOT)
-    return target
+    for way in ("typed", "raw"):
+        rule = f'include Makefile\nflags:\n\t@echo "$(BPF_CLANG) $(BPF_{way.upper()})"\n'
+        flags = subprocess.run(make, input=rule, check=True, capture_output=True, text=True).stdout
+        target = directory / f"attribution.{way}.bpf.o"
+        command = [*shlex.split(flags), "-Ibpf", "-c", str(SOURCE), "-o", str(target)]
+        subprocess.run(command, check=True, cwd=ROOT)
+    return directory
 
 
 Owner = tuple[int, int, str]  # cgroup, PID, source
@@ -137,12 +138,12 @@ def _seen(key: bytes, value: bytes) -> Seen:
 
 @contextmanager
 def probing(
-    path: Path, hook: str, hierarchy: str, selection: Selection | None = None
+    folder: Path, hook: str, hierarchy: str, selection: Selection | None = None
 ) -> Iterator[Probe]:
     """Run the programs, with everything that is open by now seeded."""
     filters = Filters((selection or Selection())._replace(hierarchy=hierarchy))
-    launch = Launch(path.name.partition(".")[0], (HEAD,), filters, RING)
-    launch.path = path
+    launch = Launch("attribution", (HEAD,), filters, RING)
+    launch.folder = folder
     extras = [Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)]
     obj, _ = launch.start(extras, None, hook)
     with obj:

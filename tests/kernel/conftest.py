@@ -106,7 +106,7 @@ def hierarchy(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """attribution.bpf.c, compiled."""
+    """The folder of attribution.bpf.c's objects."""
     return build(tmp_path_factory.mktemp("bpf"))
 
 

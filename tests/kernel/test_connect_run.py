@@ -209,7 +209,7 @@ def test_btf_from_a_file_is_enough(tmp_path: Path) -> None:
 
 def installed_copy(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "src/cgnet", tmp_path / "cgnet")
-    return tmp_path / "cgnet/_bpf/connect.bpf.o"
+    return tmp_path / "cgnet/_bpf/connect.typed.bpf.o"
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, -1])

@@ -9,7 +9,7 @@ import pytest
 from cgnet._libbpf import lib
 from cgnet.btf import KERNEL_BTF, without_type
 from cgnet.features import HOOKS, TRANSPORTS
-from cgnet.launch import OBJECTS, RING_TYPE
+from cgnet.launch import RING_TYPE, object_path
 from cgnet.loader import Object
 
 RAW = next(hook for hook in HOOKS if hook.name == "raw_tp")
@@ -22,9 +22,9 @@ def test_a_verifier_that_knows_no_constants_takes_the_raw_programs(name: str) ->
     """Without BPF_F_RDONLY_PROG a map's values are unknown to any verifier."""
     with (
         without_type(RING_TYPE, KERNEL_BTF) as btf,
-        Object(OBJECTS / f"{name}.bpf.o", btf) as obj,
+        Object(object_path(name, RAW), btf) as obj,
     ):
         wanted = {each.name for each in obj.programs if each.hook == "raw_tp"}
-        obj.keep(wanted, set(RAW.unused_maps | PERF.unused_maps))
+        obj.keep(wanted, set(PERF.unused_maps))
         lib.bpf_map__set_map_flags(obj.map(CONSTANTS).handle, 0)
         obj.load()

@@ -48,7 +48,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def built_object() -> Path:
-    path = ROOT / "src/cgnet/_bpf/connect.bpf.o"
+    path = ROOT / "src/cgnet/_bpf/connect.typed.bpf.o"
     assert path.exists(), "run `make bpf` first"
     return path
 

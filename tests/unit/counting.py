@@ -32,6 +32,9 @@ class Kernel(FakeObject):
         self.map(tables.outer).update = self.swap  # type: ignore[method-assign]
         self.values: dict[bytes, list[int]] = {}
 
+    def has_map(self, name: str) -> bool:
+        return True
+
     def swap(self, key: bytes, value: bytes) -> None:
         assert key == bytes(4)
         tables = {self.map(name).fd: self.map(name) for name in self.tables.inner}

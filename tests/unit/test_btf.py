@@ -20,7 +20,7 @@ from cgnet.loader import Object
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLANG = "clang -g -O2 -target bpf -mcpu=v3 -c connect.bpf.c -o connect.bpf.o"
+CLANG = "clang -g -O2 -target bpf -mcpu=v3 -c connect.bpf.c -o connect.typed.bpf.o"
 INCLUDE = Path(__file__).resolve().parents[2] / "bpf/include"
 HEADERS = ("facts.h", "settings.h", "events.h")  # each includes the one before
 SOURCE = """
@@ -49,7 +49,7 @@ def build(folder: Path, *changes: tuple[str, str]) -> Path:
     (folder / "events.h").write_text(header, encoding="utf-8")
     (folder / "connect.bpf.c").write_text(SOURCE, encoding="utf-8")
     subprocess.run(CLANG.split(), check=True, cwd=folder)
-    return folder / "connect.bpf.o"
+    return folder / "connect.typed.bpf.o"
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_truncated_object_is_told_as_damaged(
     allowed: Path, built_object: Path, part: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = built_object.read_bytes()
-    path = allowed / "connect.bpf.o"
+    path = allowed / "connect.typed.bpf.o"
     path.write_bytes(whole[: int(len(whole) * part)])
     assert _run(["connect"]) == 1
     said = capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_a_truncated_object_is_told_as_damaged(
 def test_a_file_that_is_no_object_is_told_as_damaged(
     allowed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (allowed / "connect.bpf.o").write_bytes(b"#!/bin/sh\n" * 100)
+    (allowed / "connect.typed.bpf.o").write_bytes(b"#!/bin/sh\n" * 100)
     assert _run(["connect"]) == 1
     assert "the object can't be read" in capsys.readouterr().err
 
@@ -211,5 +211,5 @@ def test_a_missing_object_is_told_as_missing(
     allowed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(["connect"]) == 1
-    expected = f"cgnet: {allowed / 'connect.bpf.o'} is missing; build or reinstall cgnet\n"
+    expected = f"cgnet: {allowed / 'connect.typed.bpf.o'} is missing; build or reinstall cgnet\n"
     assert capsys.readouterr().err == expected

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = {f"{path.name.removesuffix('.c')}.o" for path in ROOT.glob("bpf/*.bpf.c")}
+SOURCES = {path.name.partition(".")[0] for path in ROOT.glob("bpf/*.bpf.c")} - {"probe"}
+NAMES = {f"{name}.{way}.bpf.o" for name in SOURCES for way in ("typed", "raw")} | {"probe.bpf.o"}
 
 
 def built_in(folder: Path, *arguments: str) -> dict[str, bytes]:

@@ -24,6 +24,8 @@ from cgnet.errors import (
     UnsupportedError,
     UsageError,
 )
+from cgnet.features import HOOKS
+from cgnet.launch import object_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,15 +112,8 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
 
 
 def test_every_command_has_its_object_and_every_object_a_command() -> None:
-    used = {command_of(name).object for name in TRACING}
-    used.add(probes.OBJECT.name.removesuffix(".bpf.o"))
-    built = {path.name.removesuffix(".bpf.o") for path in OBJECTS.glob("*.bpf.o")}
-    assert used == built
-
-
-def test_the_objects_are_those_of_the_sources() -> None:
-    sources = {path.name for path in (OBJECTS.parents[2] / "bpf").glob("*.bpf.c")}
-    assert {path.name for path in OBJECTS.glob("*.bpf.o")} == {f"{name[:-1]}o" for name in sources}
+    used = {object_path(command_of(name).object, hook) for name in TRACING for hook in HOOKS}
+    assert used | {probes.OBJECT} == set(OBJECTS.glob("*.bpf.o"))
 
 
 def test_help_imports_nothing_that_only_a_run_needs(python: Python) -> None:

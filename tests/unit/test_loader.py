@@ -102,7 +102,7 @@ def test_a_function_is_named_to_libbpf(
     monkeypatch.setattr(lib, "bpf_program__attach_kprobe", attach)
     monkeypatch.setattr(lib, "bpf_program__attach_kprobe_multi_opts", attach_multi)
     monkeypatch.setattr(lib, "bpf_link__destroy", destroyed.append)
-    with Object(OBJECTS / "trace.bpf.o") as obj:
+    with Object(OBJECTS / "trace.typed.bpf.o") as obj:
         program = next(each for each in obj.programs if each.hook == kind)
         obj.use_multi(program)
         obj.attach_kprobe(program, "nf_hook_slow", multi=multi)
@@ -131,7 +131,7 @@ def test_a_closed_object_raises_instead_of_passing_its_handle_on(
     obj = Object(built_object)
     obj.close()
     monkeypatch.setattr(loader, "lib", NoLibbpf())
-    with pytest.raises(ValueError, match=r"connect\.bpf\.o is closed"):
+    with pytest.raises(ValueError, match=r"connect\.typed\.bpf\.o is closed"):
         CLOSED[use](obj)
 
 
@@ -154,7 +154,7 @@ def test_what_is_kept_of_a_closed_object_raises_instead_of_passing_its_handle_on
     with Object(built_object) as obj:
         kept, program = obj.map("ring"), obj.programs[0]
     monkeypatch.setattr(loader, "lib", NoLibbpf())
-    with pytest.raises(ValueError, match=r"connect\.bpf\.o is closed"):
+    with pytest.raises(ValueError, match=r"connect\.typed\.bpf\.o is closed"):
         KEPT[use](kept, program)
     assert program.name  # what was read before stays
 

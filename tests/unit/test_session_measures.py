@@ -140,9 +140,9 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
     arguments = ("-i", "0.1", "--duration", "inf", "-o", "json")
     *rows, _ = lines(run(capfd, *arguments, command="life")[1])
     assert looks[:3] == [
-        "living_typed over ledger",
-        "living_slots_typed over ledger_slots",
-        "living_raw over ledger_hash",
+        "living over ledger",
+        "living_slots over ledger_slots",
+        "living over ledger_hash",
     ]
     shown = [(row["tx_bytes"], row["open"]) for row in rows]
     assert shown[:4] == [(77, False), (50, True), (4, True), (99, False)]

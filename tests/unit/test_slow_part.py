@@ -18,7 +18,7 @@ from cgnet.trips import STAGES
 def companion(*keys: str, netfilter: bool = False) -> SlowParts:
     made = SlowParts(Counting([*map(Key, keys), Key("stage")], LOG2, stages=STAGES))
     names = ["netfilter__both__nf_hook_slow__fentry"] if netfilter else []
-    programs = [SimpleNamespace(name=name) for name in ("trace_tcp_probe_raw", *names)]
+    programs = [SimpleNamespace(name=name) for name in ("trace_tcp_probe", *names)]
     obj: Any = SimpleNamespace(attached=lambda: programs)
     made.begin(obj)
     return made

@@ -56,7 +56,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def test_the_table_is_in_the_object() -> None:
-    rows = stages.read(OBJECTS / "trace.bpf.o")
+    rows = stages.read(OBJECTS / "trace.typed.bpf.o")
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         assert row.program == f"{row.stage}__{row.part}__{row.function}__{row.kind}"

@@ -14,28 +14,22 @@ from apt import ROOT
 from kernels import KERNELS, MissingKernelError, fetch_btf
 
 from cgnet.errors import LibbpfError
-from cgnet.features import HOOKS, TRANSPORTS
+from cgnet.features import TRANSPORTS
 from cgnet.loader import Object
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cgnet.features import Hook
 
 OBJECTS = ROOT / "build/bpf/arm64"
-RAW: Hook = next(hook for hook in HOOKS if hook.name == "raw_tp")
-UNUSED = RAW.unused_maps | TRANSPORTS[0].unused_maps
+UNUSED = TRANSPORTS[0].unused_maps
 KINDS = {"raw_tp", "kprobe", "kretprobe"}
 
 
 def load(path: Path, btf: Path) -> int:
     """Load the programs that are for any kernel; return how many. Raises LibbpfError."""
     with Object(path, btf) as obj:
-        names = {
-            each.name
-            for each in obj.programs
-            if each.hook in KINDS and not each.name.endswith("_typed")
-        }
+        names = {each.name for each in obj.programs if each.hook in KINDS}
         obj.keep(names, set(UNUSED))
         obj.load()
         return len(names)
@@ -50,9 +44,7 @@ def main() -> int:
             print(f"arm64 {kernel.name}: {error}")
             failed += 1
             continue
-        for path in sorted(OBJECTS.glob("*.bpf.o")):
-            if path.name == "probe.bpf.o":  # without relocations
-                continue
+        for path in sorted(OBJECTS.glob("*.raw.bpf.o")):
             try:
                 print(f"arm64 {kernel.name}: {path.name}: {load(path, btf)} programs")
             except LibbpfError as error:

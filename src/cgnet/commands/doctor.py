@@ -13,7 +13,7 @@ from cgnet import __version__, features, host, stages
 from cgnet.btf import elsewhere
 from cgnet.errors import ExitStatus, NotPermittedError
 from cgnet.events import SCHEMA
-from cgnet.launch import OBJECTS
+from cgnet.launch import object_path
 from cgnet.probes import FEATURES, Answer
 from cgnet.render.report import report_text
 
@@ -74,7 +74,7 @@ def _stages(name: str) -> list[dict[str, Any]]:
             "way": each.way,
             "why": each.why or None,
         }
-        for each in stages.choose(stages.read(OBJECTS / f"{name}.bpf.o")).choices
+        for each in stages.choose(stages.read(object_path(name, features.HOOKS[0]))).choices
     ]
 
 

@@ -94,9 +94,9 @@ COMMAND = Command(
     {"table": TABLE, "wide": WIDE},
     groups,
     living={
-        "ledger": "living_typed",
-        "ledger_slots": "living_slots_typed",
-        "ledger_hash": "living_raw",
+        "ledger": "living",
+        "ledger_slots": "living_slots",
+        "ledger_hash": "living",
     },
     was_open=was_open,
 )

@@ -26,9 +26,10 @@ from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.command import Command
 from cgnet.counts import Counting
 from cgnet.errors import UnsupportedError, UsageError
+from cgnet.features import HOOKS
 from cgnet.histograms import LOG2
 from cgnet.keys import OF_SOCKETS, Key
-from cgnet.launch import OBJECTS, Extra
+from cgnet.launch import Extra, object_path
 from cgnet.netns_owners import NetnsNames
 from cgnet.option_types import Span
 from cgnet.options import collect, common, keys_of, need, summary
@@ -104,7 +105,7 @@ def _extras(way: str | None, slow_stage: int) -> list[Extra]:
 
     Raises UnsupportedError for a stage that is looked for, and that nothing tells of.
     """
-    table = stages.read(OBJECTS / "trace.bpf.o")
+    table = stages.read(object_path("trace", HOOKS[0]))
     ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
     found = stages.choose(table, ways)
     name = STAGES.get(slow_stage, "")
