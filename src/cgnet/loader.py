@@ -166,6 +166,11 @@ class Object:
         self.require_open()
         return self._maps[name]
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of its maps."""
+        return tuple(self._maps)
+
     def has_map(self, name: str) -> bool:
         """Tell whether the object has a map called ``name``."""
         return name in self._maps
