@@ -17,6 +17,7 @@ struct ledger_private {
 	u8 ended;	      /* 1: its row was made */
 	u32 data_segs_at_fin; /* received, when ours was sent */
 	u32 bytes_at_fin;
+	u32 shown; /* in which look at all files its row was made: several may be of one socket */
 };
 
 #include "tracking.bpf.h"
@@ -249,6 +250,40 @@ int living_slots(struct slot_of_socket *ctx)
 
 	if (slot && slot->address > SLOT_IS_TAKEN && !slot->gone)
 		tell_living(false, (struct sock *)slot->address, &slot->entry);
+	return 0;
+}
+
+/*
+ * Where the kernel refuses iterators over maps: what processes have open, in all namespaces. Nobody has what is
+ * closed and still sends, or waits for accept().
+ */
+struct bpf_iter_meta___session {
+	u64 session_id;
+} __attribute__((preserve_access_index));
+
+SEC("iter/task_file")
+int living_files(struct task_file *ctx)
+{
+	struct bpf_iter_meta___session *meta = (void *)ctx->meta;
+	struct ledger_entry *entry;
+	struct socket *socket;
+	struct sock *sk;
+	u32 look;
+
+	if (!ctx->task || !ctx->file)
+		return 0;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE || !is_tcp(true, sk))
+		return 0;
+	entry = ledger_find(true, sk);
+	look = meta->session_id;
+	if (!entry || entry->private.shown == look)
+		return 0;
+	entry->private.shown = look;
+	tell_living(true, sk, entry);
 	return 0;
 }
 

@@ -116,6 +116,23 @@ int probe_task_file(u64 *ctx)
 	return 0;
 }
 
+/*
+ * Iterators over maps came with Linux kernel commits a5cbe05a6673 "bpf: Implement bpf iterator for map elements" and
+ * 5ce6e77c7edf "bpf: Implement bpf iterator for sock local storage map" (in v5.9). Some builds of newer kernels
+ * refuse them.
+ */
+SEC("iter/bpf_map_elem")
+int probe_map_elem(void *ctx)
+{
+	return 0;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int probe_storage_elem(void *ctx)
+{
+	return 0;
+}
+
 /* Maps */
 
 /* Linux kernel commit 457f44363a88 "bpf: Implement BPF ring buffer and verifier support for it" (in

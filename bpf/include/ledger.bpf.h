@@ -47,6 +47,51 @@ static __always_inline struct ledger_entry *ledger_find(const bool typed, struct
 }
 
 /*
+ * Sockets that found no room in the hash, by their addresses: each of their events looks for it again, and one
+ * socket is one loss. A later one may take a place here, and then an earlier one is counted again.
+ */
+#define LOST_SOCKETS 4096
+
+struct lost_sockets {
+	u64 addresses[LOST_SOCKETS];
+};
+
+RAW_ONLY struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct lost_sockets);
+} lost_sockets SEC(".maps");
+
+static __always_inline u64 *lost_socket(u64 address)
+{
+	struct lost_sockets *all = bpf_map_lookup_elem(&lost_sockets, &(u32){0});
+
+	return all ? &all->addresses[(address >> 6) * 0x9e3779b97f4a7c15 >> 52] : NULL;
+}
+
+static __always_inline void count_lost_socket(const bool typed, struct sock *sk)
+{
+	u64 *place = typed ? NULL : lost_socket((u64)sk);
+
+	if (place) {
+		if (*place == (u64)sk)
+			return;
+		*place = (u64)sk;
+	}
+	count_lost(LOST_LEDGER);
+}
+
+/* The address is another socket's from now on. */
+static __always_inline void forget_lost_socket(struct sock *sk)
+{
+	u64 *place = lost_socket((u64)sk);
+
+	if (place && *place == (u64)sk)
+		*place = 0;
+}
+
+/*
  * The entry of a socket, a blank one if it had none, not in a slot; NULL, where there is no room, is
  * counted.
  */
@@ -66,7 +111,7 @@ static __always_inline struct ledger_entry *ledger_store(const bool typed, struc
 		}
 	}
 	if (!entry)
-		count_lost(LOST_LEDGER);
+		count_lost_socket(typed, sk);
 	return entry;
 }
 
@@ -95,6 +140,8 @@ static __always_inline struct ledger_entry *ledger_store_anew(const bool typed, 
 
 	if (typed)
 		ledger_slot_free(sk);
+	else
+		forget_lost_socket(sk);
 	entry = ledger_store(typed, sk);
 	if (entry)
 		ledger_reset(entry);

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cgnet.errors import LibbpfError, UnsupportedError, UsageError
+from cgnet.errors import LibbpfError, UnsupportedError, UsageError, strerror
 
 log = logging.getLogger("cgnet.libbpf")
 
@@ -188,7 +188,7 @@ class _Library:
                 number = ctypes.get_errno()
             else:
                 return result
-            raise LibbpfError(f"{name}: {os.strerror(number)}", number, self.said())
+            raise LibbpfError(f"{name}: {strerror(number)}", number, self.said())
 
         return check
 

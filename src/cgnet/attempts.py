@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cgnet import features
 from cgnet._layouts import CONNECT_EVENT, FLOW, OUTCOME, RecordKind, Role, SyncErrors
 from cgnet.attribution import owner_group
 from cgnet.command import Command
@@ -26,9 +27,21 @@ UNSEEN = (
     "lets no program see the return of tcp_v4_connect; --sync-errors on finds them at the "
     "connect system call"
 )
-BY_FEXIT = Extra(frozenset({"fentry", "fexit"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_KPROBE = Extra(frozenset({"kprobe", "kretprobe"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_SYSCALL = Extra(frozenset({"tracepoint"}), SyncErrors.SYNC_ERRORS_BY_SYSCALL)
+LATE = "attempts that fail before a SYN leaves are seen by kprobes, which take longer than fexit ({why})"
+SLOW = (
+    "attempts that fail before a SYN leaves are seen at the connect system call, and every system call "
+    "of the host is some 50 ns slower: fexit and kprobes aren't taken ({why})"
+)
+
+
+def _by(way: features.Way, how: SyncErrors) -> Extra:
+    return Extra(frozenset(feature.name for feature in way.needs), how)
+
+
+FEXIT, KPROBE, SYSCALL, _ = features.SYNC_ERRORS.ways
+BY_FEXIT = _by(FEXIT, SyncErrors.SYNC_ERRORS_BY_FUNCTION)
+BY_KPROBE = _by(KPROBE, SyncErrors.SYNC_ERRORS_BY_FUNCTION)
+BY_SYSCALL = _by(SYSCALL, SyncErrors.SYNC_ERRORS_BY_SYSCALL)
 WAYS = {"fexit": BY_FEXIT, "kprobe": BY_KPROBE, "tracepoint": BY_SYSCALL}
 NOT_AT_ALL = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 
@@ -42,8 +55,9 @@ def sync_error_ways(choice: str, roles: Collection[Role], forced: str | None = N
         return [WAYS[forced]]
     if choice == "off" or Role.ROLE_CLIENT not in roles:
         return [NOT_AT_ALL]
-    last = BY_SYSCALL if choice == "on" else NOT_AT_ALL._replace(remarks=(UNSEEN,))
-    return [BY_FEXIT, BY_KPROBE, last]
+    last = (BY_SYSCALL, SLOW) if choice == "on" else (NOT_AT_ALL, UNSEEN)
+    told = [each._replace(remarks=(remark,)) for each, remark in ((BY_KPROBE, LATE), last)]
+    return [BY_FEXIT, *told]
 
 
 def groups(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:

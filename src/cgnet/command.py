@@ -56,7 +56,9 @@ class Command(NamedTuple):
     columns: dict[str, tuple[str, ...]]
     groups: Callable[[CgroupNames, Runtimes], list[AnyGroup]]
     companion: Companion | None = None
-    living: Mapping[str, str] = MappingProxyType({})  # by map: the program that tells what is open
+    living: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # by map, if any: the program that tells what is open
     least: int | None = None  # bytes of the shortest record, where their sizes differ
     leftovers: Leftovers | None = None
     drawn: bool = False  # as blocks of lines, for people

@@ -3,7 +3,34 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
+from errno import EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM
+
+# include/linux/errno.h: numbers that the kernel uses for itself, and lets out now and then.
+OF_THE_KERNEL = {
+    512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 515: "ENOIOCTLCMD",
+    516: "ERESTART_RESTARTBLOCK", 517: "EPROBE_DEFER", 518: "EOPENSTALE", 519: "ENOPARAM",
+    521: "EBADHANDLE", 522: "ENOTSYNC", 523: "EBADCOOKIE", 524: "ENOTSUPP", 525: "ETOOSMALL",
+    526: "ESERVERFAULT", 527: "EBADTYPE", 528: "EJUKEBOX", 529: "EIOCBQUEUED",
+    530: "ERECALLCONFLICT", 531: "ENOGRACE",
+}  # fmt: skip
+TEXTS = {524: "Operation is not supported"}  # include/linux/errno.h, too
+# They say nothing of what a kernel can do.
+SHORTAGES = {
+    EMFILE: "cgnet may open no more files: raise its limit to 256 (ulimit -n; LimitNOFILE= of a unit)",
+    ENFILE: "this host has no more open files to give: raise the sysctl fs.file-max",
+    ENOMEM: "the kernel has no memory for programs and maps: free some, or give a smaller --buffer",
+}
+INTERRUPTED = (EAGAIN, EINTR)  # the verifier stops for a signal
+
+
+def strerror(number: int) -> str:
+    """Return the text of an errno, also of those that the C library doesn't know."""
+    name = OF_THE_KERNEL.get(number)
+    if name is None:
+        return os.strerror(number)
+    return f"{TEXTS[number]} ({name})" if number in TEXTS else name
 
 
 class ExitStatus(IntEnum):
@@ -55,6 +82,22 @@ class LibbpfError(CgnetError):
         super().__init__(message)
         self.errno = errno
         self.log = log
+
+
+class StoppedError(CgnetError):
+    """A signal came before the work began."""
+
+
+def refusal(error: LibbpfError) -> LibbpfError:
+    """Return an error of the kernel that says what it can't do.
+
+    Raises CgnetError for one that comes of this host or this moment, StoppedError for a signal's.
+    """
+    if error.errno in INTERRUPTED:
+        raise StoppedError("a signal came while the kernel looked at the programs") from error
+    if error.errno in SHORTAGES:
+        raise CgnetError(f"{SHORTAGES[error.errno]} ({error})") from error
+    return error
 
 
 class NotYetKnownError(Exception):

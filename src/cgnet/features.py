@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet import probes
 from cgnet.btf import KERNEL_BTF
@@ -17,11 +17,13 @@ from cgnet.probes import (
     KPROBE,
     KRETPROBE,
     LPM_TRIE,
+    MAP_ELEM,
     PERF_BUFFERS,
     RAW_TP,
     RING_BUFFER,
     SOCKET_COOKIE,
     SOCKET_STORAGE,
+    STORAGE_ELEM,
     TASK_BTF,
     TASK_FILE,
     TCP_SOCK,
@@ -30,6 +32,9 @@ from cgnet.probes import (
     Answer,
     Feature,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # linux/capability.h
 CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 2, 19, 21
@@ -42,20 +47,20 @@ class Hook(NamedTuple):
 
     name: str
     way: str  # of NAME.WAY.bpf.o
-    also: frozenset[str] = frozenset()  # other kinds of programs that come with it
-    asked: Feature | None = None  # before all programs are tried: it takes 1 ms
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        """How the sections of its programs begin."""
-        return self.also | {self.name}
+    needs: tuple[Feature, ...]
+    asked: Feature | None = None  # of these: before all programs are tried, it takes 1 ms
+    slower: str = ""  # what it means that this one runs in the place of a better one
 
 
-# The best first.
+# The best first. raw_tp is there for the cgroups, whatever the hook is.
 HOOKS = (
-    Hook("tp_btf", "typed", frozenset({"iter"}), COMPARE_AND_SWAP),
-    Hook("raw_tp", "raw"),
-)
+    Hook(
+        "tp_btf", "typed",
+        (TP_BTF, TASK_BTF, TCP_SOCK, SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, RAW_TP),
+        COMPARE_AND_SWAP,
+    ),
+    Hook("raw_tp", "raw", (RAW_TP,), slower="each event takes more time"),
+)  # fmt: skip
 
 
 def hooks(forced: str | None) -> tuple[Hook, ...]:
@@ -67,8 +72,9 @@ class Transport(NamedTuple):
     """One way of records to user space, and the maps that only the other way uses."""
 
     name: str
+    shown: str
     unused_maps: frozenset[str]
-    asked: Feature | None = None  # before it is tried
+    needs: tuple[Feature, ...]
 
     def takes(self, hook: Hook) -> bool:
         """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
@@ -77,20 +83,31 @@ class Transport(NamedTuple):
     @property
     def is_there(self) -> bool:
         """Tell whether the kernel has it. Raises as works()."""
-        return self.asked is None or works(self.asked).ok is not False
+        return all_work(self.needs).ok is not False
 
 
 # The best first.
 TRANSPORTS = (
-    Transport("ring", frozenset({"perf", "outbox"}), RING_BUFFER),
-    Transport("perf", frozenset({"ring"})),
+    Transport("ring", "ring buffer", frozenset({"perf", "outbox"}), (RING_BUFFER,)),
+    Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,)),
 )
 
 
 def transport(forced: str | None) -> Transport:
-    """Return the best one that is there, or ``forced``."""
-    found = (each for each in TRANSPORTS if forced in (None, each.name))
-    return next(each for each in found if forced or each.is_there)
+    """Return the best one that is there, or ``forced``. Raises UnsupportedError, or as works()."""
+    if forced:
+        return next(each for each in TRANSPORTS if each.name == forced)
+    for each in TRANSPORTS:
+        if each.is_there:
+            return each
+    why = all_work(TRANSPORTS[-1].needs).why
+    raise UnsupportedError(f"this kernel has no way of records to user space ({why})")
+
+
+def is_second_best(runs: Mapping[str, str]) -> bool:
+    """Tell whether a better hook or transport than what ``runs`` exists on other kernels."""
+    best = {"hook": HOOKS[0].name, "transport": TRANSPORTS[0].name}
+    return any(runs.get(part, name) != name for part, name in best.items())
 
 
 class Capability(NamedTuple):
@@ -114,7 +131,8 @@ CAPABILITIES = (
     Capability(
         CAP_DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
-        "a cgroup's path is found by a walk over all cgroups",
+        "a cgroup's path is found by a walk over all cgroups; who isn't root has no --sync-errors on "
+        "by tracepoints",
     ),
     Capability(CAP_SYS_NICE, "CAP_SYS_NICE", "the reader runs at its own priority all the time"),
     Capability(
@@ -160,22 +178,9 @@ class Choice(NamedTuple):
     refused: tuple[tuple[str, str], ...]
 
 
-# raw_tp is there for the cgroups, whatever the hook is.
-UNTYPED = (RAW_TP,)
-TYPED = (
-    TP_BTF,
-    TASK_BTF,
-    TCP_SOCK,
-    SOCKET_COOKIE,
-    COMPARE_AND_SWAP,
-    SOCKET_STORAGE,
-    TASK_FILE,
-    *UNTYPED,
-)
-HOOK = Part("hook", (Way("tp_btf", TYPED), Way("raw_tp", UNTYPED)))
-TRANSPORT = Part(
-    "transport", (Way("ring buffer", (RING_BUFFER,)), Way("perf buffers", (PERF_BUFFERS,)))
-)
+TYPED, UNTYPED = (hook.needs for hook in HOOKS)
+HOOK = Part("hook", tuple(Way(hook.name, hook.needs) for hook in HOOKS))
+TRANSPORT = Part("transport", tuple(Way(each.shown, each.needs) for each in TRANSPORTS))
 # Owners of attempts, and of what listeners accept: the hook decides about both.
 LEDGER = Part(
     "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
@@ -185,6 +190,17 @@ OWNERS = Part(
 )
 LISTENERS = Part(
     "listeners", (Way("socket storage", TYPED), Way("hash by address and port", UNTYPED))
+)
+# Who has what was open before.
+SEEDS = Part("seeds", (Way("iterator over files", (*TYPED, TASK_FILE)), Way("/proc", ())))
+# What is open, for `life --interval`: the first of these that an object has, and that works.
+LIVING = Part(
+    "living",
+    (
+        Way("iterators over the ledger's maps", (MAP_ELEM, STORAGE_ELEM)),
+        Way("iterator over files", (*TYPED, TASK_FILE)),
+        Way("not seen", ()),
+    ),
 )
 NETWORKS = Part("networks", (Way("trie of prefixes", (LPM_TRIE,)),))
 COUNTS = Part("counts", (Way("two tables that change places", (ARRAY_OF_MAPS,)),))
@@ -198,13 +214,13 @@ SYNC_ERRORS = Part(
     ),
 )
 # What each command is made of. One that isn't here needs nothing of the kernel.
-CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, NETWORKS, COUNTS, SYNC_ERRORS)
-SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, NETWORKS, COUNTS)
+CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
+SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
 NEEDS = {
     "connect": CONNECTIONS,
     "connlat": CONNECTIONS[:-1],
     "rtt": SOCKETS,
-    "life": SOCKETS,
+    "life": (*SOCKETS, LIVING),
     "drop": SOCKETS,
     "trace": SOCKETS,
 }

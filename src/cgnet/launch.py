@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +29,15 @@ from cgnet._layouts import (
     Role,
 )
 from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints, without_type
-from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
+from cgnet.errors import (
+    CgnetError,
+    LibbpfError,
+    NotPermittedError,
+    StoppedError,
+    UnsupportedError,
+    refusal,
+    strerror,
+)
 from cgnet.filters import LISTENERS
 from cgnet.loader import Object
 from cgnet.stages import MULTI_WAY
@@ -39,7 +48,7 @@ if TYPE_CHECKING:
 
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting
-    from cgnet.features import Hook, Transport
+    from cgnet.features import Hook, Transport, Way
     from cgnet.filters import Filters
     from cgnet.loader import Program
 
@@ -54,7 +63,12 @@ CROSSING = (
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
-SEED_PROGRAM = "ledger_seed"
+SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find who has what was open before
+FAILED = re.compile(r"prog '(\w+)': failed to load")  # as libbpf says which one it was
+NO_SEEDS = (
+    "owners of connections from before the start are known once they are used, and not before: this "
+    "kernel refuses the iterator over files ({why})"
+)
 OPTIONAL = "trace_"  # so begin the names of programs that can be done without
 # Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
 TRACKING_PROGRAM = "ledger_gone"
@@ -68,15 +82,26 @@ ROLE_OF_PROGRAMS = {
 }
 
 
+class Look(NamedTuple):
+    """One way to show what is open now: iterators, of which an object may have some or none."""
+
+    way: Way
+    programs: frozenset[str]
+    remark: str = ""  # for the user, when it is what the kernel takes
+
+
 class Extra(NamedTuple):
     """Programs beside the main ones, by kind of hook, and what the kernel side is told of them."""
 
     hooks: frozenset[str]
     sync_errors: SyncErrors
-    remarks: tuple[str, ...] = ()  # for the user, when this is what the kernel takes
+    remarks: tuple[
+        str, ...
+    ] = ()  # for the user, when this is what the kernel takes; {why}: of better ones
     left_out: tuple[str, ...] = ()  # how names begin of programs that aren't wanted
     functions: Mapping[str, str] = MappingProxyType({})  # programs at functions: the way to attach
     unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
+    looks: tuple[Look, ...] = ()  # the best first; the first one that works is taken
 
 
 Extras: TypeAlias = "list[Extra] | Callable[[], list[Extra]]"
@@ -100,10 +125,12 @@ class Launch:
         counting: Counting | None = None,
         measures: dict[str, Any] | None = None,
         contents: dict[str, dict[bytes, bytes]] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """``name`` is the objects'; ``buffer`` is the ring's size in bytes.
 
         ``measures`` has members of struct config, ``contents`` entries of a command's own maps.
+        ``stopped`` tells whether somebody wants the end, before it begins.
         """
         self.name = name
         self.folder = OBJECTS
@@ -114,6 +141,12 @@ class Launch:
         self.measures = measures or {}
         self.contents = contents or {}
         self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
+        self.runs: dict[str, str] = {}  # what does, as the summary tells it
+        self._stopped = stopped
+        self._told: list[str] = []  # what runs in the place of something better, and why
+        self._why_not = ""  # of the best programs beside the main ones
+        self._refused_iterators: dict[str, str] = {}  # and why
+        self._iterators: frozenset[str] = frozenset()  # those that were taken
         self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
         self._unattached: dict[str, str] = {}  # stages that were refused all the same
 
@@ -123,30 +156,56 @@ class Launch:
         """Load and attach; each variant is tried in order, none is guessed.
 
         ``extras`` may be a function that asks the kernel which there are. Raises NotPermittedError,
-        UnsupportedError or LayoutError.
+        UnsupportedError, LayoutError, StoppedError, or CgnetError where this host lacks room.
         """
         features.require_capabilities()
         features.require_btf(btf)
         extras = extras() if callable(extras) else extras
+        way = features.transport(transport)
         if transport == "perf":
             with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
-                return self._start(extras, forced, hook, features.transport("perf"))
-        return self._start(extras, btf, hook, features.transport(transport))
+                return self._start(extras, forced, hook, way)
+        if transport is None:
+            self._tell_transport(way)
+        return self._start(extras, btf, hook, way)
 
     def _start(
         self, extras: list[Extra], btf: Path | None, hook: str | None, way: Transport
     ) -> tuple[Object, Extra]:
         failure: LibbpfError | None = None
+        whys: dict[str, str] = {}  # by hook or kind of extra programs: why not
         for each, extra in product(features.hooks(hook), extras):
-            refused = hook is None and each.asked and features.works(each.asked).ok is False
-            if refused or not way.takes(each) or not self._is_possible(extra):
+            if hook is None and each.asked and features.works(each.asked).ok is False:
+                whys[each.name] = f"{each.asked.name}: {features.works(each.asked).why}"
+                continue
+            if not way.takes(each) or not self._is_possible(extra):
                 continue
             try:
-                return self._try(way, each, extra, btf), extra
+                obj = self._try(way, each, extra, btf)
             except LibbpfError as error:
                 log.info("no %s, %s with %s: %s", way.name, each.name, sorted(extra.hooks), error)
-                failure = error
+                failure = refusal(error)
+                whys[each.name] = _why(each, error)
+                continue
+            self.runs = {"hook": each.name, "transport": way.name, "ledger": _ledger(obj)}
+            self._tell_hook(each, hook, whys)
+            return obj, extra
         raise self._refused(failure)
+
+    def _tell_transport(self, way: Transport) -> None:
+        better = features.TRANSPORTS[0]
+        if way != better:
+            why = features.all_work(better.needs).why
+            self._told.append(f"{way.shown} take the place of the {better.shown} ({why})")
+
+    def _tell_hook(self, hook: Hook, forced: str | None, whys: Mapping[str, str]) -> None:
+        """Say so if it isn't the best one that this command has."""
+        better = next((each for each in features.HOOKS if each.name in whys), None)
+        if forced is None and better and better != hook:
+            why = whys[better.name]
+            self._told.append(
+                f"{hook.name} runs in the place of {better.name}, {hook.slower} ({why})"
+            )
 
     def remarks(self, extra: Extra) -> list[str]:
         """Return what there is to say of what runs, and doesn't."""
@@ -155,13 +214,14 @@ class Launch:
             told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
         else:
             told = stages.remarks(self.unseen)
-        return [*told, *extra.remarks]
+        return [*self._told, *told, *(each.format(why=self._why_not) for each in extra.remarks)]
 
     def _is_possible(self, extra: Extra) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
         answer = features.hooks_work(extra.hooks)
         if answer.ok is False:
             log.info("no %s: %s", ", ".join(sorted(extra.hooks)), answer.why)
+            self._why_not = self._why_not or answer.why
         return answer.ok is not False
 
     def _refused(self, failure: LibbpfError | None) -> CgnetError:
@@ -174,19 +234,45 @@ class Launch:
         )
 
     def _try(self, way: Transport, hook: Hook, extra: Extra, btf: Path | None) -> Object:
+        """Load and attach a variant. Of iterators those alone are left out that the kernel refuses."""
+        self._refused_iterators = {}
+        while True:
+            try:
+                obj, told = self._load(way, hook, extra, btf)
+            except LibbpfError as error:
+                failed = FAILED.search(refusal(error).log)
+                if not failed or failed[1] not in self._iterators:
+                    raise
+                log.info("no %s: %s", failed[1], error)
+                self._refused_iterators[failed[1]] = strerror(error.errno)
+                continue
+            self._told += told
+            return obj
+
+    def _load(
+        self, way: Transport, hook: Hook, extra: Extra, btf: Path | None
+    ) -> tuple[Object, list[str]]:
+        """Return the object, attached, and what there is to say of its iterators."""
+        self._require_going_on()
         obj = self._open(object_path(self.name, hook, self.folder), btf)
         try:
+            self._iterators, told = self._choose_iterators(obj, hook, extra)
             programs = self._there(self._wanted(obj, hook, extra), btf)
             self._prepare(obj, way.unused_maps, extra, programs)
             obj.load()
-            self._attach(obj, hook, extra, programs)
+            self._require_going_on()
+            self._attach(obj, extra, programs)
         except BaseException:
             obj.close()
             raise
         if extra.unseen is not None:
             missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
             self.unseen = missing | {**extra.unseen} | self._unattached
-        return obj
+        return obj, told
+
+    def _require_going_on(self) -> None:
+        if self._stopped():
+            raise StoppedError("stopped before tracing began")
 
     def _open(self, path: Path, btf: Path | None) -> Object:
         try:
@@ -196,6 +282,41 @@ class Launch:
                 raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
             raise damaged(path, self.layouts[0], error.log or str(error)) from error
 
+    def _choose_iterators(
+        self, obj: Object, hook: Hook, extra: Extra
+    ) -> tuple[frozenset[str], list[str]]:
+        """Return those to take, and what there is to say of others that this kernel refuses."""
+        there = {
+            program.name
+            for program in obj.programs
+            if program.hook == ITERATOR and self._has_role(obj, program)
+        }
+        taken, told = set(), []
+        for name in SEED_PROGRAMS:
+            if name in self._refused_iterators:
+                told.append(NO_SEEDS.format(why=self._refused_iterators[name]))
+            elif name in there and not name.startswith(extra.left_out):
+                taken.add(name)
+        whys: list[str] = []
+        for look in extra.looks:
+            programs = look.programs & there
+            if look.programs and not programs:
+                continue
+            why = self._why_no(look, hook)
+            if not why:
+                told += [f"{look.remark} ({'; '.join(whys)})"] if whys and look.remark else []
+                return frozenset(taken | programs), list(dict.fromkeys(told))
+            whys.append(why)
+        return frozenset(taken), list(dict.fromkeys(told))
+
+    def _why_no(self, look: Look, hook: Hook) -> str:
+        """Return why a look isn't possible; nothing if it is."""
+        for name, why in self._refused_iterators.items():
+            if name in look.programs:
+                return why
+        needs = tuple(each for each in look.way.needs if each not in hook.needs)
+        return features.all_work(needs).why
+
     def _wanted(self, obj: Object, hook: Hook, extra: Extra) -> list[Program]:
         """Return the programs to run; those that follow cgroups come first."""
         wanted = [
@@ -203,8 +324,9 @@ class Launch:
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
             or program.name in extra.functions
+            or program.name in self._iterators
             or (
-                program.hook in hook.kinds | extra.hooks
+                program.hook in {hook.name} | extra.hooks
                 and not program.name.startswith(extra.left_out)
                 and self._has_role(obj, program)
             )
@@ -251,7 +373,7 @@ class Launch:
         config = self.filters.config(extra.sync_errors, constants)
         obj.set_constants(".rodata.config", config)
 
-    def _attach(self, obj: Object, hook: Hook, extra: Extra, programs: list[Program]) -> None:
+    def _attach(self, obj: Object, extra: Extra, programs: list[Program]) -> None:
         """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
@@ -266,9 +388,9 @@ class Launch:
                 self._unattached |= stages.attach(obj, program, extra.functions[program.name])
             elif program.hook != ITERATOR:
                 self._attach_one(obj, program)
-        for program in (each for each in rest if each.name == SEED_PROGRAM):
-            obj.iterate(program)
-        if ITERATOR not in hook.kinds:
+        if "ledger_seed" in self._iterators:
+            obj.iterate(next(each for each in rest if each.name == "ledger_seed"))
+        else:
             self._seed(obj)
 
     def _seed(self, obj: Object) -> None:
@@ -277,7 +399,7 @@ class Launch:
         if tracks or Role.ROLE_SERVER in self.filters.roles:
             sockets = seeds.find()
             seeds.seed_listeners(obj.map("listeners"), sockets, self.filters)
-            if tracks:
+            if obj.has_map("seeds") and tracks:
                 seeds.seed_sockets(obj.map("seeds"), sockets, self.filters)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
@@ -285,6 +407,19 @@ class Launch:
             obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
         else:
             obj.attach(program)
+
+
+def _why(hook: Hook, error: LibbpfError) -> str:
+    """Return why a hook's programs were refused: what it needs and isn't there, else the error."""
+    answer = features.all_work(hook.needs)
+    return answer.why or str(error)
+
+
+def _ledger(obj: Object) -> str:
+    """Return what the summary calls the ledger; one of all sockets has storage behind its slots."""
+    if obj.has_map("ledger_hash"):
+        return "hash"
+    return "storage" if _tracks(obj) else "slots"
 
 
 def _target(program: Program) -> str:

@@ -9,20 +9,25 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from cgnet import tracefs
-from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
+from cgnet.errors import (
+    CgnetError,
+    LibbpfError,
+    NotPermittedError,
+    UnsupportedError,
+    refusal,
+    strerror,
+)
 from cgnet.loader import Object, Program
 
 log = logging.getLogger(__name__)
 
 OBJECT = Path(__file__).parent / "_bpf" / "probe.bpf.o"
 ALL = "everything: no command runs without it"
-UNUSED = "nothing yet: no command uses it"
 
 
 class Feature(NamedTuple):
@@ -110,7 +115,19 @@ SOCKET_STORAGE = Feature(
     "as without tp_btf: raw_tp is taken, and listeners are known by address and port",
     frozenset({"probe_storage"}),
 )
-TASK_FILE = Feature("task_file", "owners of sockets that are open already", UNUSED)
+TASK_FILE = Feature(
+    "task_file",
+    "owners of sockets that are open already",
+    "with tp_btf, owners of connections from before the start are known only once they are used",
+)
+MAP_ELEM = Feature(
+    "map_elem",
+    "connections that are open, for life --interval",
+    "life --interval shows those that a process has open, with tp_btf; none with raw_tp",
+)
+STORAGE_ELEM = Feature(
+    "storage_elem", "the same, of sockets that have storage", "see map_elem, with tp_btf"
+)
 LPM_TRIE = Feature(
     "lpm_trie",
     "networks to select by",
@@ -126,7 +143,8 @@ ARRAY_OF_MAPS = Feature(
 FEATURES = (
     TP_BTF, RAW_TP, FENTRY, FEXIT, KPROBE, KRETPROBE, TRACEPOINT, RING_BUFFER, PERF_BUFFERS,
     TASK_BTF, TCP_SOCK,
-    SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, TASK_FILE, LPM_TRIE, ARRAY_OF_MAPS,
+    SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, TASK_FILE, MAP_ELEM,
+    STORAGE_ELEM, LPM_TRIE, ARRAY_OF_MAPS,
 )  # fmt: skip
 PROBE_OF_WAYS = {
     "fentry": "probe_fentry", "kprobe.multi": "probe_kprobe", "kprobe": "probe_kprobe",
@@ -168,14 +186,14 @@ def trial_at(way: str, function: str) -> Answer:
                 obj.use_multi(program)
             obj.load()
         except LibbpfError as error:
-            return Answer(ok=False, why=f"not loaded: {os.strerror(error.errno)}")
+            return Answer(ok=False, why=f"not loaded: {strerror(refusal(error).errno)}")
         try:
             if way == "fentry":
                 obj.attach(program)
             else:
                 obj.attach_kprobe(program, function, multi=multi)
         except LibbpfError as error:
-            return Answer(ok=False, why=f"not attached: {os.strerror(error.errno)}")
+            return Answer(ok=False, why=f"not attached: {strerror(refusal(error).errno)}")
     return Answer(ok=True)
 
 
@@ -186,7 +204,9 @@ def _try(feature: Feature) -> Answer:
         try:
             obj.load()
         except LibbpfError as error:
-            return Answer(ok=False, why=f"not loaded: {os.strerror(error.errno)}{_remark(error)}")
+            return Answer(
+                ok=False, why=f"not loaded: {strerror(refusal(error).errno)}{_remark(error)}"
+            )
         program = next(each for each in obj.programs if each.name == name)
         return _try_hook(obj, program) if feature.attach else _try_tracepoint(program)
 
@@ -195,7 +215,7 @@ def _try_hook(obj: Object, program: Program) -> Answer:
     try:
         obj.attach(program)
     except LibbpfError as error:
-        return Answer(ok=False, why=f"not attached: {os.strerror(error.errno)}")
+        return Answer(ok=False, why=f"not attached: {strerror(refusal(error).errno)}")
     return Answer(ok=True)
 
 

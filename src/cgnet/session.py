@@ -12,11 +12,11 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from cgnet import pipeline
+from cgnet import features, pipeline
 from cgnet._layouts import HEAD, OwnerSource
 from cgnet.cgroups import CgroupNames
 from cgnet.counts import Counts
-from cgnet.errors import ExitStatus
+from cgnet.errors import ExitStatus, StoppedError
 from cgnet.events import HEAD_PART, SCHEMA, Clock, CountSchema, Schema, source_of
 from cgnet.filters import Filters
 from cgnet.launch import Extras, Launch
@@ -78,6 +78,7 @@ class Session:
         self.unknown_owners = 0
         self.losses = Losses()
         self._netns_owners: NetnsOwners | None = None
+        self._runs: dict[str, str] = {}  # hook, transport and ledger
         self._unseen: dict[str, str] | None = None  # stages that this kernel doesn't tell of
         self._baseline_ns = 0  # what was alive is told since then
 
@@ -194,7 +195,7 @@ class Session:
         lost, unknown, companion = self.losses.total, self.unknown_owners, self.command.companion
         more = companion.summary(self._obj) if companion else {}
         row = self._run_record(
-            "summary", records=self.records, lost=lost, unknown_owners=unknown, **more
+            "summary", records=self.records, lost=lost, unknown_owners=unknown, **more, **self._runs
         )
         if self._unseen is not None:
             row["not_seen"] = list(self._unseen)
@@ -203,6 +204,8 @@ class Session:
         if not text:
             also = "".join(f", {number} {name}" for name, number in more.items())
             also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
+            if features.is_second_best(self._runs) or log.isEnabledFor(logging.INFO):
+                also += f"; by {', '.join(self._runs.values())}"
             tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
 
     # -- the run
@@ -218,8 +221,14 @@ class Session:
             launch = Launch(
                 command.object, command.layouts, self.filters, options.buffer,
                 counting=options.counting, measures=options.measures, contents=options.contents,
+                stopped=lambda: stop.requested,
             )  # fmt: skip
-            obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
+            try:
+                obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
+            except StoppedError:
+                if stop.requested:
+                    return ExitStatus.DONE
+                raise
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
             self.runtimes.learn(self.names.paths())
@@ -232,7 +241,7 @@ class Session:
             self._tell_netns_owners()
             if command.companion:
                 command.companion.begin(obj)
-            self._unseen = launch.unseen
+            self._runs, self._unseen = launch.runs, launch.unseen
             for line in launch.remarks(extra):
                 tell(line)
             if options.interval:

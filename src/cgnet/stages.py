@@ -7,11 +7,10 @@ tried with a tiny program; a name in the kernel's BTF or symbols promises nothin
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet import features, probes
-from cgnet.errors import LibbpfError
+from cgnet.errors import LibbpfError, refusal, strerror
 from cgnet.loader import Object
 from cgnet.probes import FENTRY, FEXIT, KPROBE, KRETPROBE, Answer
 
@@ -91,7 +90,7 @@ def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
         else:
             obj.attach_kprobe(program, function, multi=way == MULTI_WAY)
     except LibbpfError as error:
-        return {program.name.partition("__")[0]: f"{function}: {os.strerror(error.errno)}"}
+        return {program.name.partition("__")[0]: f"{function}: {strerror(refusal(error).errno)}"}
     return {}
 
 

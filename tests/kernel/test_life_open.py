@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from compare import inner
 from harness import HIERARCHY, tracing, wait_until
 from lives import rows_of, the_end
@@ -34,7 +35,15 @@ def test_idle_ones_that_were_open(hook: str, stage: Stage) -> None:
     assert (row["role"], row["close_cause"]) == (None, row["close_cause"])
 
 
-def test_living_ones(hook: str, stage: Stage) -> None:
+LOOKS = {
+    "tp_btf": ("--hook", "tp_btf"),
+    "raw_tp": ("--hook", "raw_tp"),
+    "files": ("--hook", "tp_btf", "--open-by", "iterator over files"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_living_ones(look: str, stage: Stage) -> None:
     """Rows in between, with what came since the last one; the end has the rest."""
     client, server = stage.player(stage.a), stage.player(stage.b)
     listener = Server(server)
@@ -43,12 +52,12 @@ def test_living_ones(hook: str, stage: Stage) -> None:
     old_far, old_port = listener.accept(), client.do("local_port", old)
     client.do("stream", old, 700)
     assert server.do("receive", old_far, 700) == 700
-    with tracing("--hook", hook, "-i", "0.2", command="life") as tracer:
+    with tracing(*LOOKS[look], "-i", "0.2", command="life") as tracer:
         new = client.do(*connect)
         new_far, new_port = listener.accept(), client.do("local_port", new)
         sent = {new_port: 0, old_port: 700}
         # Without socket storage what was open, and is quiet, is found when something happens to it.
-        told = (new_port, old_port) if hook == "tp_btf" else (new_port,)
+        told = (new_port, old_port) if look != "raw_tp" else (new_port,)
         for fd, far, port in ((new, new_far, new_port), (old, old_far, old_port)) * 2:
             client.do("stream", fd, 1000)
             assert server.do("receive", far, 1000) == 1000
@@ -70,7 +79,7 @@ def test_living_ones(hook: str, stage: Stage) -> None:
         assert first["tx_bytes_delta"] == first["tx_bytes"]
         assert ends[new_port]["duration_us"] > first["duration_us"]
         assert ends[old_port]["duration_us"] is None
-        if hook == "tp_btf":
+        if look != "raw_tp":
             deltas = [row["tx_bytes_delta"] for row in tracer.rows() if row["sport"] == old_port]
             assert sum(deltas) == 2000  # since the start
 
@@ -92,6 +101,26 @@ def test_rows_that_are_left_out_are_no_last_rows(stage: Stage) -> None:
         wait_until(lambda: f"a row: {tracer}", lambda: rows_of(tracer, port, opened=True))
         first = rows_of(tracer, port, opened=True)[0]
         assert first["tx_bytes"] == first["tx_bytes_delta"] == 2000
+
+
+def test_a_connection_that_several_have_open_is_one_row_a_look(stage: Stage) -> None:
+    """Where iterators over maps are refused, the files of all processes are looked at."""
+    client, server = stage.player(stage.a), stage.player(stage.b)
+    listener = Server(server)
+    near = client.do("connect", client.address, server.address, listener.port)
+    far, port = listener.accept(), client.do("local_port", near)
+    children = [client.fork() for _ in range(3)]
+    with tracing(*LOOKS["files"], "-i", "0.3", command="life") as tracer:
+        wait_until(
+            lambda: f"three rows: {tracer}",
+            lambda: len(rows_of(tracer, port, opened=True)) >= 3,
+        )
+        times = [row["ts_ns"] for row in rows_of(tracer, port, opened=True)]
+        assert min(after - before for before, after in pairwise(times)) > 0.1e9
+    for each in children:
+        each.leave()
+    client.do("close", near)
+    server.do("close", far)
 
 
 def tells(tracer: Tracer, port: int, sent: int) -> bool:

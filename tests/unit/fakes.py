@@ -104,6 +104,7 @@ class FakeKernel(FakeObject):
     """Stands for the launched object, its ring and its maps."""
 
     unseen: dict[str, str] | None = None
+    runs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
     filled = 0.0
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ from cgnet.errors import (
     LayoutError,
     LibbpfError,
     NotPermittedError,
+    StoppedError,
     UnsupportedError,
     UsageError,
 )
@@ -42,6 +43,7 @@ STATUSES = {
     UnsupportedError: 4,
     LayoutError: 1,
     LibbpfError: 1,
+    StoppedError: 1,
 }
 CGNET = Path(sys.executable).parent / "cgnet"
 

@@ -99,6 +99,7 @@ def test_on_a_kernel_that_has_everything_the_best_ways_are_taken(
             "transport": "ring buffer",
             "ledger": "slots by socket cookie",
             "listeners": "socket storage",
+            "seeds": "iterator over files",
             "networks": "trie of prefixes",
             "counts": "two tables that change places",
             "sync_errors": "fexit",

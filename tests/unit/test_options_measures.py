@@ -165,9 +165,7 @@ def test_whose_connections_are_shown(
 
 def test_with_an_interval_life_needs_what_tells_the_living(asked: Callable[..., Asked]) -> None:
     assert asked("life").extras == [life.PROGRAMS]
-    first, last = asked("life -i 5").extras
-    assert first == life.WITH_LIVING
-    assert (last.hooks, last.remarks) == (frozenset(), (life.NO_LIVING,))
+    assert asked("life -i 5").extras == [life.PROGRAMS._replace(looks=life.LOOKS)]
 
 
 def test_milliseconds_are_for_drawings(asked: Callable[..., Asked]) -> None:

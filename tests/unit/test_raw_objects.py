@@ -2,7 +2,7 @@
 """The objects of raw programs before TencentOS' 5.4, the oldest kernel.
 
 It can't be had as a package. Its verifier refuses a helper or an instruction that it doesn't know,
-wherever it gets. Where a kernel has no ring buffers, it doesn't get to what asks for them: see bpf_code.py.
+wherever it gets. Where a kernel has no ring buffers, it doesn't get to those: see bpf_code.py.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from cgnet import session
 from cgnet._layouts import CGROUP_EVENT, LostWhere, OwnerSource, RecordKind
 from cgnet.cgroups import default_hierarchy, hierarchies
 from cgnet.cli import _run
+from cgnet.errors import StoppedError
 
 if TYPE_CHECKING:
     from fakes import FakeKernel
@@ -46,6 +48,39 @@ def test_a_table_tells_the_summary_on_stderr(
     assert (status, len(out.splitlines())) == (0, 2)
     assert out.startswith("TIME ")
     assert err[-1] == "cgnet: 1 records, 0 lost, 0 of unknown owners"
+
+
+def test_the_summary_tells_what_ran(kernel: FakeKernel, capfd: pytest.CaptureFixture[str]) -> None:
+    """People are told where a better variant exists."""
+    kernel.runs = {"hook": "raw_tp", "transport": "ring", "ledger": "hash"}
+    *_, summary = lines(run(capfd, "-o", "json")[1])
+    assert {name: summary[name] for name in kernel.runs} == kernel.runs
+    assert (
+        run(capfd)[2][-1] == "cgnet: 0 records, 0 lost, 0 of unknown owners; by raw_tp, ring, hash"
+    )
+
+
+def test_a_signal_during_the_start_ends_it_cleanly(
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise StoppedError("a signal came")
+
+    monkeypatch.setattr(kernel, "start", start)
+    assert _run(["connect"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interrupted_start_that_nobody_asked_to_end_is_a_failure(
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        raise StoppedError("a signal came")
+
+    monkeypatch.setattr(kernel, "start", start)
+    assert _run(["connect"]) == 1
+    assert capfd.readouterr() == ("", "cgnet: a signal came\n")
 
 
 def test_the_limit_ends_the_run_in_the_middle_of_a_batch(

@@ -57,6 +57,7 @@ def test_the_launch_is_told_what_to_count_and_measure(  # noqa: PLR0917
     measures: dict[str, int],
 ) -> None:
     assert run(capfd, *arguments, command=command)[0] == 0
+    assert not kernel.told.pop("stopped")()
     assert kernel.told == {"counting": counting, "measures": measures, "contents": {}}
 
 
@@ -129,9 +130,9 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
         looks.append(f"{program} over {elements_of}")
         now = time.monotonic_ns()
         kernel.batches.append([life(now, closed_by=0, tx_bytes=len(looks), duration_ns=0)])
-        if len(looks) == 3:
+        if len(looks) == 4:
             kernel.batches[-1].append(life(now, closed_by=0, tx_bytes=50, duration_ns=1))
-        if len(looks) > 3:
+        if len(looks) > 4:
             kernel.batches[-1].append(life(now, closed_by=1, tx_bytes=99))
             signal.raise_signal(signal.SIGINT)
 
@@ -139,14 +140,15 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
     kernel.batches = [[life(1, closed_by=2, tx_bytes=77)]]
     arguments = ("-i", "0.1", "--duration", "inf", "-o", "json")
     *rows, _ = lines(run(capfd, *arguments, command="life")[1])
-    assert looks[:3] == [
+    assert looks[:4] == [
         "living over ledger",
         "living_slots over ledger_slots",
         "living over ledger_hash",
+        "living_files over ",
     ]
     shown = [(row["tx_bytes"], row["open"]) for row in rows]
-    assert shown[:4] == [(77, False), (50, True), (4, True), (99, False)]
-    assert {each for each, opened in shown if opened} & {1, 2, 3} == set()
+    assert shown[:4] == [(77, False), (50, True), (5, True), (99, False)]
+    assert {each for each, opened in shown if opened} & {1, 2, 3, 4} == set()
 
 
 def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(

@@ -13,8 +13,9 @@ from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, RecordK
 from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.features import LIVING
 from cgnet.groups import Group, Number, between, part_of
-from cgnet.launch import Extra
+from cgnet.launch import Extra, Look
 from cgnet.option_types import Span
 from cgnet.options import collect, common, living, role
 from cgnet.session import Session
@@ -97,14 +98,27 @@ COMMAND = Command(
         "ledger": "living",
         "ledger_slots": "living_slots",
         "ledger_hash": "living",
+        "": "living_files",
     },
     was_open=was_open,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
-WITH_LIVING = Extra(frozenset({"iter"}), SyncErrors.SYNC_ERRORS_UNSEEN)
 NO_LIVING = (
     "connections are shown when they end, and not before: this kernel has no iterator over maps, "
     "which --interval takes"
+)
+FILES_ONLY = (
+    "of open connections those are shown that a process has open, and not those that are closed and "
+    "still send, that wait for accept(), or are subflows of MPTCP: iterators over maps are refused"
+)
+LOOKS = tuple(
+    Look(way, frozenset(programs), remark)
+    for way, programs, remark in zip(
+        LIVING.ways,
+        (("living", "living_slots"), ("living_files",), ()),
+        ("", FILES_ONLY, NO_LIVING),
+        strict=True,
+    )
 )
 
 HELP = "Each TCP connection's life: how long, how much, who ended it and how."
@@ -137,11 +151,13 @@ def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
 @click.option(
     "--close-cause", type=click.Choice(list(CAUSES.values())), multiple=True, help="How it ended."
 )
+@click.option("--open-by", type=click.Choice([way.name for way in LIVING.ways]), hidden=True)
 @living
 @role
 @common
 def command(
     *,
+    open_by: str | None,
     min_duration: int | None,
     min_bytes: int | None,
     closed_by: tuple[str, ...],
@@ -156,8 +172,7 @@ def command(
         "by_cause": _bits(CAUSES, close_cause),
     }
     options = collect(values | {"both": True}, None, measures)
-    ways = [PROGRAMS]
-    if options.interval:
-        ways = [WITH_LIVING, PROGRAMS._replace(remarks=(NO_LIVING,))]
+    looks = LOOKS if not open_by else tuple(each for each in LOOKS if each.way.name == open_by)
+    programs = PROGRAMS._replace(looks=looks if options.interval else ())
     named = COMMAND._replace(groups=partial(groups, symbols=Symbols(options.btf)))
-    return Session(named, options, ways).run()
+    return Session(named, options, [programs]).run()
