@@ -7,6 +7,7 @@ import ast
 import importlib
 import logging
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,7 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
         return ExitStatus.DONE
     except _ReaderGoneError:
         # Python would complain once more when it flushes at the end.

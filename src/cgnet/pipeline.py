@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 TICK_MS = 50
 MUCH = 0.25  # of the room that the kernel side has, taken by what waits
 RATE_SPAN_S = 1.0
+AGAIN_MS = 5
 LAST_PRIORITY = 10  # of nice(2); behind 19 it starves for seconds when many tasks want the CPU
 
 
@@ -67,9 +69,41 @@ class Stop:
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in previous.items():
-                signal.signal(number, handler)
+                # Who is ending already isn't broken off by one more Ctrl-C.
+                signal.signal(number, signal.SIG_IGN if self.requested else handler)
             os.close(reader)
             os.close(writer)
+
+
+@contextmanager
+def interruptible(signals: int) -> Iterator[None]:
+    """Have a signal end the calls of the body at once, also the verifier's, which may take 20 s.
+
+    ``signals`` is what on_signals() yields. The verifier stops for a signal, and libbpf tries four more
+    times before it reports EAGAIN: so the signal is sent again until the body ends.
+    """
+    ended, done = os.pipe2(os.O_CLOEXEC)
+    main = threading.get_ident()
+
+    def repeat() -> None:
+        poller = select.poll()
+        poller.register(ended, select.POLLIN)
+        poller.register(signals, select.POLLIN)
+        if ended in dict(poller.poll()):
+            return
+        poller.unregister(signals)
+        while not poller.poll(AGAIN_MS):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.write(done, b".")
+        thread.join()
+        os.close(ended)
+        os.close(done)
 
 
 class Politeness:

@@ -224,7 +224,10 @@ class Session:
                 stopped=lambda: stop.requested,
             )  # fmt: skip
             try:
-                obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
+                with pipeline.interruptible(signals):
+                    obj, extra = launch.start(
+                        self.extras, options.btf, options.hook, options.transport
+                    )
             except StoppedError:
                 if stop.requested:
                     return ExitStatus.DONE

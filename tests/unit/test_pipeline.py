@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import select
 import signal
+from threading import Timer
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cgnet import pipeline
-from cgnet.pipeline import TICK_MS, RateLimit, Stop, batches, drain
+from cgnet.pipeline import TICK_MS, RateLimit, Stop, batches, drain, interruptible
 from cgnet.ring import BATCH_RECORDS
 
 if TYPE_CHECKING:
@@ -249,3 +251,29 @@ def test_drain_takes_what_is_left_and_ends() -> None:
     ring = Ring([b"a"], [b"b", b"c"])
     assert list(drain(ring)) == [[b"a"], [b"b", b"c"]]
     assert list(drain(ring)) == []
+
+
+def test_a_signal_is_sent_again_until_the_start_gives_up() -> None:
+    """As libbpf tries five times to load a program that the verifier left for a signal."""
+    stop, libc = Stop(None), ctypes.CDLL(None)
+    with stop.on_signals() as signals, interruptible(signals):
+        Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        for _ in range(5):
+            assert libc.pause() == -1
+    assert stop.requested
+
+
+def test_without_a_signal_none_is_sent() -> None:
+    stop = Stop(None)
+    with stop.on_signals() as signals, interruptible(signals):
+        pass
+    assert not stop.requested
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+def test_who_ends_for_a_signal_is_not_broken_off_by_the_next() -> None:
+    stop = Stop(None)
+    with stop.on_signals():
+        signal.raise_signal(signal.SIGINT)
+    assert stop.requested
+    signal.raise_signal(signal.SIGINT)
