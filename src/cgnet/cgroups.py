@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import re
 from contextlib import suppress
@@ -22,8 +23,15 @@ from cgnet.errors import UnsupportedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger(__name__)
+
 V2 = "v2"
-AT_FDCWD = -100
+AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+PATH_MAX = 4096  # include/uapi/linux/limits.h; a system call takes no longer path, with its zero
+ENOUGH_UP = 1024  # steps; "../" so often is a path that a system call takes
+MOST_PATH = 2 * PATH_MAX  # that is walked
+SHOWN = 80  # characters of a path in a message
+CUT = "…"  # the last name of a path that is longer than the kernel tells
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
 HANDLE_BYTES = 8
@@ -85,17 +93,33 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a file of /proc. Raises OSError.
+
+    They end at line feeds alone: strangers choose names with other characters that Python ends lines at.
+    """
+    raw = path.read_bytes().removesuffix(b"\n")
+    return raw.decode(errors="surrogateescape").split("\n") if raw else []
+
+
+def _own_lines(path: Path) -> list[str]:
+    try:
+        return lines_of(path)
+    except OSError as error:
+        raise UnsupportedError(f"{path}: {error.strerror}; is /proc mounted?") from error
+
+
 def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
     """Return the mounted hierarchies whose cgroup a program can read of a task, v2 last."""
     ids = {}
-    for line in (proc / "cgroup").read_text(errors="surrogateescape").splitlines():
+    for line in _own_lines(proc / "cgroup"):
         number, controllers, _ = line.split(":", 2)
         ids.update(dict.fromkeys((controllers or V2).split(","), int(number)))
     found: dict[int, Hierarchy] = {}
-    for line in (proc / "mountinfo").read_text(errors="surrogateescape").splitlines():
+    for line in _own_lines(proc / "mountinfo"):
         fields, _, rest = line.partition(" - ")
-        root, mount = map(_unescape, fields.split()[3:5])
-        fstype, _, options = rest.split()[:3]
+        root, mount = map(_unescape, fields.split(" ")[3:5])
+        fstype, _, options = rest.split(" ")[:3]  # the source between them may be empty
         if fstype == "cgroup2":
             names = [V2]
         elif fstype == "cgroup":
@@ -134,17 +158,101 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
     raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}")
 
 
+def open_place(path: Path) -> int:
+    """Open a directory as a place only, also one that is nested deeper than PATH_MAX. Raises OSError."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    rest = os.fsencode(path)
+    fd = -1
+    try:
+        while True:
+            end = len(rest) if len(rest) < PATH_MAX else rest.rindex(b"/", 1, PATH_MAX)
+            below = os.open(rest[:end], flags, dir_fd=None if fd < 0 else fd)
+            if fd >= 0:
+                os.close(fd)
+            fd, rest = below, rest[end:].lstrip(b"/")
+            if not rest:
+                return fd
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        raise
+
+
 def cgroup_id(path: Path) -> int:
     """Return the kernel's id of a cgroup's directory. Raises OSError."""
+    raw = os.fsencode(path)
+    if len(raw) < PATH_MAX:
+        return _id_at(AT_FDCWD, raw)
+    fd = open_place(path)
+    try:
+        return _id_at(fd, b"")
+    finally:
+        os.close(fd)
+
+
+def _id_at(fd: int, path: bytes) -> int:
     handle = _FileHandle(handle_bytes=HANDLE_BYTES)
     mount_id = ctypes.c_int()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.name_to_handle_at(
-        AT_FDCWD, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount_id), 0
-    ):
+    flags = 0 if path else AT_EMPTY_PATH
+    if libc.name_to_handle_at(fd, path, ctypes.byref(handle), ctypes.byref(mount_id), flags):
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(path))
+        raise OSError(number, os.strerror(number), decode(path))
     return int(handle.id)
+
+
+def tellable_path(fd: int) -> Path:
+    """Return the path of an open directory; CUT stands for what the kernel has no room to tell.
+
+    Raises OSError.
+    """
+    try:
+        return Path(f"/proc/self/fd/{fd}").readlink()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    fd = os.dup(fd)
+    try:
+        while True:  # each step upwards takes two bytes off the path, or more
+            above = next((up for up in _powers_of_two(ENOUGH_UP) if _path_above(fd, up)), None)
+            if above is not None:
+                break
+            fd = _replace(fd, ENOUGH_UP)
+        # The nearest directory above that can be told lies between these two.
+        low, high = above // 2, above
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _path_above(fd, middle) else (middle, high)
+        return (_path_above(fd, high) or Path("/")) / CUT
+    finally:
+        os.close(fd)
+
+
+def _powers_of_two(most: int) -> Iterator[int]:
+    return (1 << shift for shift in range(most.bit_length()))
+
+
+def _above(fd: int, up: int) -> int:
+    return os.open("../" * up, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+
+
+def _replace(fd: int, up: int) -> int:
+    found = _above(fd, up)
+    os.close(fd)
+    return found
+
+
+def _path_above(fd: int, up: int) -> Path | None:
+    """Return the path of the directory so many steps above, None if it is too long. Raises OSError."""
+    above = _above(fd, up)
+    try:
+        return Path(f"/proc/self/fd/{above}").readlink()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
+    finally:
+        os.close(above)
 
 
 def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hierarchy, Path]:
@@ -154,39 +262,68 @@ def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hi
     """
     path = Path(value)
     if path.is_absolute():
-        path = Path(os.path.realpath(path))  # co-mounted controllers are links to one mount
+        with suppress(OSError):  # not ours to read
+            path = Path(os.path.realpath(path))  # co-mounted controllers are links to one mount
         for each in sorted(mounted, key=lambda each: -len(each.mount.parts)):
-            if path.is_relative_to(each.mount) and path.is_dir():
+            if path.is_relative_to(each.mount) and _is_there(path):
                 return each, path
         outer = inside.outer_path(os.path.normpath(value))
-        if outer.is_dir():
+        if _is_there(outer):
             return inside, outer
-        if path.is_dir():
+        if _is_there(path):
             raise UsageError(
                 f"--cgroup {value!r}: lies in no hierarchy that programs can read; "
                 f"usable: {', '.join(str(each.mount) for each in mounted)}"
             )
     raise UsageError(
-        f"--cgroup {value!r}: no such cgroup; give a directory as mounted "
+        f"--cgroup {value!r}: no such cgroup{_why_not(path)}; give a directory as mounted "
         f"({inside.mount}/…) or a path inside the hierarchy {inside.name} (/…)"
     )
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether it is a directory that may be looked at."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir() raises ENAMETOOLONG, EACCES
+
+
+def _why_not(path: Path) -> str:
+    """Say why a path isn't there, where that is another reason than that it isn't."""
+    try:
+        path.stat()
+    except OSError as error:
+        return "" if error.errno == errno.ENOENT else f" ({error.strerror})"
+    return ""
 
 
 def subtree(top: Path) -> Iterator[Path]:
     """Yield a cgroup and what is below it. A parent comes before its children are looked up.
 
-    Without recursion: who may make cgroups may nest them deeper than Python's stack.
+    Without recursion: who may make cgroups may nest them deeper than Python's stack. Paths end at
+    MOST_PATH bytes, so that nobody fills our memory with them; that is logged.
     """
     waiting = [top]
     while waiting:
         path = waiting.pop()
         yield path
+        if len(os.fsencode(path)) >= MOST_PATH:
+            log.error("cgroups below %s… are nested too deep, and left out", str(path)[:SHOWN])
+            continue
         with suppress(OSError):  # removed meanwhile
-            waiting += [
-                path / entry.name
-                for entry in os.scandir(path)
-                if entry.is_dir(follow_symlinks=False)
-            ]
+            waiting += [path / name for name in _children(path)]
+
+
+def _children(path: Path) -> list[str]:
+    """Return the names of the directories in one. Raises OSError."""
+    fd = open_place(path)
+    try:
+        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+    try:
+        with os.scandir(opened) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(opened)
 
 
 class CgroupNames:
@@ -234,7 +371,11 @@ class CgroupNames:
     def _look_up(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
         """Open the directory by its handle; without CAP_DAC_READ_SEARCH walk over all of them."""
         if hierarchy.id not in self._mounts:
-            self._mounts[hierarchy.id] = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fd = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:  # unmounted since, or not ours to see
+                return None
+            self._mounts[hierarchy.id] = fd
         for handle_type in HANDLE_TYPES:
             handle = _FileHandle(HANDLE_BYTES, handle_type, cgroup)
             fd = self._libc.open_by_handle_at(
@@ -242,9 +383,8 @@ class CgroupNames:
             )
             if fd >= 0:
                 try:
-                    path = hierarchy.inner_path(Path(f"/proc/self/fd/{fd}").readlink())
-                    return decode(os.fsencode(path))
-                except ValueError:  # outside of what the mount shows
+                    return hierarchy.told_path(tellable_path(fd))
+                except (OSError, ValueError):  # removed meanwhile; outside of what the mount shows
                     return None
                 finally:
                     os.close(fd)

@@ -64,6 +64,9 @@ class Newcomers:
 
     def _on_cgroup(self, obj: Object, raw: bytes) -> None:
         change = cgroup_change(raw)
+        if change.is_cut:
+            known = self._names.path(change.hierarchy, change.cgroup_id)
+            change = change._replace(path=known or change.path)
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
         if change.born:

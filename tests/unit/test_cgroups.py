@@ -86,6 +86,27 @@ def test_octal_escapes_in_mount_paths_are_undone(proc: Proc) -> None:
     assert (found.root, str(found.mount)) == ("/a b", "/mnt/c\td\\e\nf")
 
 
+def test_a_mount_without_a_source_is_passed_over_or_taken(proc: Proc) -> None:
+    """mount(2) takes an empty source, and mountinfo then has two spaces in a row."""
+    tmpfs = "77 30 0:40 / /dev/shm/x rw,relatime -  tmpfs  rw\n".replace("-  tmpfs", "- tmpfs")
+    assert proc(PURE_V2[0], tmpfs + PURE_V2[1])[0].mount == Path(FS)
+    nameless = f"30 24 0:26 / {FS} rw - cgroup2  rw\n"
+    assert proc(PURE_V2[0], nameless)[0].mount == Path(FS)
+
+
+@pytest.mark.parametrize("odd", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_lines_end_at_line_feeds_alone(proc: Proc, odd: str) -> None:
+    """A cgroup's or a mount's name may have what else Python takes for the end of a line."""
+    name = f"x{odd}9:memory:{odd}y"
+    (found,) = proc(f"0::/{name}\n", f"30 24 0:26 / {FS}/{name} rw - cgroup2 cgroup2 rw\n")
+    assert (found.id, str(found.mount)) == (0, f"{FS}/{name}")
+
+
+def test_without_proc_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"/cgroup: No such file.*is /proc mounted\?"):
+        hierarchies(tmp_path)
+
+
 def test_a_hierarchy_that_this_process_is_not_told_of_is_left_out(proc: Proc) -> None:
     assert proc("0::/\n", HYBRID[1]) == [UNIFIED]
 
@@ -223,7 +244,7 @@ def test_a_cgroups_path_is_found_by_its_id_alone() -> None:
     names = CgroupNames(found)
     for each in found:
         for path in islice(subtree(each.mount), 5):
-            assert names.path(each.id, cgroup_id(path)) == each.inner_path(path)
+            assert names.path(each.id, cgroup_id(path)) == each.told_path(path)
         assert names.path(each.id, 1 << 62) is None
     names.close()
 

@@ -105,7 +105,7 @@ def lives_in(pid: int, cgroup: str, proc: Path) -> bool:
     wanted = parts_of(cgroup)
     with suppress(OSError):
         lines = (proc / str(pid) / "cgroup").read_bytes().decode(errors="backslashreplace")
-        for line in lines.splitlines():
+        for line in lines.split("\n"):  # a name may have other ends of lines
             if parts_of(line.split(":", 2)[-1])[: len(wanted)] == wanted:
                 return True
     return False
