@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +35,6 @@ from cgnet.probes import (
 CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 2, 19, 21
 CAP_SYS_NICE, CAP_SYS_RESOURCE = 23, 24
 CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 34, 38, 39
-PR_CAPBSET_READ = 23  # linux/prctl.h
 
 
 class Hook(NamedTuple):
@@ -259,35 +257,35 @@ def choose(part: Part) -> Choice:
     return Choice(part.name, None, tuple(refused))
 
 
-def effective_capabilities() -> frozenset[int]:
-    """Return the numbers of this process's effective capabilities."""
+def _capabilities(kind: str) -> frozenset[int]:
+    """Return the numbers of one of this process's sets of capabilities: "CapEff", "CapBnd"."""
     status = Path("/proc/self/status")
     try:
         text = status.read_text(errors="surrogateescape")
     except OSError as error:
         raise UnsupportedError(f"{status}: {error.strerror}; is /proc mounted?") from error
     for line in text.split("\n"):
-        if line.startswith("CapEff:"):
+        if line.startswith(f"{kind}:"):
             mask = int(line.split()[1], 16)
             return frozenset(number for number in range(64) if mask >> number & 1)
     return frozenset()
 
 
+def effective_capabilities() -> frozenset[int]:
+    """Return the numbers of this process's effective capabilities. Raises UnsupportedError."""
+    return _capabilities("CapEff")
+
+
 def last_capability() -> int:
-    """Return the number of the last capability that this kernel knows."""
+    """Return the number of the last capability that this kernel knows.
+
+    Where /proc is mounted with subset=pid, as systemd's ProcSubset= does, it is the last one that
+    this process could have.
+    """
     try:
         return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    except OSError:  # /proc is mounted with subset=pid
-        return _last_by_trial()
-
-
-def _last_by_trial() -> int:
-    """Return it as prctl(2) tells: it refuses what the kernel doesn't know."""
-    libc = ctypes.CDLL(None)
-    number = 0
-    while libc.prctl(PR_CAPBSET_READ, number + 1) >= 0:
-        number += 1
-    return number
+    except OSError:
+        return max(_capabilities("CapBnd"), default=0)
 
 
 def require_capabilities() -> None:
