@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +24,7 @@ from cgnet.errors import UnsupportedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("cgnet")  # what is said to people begins with it
 
 V2 = "v2"
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
@@ -35,6 +36,7 @@ CUT = "…"  # the last name of a path that is longer than the kernel tells
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
 HANDLE_BYTES = 8
+WALK_AGAIN_S = 1.0  # new cgroups are told; a walk finds what isn't, or is gone
 
 
 class Hierarchy(NamedTuple):
@@ -329,13 +331,15 @@ def _children(path: Path) -> list[str]:
 class CgroupNames:
     """Paths of cgroups by (hierarchy id, cgroup id), also of those that are gone."""
 
-    LIMIT = 32768  # paths remembered; the oldest are forgotten first
+    LIMIT = 32768  # paths remembered of each kind; the oldest are forgotten first
 
     def __init__(self, watched: list[Hierarchy]) -> None:
         """Resolve ids of these hierarchies."""
         self._hierarchies = {each.id: each for each in watched}
-        self._paths: dict[tuple[int, int], str] = {}
+        self._paths: dict[tuple[int, int], str] = {}  # of records
+        self._told: dict[tuple[int, int], str] = {}  # of any new cgroup: anybody may make many
         self._mounts: dict[int, int] = {}
+        self._next_walk = 0.0
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     @property
@@ -345,9 +349,13 @@ class CgroupNames:
 
     def remember(self, hierarchy: int, cgroup: int, path: str) -> None:
         """Keep a path that the kernel told."""
-        while len(self._paths) >= self.LIMIT:
-            del self._paths[next(iter(self._paths))]
-        self._paths[hierarchy, cgroup] = path
+        key = hierarchy, cgroup
+        self._keep(self._paths if key in self._paths else self._told, key, path)
+
+    def _keep(self, paths: dict[tuple[int, int], str], key: tuple[int, int], path: str) -> None:
+        while len(paths) >= self.LIMIT and key not in paths:
+            del paths[next(iter(paths))]
+        paths[key] = path
 
     def hierarchy_name(self, hierarchy: int) -> str | None:
         """Return "v2", the controller, or None for a hierarchy that isn't watched."""
@@ -356,11 +364,15 @@ class CgroupNames:
 
     def path(self, hierarchy: int, cgroup: int) -> str | None:
         """Return the path inside the hierarchy, or None when nothing knows it any more."""
-        known = self._paths.get((hierarchy, cgroup))
+        key = hierarchy, cgroup
+        known = self._paths.get(key)
+        if known is not None:
+            return known
+        known = self._told.pop(key, None)
         if known is None and hierarchy in self._hierarchies:
             known = self._look_up(self._hierarchies[hierarchy], cgroup)
-            if known is not None:
-                self.remember(hierarchy, cgroup, known)
+        if known is not None:
+            self._keep(self._paths, key, known)
         return known
 
     def paths(self) -> Iterator[str]:
@@ -394,11 +406,13 @@ class CgroupNames:
 
     def _walk(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
         """Remember all that are there now, and return the one looked for."""
+        if time.monotonic() < self._next_walk:
+            return None
         for path in subtree(hierarchy.mount):
             with suppress(OSError):  # removed meanwhile
-                inner = decode(os.fsencode(hierarchy.inner_path(path)))
-                self.remember(hierarchy.id, cgroup_id(path), inner)
-        return self._paths.get((hierarchy.id, cgroup))
+                self.remember(hierarchy.id, cgroup_id(path), hierarchy.told_path(path))
+        self._next_walk = time.monotonic() + WALK_AGAIN_S
+        return self._told.pop((hierarchy.id, cgroup), None)
 
     def close(self) -> None:
         """Close the mounts' directories."""

@@ -48,6 +48,7 @@ RESULTS: dict[int, str] = {
 
 HEAD_PART = part_of(CONNECT_EVENT, "head")
 OWNER_PART = part_of(CONNECT_EVENT, "owner")
+CGROUP_PART = between(OWNER, "cgroup_id", "hierarchy", OWNER_PART.start)
 OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
 # The tracepoint has as much room for a path as the record: TRACE_CGROUP_PATH_LEN of

@@ -113,9 +113,12 @@ class Session:
 
     # -- records
 
-    def _wait_for_names(self) -> None:
-        """At the end: it takes no longer than names are expected."""
+    def _wait_for_names(self, stop: pipeline.Stop) -> None:
+        """At the end: it takes no longer than names are expected. One more signal cuts it short."""
+        asked = stop.requests
         while self.newcomers.is_waiting or (self.counts and self.counts.is_waiting):
+            if stop.requests > max(asked, 1):
+                return
             time.sleep(pipeline.TICK_MS / 1000)
             self._emit([])
             self._print_counts()
@@ -146,6 +149,7 @@ class Session:
     def _emit(self, batch: list[bytes]) -> bool:
         """Write a batch; tell whether the limit is reached."""
         records = self.newcomers.pass_on(self._obj, batch)
+        self.losses.add("names", self.newcomers.take_too_many())
         if self._baseline_ns:
             records = [raw for raw in records if not self._is_baseline(raw)]
         limit = self.options.limit
@@ -279,7 +283,7 @@ class Session:
         if not ended:
             self._emit_the_rest(ring)
         self._print_counts()
-        self._wait_for_names()
+        self._wait_for_names(stop)
         self._tell_more()
         self._check_lost()
         self._summary()

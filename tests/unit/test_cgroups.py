@@ -225,6 +225,20 @@ def test_the_oldest_paths_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -
     assert [names.path(5, number) for number in range(5)] == [None, None, "/2", "/3", "/4"]
 
 
+def test_a_path_that_records_have_outlasts_any_number_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CgroupNames, "LIMIT", 3)
+    names = CgroupNames([])
+    names.remember(5, 1000, "/web")
+    assert names.path(5, 1000) == "/web"
+    for number in range(10):
+        names.remember(5, number, f"/{number}")
+    assert names.path(5, 1000) == "/web"
+    names.remember(5, 1000, "/renamed")
+    assert names.path(5, 1000) == "/renamed"
+
+
 def test_the_id_of_a_cgroup_holds_its_directorys_inode() -> None:
     """Before Linux 5.5 the upper half is a generation."""
     mount = hierarchies()[0].mount
