@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cgnet._layouts import OWNER, RecordKind, Undecided
 from cgnet.cgroup_filter import cgroup_key
@@ -40,6 +40,16 @@ class Held(NamedTuple):
         return any(self.path == each or self.path.startswith(f"{each}/") for each in places)
 
 
+class Follower(Protocol):
+    """Who is told of cgroups by their paths."""
+
+    def made(self, cgroup: str) -> None:
+        """A cgroup was made."""
+
+    def gone(self, cgroup: str) -> None:
+        """A cgroup was removed."""
+
+
 class Newcomers:
     """Follows cgroups, and lets records through once it is known whether they are wanted."""
 
@@ -59,8 +69,12 @@ class Newcomers:
         self._held: dict[bytes, Held] = {}  # by cgroup
         self._ends: list[tuple[float, bytes]] = []  # a heap: when each cgroup's are decided about
         self._number = 0
-        self.births = 0
+        self._follower: tuple[int, Follower] | None = None
         self._too_many = 0  # records that were decided about before their names were known
+
+    def tell_changes(self, hierarchy: int, follower: Follower) -> None:
+        """From now on tell somebody of the cgroups of a hierarchy."""
+        self._follower = hierarchy, follower
 
     @property
     def is_waiting(self) -> bool:
@@ -123,8 +137,10 @@ class Newcomers:
             change = change._replace(path=known or change.path)
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
+        if self._follower and self._follower[0] == change.hierarchy:
+            follower = self._follower[1]
+            (follower.made if change.born else follower.gone)(change.path)
         if change.born:
-            self.births += 1
             self._runtimes.expect(change.path)
             self._filters.cgroups.born(
                 obj.map("selected_cgroups"),

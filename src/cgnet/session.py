@@ -169,7 +169,7 @@ class Session:
 
     def _tell_netns_owners(self) -> None:
         if self._netns_owners:
-            self._netns_owners.follow(self.newcomers.births)
+            self._netns_owners.follow()
 
     def _tell_living(self) -> None:
         """Have the kernel side tell what goes on, where it can."""
@@ -226,14 +226,18 @@ class Session:
             obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
-            self.runtimes.learn(self.names.paths())
+            paths = list(self.names.paths())
+            self.runtimes.learn(paths)
             naming = self.filters.hierarchies[0]
             self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
             if obj.has_map(NETNS_OWNERS):
                 addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
                 owners = obj.map(NETNS_OWNERS)
                 self._netns_owners = NetnsOwners(self.runtimes, naming, owners, addresses)
-            self._tell_netns_owners()
+                for path in paths:
+                    self._netns_owners.made(path)
+                self._netns_owners.follow(math.inf)
+                self.newcomers.tell_changes(naming.id, self._netns_owners)
             if command.companion:
                 command.companion.begin(obj)
             self._unseen = launch.unseen

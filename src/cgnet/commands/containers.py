@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -101,7 +102,8 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     head = dict(zip(HEAD, (SCHEMA, TYPE, Clock().text(ts_ns), ts_ns), strict=True))
     runtimes = Runtimes()
     try:
-        found = [{**head, **row} for row in containers(where, PROC, runtimes.find)]
+        find = partial(runtimes.find, present=runtimes.present())
+        found = [{**head, **row} for row in containers(where, PROC, find)]
     finally:
         runtimes.close()
     rows = [row for row in found if every or _wanted(row)]

@@ -150,22 +150,37 @@ class Runtimes:
                 self._enqueue(entry, now)
         return entries
 
-    def find(self, path: str) -> Known:
-        """Return what can be found out of a cgroup now. It may wait for a daemon's time-out."""
+    def find(self, path: str, present: state.Present | None = None) -> Known:
+        """Return what can be found out of a cgroup now. It may wait for a daemon's time-out.
+
+        ``present`` spares looks where many are asked for.
+        """
         where = place(path)
         entries = [self._entry(each, where.pod_uid) for each in where.candidates]
         for entry in entries:
             if not entry.complete():
-                self._look_up(entry)
+                self._look_up(entry, present)
         return self._known(where, entries, self._clock())
+
+    def present(self) -> state.Present:
+        """Return what the runtimes have now."""
+        return state.Present(self._root)
 
     def learn(self, paths: Iterable[str]) -> None:
         """Look up the containers among cgroups that are there, LEARN_S at most; then as ``of`` does."""
         until = self._clock() + LEARN_S
+        present = self.present()
         for path in paths:
-            if place(path).candidates and self._clock() < until:
-                self.find(path)
+            found = place(path).candidates
+            is_worth_it = any(each.by_place or present.may_have(each.id) for each in found)
+            if is_worth_it and self._clock() < until:
+                self.find(path, present)
             self.of(path)
+
+    def confirmed(self) -> list[str]:
+        """Return the cgroups that are containers, the oldest first; some may be gone."""
+        with self._change:
+            return list(self._confirmed)
 
     def news(self) -> list[str]:
         """Return the cgroups that were confirmed since this was asked the last time."""
