@@ -107,10 +107,10 @@ def _find_pattern(text: str, mounted: list[Hierarchy], inside: Hierarchy) -> tup
     path = PurePosixPath(text)
     if not path.is_absolute():
         raise UsageError(f"--cgroup {text!r}: begin a pattern with /, as in /kubepods/*")
-    for each in sorted(mounted, key=lambda each: -len(each.mount.parts)):
-        if path.is_relative_to(each.mount):
-            path = PurePosixPath(each.root) / path.relative_to(each.mount)
-            return each, cgroups.decode(os.fsencode(path))
+    for each in sorted(mounted, key=lambda each: -len(each.place.parts)):
+        inner = each.inside(Path(path))
+        if inner is not None:
+            return each, cgroups.decode(os.fsencode(inner))
     return inside, cgroups.decode(os.fsencode(path))
 
 

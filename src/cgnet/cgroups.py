@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cgnet")  # what is said to people begins with it
 
 V2 = "v2"
+INITIAL_NAMESPACE = 0xEFFFFFFB  # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
+SYS_OPEN_TREE, OPEN_TREE_CLONE = 428, 1  # asm-generic/unistd.h, linux/mount.h
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 PATH_MAX = 4096  # include/uapi/linux/limits.h; a system call takes no longer path, with its zero
 ENOUGH_UP = 1024  # steps; "../" so often is a path that a system call takes
@@ -36,17 +38,40 @@ CUT = "…"  # the last name of a path that is longer than the kernel tells
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
 HANDLE_BYTES = 8
+ROOT_IDS = (1, 1 << 32 | 1)  # of every hierarchy's root, by type of handle
 WALK_AGAIN_S = 1.0  # new cgroups are told; a walk finds what isn't, or is gone
 
 
 class Hierarchy(NamedTuple):
-    """A mounted hierarchy. ``name`` is "v2" or a v1 controller; ``root`` is what the mount shows."""
+    """A mounted hierarchy. ``name`` is "v2" or a v1 controller; ``root`` is what the mount shows.
+
+    In a cgroup namespace ``mount`` may be one that only this process has. ``seen`` then has the mounts
+    that everybody sees, with what each shows; ``is_part`` is true where not all can be seen.
+    """
 
     id: int
     name: str
     controllers: tuple[str, ...]
     mount: Path
     root: str
+    seen: tuple[tuple[Path, str], ...] = ()
+    is_part: bool = False
+
+    @property
+    def place(self) -> Path:
+        """Where it is mounted, for people."""
+        return self.seen[0][0] if self.seen else self.mount
+
+    @property
+    def note(self) -> str | None:
+        """What a person has to know of the paths."""
+        if not self.is_part:
+            return None
+        return (
+            f"in this cgroup namespace {self.place} shows a part of the hierarchy {self.name}: cgroups "
+            "elsewhere have no path or container here, and paths may begin at that part; run it with "
+            "CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN, or in the host's namespace (--cgroupns=host)"
+        )
 
     @property
     def controller(self) -> CgroupController:
@@ -61,6 +86,21 @@ class Hierarchy(NamedTuple):
     def told_path(self, path: Path) -> str:
         """Return the same, spelled as the kernel's records are decoded."""
         return decode(os.fsencode(self.inner_path(path)))
+
+    def told_of_open(self, path: Path) -> str:
+        """Return the path inside the hierarchy of a directory that was opened through the mount.
+
+        Raises ValueError for one outside of it.
+        """
+        is_our_own = self.mount.is_relative_to(OPENED)
+        return decode(os.fsencode(path)) if is_our_own else self.told_path(path)
+
+    def inside(self, path: Path) -> str | None:
+        """Return the path inside the hierarchy of a directory as it is mounted; None for another."""
+        for mount, root in (*self.seen, (self.mount, self.root)):
+            if path.is_relative_to(mount):
+                return str(PurePosixPath(root) / path.relative_to(mount).as_posix())
+        return None
 
     def outer_path(self, inner: str) -> Path:
         """Return the directory, as mounted, of a path inside the hierarchy."""
@@ -79,6 +119,13 @@ class _FileHandle(ctypes.Structure):
         ("id", ctypes.c_uint64),
     )
     _pack_ = 1
+
+
+OPENED = Path("/proc/self/fd")
+# What is found out once in a cgroup namespace, by the hierarchy's id: a mount of the whole, and where
+# the paths that /proc tells begin.
+_wholes: dict[int, int] = {}
+_bases: dict[int, str] = {}
 
 
 def decode(name: bytes) -> str:
@@ -111,13 +158,107 @@ def _own_lines(path: Path) -> list[str]:
         raise UnsupportedError(f"{path}: {error.strerror}; is /proc mounted?") from error
 
 
+def is_in_namespace(proc: Path = Path("/proc/self")) -> bool:
+    """Tell whether paths of cgroups are told as from a cgroup namespace: cgroup_namespaces(7)."""
+    with suppress(OSError):
+        return (proc / "ns/cgroup").stat().st_ino != INITIAL_NAMESPACE
+    return False
+
+
+def seen_from_host(mounts: list[Hierarchy]) -> Hierarchy:
+    """Return a hierarchy, which is mounted once or several times, as its host sees it.
+
+    A mount may show a part, and its root is told as from the namespace, so that the whole looks like
+    /../.. there. The id of a hierarchy's root is the same everywhere.
+    """
+    whole = None
+    for each in mounts:
+        with suppress(OSError):
+            if cgroup_id(each.mount) in ROOT_IDS:
+                whole = each._replace(root="/")
+                break
+    if whole is None:
+        fd = _wholes.get(mounts[0].id) or _mount_whole(mounts[0].mount)
+        if fd is None:
+            return mounts[0]._replace(is_part=True)
+        _wholes[mounts[0].id] = fd
+        whole = mounts[0]._replace(mount=OPENED / str(fd), root="/")
+    base = _bases[whole.id] = _base_of_namespace(whole, mounts)
+    seen = tuple((each.mount, os.path.normpath(f"{base}/{each.root}")) for each in mounts)
+    return whole if whole.mount in [mount for mount, _ in seen] else whole._replace(seen=seen)
+
+
+def _mount_whole(part: Path) -> int | None:
+    """Open a mount of a whole hierarchy that nobody else sees; None where that isn't allowed.
+
+    It takes CAP_DAC_READ_SEARCH to open its root by handle, and CAP_SYS_ADMIN to mount what was opened:
+    Linux kernel commit a07b20004793 "vfs: syscall: Add open_tree(2) to reference or clone a mount" (in
+    v5.2).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    with ExitStack() as cleanup:
+        try:
+            fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        cleanup.callback(os.close, fd)
+        for handle_type, root in zip(HANDLE_TYPES, ROOT_IDS, strict=True):
+            handle = _FileHandle(HANDLE_BYTES, handle_type, root)
+            opened = libc.open_by_handle_at(fd, ctypes.byref(handle), os.O_PATH | os.O_CLOEXEC)
+            if opened >= 0:
+                cleanup.callback(os.close, opened)
+                flags = OPEN_TREE_CLONE | AT_EMPTY_PATH | os.O_CLOEXEC
+                mounted = int(libc.syscall(SYS_OPEN_TREE, opened, b"", ctypes.c_uint(flags)))
+                return mounted if mounted >= 0 else None
+    return None
+
+
+def _base_of_namespace(whole: Hierarchy, mounts: list[Hierarchy]) -> str:
+    """Return the path of the namespace's root, which /proc/PID/cgroup and mountinfo start from."""
+    names = CgroupNames([whole])
+    try:
+        for each in mounts:
+            with suppress(OSError):
+                found = names.path(whole.id, cgroup_id(each.mount))
+                if found and not each.root.startswith("/.."):
+                    return _without(found, each.root)
+    finally:
+        names.close()
+    own = next(path for number, path in _own_paths() if number == whole.id)
+    pid = str(os.getpid())
+    for path in subtree(whole.mount):
+        with suppress(OSError):
+            if pid in (path / "cgroup.procs").read_text().split("\n"):
+                return _without(whole.told_path(path), own)
+    return "/"
+
+
+def _own_paths() -> Iterator[tuple[int, str]]:
+    for line in _own_lines(Path("/proc/self/cgroup")):
+        number, _, path = line.split(":", 2)
+        yield int(number), path
+
+
+def _without(path: str, end: str) -> str:
+    """Return what is left of a path without what it ends in."""
+    below = [name for name in end.split("/") if name not in ("", "..")]
+    names = PurePosixPath(path).parts
+    return str(PurePosixPath(*names[: len(names) - len(below)] or "/"))
+
+
+def from_namespace(hierarchy: int, path: str) -> str:
+    """Return a path of /proc/PID/cgroup as the host sees it."""
+    return os.path.normpath(f"{_bases[hierarchy]}/{path}") if hierarchy in _bases else path
+
+
 def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
     """Return the mounted hierarchies whose cgroup a program can read of a task, v2 last."""
     ids = {}
     for line in _own_lines(proc / "cgroup"):
         number, controllers, _ = line.split(":", 2)
         ids.update(dict.fromkeys((controllers or V2).split(","), int(number)))
-    found: dict[int, Hierarchy] = {}
+    found: dict[int, list[Hierarchy]] = {}
     for line in _own_lines(proc / "mountinfo"):
         fields, _, rest = line.partition(" - ")
         root, mount = map(_unescape, fields.split(" ")[3:5])
@@ -130,9 +271,12 @@ def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
             continue
         if names and names[0] in ids:
             each = Hierarchy(ids[names[0]], names[0], tuple(names), Path(mount), root)
-            if each.id not in found or (each.root == "/") > (found[each.id].root == "/"):
-                found[each.id] = each  # of several mounts the one that shows everything
-    return sorted(found.values(), key=lambda each: (each.name == V2, each.id))
+            found.setdefault(each.id, []).append(each)
+    if is_in_namespace(proc):
+        chosen = [seen_from_host(mounts) for mounts in found.values()]
+    else:  # of several mounts the one that shows everything
+        chosen = [min(mounts, key=lambda each: each.root != "/") for mounts in found.values()]
+    return sorted(chosen, key=lambda each: (each.name == V2, each.id))
 
 
 def default_hierarchy(mounted: list[Hierarchy]) -> Hierarchy:
@@ -266,20 +410,21 @@ def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hi
     if path.is_absolute():
         with suppress(OSError):  # not ours to read
             path = Path(os.path.realpath(path))  # co-mounted controllers are links to one mount
-        for each in sorted(mounted, key=lambda each: -len(each.mount.parts)):
-            if path.is_relative_to(each.mount) and _is_there(path):
-                return each, path
+        for each in sorted(mounted, key=lambda each: -len(each.place.parts)):
+            inner = each.inside(path)
+            if inner is not None and _is_there(path):
+                return each, each.outer_path(inner)
         outer = inside.outer_path(os.path.normpath(value))
         if _is_there(outer):
             return inside, outer
         if _is_there(path):
             raise UsageError(
                 f"--cgroup {value!r}: lies in no hierarchy that programs can read; "
-                f"usable: {', '.join(str(each.mount) for each in mounted)}"
+                f"usable: {', '.join(str(each.place) for each in mounted)}"
             )
     raise UsageError(
         f"--cgroup {value!r}: no such cgroup{_why_not(path)}; give a directory as mounted "
-        f"({inside.mount}/…) or a path inside the hierarchy {inside.name} (/…)"
+        f"({inside.place}/…) or a path inside the hierarchy {inside.name} (/…)"
     )
 
 
@@ -395,7 +540,7 @@ class CgroupNames:
             )
             if fd >= 0:
                 try:
-                    return hierarchy.told_path(tellable_path(fd))
+                    return hierarchy.told_of_open(tellable_path(fd))
                 except (OSError, ValueError):  # removed meanwhile; outside of what the mount shows
                     return None
                 finally:

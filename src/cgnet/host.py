@@ -67,7 +67,7 @@ def cgroups() -> dict[str, Any]:
             "name": each.name,
             "controllers": [name for name in each.controllers if name != V2],
             "id": each.id,
-            "mount": decode(os.fsencode(each.mount)),
+            "mount": decode(os.fsencode(each.place)),
         }
         for each in mounted
     ]

@@ -56,7 +56,7 @@ def facts(pid: int, hierarchies: Iterable[Hierarchy] = ()) -> Facts:
     by_id: dict[int, str] = {}
     for line in cgroups.lines_of(place / "cgroup"):
         number, _, path = line.split(":", 2)
-        by_id[int(number)] = path
+        by_id[int(number)] = cgroups.from_namespace(int(number), path)
     comm = (place / "comm").read_bytes().removesuffix(b"\n")
     return Facts(
         Process(pid, int(stat[START_FIELD - 3])),

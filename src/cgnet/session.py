@@ -241,6 +241,8 @@ class Session:
             if command.companion:
                 command.companion.begin(obj)
             self._unseen = launch.unseen
+            if naming.note:
+                tell(naming.note)
             for line in launch.remarks(extra):
                 tell(line)
             if options.interval:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cgnet import cgroups
 from cgnet._layouts import CgroupController
 from cgnet.cgroups import (
     CgroupNames,
@@ -275,3 +276,44 @@ def test_a_subtree_is_every_directory_parents_first(tmp_path: Path) -> None:
 
 def test_a_subtree_that_is_gone_is_its_top_alone(tmp_path: Path) -> None:
     assert list(subtree(tmp_path / "gone")) == [tmp_path / "gone"]
+
+
+# -- in a cgroup namespace
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/", "/a/b"), ("/c", "/a/b/c"), ("/..", "/a"), ("/../d/e", "/a/d/e"), ("/../../f", "/f")],
+)
+def test_a_path_of_proc_is_told_from_the_namespaces_root(
+    monkeypatch: pytest.MonkeyPatch, path: str, expected: str
+) -> None:
+    monkeypatch.setattr(cgroups, "_bases", {5: "/a/b"})
+    assert cgroups.from_namespace(5, path) == expected
+    assert cgroups.from_namespace(0, path) == path
+
+
+def test_a_directory_is_found_in_any_mount_of_a_hierarchy() -> None:
+    seen = ((Path("/sys/fs/cgroup"), "/a/b"), (Path("/host"), "/"))
+    found = Hierarchy(0, "v2", ("v2",), Path("/proc/self/fd/9"), "/", seen)
+    assert found.place == Path("/sys/fs/cgroup")
+    assert [found.inside(Path(each)) for each in ("/sys/fs/cgroup/c", "/host/c", "/elsewhere")] == [
+        "/a/b/c", "/c", None,
+    ]  # fmt: skip
+    assert found.told_of_open(Path("/a/b")) == "/a/b"
+    assert found.note is None
+
+
+def test_of_mounts_in_a_namespace_the_one_whose_root_is_everybodys_is_taken(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its root is shown as /../.. there, and a container's own as /."""
+    monkeypatch.setattr(cgroups, "is_in_namespace", lambda _proc: True)
+    ids = {FS: 77, "/host": 1}
+    monkeypatch.setattr(cgroups, "cgroup_id", lambda path: ids[str(path)])
+    monkeypatch.setattr(CgroupNames, "path", lambda _, __, number: {77: "/a/b", 1: "/"}[number])
+    monkeypatch.setattr(cgroups, "_bases", {})
+    own = f"30 24 0:26 / {FS} rw - cgroup2 cgroup2 rw\n"
+    (found,) = proc("0::/\n", own + "31 24 0:26 /../.. /host rw - cgroup2 cgroup2 rw\n")
+    assert (found.mount, found.root, found.is_part) == (Path("/host"), "/", False)
+    assert cgroups._bases == {0: "/a/b"}

@@ -111,6 +111,8 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     text = _text(output, rows, every=every, header=not no_header)
     click.echo(text.encode(errors="backslashreplace"), nl=False)
     unconfirmed = sum(row["found"] is None for row in found)
+    if where.note:
+        print(f"cgnet: {where.note}", file=sys.stderr)  # noqa: T201
     if unconfirmed and not every:
         print(  # noqa: T201
             f"cgnet: {unconfirmed} cgroups look like containers, and no runtime's state that may be "
