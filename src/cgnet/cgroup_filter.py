@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SELECTED_CGROUPS = 32768  # entries of the map, when the filter is used
 MOST_GIVEN = 65535  # owner.given is 16 bits wide
 SELECTED, EXCLUDED = int(CgroupMarks.CGROUP_SELECTED), int(CgroupMarks.CGROUP_EXCLUDED)
+ANY_NAMES = "(?:/[^/]++)*"
 WILDCARD = re.compile(r"(\*|\?|\[!?+.[^]]*\])", re.DOTALL)
 
 
@@ -52,26 +53,42 @@ def is_pattern(text: str) -> bool:
 
 
 def pattern_of(path: str) -> re.Pattern[str]:
-    """Translate a pattern: ``*`` and ``?`` stay within a name, ``**`` is any number of names."""
-    parts = []
+    """Translate a pattern: ``*`` and ``?`` stay within a name, ``**`` is any number of names.
+
+    Who makes cgroups chooses their names. So nothing is tried again that can't match: what follows a
+    star is taken where it is first found (an atomic group), which a match needs if there is any.
+    """
+    runs: list[list[str]] = [[]]  # of names, between two **
     for name in path.strip("/").split("/"):
         if name == "**":
-            parts.append("(?:/[^/]+)*")
+            runs.append([])
         else:
-            parts.append("/" + _translate(name))
-    return re.compile("".join(parts), re.DOTALL)
+            runs[-1].append(name)
+    first, *others = map(_translate_names, runs)
+    if not others:
+        return re.compile(first, re.DOTALL)
+    between = "".join(f"(?>{ANY_NAMES}?{run})" for run in others[:-1] if run)
+    return re.compile(f"{first}{between}{ANY_NAMES}{others[-1]}", re.DOTALL)
+
+
+def _translate_names(names: list[str]) -> str:
+    return "".join(f"(?>/{_translate(name)}(?![^/]))" for name in names)
 
 
 def _translate(name: str) -> str:
-    text = ""
+    runs = [""]  # between two stars
     for number, part in enumerate(WILDCARD.split(name)):
         if number % 2 == 0:  # what is between two wildcards
-            text += re.escape(part)
+            runs[-1] += re.escape(part)
         elif part == "*":
-            text += "[^/]*"
+            runs.append("")
         else:
-            text += "[^/]" if part == "?" else _translate_brackets(part[1:-1])
-    return text
+            runs[-1] += "[^/]" if part == "?" else _translate_brackets(part[1:-1])
+    first, *others = runs
+    if not others:
+        return first
+    between = "".join(f"(?>[^/]*?{run})" for run in others[:-1] if run)
+    return f"{first}{between}[^/]*{others[-1]}"
 
 
 def _translate_brackets(inside: str) -> str:
@@ -90,10 +107,10 @@ def _find_pattern(text: str, mounted: list[Hierarchy], inside: Hierarchy) -> tup
     path = PurePosixPath(text)
     if not path.is_absolute():
         raise UsageError(f"--cgroup {text!r}: begin a pattern with /, as in /kubepods/*")
-    for each in sorted(mounted, key=lambda each: -len(each.mount.parts)):
-        if path.is_relative_to(each.mount):
-            path = PurePosixPath(each.root) / path.relative_to(each.mount)
-            return each, cgroups.decode(os.fsencode(path))
+    for each in sorted(mounted, key=lambda each: -len(each.place.parts)):
+        inner = each.inside(Path(path))
+        if inner is not None:
+            return each, cgroups.decode(os.fsencode(inner))
     return inside, cgroups.decode(os.fsencode(path))
 
 

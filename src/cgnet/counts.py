@@ -6,7 +6,9 @@ The partner of count.bpf.h and histogram.bpf.h.
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import PurePosixPath
@@ -20,6 +22,7 @@ from cgnet.groups import part_of
 from cgnet.histograms import FIELDS as HISTOGRAM_FIELDS
 from cgnet.histograms import LOG2, Histogram
 from cgnet.keys import constants
+from cgnet.runtimes import EXPECTED_S
 from cgnet.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 
 if TYPE_CHECKING:
@@ -114,6 +117,7 @@ class Counts:
         self._owner = owner_group(names, runtimes).values
         self._in_use = 0
         self._waiting: dict[bytes, Any] = {}  # for names
+        self._ends: dict[bytes, float] = {}  # when each of them is told as it is
         self.of_unknown_owners = 0
 
     @property
@@ -162,11 +166,13 @@ class Counts:
         self._obj = obj
         for key, value in self._swap(obj):
             keys[key] = keys[key] + value if key in keys else value
+        ends, self._ends = self._ends, {}
         for key, value in keys.items():
             try:
-                named = self._values(key)
+                named = self._values(key, finally_=ends.get(key, math.inf) <= time.monotonic())
             except NotYetKnownError:
                 self._waiting[key] = value
+                self._ends[key] = ends.get(key, time.monotonic() + EXPECTED_S)
                 continue
             if named is not None:
                 totals[named] = totals[named] + value if named in totals else value
@@ -194,13 +200,18 @@ class Counts:
         rows.sort(key=lambda row: (rank[tuple(row[f] for f in others)], order.index(row["stage"])))
         return rows
 
-    def _values(self, raw: bytes) -> tuple[Any, ...] | None:
-        """Return the values of a kernel's key; None if its owner turns out to be unwanted."""
+    def _values(self, raw: bytes, *, finally_: bool) -> tuple[Any, ...] | None:
+        """Return the values of a kernel's key; None if its owner turns out to be unwanted.
+
+        Raises NotYetKnownError if that will be known soon, and it is not to be decided ``finally_``.
+        """
         *flat, role, result, location = COUNT_KEY.packed.unpack(raw)
         _, _, _, undecided, given, *_ = flat
         row = dict(zip(OWNER_FIELDS, self._owner(raw[OWNER_PART]), strict=True))
         if undecided:
-            decided = self._filters.decide(raw[OWNER_PART], self._names, self._runtimes)
+            decided = self._filters.decide(
+                raw[OWNER_PART], self._names, self._runtimes, finally_=finally_
+            )
             if decided is None:
                 return None
             given = decided or given  # a path of another hierarchy may have selected it

@@ -101,4 +101,11 @@ def refusal(error: LibbpfError) -> LibbpfError:
 
 
 class NotYetKnownError(Exception):
-    """A new cgroup's names aren't known yet, and may be soon."""
+    """A new cgroup's names aren't known yet, and may be soon.
+
+    ``until`` is when nothing more is expected, on the monotonic clock.
+    """
+
+    def __init__(self, until: float = 0.0) -> None:
+        super().__init__("not known yet")
+        self.until = until

@@ -26,7 +26,7 @@ from cgnet._layouts import (
     RecordKind,
     Role,
 )
-from cgnet.cgroups import decode
+from cgnet.cgroups import CUT, decode
 from cgnet.groups import AnyGroup, Group, Moment, Number, Parts, between, part_of, values_of
 
 if TYPE_CHECKING:
@@ -48,8 +48,12 @@ RESULTS: dict[int, str] = {
 
 HEAD_PART = part_of(CONNECT_EVENT, "head")
 OWNER_PART = part_of(CONNECT_EVENT, "owner")
+CGROUP_PART = between(OWNER, "cgroup_id", "hierarchy", OWNER_PART.start)
 OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
+# The tracepoint has as much room for a path as the record: TRACE_CGROUP_PATH_LEN of
+# kernel/cgroup/cgroup-internal.h.
+MOST_TOLD = part_of(CGROUP_EVENT, "path").stop - part_of(CGROUP_EVENT, "path").start - 1
 FLOW_PART = part_of(CONNECT_EVENT, "flow")
 OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
 # Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
@@ -153,21 +157,25 @@ SYN_RETRANS = Number("syn_retrans", part_of(OUTCOME, "syn_retrans", OUTCOME_PART
 
 
 class CgroupChange(NamedTuple):
-    """A cgroup that was made or removed."""
+    """A cgroup that was made or removed; ``is_cut`` if its path was longer than the record has room."""
 
     born: bool
     hierarchy: int
     cgroup_id: int
     marks: int
     path: str
+    is_cut: bool
 
 
 def cgroup_change(raw: bytes) -> CgroupChange:
     """Decode struct cgroup_event."""
     kind, _, _, cgroup_id, hierarchy, marks, path = CGROUP_EVENT.packed.unpack(raw)
-    text = decode(path.partition(b"\0")[0])
+    told = path.partition(b"\0")[0]
+    is_cut = len(told) >= MOST_TOLD
+    if is_cut:  # the last name may be a part of one
+        told = told[: told.rindex(b"/") + 1] + CUT.encode()
     born = kind == RecordKind.RECORD_CGROUP_BORN
-    return CgroupChange(born, hierarchy, cgroup_id, marks, text)
+    return CgroupChange(born, hierarchy, cgroup_id, marks, decode(told), is_cut)
 
 
 class Schema:

@@ -266,18 +266,35 @@ def choose(part: Part) -> Choice:
     return Choice(part.name, None, tuple(refused))
 
 
-def effective_capabilities() -> frozenset[int]:
-    """Return the numbers of this process's effective capabilities."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
+def _capabilities(kind: str) -> frozenset[int]:
+    """Return the numbers of one of this process's sets of capabilities: "CapEff", "CapBnd"."""
+    status = Path("/proc/self/status")
+    try:
+        text = status.read_text(errors="surrogateescape")
+    except OSError as error:
+        raise UnsupportedError(f"{status}: {error.strerror}; is /proc mounted?") from error
+    for line in text.split("\n"):
+        if line.startswith(f"{kind}:"):
             mask = int(line.split()[1], 16)
             return frozenset(number for number in range(64) if mask >> number & 1)
     return frozenset()
 
 
+def effective_capabilities() -> frozenset[int]:
+    """Return the numbers of this process's effective capabilities. Raises UnsupportedError."""
+    return _capabilities("CapEff")
+
+
 def last_capability() -> int:
-    """Return the number of the last capability that this kernel knows."""
-    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    """Return the number of the last capability that this kernel knows.
+
+    Where /proc is mounted with subset=pid, as systemd's ProcSubset= does, it is the last one that
+    this process could have.
+    """
+    try:
+        return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    except OSError:
+        return max(_capabilities("CapBnd"), default=0)
 
 
 def require_capabilities() -> None:

@@ -165,19 +165,21 @@ class Filters:
         """Whether records may come of new cgroups that are to be decided about."""
         return self._births_undecided or bool(self.named.use)
 
-    def decide(self, owner: bytes, names: CgroupNames, runtimes: Runtimes) -> int | None:
+    def decide(
+        self, owner: bytes, names: CgroupNames, runtimes: Runtimes, *, finally_: bool = False
+    ) -> int | None:
         """Decide about an owner (struct owner) that the kernel side left undecided.
 
         Returns which ``--cgroup`` selected it (0: none, and yet wanted), or None if it isn't wanted.
-        Raises NotYetKnownError if more will be known soon.
+        Raises NotYetKnownError if more will be known soon, and it is not to be decided ``finally_``.
         """
         cgroup, hierarchy, _, undecided, given, *_ = OWNER.packed.unpack(owner)
         path = names.path(hierarchy, cgroup)
         if undecided & Undecided.UNDECIDED_NAME and path is not None:
-            wanted = self.named.decide(runtimes.of(path))
-            if wanted is None:
-                raise NotYetKnownError
-            if not wanted:
+            known = runtimes.of(path)
+            if known.expected and not finally_:
+                raise NotYetKnownError(known.until)
+            if not self.named.matches(known):
                 return None
         by_path = undecided & ~Undecided.UNDECIDED_NAME
         return self.cgroups.decide(by_path, hierarchy, path) if by_path else given

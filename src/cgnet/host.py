@@ -56,7 +56,10 @@ def libbpf() -> dict[str, Any]:
 
 def cgroups() -> dict[str, Any]:
     """Return the layout, the hierarchies that programs can read, and the one that names owners."""
-    mounted = hierarchies()
+    try:
+        mounted, problem = hierarchies(), None
+    except UnsupportedError as error:
+        mounted, problem = [], str(error)
     kinds = {each.name == V2 for each in mounted}
     layout = {(): None, (False,): "v1", (True,): "v2"}.get(tuple(kinds), "hybrid")
     shown = [
@@ -64,14 +67,15 @@ def cgroups() -> dict[str, Any]:
             "name": each.name,
             "controllers": [name for name in each.controllers if name != V2],
             "id": each.id,
-            "mount": decode(os.fsencode(each.mount)),
+            "mount": decode(os.fsencode(each.place)),
         }
         for each in mounted
     ]
+    owners = None
     try:
-        owners, problem = default_hierarchy(mounted).name, None
+        owners = default_hierarchy(mounted).name
     except UnsupportedError as error:
-        owners, problem = None, str(error)
+        problem = problem or str(error)
     return {"layout": layout, "owners": owners, "hierarchies": shown, "problem": problem}
 
 

@@ -11,7 +11,7 @@ import ctypes
 import errno
 import logging
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,7 +35,10 @@ TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 def libbpf() -> tuple[str, str | None]:
     """Return the version and the file of the libbpf in use. Raises UnsupportedError, UsageError."""
     version = lib.libbpf_version_string().decode().removeprefix("v")
-    mapped = (line.split(None, 5)[5:] for line in Path("/proc/self/maps").read_text().splitlines())
+    maps = ""
+    with suppress(OSError):  # no /proc, which others tell
+        maps = Path("/proc/self/maps").read_text(errors="surrogateescape")
+    mapped = (line.split(None, 5)[5:] for line in maps.split("\n"))
     return version, next((file[0] for file in mapped if file and "/libbpf" in file[0]), None)
 
 

@@ -16,10 +16,11 @@ from socket import AF_INET, inet_pton
 from typing import TYPE_CHECKING, Any
 
 from cgnet._layouts import DEVICE_ADDRESS, NETNS_OWNER
+from cgnet.containers import place
 from cgnet.errors import LibbpfError
 from cgnet.netns import cookie_of
 from cgnet.runtimes import PROC
-from cgnet.runtimes.listing import containers
+from cgnet.runtimes.listing import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 INODE_BYTES = 4
 AGAIN_S, LOOKS = 1.0, 4
+SPENT_S = 0.01  # a second in the thread that reads the ring
+MOST_NEW = 16384  # cgroups that are looked at
 NETNS_OWNERS, ADDRESS_OWNERS = "netns_owners", "address_owners"  # the maps
 LOOPBACK6 = bytes(15) + b"\1"
 
@@ -52,17 +55,41 @@ def owner_among(rows: list[Row]) -> Row | None:
     return next((row for row in rows if row["sandbox"]), None)
 
 
-def by_namespace(runtimes: Runtimes, hierarchy: Hierarchy, proc: Path = PROC) -> dict[int, Row]:
-    """Return whose each network namespace is, by its inode. The host's own is nobody's."""
-    rows: dict[int, list[Row]] = defaultdict(list)
-    for row in containers(hierarchy, proc, runtimes.of):
-        if row["found"] and row["netns"]:
+class Containers:
+    """The confirmed containers that were looked at, and whose each network namespace is.
+
+    A look over the whole tree takes half a second where there are 10,000 cgroups. So each container is
+    looked at by itself, and nothing that no runtime confirms is.
+    """
+
+    def __init__(self, runtimes: Runtimes, hierarchy: Hierarchy, proc: Path = PROC) -> None:
+        """``hierarchy`` names owners; processes are found in ``proc``."""
+        self._runtimes, self._hierarchy, self._proc = runtimes, hierarchy, proc
+        self.rows: dict[str, Row] = {}  # by cgroup
+
+    def look(self, cgroup: str) -> Row | None:
+        """Look at a cgroup; return its row if it is a container's that has a process."""
+        path = self._hierarchy.outer_path(cgroup)
+        row = row_of(self._hierarchy, path, self._proc, self._runtimes.of(cgroup))
+        if row and row["found"] and row["netns"]:
+            self.rows[cgroup] = row
+            return row
+        self.rows.pop(cgroup, None)
+        return None
+
+    def by_namespace(self) -> dict[int, Row]:
+        """Return whose each network namespace is, by its inode. The host's own is nobody's."""
+        rows: dict[int, list[Row]] = defaultdict(list)
+        for row in self.rows.values():
             rows[row["netns"]].append(row)
-    for process in ("1", "self"):  # the host's own; cgnet's, where the first one isn't ours to see
-        with suppress(OSError):
-            rows.pop((proc / process / "ns/net").stat().st_ino, None)
-    owners = {inode: owner_among(each) for inode, each in rows.items()}
-    return {inode: owner for inode, owner in owners.items() if owner}
+        for process in (
+            "1",
+            "self",
+        ):  # the host's own; cgnet's, where the first one isn't ours to see
+            with suppress(OSError):
+                rows.pop((self._proc / process / "ns/net").stat().st_ino, None)
+        owners = {inode: owner_among(each) for inode, each in rows.items()}
+        return {inode: owner for inode, owner in owners.items() if owner}
 
 
 class NetnsNames:
@@ -70,7 +97,8 @@ class NetnsNames:
 
     def __init__(self, runtimes: Runtimes, hierarchy: Hierarchy, proc: Path = PROC) -> None:
         """``hierarchy`` names owners."""
-        self._where = runtimes, hierarchy, proc
+        self._runtimes = runtimes
+        self._containers = Containers(runtimes, hierarchy, proc)
         self._names: dict[int, str | None] = {}
         self._next = 0.0
 
@@ -78,9 +106,11 @@ class NetnsNames:
         """Return the container's name, None of a namespace that isn't one's. New ones are looked for."""
         if inode and inode not in self._names and time.monotonic() >= self._next:
             self._next = time.monotonic() + AGAIN_S
-            self._names |= {
-                each: row["container"] for each, row in by_namespace(*self._where).items()
-            }
+            for cgroup in self._runtimes.confirmed():
+                if cgroup not in self._containers.rows:
+                    self._containers.look(cgroup)
+            owners = self._containers.by_namespace()
+            self._names |= {each: row["container"] for each, row in owners.items()}
             self._names.setdefault(inode, None)
         return self._names.get(inode)
 
@@ -135,7 +165,11 @@ class Told:
 
 
 class NetnsOwners:
-    """Keeps the kernel side's maps of namespaces, and of their addresses where that is wanted."""
+    """Keeps the kernel side's maps of namespaces, and of their addresses where that is wanted.
+
+    A container's processes and its runtime's state come after its cgroup, and its addresses after
+    these: so a new cgroup is looked at LOOKS times. Then those that are there take turns.
+    """
 
     def __init__(
         self,
@@ -147,39 +181,77 @@ class NetnsOwners:
     ) -> None:
         """``hierarchy`` names owners; processes are found in ``proc``."""
         self._runtimes = runtimes
-        self._hierarchy = hierarchy
+        self._containers = Containers(runtimes, hierarchy, proc)
         self._owners = Told("network namespaces", owners)
         self._addresses = Told("addresses", addresses) if addresses else None
         self._proc = proc
-        self._births = -1
-        self._looks = 0
+        self._left: dict[str, int] = {}  # looks, by cgroup
+        self._cookies: dict[str, int] = {}  # of their namespaces, by cgroup
+        self._found: dict[str, frozenset[bytes]] = {}  # addresses, by cgroup
+        self._changed = False
         self._next = 0.0
 
-    def find(self) -> dict[int, Row]:
-        """Return the container by namespace, as far as it is known now."""
-        return by_namespace(self._runtimes, self._hierarchy, self._proc)
+    def made(self, cgroup: str) -> None:
+        """Look at a cgroup, and again a few times."""
+        candidates = place(cgroup).candidates
+        if candidates and candidates[-1].cgroup == cgroup:
+            if len(self._left) >= MOST_NEW:
+                del self._left[next(iter(self._left))]
+            self._left[cgroup] = LOOKS
 
-    def follow(self, births: int) -> None:
-        """Look again after cgroups were born; ``births`` is how many were.
+    def gone(self, cgroup: str) -> None:
+        """Forget a cgroup that was removed."""
+        self._left.pop(cgroup, None)
+        if self._containers.rows.pop(cgroup, None):
+            self._changed = True
 
-        A container's processes and its runtime's state come after its cgroup, and no look waits for
-        what a runtime has to say: so there are some.
+    def follow(self, spent: float = SPENT_S) -> None:
+        """Look at what is new and at some of the others, and tell what is there now.
+
+        It takes some ``spent`` seconds at most; what is left has its turn the next time.
         """
         now = time.monotonic()
-        if births != self._births:
-            self._births, self._looks = births, LOOKS
-        if self._looks and now >= self._next:
-            self._looks -= 1
-            self._next = now + AGAIN_S
-            self.fill()
+        if now < self._next:
+            return
+        self._next = now + AGAIN_S
+        confirmed = set(self._runtimes.confirmed()) if self._left else set()
+        for cgroup in list(self._left):
+            if cgroup in confirmed:
+                if time.monotonic() > now + spent:
+                    break
+                self._look(cgroup)
+            self._left[cgroup] -= 1
+            if not self._left[cgroup]:
+                del self._left[cgroup]
+        for cgroup in list(self._containers.rows):
+            if time.monotonic() > now + spent:
+                break
+            self._look(cgroup)
+        if self._changed:
+            self._changed = False
+            self._tell()
 
-    def fill(self) -> None:
-        """Tell what is there now."""
-        found = self.find()
+    def _look(self, cgroup: str) -> None:
+        before = self._containers.rows.pop(cgroup, None)  # the last one to have its turn again
+        row = self._containers.look(cgroup)
+        key = ("netns", "pid", "cgroup_id", "sandbox", "pod")
+        same = before and row and all(before[field] == row[field] for field in key)
+        if row and not same:
+            self._cookies[cgroup] = cookie_of(self._process(row) / "ns/net")
+        addresses = frozenset(addresses_of(self._process(row)) if row and self._addresses else ())
+        if not same or addresses != self._found.get(cgroup):
+            self._changed |= bool(before or row)
+        self._found[cgroup] = addresses
+
+    def _tell(self) -> None:
+        rows = self._containers.rows
+        for kept in (self._cookies, self._found):
+            for cgroup in kept.keys() - rows.keys():
+                del kept[cgroup]
+        found = self._containers.by_namespace()
         namespaces = {}
         for inode, row in found.items():
-            cookie = cookie_of(self._process(row) / "ns/net")
-            value = NETNS_OWNER.packed.pack(cookie, int(row["cgroup_id"]))
+            value = NETNS_OWNER.packed.pack(self._cookies[row["cgroup"]], int(row["cgroup_id"]))
             namespaces[inode.to_bytes(INODE_BYTES, sys.byteorder)] = value
         self._owners.tell(namespaces)
         if self._addresses:
@@ -192,7 +264,7 @@ class NetnsOwners:
         """Return cgroups by address, of those that one namespace alone has."""
         cgroups: dict[bytes, set[int]] = defaultdict(set)
         for row in found.values():
-            for address in set(addresses_of(self._process(row))):
+            for address in self._found[row["cgroup"]]:
                 cgroups[address].add(int(row["cgroup_id"]))
         return {
             address: each.pop().to_bytes(8, sys.byteorder)

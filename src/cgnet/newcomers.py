@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Cgroups that are born and go while cgnet runs, and the records that wait for their names."""
+"""Cgroups that are made and removed while cgnet runs, and the records that wait for their names."""
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from cgnet._layouts import RecordKind, Undecided
+from cgnet._layouts import OWNER, RecordKind, Undecided
 from cgnet.cgroup_filter import cgroup_key
 from cgnet.errors import NotYetKnownError
-from cgnet.events import OWNER_PART, OWNER_UNDECIDED, cgroup_change, kind_of
+from cgnet.events import CGROUP_PART, OWNER_PART, OWNER_UNDECIDED, cgroup_change, kind_of
+from cgnet.runtimes import EXPECTED_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cgnet.cgroups import CgroupNames
     from cgnet.filters import Filters
@@ -22,7 +24,30 @@ if TYPE_CHECKING:
 
 # A removed cgroup's sockets live on, and its tasks may connect while they die.
 FORGET_CGROUP_AFTER_S = 60.0
+MOST_HELD = 65536  # records; then the oldest are decided about as they are
+MOST_LEAVING = 65536  # removed cgroups; then the oldest are forgotten sooner
 CGROUP_RECORDS = frozenset({RecordKind.RECORD_CGROUP_BORN, RecordKind.RECORD_CGROUP_GONE})
+
+
+class Held(NamedTuple):
+    """The records of a cgroup that wait for its names."""
+
+    path: str
+    records: list[bytes]
+
+    def is_in(self, places: Iterable[str]) -> bool:
+        """Tell whether the cgroup is one of these, or below one."""
+        return any(self.path == each or self.path.startswith(f"{each}/") for each in places)
+
+
+class Follower(Protocol):
+    """Who is told of cgroups by their paths."""
+
+    def made(self, cgroup: str) -> None:
+        """A cgroup was made."""
+
+    def gone(self, cgroup: str) -> None:
+        """A cgroup was removed."""
 
 
 class Newcomers:
@@ -41,13 +66,20 @@ class Newcomers:
         self._runtimes = runtimes
         self._tell = tell
         self._leaving: deque[tuple[float, int, int]] = deque()
-        self._waiting: list[bytes] = []
-        self.births = 0
+        self._held: dict[bytes, Held] = {}  # by cgroup
+        self._ends: list[tuple[float, bytes]] = []  # a heap: when each cgroup's are decided about
+        self._number = 0
+        self._follower: tuple[int, Follower] | None = None
+        self._too_many = 0  # records that were decided about before their names were known
+
+    def tell_changes(self, hierarchy: int, follower: Follower) -> None:
+        """From now on tell somebody of the cgroups of a hierarchy."""
+        self._follower = hierarchy, follower
 
     @property
     def is_waiting(self) -> bool:
         """Whether some records wait for names."""
-        return bool(self._waiting)
+        return bool(self._held)
 
     def pass_on(self, obj: Object, batch: list[bytes]) -> list[bytes]:
         """Return the records that may be shown now. Names come first: they belong to records."""
@@ -59,16 +91,57 @@ class Newcomers:
                     self._on_cgroup(obj, raw)
         if not self._filters.undecided:
             return records
-        records, self._waiting = self._waiting + records, []
-        return [raw for raw in records if not raw[OWNER_UNDECIDED] or self._is_wanted(obj, raw)]
+        passed = self._release(obj)
+        passed += [raw for raw in records if not raw[OWNER_UNDECIDED] or self._is_wanted(obj, raw)]
+        while self._number > MOST_HELD:
+            passed += self._decide_oldest(obj)
+        return passed
+
+    def _release(self, obj: Object) -> list[bytes]:
+        """Return what is wanted of the records whose time is over, and of those that are named now."""
+        passed: list[bytes] = []
+        while self._ends and self._ends[0][0] <= time.monotonic():
+            passed += self._decide(obj, heapq.heappop(self._ends)[1])
+        if news := self._runtimes.news():
+            for cgroup in [cgroup for cgroup, held in self._held.items() if held.is_in(news)]:
+                passed += self._decide(obj, cgroup, finally_=False)
+        return passed
+
+    def _decide_oldest(self, obj: Object) -> list[bytes]:
+        before = self._number
+        passed = self._decide(obj, heapq.heappop(self._ends)[1])
+        self._too_many += before - self._number - len(passed)
+        return passed
+
+    def take_too_many(self) -> int:
+        """Return how many records were left out since the last time: their names weren't known."""
+        found, self._too_many = self._too_many, 0
+        return found
+
+    def _decide(self, obj: Object, cgroup: bytes, *, finally_: bool = True) -> list[bytes]:
+        """Decide about the records that a cgroup holds; they go on waiting if that can't be done yet."""
+        held = self._held.get(cgroup)
+        if not held:
+            return []
+        try:
+            wanted = [raw for raw in held.records if self._decided(obj, raw, finally_=finally_)]
+        except NotYetKnownError:
+            return []
+        self._number -= len(self._held.pop(cgroup).records)
+        return wanted
 
     def _on_cgroup(self, obj: Object, raw: bytes) -> None:
         change = cgroup_change(raw)
+        if change.is_cut:
+            known = self._names.path(change.hierarchy, change.cgroup_id)
+            change = change._replace(path=known or change.path)
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
+        if self._follower and self._follower[0] == change.hierarchy:
+            follower = self._follower[1]
+            (follower.made if change.born else follower.gone)(change.path)
         if change.born:
-            self.births += 1
-            self._runtimes.of(change.path)  # its name is looked for before it does anything
+            self._runtimes.expect(change.path)
             self._filters.cgroups.born(
                 obj.map("selected_cgroups"),
                 change.hierarchy,
@@ -76,7 +149,9 @@ class Newcomers:
                 change.path,
                 self._tell,
             )
-        elif change.marks or self._filters.undecided:  # it may have been marked meanwhile
+            return
+        self._runtimes.gone(change.path)
+        if change.marks or self._filters.undecided:  # it may have been marked meanwhile
             forget = time.monotonic() + FORGET_CGROUP_AFTER_S
             self._leaving.append((forget, change.hierarchy, change.cgroup_id))
             given = self._filters.cgroups.is_given(change.hierarchy, change.path)
@@ -88,19 +163,35 @@ class Newcomers:
     def forget(self, obj: Object) -> None:
         """Forget the cgroups that went long ago."""
         now = time.monotonic()
-        while self._leaving and self._leaving[0][0] <= now:
+        while self._leaving and (self._leaving[0][0] <= now or len(self._leaving) > MOST_LEAVING):
             _, hierarchy, cgroup = self._leaving.popleft()
             obj.map("selected_cgroups").discard(cgroup_key(hierarchy, cgroup))
             self._filters.named.forget(obj.map("named_cgroups"), cgroup)
 
     def _is_wanted(self, obj: Object, raw: bytes) -> bool:
-        try:
-            decided = self._filters.decide(raw[OWNER_PART], self._names, self._runtimes)
-        except NotYetKnownError:
-            self._waiting.append(raw)
-            return False
+        held = self._held.get(raw[CGROUP_PART])
+        if held is None:
+            try:
+                return self._decided(obj, raw)
+            except NotYetKnownError as error:
+                held = self._hold(raw, error.until)
+        held.records.append(raw)
+        self._number += 1
+        return False
+
+    def _hold(self, raw: bytes, until: float) -> Held:
+        """Make a place for a cgroup's records to wait in."""
+        cgroup, hierarchy, *_ = OWNER.packed.unpack(raw[OWNER_PART])
+        held = Held(self._names.path(hierarchy, cgroup) or "", [])
+        self._held[raw[CGROUP_PART]] = held
+        end = min(until, time.monotonic() + EXPECTED_S)
+        heapq.heappush(self._ends, (end, raw[CGROUP_PART]))
+        return held
+
+    def _decided(self, obj: Object, raw: bytes, *, finally_: bool = False) -> bool:
+        """Tell whether a record is wanted. Raises NotYetKnownError."""
+        owner = raw[OWNER_PART]
+        decided = self._filters.decide(owner, self._names, self._runtimes, finally_=finally_)
         if raw[OWNER_UNDECIDED] & Undecided.UNDECIDED_NAME:
-            self._filters.named.settle(
-                obj.map("named_cgroups"), raw[OWNER_PART], self._names, self._runtimes
-            )
+            self._filters.named.settle(obj.map("named_cgroups"), owner, self._names, self._runtimes)
         return decided is not None

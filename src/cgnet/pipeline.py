@@ -36,6 +36,7 @@ class Stop:
         self._duration = duration
         self.deadline: float | None = None
         self.requested = False
+        self.requests = 0  # signals that asked for it
 
     def start(self) -> None:
         """Begin to count the time: loading is no part of it."""
@@ -61,6 +62,7 @@ class Stop:
 
         def request(_number: int, _frame: object) -> None:
             self.requested = True
+            self.requests += 1
 
         previous = {each: signal.signal(each, request) for each in (signal.SIGINT, signal.SIGTERM)}
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -50,13 +50,13 @@ def facts(pid: int, hierarchies: Iterable[Hierarchy] = ()) -> Facts:
     # The name in parentheses may hold anything; what follows the last one is numbers.
     stat = (place / "stat").read_bytes().rpartition(b")")[2].split()
     status: dict[str, list[str]] = {}
-    for line in (place / "status").read_text(errors="replace").splitlines():
+    for line in cgroups.lines_of(place / "status"):
         name, _, value = line.partition(":")
         status.setdefault(name, value.split())
     by_id: dict[int, str] = {}
-    for line in (place / "cgroup").read_text(errors="surrogateescape").splitlines():
+    for line in cgroups.lines_of(place / "cgroup"):
         number, _, path = line.split(":", 2)
-        by_id[int(number)] = path
+        by_id[int(number)] = cgroups.from_namespace(int(number), path)
     comm = (place / "comm").read_bytes().removesuffix(b"\n")
     return Facts(
         Process(pid, int(stat[START_FIELD - 3])),

@@ -114,9 +114,12 @@ class Session:
 
     # -- records
 
-    def _wait_for_names(self) -> None:
-        """At the end: it takes no longer than names are expected."""
+    def _wait_for_names(self, stop: pipeline.Stop) -> None:
+        """At the end: it takes no longer than names are expected. One more signal cuts it short."""
+        asked = stop.requests
         while self.newcomers.is_waiting or (self.counts and self.counts.is_waiting):
+            if stop.requests > max(asked, 1):
+                return
             time.sleep(pipeline.TICK_MS / 1000)
             self._emit([])
             self._print_counts()
@@ -147,6 +150,7 @@ class Session:
     def _emit(self, batch: list[bytes]) -> bool:
         """Write a batch; tell whether the limit is reached."""
         records = self.newcomers.pass_on(self._obj, batch)
+        self.losses.add("names", self.newcomers.take_too_many())
         if self._baseline_ns:
             records = [raw for raw in records if not self._is_baseline(raw)]
         limit = self.options.limit
@@ -166,7 +170,7 @@ class Session:
 
     def _tell_netns_owners(self) -> None:
         if self._netns_owners:
-            self._netns_owners.follow(self.newcomers.births)
+            self._netns_owners.follow()
 
     def _tell_living(self) -> None:
         """Have the kernel side tell what goes on, where it can."""
@@ -234,17 +238,23 @@ class Session:
                 raise
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
-            self.runtimes.learn(self.names.paths())
+            paths = list(self.names.paths())
+            self.runtimes.learn(paths)
             naming = self.filters.hierarchies[0]
             self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
             if obj.has_map(NETNS_OWNERS):
                 addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
                 owners = obj.map(NETNS_OWNERS)
                 self._netns_owners = NetnsOwners(self.runtimes, naming, owners, addresses)
-            self._tell_netns_owners()
+                for path in paths:
+                    self._netns_owners.made(path)
+                self._netns_owners.follow(math.inf)
+                self.newcomers.tell_changes(naming.id, self._netns_owners)
             if command.companion:
                 command.companion.begin(obj)
             self._runs, self._unseen = launch.runs, launch.unseen
+            if naming.note:
+                tell(naming.note)
             for line in launch.remarks(extra):
                 tell(line)
             if options.interval:
@@ -291,7 +301,7 @@ class Session:
         if not ended:
             self._emit_the_rest(ring)
         self._print_counts()
-        self._wait_for_names()
+        self._wait_for_names(stop)
         self._tell_more()
         self._check_lost()
         self._summary()

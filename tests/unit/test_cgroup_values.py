@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from cgnet.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cgnet.cgroup_filter import CgroupFilter
     from cgnet.cgroups import Hierarchy
@@ -81,6 +83,52 @@ def test_within_a_name_a_pattern_is_what_fnmatch_makes_of_it(pattern: str, name:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        (f"/a/{'*-' * 20}.scope", f"/a/{'-' * 250}"),
+        (f"/a/{'*-?' * 20}x", f"/a/{'-' * 250}"),
+        (f"/a/{'*[-]' * 20}x", f"/a/{'-' * 250}"),
+        (f"/**/{'*a' * 20}", "/" + "/".join(["a" * 19 + "b" * 40] * 60)),
+        (f"{'/**/a' * 20}/x", "/" + "/".join(["a"] * 400)),
+        (f"{'/**/a*a' * 20}/x", "/" + "/".join(["aaa"] * 400)),
+    ],
+)
+def test_a_name_that_is_made_for_it_takes_no_longer(pattern: str, path: str) -> None:
+    """With backtracking these take seconds to ages."""
+    begin = time.process_time()
+    assert not pattern_of(pattern).fullmatch(path)
+    assert time.process_time() - begin < 1
+
+
+@st.composite
+def patterns_and_paths(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    few = st.sampled_from(["a", "b", "ab", "aab", "*", "a*", "*b", "?", "*a*b", "**"])
+    return (
+        draw(st.lists(few, min_size=1, max_size=6)),
+        draw(st.lists(st.text("ab", min_size=1, max_size=4), max_size=6)),
+    )
+
+
+def matches(pattern: list[str], names: list[str]) -> bool:
+    """Say the same by trying everything."""
+    if not pattern:
+        return not names
+    first, *rest = pattern
+    if first == "**":
+        return any(matches(rest, names[at:]) for at in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], first) and matches(rest, names[1:])
+
+
+@given(patterns_and_paths())
+def test_of_several_names_a_pattern_is_what_trying_everything_makes_of_it(
+    both: tuple[list[str], list[str]],
+) -> None:
+    pattern, names = both
+    path = "".join(f"/{name}" for name in names)
+    assert bool(pattern_of("/" + "/".join(pattern)).fullmatch(path)) == matches(pattern, names)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"), [("/a*", True), ("/a?", True), ("/[a", True), ("/a.b{c}", False)]
 )
 def test_wildcards_make_a_pattern(text: str, *, expected: bool) -> None:
@@ -91,6 +139,16 @@ def test_wildcards_make_a_pattern(text: str, *, expected: bool) -> None:
 def test_a_path_that_is_not_there_is_refused(made: Callable[..., CgroupFilter], value: str) -> None:
     with pytest.raises(UsageError, match=r"no such cgroup; give a directory as mounted"):
         made(value)
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused_with_the_reason(
+    made: Callable[..., CgroupFilter], tmp_path: Path
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for value, why in ((f"/{'a' * 300}", "File name too long"), (str(loop), "Too many levels")):
+        with pytest.raises(UsageError, match=rf"no such cgroup \({why}.*\); give a directory"):
+            made(value)
 
 
 @pytest.mark.parametrize("value", ["a*", "!a*", "*"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cgnet import cgroups
 from cgnet._layouts import CgroupController
 from cgnet.cgroups import (
     CgroupNames,
@@ -84,6 +85,27 @@ def test_octal_escapes_in_mount_paths_are_undone(proc: Proc) -> None:
     line = r"30 24 0:26 /a\040b /mnt/c\011d\134e\012f rw - cgroup2 cgroup2 rw" + "\n"
     (found,) = proc("0::/\n", line)
     assert (found.root, str(found.mount)) == ("/a b", "/mnt/c\td\\e\nf")
+
+
+def test_a_mount_without_a_source_is_passed_over_or_taken(proc: Proc) -> None:
+    """mount(2) takes an empty source, and mountinfo then has two spaces in a row."""
+    tmpfs = "77 30 0:40 / /dev/shm/x rw,relatime -  tmpfs  rw\n".replace("-  tmpfs", "- tmpfs")
+    assert proc(PURE_V2[0], tmpfs + PURE_V2[1])[0].mount == Path(FS)
+    nameless = f"30 24 0:26 / {FS} rw - cgroup2  rw\n"
+    assert proc(PURE_V2[0], nameless)[0].mount == Path(FS)
+
+
+@pytest.mark.parametrize("odd", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_lines_end_at_line_feeds_alone(proc: Proc, odd: str) -> None:
+    """A cgroup's or a mount's name may have what else Python takes for the end of a line."""
+    name = f"x{odd}9:memory:{odd}y"
+    (found,) = proc(f"0::/{name}\n", f"30 24 0:26 / {FS}/{name} rw - cgroup2 cgroup2 rw\n")
+    assert (found.id, str(found.mount)) == (0, f"{FS}/{name}")
+
+
+def test_without_proc_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"/cgroup: No such file.*is /proc mounted\?"):
+        hierarchies(tmp_path)
 
 
 def test_a_hierarchy_that_this_process_is_not_told_of_is_left_out(proc: Proc) -> None:
@@ -204,6 +226,20 @@ def test_the_oldest_paths_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -
     assert [names.path(5, number) for number in range(5)] == [None, None, "/2", "/3", "/4"]
 
 
+def test_a_path_that_records_have_outlasts_any_number_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CgroupNames, "LIMIT", 3)
+    names = CgroupNames([])
+    names.remember(5, 1000, "/web")
+    assert names.path(5, 1000) == "/web"
+    for number in range(10):
+        names.remember(5, number, f"/{number}")
+    assert names.path(5, 1000) == "/web"
+    names.remember(5, 1000, "/renamed")
+    assert names.path(5, 1000) == "/renamed"
+
+
 def test_the_id_of_a_cgroup_holds_its_directorys_inode() -> None:
     """Before Linux 5.5 the upper half is a generation."""
     mount = hierarchies()[0].mount
@@ -223,7 +259,7 @@ def test_a_cgroups_path_is_found_by_its_id_alone() -> None:
     names = CgroupNames(found)
     for each in found:
         for path in islice(subtree(each.mount), 5):
-            assert names.path(each.id, cgroup_id(path)) == each.inner_path(path)
+            assert names.path(each.id, cgroup_id(path)) == each.told_path(path)
         assert names.path(each.id, 1 << 62) is None
     names.close()
 
@@ -240,3 +276,44 @@ def test_a_subtree_is_every_directory_parents_first(tmp_path: Path) -> None:
 
 def test_a_subtree_that_is_gone_is_its_top_alone(tmp_path: Path) -> None:
     assert list(subtree(tmp_path / "gone")) == [tmp_path / "gone"]
+
+
+# -- in a cgroup namespace
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/", "/a/b"), ("/c", "/a/b/c"), ("/..", "/a"), ("/../d/e", "/a/d/e"), ("/../../f", "/f")],
+)
+def test_a_path_of_proc_is_told_from_the_namespaces_root(
+    monkeypatch: pytest.MonkeyPatch, path: str, expected: str
+) -> None:
+    monkeypatch.setattr(cgroups, "_bases", {5: "/a/b"})
+    assert cgroups.from_namespace(5, path) == expected
+    assert cgroups.from_namespace(0, path) == path
+
+
+def test_a_directory_is_found_in_any_mount_of_a_hierarchy() -> None:
+    seen = ((Path("/sys/fs/cgroup"), "/a/b"), (Path("/host"), "/"))
+    found = Hierarchy(0, "v2", ("v2",), Path("/proc/self/fd/9"), "/", seen)
+    assert found.place == Path("/sys/fs/cgroup")
+    assert [found.inside(Path(each)) for each in ("/sys/fs/cgroup/c", "/host/c", "/elsewhere")] == [
+        "/a/b/c", "/c", None,
+    ]  # fmt: skip
+    assert found.told_of_open(Path("/a/b")) == "/a/b"
+    assert found.note is None
+
+
+def test_of_mounts_in_a_namespace_the_one_whose_root_is_everybodys_is_taken(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its root is shown as /../.. there, and a container's own as /."""
+    monkeypatch.setattr(cgroups, "is_in_namespace", lambda _proc: True)
+    ids = {FS: 77, "/host": 1}
+    monkeypatch.setattr(cgroups, "cgroup_id", lambda path: ids[str(path)])
+    monkeypatch.setattr(CgroupNames, "path", lambda _, __, number: {77: "/a/b", 1: "/"}[number])
+    monkeypatch.setattr(cgroups, "_bases", {})
+    own = f"30 24 0:26 / {FS} rw - cgroup2 cgroup2 rw\n"
+    (found,) = proc("0::/\n", own + "31 24 0:26 /../.. /host rw - cgroup2 cgroup2 rw\n")
+    assert (found.mount, found.root, found.is_part) == (Path("/host"), "/", False)
+    assert cgroups._bases == {0: "/a/b"}

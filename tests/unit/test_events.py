@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from records import EPOCH_NS, MEMORY, V2, Connect, Names, connect_schema, connects, packed_address
 
 from cgnet._layouts import CGROUP_EVENT, CONNECT_EVENT, OwnerSource, RecordKind
+from cgnet.cgroups import CUT
 from cgnet.events import CgroupChange, cgroup_change, result_name
 
 if TYPE_CHECKING:
@@ -236,12 +237,21 @@ def cgroup_event(kind: int, path: bytes, marks: int = 0) -> bytes:
 @pytest.mark.parametrize("marks", [0, 1, 6])
 def test_a_change_of_cgroups_is_decoded(kind: int, marks: int, *, born: bool) -> None:
     change = cgroup_change(cgroup_event(kind, b"/docker/a\0rubbish", marks))
-    assert change == CgroupChange(born, 7, 1 << 63, marks, "/docker/a")
+    assert change == CgroupChange(born, 7, 1 << 63, marks, "/docker/a", is_cut=False)
 
 
 def test_a_cgroups_name_that_is_not_utf_8_is_escaped() -> None:
     raw = cgroup_event(RecordKind.RECORD_CGROUP_BORN, b"/\xff\xfe")
     assert cgroup_change(raw).path == "/\\xff\\xfe"
+
+
+def test_a_path_that_is_longer_than_the_record_is_marked_after_its_last_whole_name() -> None:
+    told = b"/" + b"d" * 500 + b"/" + b"e" * 500 + b"/"
+    for rest, expected in ((b"f" * 20, told.decode() + CUT), (b"f" * 21, told.decode() + CUT)):
+        change = cgroup_change(cgroup_event(RecordKind.RECORD_CGROUP_BORN, (told + rest)[:1023]))
+        assert (change.path, change.is_cut) == (expected, True)
+    change = cgroup_change(cgroup_event(RecordKind.RECORD_CGROUP_BORN, told + b"f" * 19))
+    assert (change.path, change.is_cut) == (told.decode() + "f" * 19, False)
 
 
 @given(st.binary(min_size=CGROUP_EVENT.size, max_size=CGROUP_EVENT.size))

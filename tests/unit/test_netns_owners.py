@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import sys
 from types import SimpleNamespace
@@ -21,7 +22,15 @@ from cgnet import netns_owners
 from cgnet._layouts import DEVICE_ADDRESS, NETNS_OWNER
 from cgnet.cgroups import Hierarchy
 from cgnet.errors import LibbpfError
-from cgnet.netns_owners import AGAIN_S, LOOKS, NetnsOwners, Told, addresses_of, owner_among
+from cgnet.netns_owners import (
+    AGAIN_S,
+    LOOKS,
+    NetnsNames,
+    NetnsOwners,
+    Told,
+    addresses_of,
+    owner_among,
+)
 from cgnet.runtimes import Runtimes, files, listing
 
 if TYPE_CHECKING:
@@ -82,22 +91,24 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.proc = ProcTree(root)
         self.proc.process(1)
-        self.rows: list[dict[str, Any]] = []
-        self.looks = 0
+        self.rows: dict[str, dict[str, Any]] = {}  # of confirmed containers by cgroup
+        self.looks: list[str] = []
         self.now = 1000.0
         self.owners, self.addresses = FakeMap(), FakeMap()
 
-    def containers(self, *_: Any) -> list[dict[str, Any]]:
-        self.looks += 1
-        return self.rows
+    def row_of(self, _hierarchy: Any, cgroup: str, *_: Any) -> dict[str, Any] | None:
+        self.looks.append(cgroup)
+        self.now += LOOK_S
+        return self.rows.get(cgroup)
 
-    def container(self, pid: int, cgroup: int, *addresses: str, netns: str, **more: Any) -> None:
-        """Make a container with a process in a namespace, which has addresses."""
+    def container(self, pid: int, cgroup: int, *addresses: str, netns: str, **more: Any) -> str:
+        """Make a container with a process in a namespace, which has addresses; return its cgroup."""
         place = self.proc.process(pid, netns=netns)
         lines = [f"     |-- {each}\n        /32 host LOCAL\n" for each in addresses]
         (place / "net/fib_trie").write_text(PREFIX + "".join(lines), encoding="utf-8")
-        inode = self.proc.netns(netns)
-        self.rows.append(row(f"c{pid}", pid=pid, cgroup_id=str(cgroup), netns=inode, **more))
+        facts = {"pid": pid, "cgroup_id": str(cgroup), "netns": self.proc.netns(netns), **more}
+        self.rows[path_of(pid)] = row(f"c{pid}", cgroup=path_of(pid), **facts)
+        return path_of(pid)
 
     def told(self) -> dict[int, tuple[int, int]]:
         return {
@@ -111,28 +122,51 @@ class Host:
             for key, value in self.addresses.entries.items()
         }
 
+    def runtimes(self) -> Any:
+        return SimpleNamespace(of=lambda cgroup: cgroup, confirmed=lambda: list(self.rows))
+
+
+LOOK_S = 0.001
+
+
+def path_of(pid: int) -> str:
+    return f"/docker/{pid:064x}"
+
+
+class Followed:
+    """Owners of namespaces, and the time that passes."""
+
+    def __init__(self, host: Host, *maps: Any) -> None:
+        hierarchy: Any = SimpleNamespace(outer_path=lambda cgroup: cgroup)
+        self.host = host
+        self.made = NetnsOwners(host.runtimes(), hierarchy, *maps, proc=host.proc.root)
+
+    def look(self, *cgroups: str, spent: float = math.inf) -> list[str]:
+        """Have it look, after cgroups were made; return which ones were looked at."""
+        for cgroup in cgroups:
+            self.made.made(cgroup)
+        self.host.looks.clear()
+        self.made.follow(spent)
+        self.host.now += AGAIN_S
+        return list(self.host.looks)
+
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     found = Host(tmp_path)
-    monkeypatch.setattr(netns_owners, "containers", found.containers)
+    monkeypatch.setattr(netns_owners, "row_of", found.row_of)
     monkeypatch.setattr(netns_owners, "cookie_of", lambda place: 7000 + int(place.parts[-3]))
     monkeypatch.setattr(netns_owners, "time", SimpleNamespace(monotonic=lambda: found.now))
     return found
 
 
 @pytest.fixture
-def owners(host: Host) -> Any:
-    maps: Any = (host.owners, host.addresses)
-    runtimes: Any = SimpleNamespace(of=None)
-    nothing: Any = None
-    return NetnsOwners(runtimes, nothing, *maps, proc=host.proc.root)
+def owners(host: Host) -> Followed:
+    return Followed(host, host.owners, host.addresses)
 
 
-def test_each_namespace_has_its_owner_with_its_cookie(host: Host, owners: Any) -> None:
-    host.container(7, 42, netns="web")
-    host.container(8, 43, netns="db")
-    owners.fill()
+def test_each_namespace_has_its_owner_with_its_cookie(host: Host, owners: Followed) -> None:
+    owners.look(host.container(7, 42, netns="web"), host.container(8, 43, netns="db"))
     assert host.told() == {host.proc.netns("web"): (7007, 42), host.proc.netns("db"): (7008, 43)}
 
 
@@ -142,34 +176,53 @@ def test_each_namespace_has_its_owner_with_its_cookie(host: Host, owners: Any) -
     ids=lambda value: value["netns"],
 )
 def test_the_hosts_namespace_cgnets_own_and_what_nothing_confirms_are_nobodys(
-    host: Host, owners: Any, more: dict[str, Any]
+    host: Host, owners: Followed, more: dict[str, Any]
 ) -> None:
     (host.proc.root / "self/ns").mkdir()
     host.proc.netns("own")
     (host.proc.root / "self/ns/net").symlink_to(host.proc.namespaces / "own")
-    host.container(7, 42, **more)
-    owners.fill()
+    owners.look(host.container(7, 42, **more))
     assert host.told() == {}
 
 
-def test_a_namespace_that_cant_be_seen_is_left_out(host: Host, owners: Any) -> None:
-    host.rows.append(row("web", netns=None))
-    owners.fill()
+def test_a_namespace_that_cant_be_seen_is_left_out(host: Host, owners: Followed) -> None:
+    cgroup = host.container(7, 42, netns="web")
+    host.rows[cgroup]["netns"] = None
+    owners.look(cgroup)
     assert host.told() == {}
 
 
-def test_what_isnt_there_any_more_is_taken_back(host: Host, owners: Any) -> None:
-    host.container(7, 42, "172.17.0.2", netns="web")
-    owners.fill()
-    host.rows.clear()
-    owners.fill()
+def test_what_is_gone_is_taken_back(host: Host, owners: Followed) -> None:
+    first = host.container(7, 42, "172.17.0.2", netns="web")
+    second = host.container(8, 43, "172.17.0.3", netns="db")
+    owners.look(first, second)
+    owners.made.gone(first)
+    owners.look()
+    assert host.told() == {host.proc.netns("db"): (7008, 43)}
+    del host.rows[second]  # what tells of that was lost
+    owners.look()
     assert (host.told(), host.told_addresses()) == ({}, {})
 
 
-def test_an_address_is_that_of_the_one_namespace_that_has_it(host: Host, owners: Any) -> None:
-    host.container(7, 42, "172.17.0.2", "10.0.0.1", "127.0.0.1", netns="web")
-    host.container(8, 43, "172.17.0.3", "10.0.0.1", netns="db")
-    owners.fill()
+def test_what_changes_is_told(host: Host, owners: Followed) -> None:
+    """A container that starts again, and gets its address later."""
+    cgroup = host.container(7, 42, netns="web")
+    owners.look(cgroup)
+    assert host.told_addresses() == {}
+    for _ in range(2 * LOOKS):
+        owners.look()
+    host.container(8, 44, "172.17.0.2", netns="web2")
+    host.rows[cgroup] = host.rows.pop(path_of(8)) | {"cgroup": cgroup}
+    owners.look()
+    assert host.told() == {host.proc.netns("web2"): (7008, 44)}
+    assert list(host.told_addresses().values()) == [44]
+
+
+def test_an_address_is_that_of_the_one_namespace_that_has_it(host: Host, owners: Followed) -> None:
+    owners.look(
+        host.container(7, 42, "172.17.0.2", "10.0.0.1", "127.0.0.1", netns="web"),
+        host.container(8, 43, "172.17.0.3", "10.0.0.1", netns="db"),
+    )
     assert host.told_addresses() == {
         (bytes([172, 17, 0, 2]) + bytes(12), 4): 42,
         (bytes([172, 17, 0, 3]) + bytes(12), 4): 43,
@@ -177,31 +230,66 @@ def test_an_address_is_that_of_the_one_namespace_that_has_it(host: Host, owners:
 
 
 def test_without_a_map_for_them_addresses_arent_looked_for(host: Host) -> None:
-    host.container(7, 42, "172.17.0.2", netns="web")
-    maps: Any = host.owners
-    runtimes: Any = SimpleNamespace(of=None)
-    nothing: Any = None
-    NetnsOwners(runtimes, nothing, maps, proc=host.proc.root).fill()
+    Followed(host, host.owners).look(host.container(7, 42, "172.17.0.2", netns="web"))
     assert len(host.told()) == 1
 
 
-def test_it_is_looked_some_times_at_the_start_and_after_births(host: Host, owners: Any) -> None:
-    def follow(births: int) -> int:
-        owners.follow(births)
-        return host.looks
+def test_a_new_cgroup_is_looked_at_some_times_once_a_runtime_confirms_it(
+    host: Host, owners: Followed
+) -> None:
+    assert owners.look(path_of(7), "/docker", f"{path_of(7)}/init.scope", "/system.slice") == []
+    cgroup = host.container(7, 42, netns="web")
+    host.rows[cgroup]["netns"] = None  # no process yet
+    for _ in range(LOOKS - 1):
+        assert owners.look() == [cgroup]
+    assert owners.look() == []
+    assert owners.look(cgroup) == [cgroup]
 
-    for look in range(1, LOOKS + 1):
-        assert [follow(0), follow(0)] == [look, look]
-        host.now += AGAIN_S
-    assert follow(0) == LOOKS
-    assert [follow(3), follow(3)] == [LOOKS + 1, LOOKS + 1]
-    host.now += AGAIN_S / 2
-    assert follow(4) == LOOKS + 1  # not at once: births may come in a row
-    for look in range(LOOKS + 2, 2 * LOOKS + 2):
-        host.now += AGAIN_S
-        assert [follow(4), follow(4)] == [look, look]
-    host.now += 10 * AGAIN_S
-    assert follow(4) == 2 * LOOKS + 1
+
+def test_looks_are_a_second_apart(host: Host, owners: Followed) -> None:
+    cgroup = host.container(7, 42, netns="web")
+    owners.look(cgroup)
+    host.now -= AGAIN_S / 2
+    assert owners.look() == []
+
+
+def test_what_nothing_confirms_costs_no_look_and_no_room(
+    host: Host, owners: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netns_owners, "MOST_NEW", 5)
+    cgroup = host.container(7, 42, netns="web")
+    looked = owners.look(*map(path_of, range(1000, 2000)), cgroup)
+    assert set(looked) == {cgroup}
+    assert len(owners.made._left) <= 5
+
+
+def test_looks_take_no_longer_than_they_may_and_all_have_their_turn(
+    host: Host, owners: Followed
+) -> None:
+    cgroups = [host.container(7 + number, 42, netns=f"n{number}") for number in range(20)]
+    owners.look(*cgroups)
+    for _ in range(LOOKS):
+        owners.look()
+    looked: list[str] = []
+    for _ in range(4):
+        some = owners.look(spent=5.5 * LOOK_S)
+        assert len(some) == 6
+        looked += some
+    assert set(looked) == set(cgroups)
+
+
+def test_a_namespaces_name_is_that_of_its_container(host: Host) -> None:
+    hierarchy: Any = SimpleNamespace(outer_path=lambda cgroup: cgroup)
+    names = NetnsNames(host.runtimes(), hierarchy, host.proc.root)
+    host.container(7, 42, netns="web")
+    web, db = host.proc.netns("web"), host.proc.netns("db")
+    assert names.name(web) == "c7"
+    host.container(8, 43, netns="db")
+    assert names.name(db) is None  # not at once: it may be asked for with every packet
+    host.now += AGAIN_S
+    host.looks.clear()
+    assert (names.name(db), names.name(web), names.name(0)) == ("c8", "c7", None)
+    assert host.looks == [path_of(8)]
 
 
 def test_addresses_are_read_of_both_families_without_loopbacks(tmp_path: Path) -> None:
@@ -272,6 +360,9 @@ def test_the_containers_are_those_of_the_runtimes_state(
     map_: Any = FakeMap()
     made = Runtimes(tmp_path, proc.root)
     made.learn(f"/docker/{name}" for name in (ID, OTHER))  # no look waits for it
-    NetnsOwners(made, hierarchy, map_, proc=proc.root).fill()
+    owners = NetnsOwners(made, hierarchy, map_, proc=proc.root)
+    for name in (ID, OTHER):
+        owners.made(f"/docker/{name}")
+    owners.follow(math.inf)
     made.close()
     assert map_.entries == {u32(proc.netns("shared")): NETNS_OWNER.packed.pack(9, len(ID))}

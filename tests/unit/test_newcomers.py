@@ -17,7 +17,7 @@ from cgnet.cgroup_filter import SELECTED, cgroup_key
 from cgnet.containers import Facts, place
 from cgnet.filters import Filters, Selection
 from cgnet.newcomers import FORGET_CGROUP_AFTER_S, Newcomers
-from cgnet.runtimes import Known
+from cgnet.runtimes import EXPECTED_S, Known
 from cgnet.runtimes.found import Found
 
 if TYPE_CHECKING:
@@ -38,13 +38,27 @@ class Runtimes:
     def __init__(self) -> None:
         self.names: dict[str, str | None] = {}
         self.asked: list[str] = []
+        self.told: list[str] = []
+        self.removed: list[str] = []
 
     def of(self, path: str) -> Known:
         self.asked.append(path)
         name = self.names.get(path)
         inside = (Found("docker", "state", name),) if name else ()
         expected = path not in self.names
-        return Known(Facts(container=name), inside, (), place(path), expected, not expected)
+        until = newcomers.time.monotonic() + EXPECTED_S if expected else 0.0
+        return Known(Facts(container=name), inside, (), place(path), expected, not expected, until)
+
+    def expect(self, path: str) -> None:
+        self.asked.append(path)
+
+    def news(self) -> list[str]:
+        found = [path for path in self.names if path not in self.told]
+        self.told += found
+        return found
+
+    def gone(self, path: str) -> None:
+        self.removed.append(path)
 
 
 class Run(NamedTuple):
@@ -110,7 +124,6 @@ def test_records_come_through_in_order_and_cgroups_give_names(begin: Callable[..
     run = begin()
     assert run.pids(record(1), born("/docker/new"), record(2)) == [1, 2]
     assert run.names.path(NAMING, CGROUP) == "/docker/new"
-    assert run.newcomers.births == 1
     assert not run.newcomers.is_waiting
 
 
@@ -120,7 +133,6 @@ def test_a_new_cgroup_is_looked_up_at_once_and_a_gone_one_is_not(
     run = begin()
     run.pids(born("/docker/new"), gone("/docker/old", CGROUP + 1))
     assert run.runtimes.asked == ["/docker/new"]
-    assert run.newcomers.births == 1
     assert run.names.path(NAMING, CGROUP + 1) == "/docker/old"
 
 
@@ -245,3 +257,57 @@ def test_a_given_cgroup_that_goes_and_comes_back_is_told(begin: Callable[..., Ru
     run.pids(born("/a", CGROUP + 2))
     assert run.said[1:] == ["--cgroup /a: it is there again"]
     assert cgroup_key(NAMING, CGROUP + 2) in run.obj.entries("selected_cgroups")
+
+
+def test_a_record_waits_no_longer_than_names_are_expected(
+    begin: Callable[..., Run], clock: SimpleNamespace
+) -> None:
+    """Also if they are still expected then, as where what was known was forgotten meanwhile."""
+    run = begin(container=("!db",))
+    assert run.pids(born("/docker/a"), record(1, NAME)) == []
+    clock.s += EXPECTED_S / 2
+    assert run.pids(record(2, NAME)) == []
+    clock.s += EXPECTED_S / 2
+    assert run.pids() == [1, 2]
+    assert not run.newcomers.is_waiting
+    assert run.newcomers.take_too_many() == 0
+
+
+def test_a_container_of_a_cgroup_above_names_it(begin: Callable[..., Run]) -> None:
+    run = begin(container=("web",))
+    run.pids(born("/docker/a/b"), born("/docker/ab", CGROUP + 1))
+    assert run.pids(record(1, NAME), record(2, NAME, CGROUP + 1)) == []
+    run.runtimes.names |= {"/docker/a/b": "web"}
+    run.runtimes.told += ["/docker/a/b"]
+    assert run.pids() == []  # nobody told of it
+    run.runtimes.names["/docker/a"] = "web"
+    assert run.pids() == [1]
+
+
+def test_of_too_many_that_wait_the_oldest_are_decided_about_and_counted(
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newcomers, "MOST_HELD", 2)
+    run = begin(container=("web",))
+    run.pids(*(born(f"/docker/{number}", CGROUP + number) for number in range(3)))
+    assert run.pids(*(record(number, NAME, CGROUP + number) for number in range(3))) == []
+    assert (run.newcomers.take_too_many(), run.newcomers.take_too_many()) == (1, 0)
+    run.runtimes.names |= {f"/docker/{number}": "web" for number in range(3)}
+    assert run.pids() == [1, 2]
+
+
+def test_of_too_many_that_left_the_oldest_are_forgotten(
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newcomers, "MOST_LEAVING", 1)
+    run = begin()
+    keys = [mark(run, CGROUP + number) for number in range(3)]
+    run.pids(*(gone(f"/{number}", CGROUP + number, marks=SELECTED) for number in range(3)))
+    run.newcomers.forget(run.obj)
+    assert set(run.obj.entries("selected_cgroups")) == {keys[2]}
+
+
+def test_a_removed_cgroup_is_not_looked_for_any_more(begin: Callable[..., Run]) -> None:
+    run = begin()
+    run.pids(born("/docker/a"), gone("/docker/a"))
+    assert run.runtimes.removed == ["/docker/a"]

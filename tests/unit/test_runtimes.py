@@ -31,6 +31,7 @@ PATIENCE_S = 20.0
 @pytest.fixture(autouse=True)
 def own_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "OWNER", os.geteuid())
+    monkeypatch.setattr(files, "_complaints", set())
 
 
 @pytest.fixture
@@ -128,6 +129,97 @@ def test_the_oldest_are_forgotten(runtimes: Runtimes, monkeypatch: pytest.Monkey
     for number in range(10):
         runtimes.find(f"/docker/{number:064x}")
     assert len(runtimes._entries) == 3
+
+
+def test_what_a_runtime_confirms_outlasts_any_number_that_none_does(
+    tmp_path: Path, runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtimes, "LIMIT", 3)
+    docker(tmp_path)
+    assert runtimes.find(PATH).facts.container == "web"
+    for number in range(10):
+        runtimes.find(f"/docker/{number:064x}")
+        runtimes.of(f"/system.slice/{number}.service")
+    (tmp_path / "var/lib/docker/containers" / ID / "config.v2.json").unlink()
+    assert runtimes.of(PATH).facts.container == "web"
+
+
+def test_in_a_flood_of_others_a_container_is_found_in_time(
+    tmp_path: Path, runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are looked at for what they have alone; all others cost no look."""
+    looked = []
+    look_up = state.look_up
+
+    def count(root: Path, name: str, *, in_pod: bool) -> object:
+        looked.append(name)
+        return look_up(root, name, in_pod=in_pod)
+
+    monkeypatch.setattr(state, "look_up", count)
+    docker(tmp_path)
+    for number in range(20_000):
+        runtimes.of(f"/docker/{number:064x}")
+        if number == 15_000:
+            runtimes.of(PATH)
+    begin = time.monotonic()
+    found = wait_for(lambda: runtimes.of(PATH), lambda known: known.settled)
+    assert (found.facts.container, time.monotonic() - begin < EXPECTED_S) == ("web", True)
+    assert set(looked) == {ID}
+    assert len(runtimes._entries) <= Runtimes.LIMIT
+    assert runtimes.news() == [PATH]
+    assert runtimes.news() == []
+
+
+def test_a_list_that_is_too_long_to_be_read_hides_nothing(
+    tmp_path: Path, runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_NAMES", 3)
+    monkeypatch.setattr(state, "MOST_NAMES", 3)
+    docker(tmp_path)
+    for number in range(9):
+        docker(tmp_path, f"{number:064x}")
+    wait_for(lambda: runtimes.of(PATH), lambda known: known.settled)
+
+
+def test_what_is_gone_is_not_looked_for_unless_a_record_has_it(
+    tmp_path: Path, runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes_module, "FIRST_RETRY_S", 0.001)
+    other = f"/docker/{OTHER}"
+    runtimes.expect(PATH)
+    runtimes.expect(other)
+    runtimes.of(other)
+    runtimes.gone(PATH)
+    runtimes.gone(other)
+    assert list(runtimes._entries) == [other]
+    docker(tmp_path, OTHER)
+    wait_for(lambda: runtimes.of(other), lambda known: known.settled)
+
+
+def test_a_look_up_that_fails_is_said_once_and_the_others_are_named(
+    tmp_path: Path,
+    runtimes: Runtimes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    look_up = state.look_up
+
+    def fail(root: Path, name: str, *, in_pod: bool) -> object:
+        if name != ID:
+            raise MemoryError
+        return look_up(root, name, in_pod=in_pod)
+
+    monkeypatch.setattr(state, "look_up", fail)
+    for name in (OTHER, POD_ID, ID):
+        docker(tmp_path, name)
+    for name in (OTHER, POD_ID):
+        known = runtimes.of(f"/docker/{name}")
+        entry = runtimes._entries[f"/docker/{name}"]
+        wait_for(lambda known=known: known, lambda _, entry=entry: entry.tries)
+    wait_for(lambda: runtimes.of(PATH), lambda known: known.facts.container == "web")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"what is known of container {OTHER[:12]} can't be read (MemoryError); others are looked up"
+    ]
 
 
 def test_a_closed_one_answers_what_it_knows(tmp_path: Path) -> None:
@@ -254,6 +346,20 @@ def test_a_daemon_that_does_not_answer_is_left_alone_for_a_while(
         for name in (ID, OTHER, ID):
             assert runtimes.find(f"/docker/{name}").facts == Facts()
     assert len(asked) == 1
+
+
+def test_a_daemon_is_asked_for_what_it_has_not_so_often_and_then_not_for_a_while(
+    tmp_path: Path, runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "IN_VAIN_S", 1000.0)
+    process(tmp_path / "proc", 4242, PATH)
+    with daemon(tmp_path, sockets.DOCKER, DOCKERS) as asked:
+        for number in range(sockets.MOST_IN_VAIN - 1):
+            runtimes.find(f"/docker/{number:064x}")
+        assert runtimes.find(PATH).facts.container == "web"
+        for number in range(1000, 1010):
+            runtimes.find(f"/docker/{number:064x}")
+    assert len(asked) == sockets.MOST_IN_VAIN + 1
 
 
 @pytest.mark.parametrize("status", ["500 Oh", "404 No"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -10,7 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runtime_state import ID, OTHER, TASKS, docker, podman, podman_bolt, process, write
+from runtime_state import (
+    ID,
+    OTHER,
+    POD_ID,
+    STORAGE,
+    TASKS,
+    USERDATA,
+    docker,
+    podman,
+    podman_bolt,
+    process,
+    write,
+)
 
 from cgnet.containers import Facts
 from cgnet.runtimes import Runtimes, files
@@ -26,6 +39,7 @@ STATE = f"var/lib/docker/containers/{ID}/config.v2.json"
 @pytest.fixture(autouse=True)
 def own_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "OWNER", os.geteuid())
+    monkeypatch.setattr(files, "_complaints", set())
 
 
 def facts(root: Path, path: str = PATH) -> Facts:
@@ -148,6 +162,67 @@ def test_a_damaged_database_of_podman_costs_the_names(tmp_path: Path) -> None:
     database.write_bytes(database.read_bytes()[:9000])
     found = facts(tmp_path, f"/libpod_parent/libpod-{ID}")
     assert (found.container, found.container_id) == (None, ID)
+
+
+PODMANS = f"/libpod_parent/libpod-{ID}"
+LIST = f"{STORAGE}/overlay-containers/containers.json"
+SQLITE = f"{STORAGE}/db.sql"
+BOLT = f"{STORAGE}/libpod/bolt_state.db"
+ODD = [
+    (SQLITE, b"", "is no database of podman's"),
+    (SQLITE, b"x" * 5000, "is no database of podman's (file is not a database)"),
+    (BOLT, b"", "no bbolt database"),
+    (BOLT, bytes(3_000_000), "no bbolt database"),
+    (LIST, b"5", "holds no list of containers"),
+    (LIST, b"", "holds no list of containers"),
+    (LIST, b"[" * 100_000, "holds no list of containers"),
+    (LIST, b"9" * 5000, "holds no list of containers"),
+    (LIST, json.dumps([5, None, {"id": ID, "metadata": {"a": 1}, "names": [7]}]).encode(), None),
+    (LIST, json.dumps([{"id": ID, "metadata": 7, "names": "a"}]).encode(), None),
+    (USERDATA.format(POD_ID), b"{", "holds no JSON object"),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "why"), ODD, ids=range(len(ODD)))
+def test_what_is_odd_in_podmans_state_is_said_and_others_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str, content: bytes, why: str | None
+) -> None:
+    podman(tmp_path)
+    docker(tmp_path, OTHER)
+    write(tmp_path, path, content)
+    made = Runtimes(tmp_path, tmp_path / "proc")
+    assert made.find(PODMANS).facts.container is None
+    made.find(f"/libpod_parent/libpod-{POD_ID}")
+    assert made.find(f"/docker/{OTHER}").facts.container == "web"
+    assert [record.getMessage() for record in caplog.records] == (
+        [f"/{path}: {why}; what only this file tells of containers may be missing"] if why else []
+    )
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "long"])
+def test_what_is_no_file_of_a_sensible_size_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    podman(tmp_path)
+    path = tmp_path / USERDATA.format(ID)
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(5 << 30)
+    assert Runtimes(tmp_path, tmp_path / "proc").find(PODMANS).facts == Facts()
+    (said,) = {record.getMessage() for record in caplog.records}
+    assert "config.json: " in said
+    assert ("has 5368709120 bytes" if kind == "long" else "is no regular file") in said
+
+
+def test_complaints_have_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(100):
+        files.complain(f"/{number % 20}", "odd")
+    assert len(caplog.records) == files.MOST_COMPLAINTS
 
 
 def test_dots_do_not_leave_the_root(tmp_path: Path) -> None:

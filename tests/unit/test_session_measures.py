@@ -14,7 +14,7 @@ from fakes import lines, run
 from histogram import Made
 from records import ENDED, SAMPLE, Connect, record_of
 
-from cgnet import session
+from cgnet import cgroups, session
 from cgnet._layouts import CGROUP_EVENT, LIFE, RTT_SAMPLE, OwnerSource, RecordKind
 from cgnet.counts import Counting
 from cgnet.histograms import FIELDS, LOG2, Scale, linear
@@ -154,24 +154,40 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
 def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(
     kernel: FakeKernel, capfd: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    births: list[int] = []
+    said: list[str] = []
 
     class Owners:
         def __init__(self, _runtimes: Any, _naming: Any, owners: Any, addresses: Any) -> None:
             assert owners is kernel.map("netns_owners")
             assert addresses is (kernel.map("address_owners") if wants_addresses else None)
 
-        def follow(self, number: int) -> None:
-            births.append(number)
+        def made(self, cgroup: str) -> None:
+            said.append(f"made {cgroup}")
+
+        def gone(self, cgroup: str) -> None:
+            said.append(f"gone {cgroup}")
+
+        def follow(self, spent: float = 0.0) -> None:
+            said.append(f"follow {spent}")
 
     monkeypatch.setattr(session, "NetnsOwners", Owners)
     wants_addresses = False
     run(capfd)
-    assert births == []
-    born = CGROUP_EVENT.packed.pack(RecordKind.RECORD_CGROUP_BORN, 0, 0, 1 << 62, 0, 0, b"/new")
+    assert said == []
+    naming = cgroups.default_hierarchy(cgroups.hierarchies()).id
+    changes = [
+        CGROUP_EVENT.packed.pack(kind, 0, 0, 1 << 62, hierarchy, 0, b"/new")
+        for kind, hierarchy in (
+            (RecordKind.RECORD_CGROUP_BORN, naming),
+            (RecordKind.RECORD_CGROUP_GONE, naming),
+            (RecordKind.RECORD_CGROUP_BORN, naming + 1000),
+        )
+    ]
     for maps in ({"netns_owners"}, {"netns_owners", "address_owners"}):
-        births.clear()
+        said.clear()
         kernel.has, wants_addresses = maps, len(maps) > 1
-        kernel.batches = [[born, born]]
+        kernel.batches = [changes]
         run(capfd, command="rtt")
-        assert (births[0], births[-1]) == (0, 2)
+        assert "made /" in said
+        first = said.index("follow inf")
+        assert said[first + 1 : first + 4] == ["made /new", "gone /new", "follow 0.0"]

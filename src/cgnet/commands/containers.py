@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -101,7 +102,8 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     head = dict(zip(HEAD, (SCHEMA, TYPE, Clock().text(ts_ns), ts_ns), strict=True))
     runtimes = Runtimes()
     try:
-        found = [{**head, **row} for row in containers(where, PROC, runtimes.find)]
+        find = partial(runtimes.find, present=runtimes.present())
+        found = [{**head, **row} for row in containers(where, PROC, find)]
     finally:
         runtimes.close()
     rows = [row for row in found if every or _wanted(row)]
@@ -109,6 +111,8 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     text = _text(output, rows, every=every, header=not no_header)
     click.echo(text.encode(errors="backslashreplace"), nl=False)
     unconfirmed = sum(row["found"] is None for row in found)
+    if where.note:
+        print(f"cgnet: {where.note}", file=sys.stderr)  # noqa: T201
     if unconfirmed and not every:
         print(  # noqa: T201
             f"cgnet: {unconfirmed} cgroups look like containers, and no runtime's state that may be "

@@ -4,12 +4,18 @@
 ``Runtimes.of`` never waits: it tells what is known now, and whether more is to be expected soon. A
 thread looks up what is asked for the first time, and looks again for a while where there is
 nothing yet, because a runtime may write its state after it made the cgroup.
+
+Whoever was given a part of the cgroup tree may make any number of cgroups that look like containers'.
+So the thread takes all that are due at once and compares them with a list of what the runtimes have,
+which makes the others cheap. What no runtime confirms is kept apart from what one does.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
 import time
+from collections import deque
 from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,19 +30,23 @@ if TYPE_CHECKING:
 
     from cgnet.containers import Candidate, Place
 
+log = logging.getLogger("cgnet")  # what is said to people begins with it
+
 ROOT = Path("/")
 PROC = Path("/proc")
 EXPECTED_S = 2.0  # so long more may come: what records of a new cgroup may wait
 FIRST_RETRY_S = 0.05
 LEARN_S = 0.2  # that a start may take longer
 AGAIN_S = 30.0  # after that a "no" is asked again, if anybody still wants to know
+MOST_AT_ONCE = 1024  # look-ups of what no runtime has, between two of what one has
 
 
 class Known(NamedTuple):
     """What is known of a cgroup now.
 
-    ``expected``: more is to be expected soon. ``settled``: the answer will stay what it is, and may be
-    kept. ``inside`` has the confirmed containers, the innermost first, which is what ``facts`` tells.
+    ``expected``: more is to be expected soon, at most until ``until`` of the clock. ``settled``: the
+    answer will stay what it is, and may be kept. ``inside`` has the confirmed containers, the innermost
+    first, which is what ``facts`` tells.
     """
 
     facts: Facts
@@ -45,12 +55,13 @@ class Known(NamedTuple):
     place: Place
     expected: bool
     settled: bool
+    until: float = 0.0
 
 
 class _Entry:
     """A candidate, what was found of it, and when it is looked for again."""
 
-    __slots__ = ("candidate", "found", "made", "pod_uid", "tries", "waiting")
+    __slots__ = ("candidate", "dropped", "found", "made", "pod_uid", "tries", "waiting", "wanted")
 
     def __init__(self, candidate: Candidate, pod_uid: str | None, now: float) -> None:
         self.candidate = candidate
@@ -58,6 +69,8 @@ class _Entry:
         self.made = now
         self.tries = 0
         self.waiting = False  # in the queue
+        self.dropped = False  # nobody looks for it any more
+        self.wanted = False  # a record has it
         self.found: Found | None = None
 
     def complete(self) -> bool:
@@ -72,7 +85,7 @@ class _Entry:
 def _make_room(kept: dict[str, Any], limit: int) -> None:
     """Forget the oldest, so that one more may be kept."""
     while len(kept) >= limit:
-        del kept[next(iter(kept))]
+        kept.pop(next(iter(kept)), None)
 
 
 class Runtimes:
@@ -82,7 +95,7 @@ class Runtimes:
     in the container that cgnet runs in.
     """
 
-    LIMIT = 16384  # cgroups; the oldest are forgotten first
+    LIMIT = 16384  # cgroups of each kind, confirmed or not; of each the oldest are forgotten first
 
     def __init__(
         self,
@@ -97,7 +110,10 @@ class Runtimes:
         self._proc = proc
         self._clock = clock
         self._sockets = Sockets(root, timeout)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _Entry] = {}  # of what nothing confirms
+        self._confirmed: dict[str, _Entry] = {}
+        self._news: deque[str] = deque(maxlen=self.LIMIT)
+        self._complained = False
         self._settled: dict[str, Known] = {}
         self._queue: list[tuple[float, int, _Entry]] = []
         self._order = 0
@@ -112,33 +128,74 @@ class Runtimes:
         if (kept := self._settled.get(path)) is not None:
             return kept
         where = place(path)
-        entries = [self._entry(each, where.pod_uid) for each in where.candidates]
+        entries = self._expect(where)
         now = self._clock()
         for entry in entries:
-            if not entry.waiting and not entry.complete() and self._is_due(entry, now):
-                self._enqueue(entry, now)
+            entry.wanted = True
         known = self._known(where, entries, now)
         if known.settled:
             _make_room(self._settled, self.LIMIT)
             self._settled[path] = known
         return known
 
-    def find(self, path: str) -> Known:
-        """Return what can be found out of a cgroup now. It may wait for a daemon's time-out."""
+    def expect(self, path: str) -> None:
+        """Begin to look for the container of a new cgroup, before it does anything."""
+        self._expect(place(path))
+
+    def _expect(self, where: Place) -> list[_Entry]:
+        entries = [self._entry(each, where.pod_uid) for each in where.candidates]
+        now = self._clock()
+        for entry in entries:
+            if not entry.waiting and not entry.complete() and self._is_due(entry, now):
+                self._enqueue(entry, now)
+        return entries
+
+    def find(self, path: str, present: state.Present | None = None) -> Known:
+        """Return what can be found out of a cgroup now. It may wait for a daemon's time-out.
+
+        ``present`` spares looks where many are asked for.
+        """
         where = place(path)
         entries = [self._entry(each, where.pod_uid) for each in where.candidates]
         for entry in entries:
             if not entry.complete():
-                self._look_up(entry)
+                self._look_up(entry, present)
         return self._known(where, entries, self._clock())
+
+    def present(self) -> state.Present:
+        """Return what the runtimes have now."""
+        return state.Present(self._root)
 
     def learn(self, paths: Iterable[str]) -> None:
         """Look up the containers among cgroups that are there, LEARN_S at most; then as ``of`` does."""
         until = self._clock() + LEARN_S
+        present = self.present()
         for path in paths:
-            if place(path).candidates and self._clock() < until:
-                self.find(path)
+            found = place(path).candidates
+            is_worth_it = any(each.by_place or present.may_have(each.id) for each in found)
+            if is_worth_it and self._clock() < until:
+                self.find(path, present)
             self.of(path)
+
+    def confirmed(self) -> list[str]:
+        """Return the cgroups that are containers, the oldest first; some may be gone."""
+        with self._change:
+            return list(self._confirmed)
+
+    def news(self) -> list[str]:
+        """Return the cgroups that were confirmed since this was asked the last time."""
+        found = []
+        while self._news:
+            found.append(self._news.popleft())
+        return found
+
+    def gone(self, path: str) -> None:
+        """A cgroup was removed: it isn't looked for any more, unless a record has it."""
+        entry = self._entries.get(path)
+        if entry and not entry.wanted:
+            with self._change:
+                self._entries.pop(path, None)
+            entry.dropped = True
 
     def close(self) -> None:
         """End the thread; what it is doing may take until the time-out."""
@@ -162,16 +219,29 @@ class Runtimes:
         innermost = entries[-1] if entries else None
         expected = innermost is not None and innermost.expected(now)
         settled = innermost is None or innermost.complete()
-        return Known(facts, confirmed, ids, where, expected, settled)
+        until = innermost.made + EXPECTED_S if innermost and expected else 0.0
+        return Known(facts, confirmed, ids, where, expected, settled, until)
 
     def _entry(self, candidate: Candidate, pod_uid: str | None) -> _Entry:
-        found = self._entries.get(candidate.cgroup)
+        place = candidate.cgroup
+        found = self._confirmed.get(place) or self._entries.get(place)
         if found is None:
+            found = _Entry(candidate, pod_uid, self._clock())
             with self._change:
-                _make_room(self._entries, self.LIMIT)
-                found = _Entry(candidate, pod_uid, self._clock())
-                self._entries[candidate.cgroup] = found
+                if len(self._entries) >= self.LIMIT:
+                    self._entries.pop(next(iter(self._entries))).dropped = True
+                self._entries[place] = found
         return found
+
+    def _keep(self, entry: _Entry, found: Found) -> None:
+        """Keep what a runtime confirms apart from what anybody may make."""
+        with self._change:
+            place = entry.candidate.cgroup
+            self._entries.pop(place, None)
+            _make_room(self._confirmed, self.LIMIT)
+            entry.found = found
+            self._confirmed[place] = entry
+            self._news.append(place)
 
     # -- looking
 
@@ -193,44 +263,84 @@ class Runtimes:
                 self._thread.start()
             self._change.notify()
 
-    def _next(self) -> _Entry | None:
-        """Wait for the next entry that is due; None at the end."""
+    def _due(self) -> list[_Entry]:
+        """Wait for what is due, and take it all; nothing at the end."""
         with self._change:
             while not self._closed:
                 if not self._queue:
                     self._change.wait()
                     continue
-                rest = self._queue[0][0] - self._clock()
-                if rest <= 0:
-                    return heapq.heappop(self._queue)[2]
-                self._change.wait(rest)
-        return None
+                now = self._clock()
+                found = []
+                while self._queue and self._queue[0][0] <= now:
+                    found.append(heapq.heappop(self._queue)[2])
+                if found:
+                    return found
+                self._change.wait(self._queue[0][0] - now)
+        return []
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
-            self._look_up(entry)
-            entry.waiting = False
-            now = self._clock()
-            if entry.expected(now):
-                self._enqueue(entry, now + FIRST_RETRY_S * 2 ** (entry.tries - 1))
+        while due := self._due():
+            present = state.Present(self._root)
+            # Those that a runtime has come first: a daemon may be asked for the others.
+            due.sort(key=lambda entry: not present.may_have(entry.candidate.id))
+            for number, entry in enumerate(due):
+                if number % MOST_AT_ONCE == MOST_AT_ONCE - 1 and self._is_more_due():
+                    self._put_back(due[number:])
+                    break
+                self._look_again(entry, present)
 
-    def _look_up(self, entry: _Entry) -> None:
-        """Look once, in files first."""
+    def _is_more_due(self) -> bool:
+        with self._change:
+            return bool(self._queue) and self._queue[0][0] <= self._clock()
+
+    def _put_back(self, entries: list[_Entry]) -> None:
+        """Take what has come meanwhile first into the list that says what is worth a look."""
+        for entry in entries:
+            self._enqueue(entry, self._clock())
+
+    def _look_again(self, entry: _Entry, present: state.Present) -> None:
+        """Look once, and put it into the queue again if more is to be expected."""
+        if not entry.dropped and not self._closed:
+            self._look_up(entry, present)
+        entry.waiting = False
+        now = self._clock()
+        if entry.expected(now) and not entry.dropped:
+            self._enqueue(entry, now + FIRST_RETRY_S * 2 ** (entry.tries - 1))
+
+    def _look_up(self, entry: _Entry, present: state.Present | None = None) -> None:
+        """Look once. What a runtime wrote costs the names that it has, whatever it is."""
+        try:
+            found = self._search(entry, present)
+        except Exception as error:
+            found = None
+            if not self._complained:
+                self._complained = True
+                log.error(  # noqa: TRY400 - a line for people
+                    "what is known of container %s can't be read (%s); others are looked up",
+                    entry.candidate.id[:12], type(error).__name__,
+                )  # fmt: skip
+                log.debug("the look-up failed", exc_info=True)
+        entry.tries += 1
+        if found:
+            self._keep(entry, found)
+
+    def _search(self, entry: _Entry, present: state.Present | None) -> Found | None:
+        """Look in files first."""
         candidate, in_pod = entry.candidate, entry.pod_uid is not None
         if candidate.by_place:
-            entry.found = Found(
-                candidate.runtime, "path", name=candidate.id if candidate.runtime else None
-            )
-            entry.tries += 1
-            return
-        found = state.look_up(self._root, candidate.id, in_pod=in_pod)
+            name = candidate.id if candidate.runtime else None
+            return Found(candidate.runtime, "path", name=name)
+        found = None
+        if present is None or present.may_have(candidate.id):
+            found = state.look_up(self._root, candidate.id, in_pod=in_pod)
         if found is None or not found.complete:
             runtime = found.runtime if found else candidate.runtime
             told = self._sockets.look_up(runtime, candidate.id, in_pod=in_pod)
             found = found.better(told) if found else told
-        if found and is_there(found, candidate, self._proc):
-            if entry.pod_uid and not found.pod:
-                namespace, pod = state.pod_by_logs(self._root, entry.pod_uid)
-                found = found._replace(pod_namespace=namespace, pod=pod)
-            entry.found = found
-        entry.tries += 1
+        if not found or not is_there(found, candidate, self._proc):
+            return None
+        if entry.pod_uid and not found.pod:
+            namespace, pod = state.pod_by_logs(self._root, entry.pod_uid)
+            found = found._replace(pod_namespace=namespace, pod=pod)
+        return found

@@ -9,6 +9,7 @@ opened, and no more than a bound is read.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+log = logging.getLogger("cgnet")  # what is said to people begins with it
+
 OWNER = 0
 MOST_BYTES = 4 << 20  # a container's configuration has some 10 KB
 MOST_NAMES = 4096
+MOST_COMPLAINTS = 8
 PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -71,26 +75,52 @@ def read(root: Path, path: str, most: int = MOST_BYTES) -> bytes:
         return b"".join(parts)
 
 
-def parse(raw: bytes | str) -> dict[str, Any]:
+_complaints: set[str] = set()
+
+
+def complain(path: str, why: object) -> None:
+    """Say once of a file of a runtime that it isn't what it should be: names are missing then."""
+    if path not in _complaints and len(_complaints) < MOST_COMPLAINTS:
+        _complaints.add(path)
+        log.error("%s: %s; what only this file tells of containers may be missing", path, why)
+
+
+def parse(raw: object) -> dict[str, Any]:
     """Return a JSON object; an empty one for anything else."""
-    with suppress(ValueError, RecursionError):
-        found = json.loads(raw)
+    with suppress(ValueError, RecursionError, MemoryError):
+        found = json.loads(raw) if isinstance(raw, str | bytes) else None
         if isinstance(found, dict):
             return found
     return {}
 
 
+def read_if_there(root: Path, path: str, most: int = MOST_BYTES) -> bytes | None:
+    """Return what a file holds; None if there is none, or none that may be read."""
+    try:
+        return read(root, path, most)
+    except OSError as error:
+        if error.errno is None and not isinstance(error, PermissionError):
+            complain(path, str(error).removeprefix(f"{path} "))
+    except ValueError:  # a path from a file may be none
+        pass
+    return None
+
+
 def read_object(root: Path, path: str) -> dict[str, Any]:
     """Return the JSON object in a file; an empty one if there is none."""
-    with suppress(OSError, ValueError):  # a path from a file may be none
-        return parse(read(root, path))
-    return {}
+    raw = read_if_there(root, path)
+    if raw is None:
+        return {}
+    found = parse(raw)
+    if not found and raw.strip() != b"{}":
+        complain(path, "holds no JSON object")
+    return found
 
 
 def folder(root: Path, path: str) -> list[str]:
     """Return the names in a folder, at most MOST_NAMES; none if it isn't there or isn't root's."""
     names: list[str] = []
-    with suppress(OSError), place(root, path) as fd:
+    with suppress(OSError, ValueError), place(root, path) as fd:
         opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with os.scandir(opened) as entries:

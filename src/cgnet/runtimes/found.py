@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgnet.cgroups import from_namespace
 from cgnet.containers import parts_of, path_of_spec
 
 if TYPE_CHECKING:
@@ -103,10 +104,11 @@ def lives_in(pid: int, cgroup: str, proc: Path) -> bool:
     if not 0 < pid <= MOST_PID:
         return False
     wanted = parts_of(cgroup)
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         lines = (proc / str(pid) / "cgroup").read_bytes().decode(errors="backslashreplace")
-        for line in lines.splitlines():
-            if parts_of(line.split(":", 2)[-1])[: len(wanted)] == wanted:
+        for line in lines.split("\n"):  # a name may have other ends of lines
+            hierarchy, _, path = line.split(":", 2)
+            if parts_of(from_namespace(int(hierarchy), path))[: len(wanted)] == wanted:
                 return True
     return False
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cgnet.cgroups import cgroup_id, decode, subtree
-from cgnet.containers import parts_of
+from cgnet.cgroups import cgroup_id, subtree
+from cgnet.containers import parts_of, place
 from cgnet.runtimes.found import lives_in
 
 if TYPE_CHECKING:
@@ -47,22 +46,29 @@ def _walk(
     hierarchy: Hierarchy, proc: Path, look_up: Callable[[str], Known]
 ) -> Iterator[dict[str, Any]]:
     for path in subtree(hierarchy.mount):
-        cgroup = decode(os.fsencode(hierarchy.inner_path(path)))
-        known = look_up(cgroup)
-        candidates = known.place.candidates
-        if not candidates or candidates[-1].cgroup != cgroup:
-            continue
-        with suppress(OSError):  # removed meanwhile
-            pid = _process(known, path, cgroup, proc)
-            if pid is not None:
-                where = {
-                    "hierarchy": hierarchy.name,
-                    "cgroup": cgroup,
-                    "cgroup_id": str(cgroup_id(path)),
-                    "netns": _netns(pid, proc),
-                    "pid": pid,
-                }
-                yield _row(known, where)
+        cgroup = hierarchy.told_path(path)
+        candidates = place(cgroup).candidates
+        if candidates and candidates[-1].cgroup == cgroup:
+            row = row_of(hierarchy, path, proc, look_up(cgroup))
+            if row:
+                yield row
+
+
+def row_of(hierarchy: Hierarchy, path: Path, proc: Path, known: Known) -> dict[str, Any] | None:
+    """Return the row of one cgroup, by its directory; None if it is gone or has no process."""
+    cgroup = hierarchy.told_path(path)
+    with suppress(OSError):  # removed meanwhile
+        pid = _process(known, path, cgroup, proc)
+        if pid is not None:
+            where = {
+                "hierarchy": hierarchy.name,
+                "cgroup": cgroup,
+                "cgroup_id": str(cgroup_id(path)),
+                "netns": _netns(pid, proc),
+                "pid": pid,
+            }
+            return _row(known, where)
+    return None
 
 
 def _process(known: Known, path: Path, cgroup: str, proc: Path) -> int | None:

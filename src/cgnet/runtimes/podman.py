@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.runtimes import bolt
-from cgnet.runtimes.files import parse, read, regular, text, texts
+from cgnet.runtimes.files import complain, parse, read, read_if_there, regular, text, texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,15 +53,17 @@ def configuration(root: Path, container: str) -> Known:
 
 
 def _from_bolt(root: Path, container: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    with suppress(OSError, ValueError), regular(root, BOLT) as fd:
+    with suppress(OSError), regular(root, BOLT) as fd:
 
         def look_up(*keys: str) -> dict[str, Any]:
-            found = bolt.get(fd, *(key.encode() for key in keys))
-            return parse(found) if isinstance(found, bytes) else {}
+            return parse(bolt.get(fd, *(key.encode() for key in keys)))
 
-        config = look_up("ctr", container, "config")
-        pod = text(config.get("pod"))
-        return config, look_up("pod", pod, "config") if pod else {}
+        try:
+            config = look_up("ctr", container, "config")
+            pod = text(config.get("pod"))
+            return config, look_up("pod", pod, "config") if pod else {}
+        except ValueError as error:
+            complain(BOLT, error)
     return {}, {}
 
 
@@ -70,20 +72,29 @@ def _from_sqlite(root: Path, container: str) -> tuple[dict[str, Any], dict[str, 
         import sqlite3  # noqa: PLC0415 - only where it is needed; a Python may lack it
     except ImportError:
         return {}, {}
-    with suppress(OSError, ValueError, sqlite3.Error):
+    try:
         raw = _settled(root)
         with closing(sqlite3.connect(":memory:")) as memory:
             memory.deserialize(raw)
 
             def look_up(query: str, key: str) -> dict[str, Any]:
                 rows = memory.execute(query, (key,)).fetchmany(1)
-                return parse(rows[0][0]) if rows and isinstance(rows[0][0], str) else {}
+                return parse(rows[0][0]) if rows else {}
 
             config = look_up("SELECT JSON FROM ContainerConfig WHERE ID = ?", container)
             pod = text(config.get("pod"))
             if not pod:
                 return config, {}
             return config, look_up("SELECT JSON FROM PodConfig WHERE ID = ?", pod)
+    except FileNotFoundError:
+        return {}, {}
+    except MemoryError:  # what deserialize() makes of nothing
+        complain(SQLITE, "is no database of podman's")
+    except OSError as error:
+        if error.errno is None and not isinstance(error, PermissionError):
+            complain(SQLITE, str(error).removeprefix(f"{SQLITE} "))
+    except (ValueError, sqlite3.Error) as error:
+        complain(SQLITE, f"is no database of podman's ({error})")
     return {}, {}
 
 
@@ -113,11 +124,20 @@ def _is_changing(root: Path) -> bool:
 
 def stored(root: Path, container: str, layers: str) -> tuple[str | None, str | None]:
     """Return name and image by the list that containers/storage keeps."""
-    with suppress(OSError, ValueError, RecursionError):
-        for each in json.loads(read(root, STORED.format(layers), MOST_BYTES)):
-            if isinstance(each, dict) and each.get("id") == container:
-                told = parse(each.get("metadata") or "")
-                names = each.get("names")
-                name = names[0] if isinstance(names, list) and names else None
-                return text(told.get("name")) or text(name), text(told.get("image-name"))
+    path = STORED.format(layers)
+    raw = read_if_there(root, path, MOST_BYTES)
+    if raw is None:
+        return None, None
+    found = None
+    with suppress(ValueError, RecursionError, MemoryError):
+        found = json.loads(raw)
+    if not isinstance(found, list):
+        complain(path, "holds no list of containers")
+        return None, None
+    for each in found:
+        if isinstance(each, dict) and each.get("id") == container:
+            told = parse(each.get("metadata"))
+            names = each.get("names")
+            name = names[0] if isinstance(names, list) and names else None
+            return text(told.get("name")) or text(name), text(told.get("image-name"))
     return None, None

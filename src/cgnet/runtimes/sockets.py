@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ DOCKER = "/run/docker.sock"
 PODMAN = "/run/podman/podman.sock"
 TIMEOUT_S = 1.0
 REST_S = 10.0
+MOST_IN_VAIN, IN_VAIN_S = (
+    50,
+    1.0,
+)  # daemons are asked so often for what they don't have, within that time
 MOST_BYTES = 4 << 20
 UCRED = struct.Struct("=iII")  # socket(7), SO_PEERCRED: pid, uid, gid
 
@@ -59,16 +64,27 @@ class Sockets:
         self._root = root
         self._timeout = timeout
         self._resting: dict[str, float] = {}  # until when
+        self._in_vain: deque[float] = deque(maxlen=MOST_IN_VAIN)
 
     def look_up(self, runtime: str | None, name: str, *, in_pod: bool) -> Found | None:
         """Return what docker or podman tells of a container; None from others, or for none."""
-        if not HEX_ID.fullmatch(name):
+        if not HEX_ID.fullmatch(name) or not self._may_ask():
             return None
+        found = None
         if runtime == "docker":
-            return self._docker(name, in_pod=in_pod)
-        if runtime == "podman":
-            return self._podman(name)
-        return None
+            found = self._docker(name, in_pod=in_pod)
+        elif runtime == "podman":
+            found = self._podman(name)
+        else:
+            return None
+        if found is None:
+            self._in_vain.append(time.monotonic())
+        return found
+
+    def _may_ask(self) -> bool:
+        """Tell whether a daemon may be asked: anybody may make cgroups that look so."""
+        full = len(self._in_vain) == MOST_IN_VAIN
+        return not full or self._in_vain[0] <= time.monotonic() - IN_VAIN_S
 
     def _get(self, path: str, what: str) -> dict[str, Any]:
         """Return the JSON object at an address; an empty one if there is none, or it takes long."""

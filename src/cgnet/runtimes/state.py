@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 from cgnet.containers import HEX_ID
 from cgnet.runtimes import bolt, podman
-from cgnet.runtimes.files import folder, parse, part, read, read_object, regular, text, texts
+from cgnet.runtimes.files import (
+    MOST_NAMES,
+    complain,
+    folder,
+    parse,
+    part,
+    read,
+    read_object,
+    regular,
+    text,
+    texts,
+)
 from cgnet.runtimes.found import Found, number, with_pod
 
 if TYPE_CHECKING:
@@ -44,6 +55,36 @@ SOUND = re.compile(r"[A-Za-z0-9][\w.-]{0,75}", re.ASCII)
 POD_LOGS = "/var/log/pods"  # of the kubelet: NAMESPACE_NAME_UID
 
 
+class Present:
+    """The ids that the runtimes have state of, as it is when this is made."""
+
+    def __init__(self, root: Path) -> None:
+        """List them. A list that is too long is none: anything may be there."""
+        self._ids: set[str] = set()
+        self._is_whole = True
+        self._list(root, f"{_docker_top(root)}/containers")
+        for each in CONTAINERDS:
+            for namespace in folder(root, f"{each}/{TASKS}"):
+                self._list(root, f"{each}/{TASKS}/{namespace}")
+        for top in STORAGES:
+            for layers in folder(root, top):
+                if layers.endswith(LAYERS):
+                    self._list(root, f"{top}/{layers}")
+
+    def _list(self, root: Path, path: str) -> None:
+        names = folder(root, path)
+        self._ids.update(names)
+        self._is_whole &= len(names) < MOST_NAMES
+
+    def may_have(self, name: str) -> bool:
+        """Tell whether it is worth a look."""
+        return name in self._ids or not self._is_whole
+
+
+def _docker_top(root: Path) -> str:
+    return text(read_object(root, DOCKER_SETTINGS).get("data-root")) or DOCKER
+
+
 def look_up(root: Path, name: str, *, in_pod: bool) -> Found | None:
     """Return what is on disk of the container with this id; it isn't confirmed by that alone."""
     if not SOUND.fullmatch(name):
@@ -57,7 +98,7 @@ def look_up(root: Path, name: str, *, in_pod: bool) -> Found | None:
 
 def docker(root: Path, name: str, *, in_pod: bool) -> Found | None:
     """Return docker's: containers/ID/config.v2.json, and what containerd runs for it."""
-    top = text(read_object(root, DOCKER_SETTINGS).get("data-root")) or DOCKER
+    top = _docker_top(root)
     state = read_object(root, f"{top}/containers/{name}/config.v2.json")
     if state.get("ID") != name:
         return None
@@ -128,8 +169,12 @@ def _named(
 
 def _strings(root: Path, database: str, *keys: str) -> dict[str, str]:
     """Return the texts in a bucket of containerd's database (metadata/buckets.go)."""
-    with suppress(OSError, ValueError), regular(root, database) as fd:
-        found = bolt.get(fd, *(key.encode() for key in keys))
+    with suppress(OSError), regular(root, database) as fd:
+        try:
+            found = bolt.get(fd, *(key.encode() for key in keys))
+        except ValueError as error:
+            complain(database, error)
+            return {}
         if isinstance(found, dict):
             return {
                 key.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
