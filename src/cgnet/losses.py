@@ -20,6 +20,7 @@ ADVICE = {
     "counts": "events of more keys than a table holds; count by less, or filter more",
     "packets": "packets that could not be followed: too many on their way at once",
     "rate": "rows above --max-rate",
+    "output": "rows that standard output didn't take any more",
 }
 
 

@@ -34,6 +34,7 @@ class Stop:
         self._duration = duration
         self.deadline: float | None = None
         self.requested = False
+        self.insisted = False  # requested again: the end can't wait
 
     def start(self) -> None:
         """Begin to count the time: loading is no part of it."""
@@ -58,6 +59,7 @@ class Stop:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def request(_number: int, _frame: object) -> None:
+            self.insisted = self.requested
             self.requested = True
 
         previous = {each: signal.signal(each, request) for each in (signal.SIGINT, signal.SIGTERM)}
