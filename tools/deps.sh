@@ -39,7 +39,7 @@ has_virtiofsd() {
 
 # One word for each need that is not met.
 missing() {
-	local tool tools=(make clang llvm-strip ip nft)
+	local tool tools=(make clang llvm-strip ip nft jq)
 	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
 	test -z "$with_vm" || tools+=(qemu-system-x86_64 udevadm depmod file busybox dpkg apt-get)
 	test -z "$with_rivals" || tools+=(bpftrace tcplife iperf3)

@@ -9,7 +9,8 @@ import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from cgnet.errors import CgnetError, ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
 
 COMMANDS = Path(__file__).parent / "commands"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -80,6 +83,14 @@ class LazyGroup(click.Group):
             )
 
 
+class _Continued(logging.Formatter):
+    """Lines of a message after its first are indented: a stranger's name can't begin one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        return super().format(record).replace("\n", "\n  ")
+
+
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
     if not value or ctx.resilient_parsing:
         return
@@ -104,19 +115,52 @@ Shell completion, for bash (zsh and fish likewise):
 def cli(*, verbose: bool) -> None:
     """Tell which container's TCP is slow, failing or losing packets, and why."""
     level = logging.DEBUG if verbose else logging.ERROR
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Continued("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    sys.exit(_run(arguments))
+    from cgnet import output  # noqa: PLC0415 - the streams are no business of who calls _run()
+
+    if arguments is None:
+        _speak_utf8()
+    status: int = ExitStatus.FAILED
+    try:
+        output.open_standard()
+        status = _run(arguments)
+    except CgnetError as error:
+        output.tell(str(error))
+    except Exception as error:
+        log.debug("", exc_info=True)
+        output.tell(f"a fault of cgnet itself: {_place_of(error)}; -v tells more")
+    if status == ExitStatus.DONE and getattr(sys.stderr, "failed", False):
+        status = ExitStatus.FAILED  # something was said that can't be read
+    sys.exit(status)
+
+
+def _speak_utf8() -> None:
+    """Begin anew where the locale's encoding is another one: paths are UTF-8 to cgnet, so are rows."""
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    with suppress(OSError):  # as well as the locale allows
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
+def _place_of(error: Exception) -> str:
+    """Return an error and where it was raised, in a line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
 
 
 def _run(arguments: list[str] | None) -> int:
     try:
         status: Any = cli.main(arguments, prog_name="cgnet", standalone_mode=False)
     except CgnetError as error:
-        click.echo(f"cgnet: {error}", err=True)
+        from cgnet.output import tell  # noqa: PLC0415 - only here
+
+        tell(str(error))
         return error.exit_status
     except click.ClickException as error:
         error.show()

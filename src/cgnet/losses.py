@@ -21,6 +21,7 @@ ADVICE = {
     "packets": "packets that could not be followed: too many on their way at once",
     "names": "records of more new cgroups than may wait for their names",
     "rate": "rows above --max-rate",
+    "output": "rows that standard output didn't take any more",
 }
 
 

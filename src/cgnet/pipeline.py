@@ -36,7 +36,7 @@ class Stop:
         self._duration = duration
         self.deadline: float | None = None
         self.requested = False
-        self.requests = 0  # signals that asked for it
+        self.insisted = False  # requested again: the end can't wait
 
     def start(self) -> None:
         """Begin to count the time: loading is no part of it."""
@@ -61,8 +61,8 @@ class Stop:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def request(_number: int, _frame: object) -> None:
+            self.insisted = self.requested
             self.requested = True
-            self.requests += 1
 
         previous = {each: signal.signal(each, request) for each in (signal.SIGINT, signal.SIGTERM)}
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -7,12 +7,11 @@ import gc
 import logging
 import math
 import os
-import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from cgnet import features, pipeline
+from cgnet import features, output, pipeline
 from cgnet._layouts import HEAD, OwnerSource
 from cgnet.cgroups import CgroupNames
 from cgnet.counts import Counts
@@ -23,7 +22,7 @@ from cgnet.launch import Extras, Launch
 from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
 from cgnet.newcomers import Newcomers
-from cgnet.output import Writer
+from cgnet.output import Patience, Writer, cannot_write, tell
 from cgnet.render import Renderer, make_blocks, make_drawings, make_renderer
 from cgnet.runtimes import Runtimes
 
@@ -37,11 +36,6 @@ STDOUT = 1
 GC_THRESHOLD = 100_000
 LOST_EVERY_S = 1.0
 ROWS_AT_ONCE = 256  # the text of more doesn't stay in the cache until it is written: half as fast
-
-
-def tell(message: str) -> None:
-    """Say a line to the person at the terminal."""
-    print(f"cgnet: {message}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _column(field: str) -> str:
@@ -73,7 +67,8 @@ class Session:
         self.newcomers = Newcomers(self.filters, self.names, self.runtimes, tell)
         self.renderer = self._make_renderer()
         self.rate = pipeline.RateLimit(options.max_rate)
-        self.out = Writer(STDOUT)
+        self.stop = pipeline.Stop(options.duration)
+        self.out = Writer(STDOUT, Patience(self.stop.reached, lambda: self.stop.insisted))
         self.records = 0
         self.unknown_owners = 0
         self.losses = Losses()
@@ -114,11 +109,28 @@ class Session:
 
     # -- records
 
+    def _write(self, text: str) -> bool:
+        """Write text; tell whether there is some and all of it is out."""
+        data = output.encode(text)
+        return self.out.write(data) == len(data) > 0
+
+    def _write_rows(self, rows: list[Any], above: str = "") -> None:
+        """Write rows below something else, and count them: as lost if the output takes no more."""
+        shown = len(rows)
+        if self.out.problem:
+            shown = 0
+        else:
+            data = output.encode(above + self.renderer.rows(rows))
+            taken = self.out.write(data)
+            if taken < len(data):
+                shown = output.whole(rows, lambda some: above + self.renderer.rows(some), taken)
+        self.records += shown
+        self.losses.add("output", len(rows) - shown)
+
     def _wait_for_names(self, stop: pipeline.Stop) -> None:
         """At the end: it takes no longer than names are expected. One more signal cuts it short."""
-        asked = stop.requests
         while self.newcomers.is_waiting or (self.counts and self.counts.is_waiting):
-            if stop.requests > max(asked, 1):
+            if stop.insisted:
                 return
             time.sleep(pipeline.TICK_MS / 1000)
             self._emit([])
@@ -129,11 +141,9 @@ class Session:
             return
         head = self._run_record(self.command.name)
         rows = [head | row for row in self.counts.collect(self._obj)][: self.options.limit]
-        self.records += len(rows)
         self.unknown_owners = self.counts.of_unknown_owners
-        text = self.renderer.rows(rows)
         clear = self.renderer.clear()
-        self.out.write(clear + (self.renderer.header() if clear else "") + text)
+        self._write_rows(rows, clear + (self.renderer.header() if clear else ""))
         if self.command.companion:
             self.command.companion.see(self._schema, rows)
 
@@ -142,9 +152,7 @@ class Session:
         companion = self.command.companion
         for record in companion.records() if companion else ():
             row = self._run_record(**record)
-            text = self.renderer.notice(row)
-            self.out.write(text)
-            if companion and not text:
+            if companion and not self._write(self.renderer.notice(row)):
                 tell(companion.text(row))
 
     def _emit(self, batch: list[bytes]) -> bool:
@@ -160,10 +168,9 @@ class Session:
             taken = self.rate.take(len(records))
             self.losses.add("rate", len(records) - taken)
             records = records[:taken]
-            self.records += len(records)
             self.unknown_owners += bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
             for begin in range(0, len(records), ROWS_AT_ONCE):
-                self.out.write(self.renderer.rows(records[begin : begin + ROWS_AT_ONCE]))
+                self._write_rows(records[begin : begin + ROWS_AT_ONCE])
             if self.command.companion:
                 self.command.companion.see(self._schema, records)
         return limit is not None and self.records >= limit and not self.counts
@@ -193,7 +200,7 @@ class Session:
         for loss in self.losses.look(self._obj):
             tell(str(loss))
             row = self._run_record("lost", count=loss.number, where=loss.where)
-            self.out.write(self.renderer.notice(row))
+            self._write(self.renderer.notice(row))
 
     def _summary(self) -> None:
         lost, unknown, companion = self.losses.total, self.unknown_owners, self.command.companion
@@ -203,9 +210,7 @@ class Session:
         )
         if self._unseen is not None:
             row["not_seen"] = list(self._unseen)
-        text = self.renderer.notice(row)
-        self.out.write(text)
-        if not text:
+        if not self._write(self.renderer.notice(row)):
             also = "".join(f", {number} {name}" for name, number in more.items())
             also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
             if features.is_second_best(self._runs) or log.isEnabledFor(logging.INFO):
@@ -216,11 +221,11 @@ class Session:
 
     def run(self) -> ExitStatus:
         """Trace until the end. Raises CgnetError."""
-        stop = pipeline.Stop(self.options.duration)
         with ExitStack() as cleanup:
+            cleanup.callback(self.out.close)
             cleanup.callback(self.names.close)
             cleanup.callback(self.runtimes.close)
-            signals = cleanup.enter_context(stop.on_signals())
+            signals = cleanup.enter_context(self.stop.on_signals())
             options, command = self.options, self.command
             launch = Launch(
                 command.object, command.layouts, self.filters, options.buffer,
@@ -264,24 +269,26 @@ class Session:
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
-            stop.start()
+            self.stop.start()
             try:
-                self.out.write(self.renderer.header())
-                self._trace(ring, stop, signals)
+                self._write(self.renderer.header())
+                self._trace(ring, signals)
             except BrokenPipeError:
                 return ExitStatus.DONE
+        if self.out.problem not in ("", output.STALLED):
+            raise cannot_write(self.out.problem)
         lost = self.losses.total
         return ExitStatus.EVENTS_LOST if lost and self.options.strict else ExitStatus.DONE
 
-    def _trace(self, ring: Reader, stop: pipeline.Stop, signals: int) -> None:
+    def _trace(self, ring: Reader, signals: int) -> None:
         next_look = 0.0
         options = self.options
         interval = options.interval
         next_print = time.monotonic() + (interval or math.inf)
         ended = False
-        for batch in pipeline.batches(ring, stop, signals, STDOUT):
+        for batch in pipeline.batches(ring, self.stop, signals, STDOUT):
             ended = self._emit(batch)
-            if ended:
+            if ended or self.out.problem:
                 break
             if time.monotonic() >= next_print:
                 next_print += interval or math.inf

@@ -32,6 +32,7 @@ OTHERS = {
     "make": "its targets are what CI runs; that they are there is tested",
     "apt-get": "tools/deps.sh installs the same, before anything is tested",
     "dnf": "likewise, elsewhere",
+    "journalctl": "what is behind its pipe is tried in test_session.py",
     "pahole": "it takes a kernel image with debug information",
     "bpftool": "it takes what pahole made",
     "install": "it takes what bpftool made",

@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from command_lines import ROOT
 from fakes import lines, run
 from records import Connect
 
-from cgnet import session
+from cgnet import output, session
 from cgnet._layouts import CGROUP_EVENT, LostWhere, OwnerSource, RecordKind
 from cgnet.cgroups import default_hierarchy, hierarchies
 from cgnet.cli import _run
 from cgnet.errors import StoppedError
+from cgnet.losses import ADVICE
 
 if TYPE_CHECKING:
     from fakes import FakeKernel
@@ -184,3 +190,78 @@ def test_a_full_disk_is_told_in_one_line(
     assert (status, kernel.did[-1]) == (1, "close")
     assert err[-1].startswith("cgnet: ")
     assert "No space left on device" in err[-1]
+
+
+class Stalled:
+    """An output whose reader stalls; what the pipe took can be read in the end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reader, self.writer = os.pipe()
+        monkeypatch.setattr(session, "STDOUT", self.writer)
+        monkeypatch.setattr(output, "STALL_S", 0.1)
+
+    def lines(self) -> list[str]:
+        os.close(self.writer)
+        with open(self.reader, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            return file.read().splitlines()
+
+
+@pytest.fixture
+def stalled(monkeypatch: pytest.MonkeyPatch) -> Stalled:
+    return Stalled(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "table"])
+@pytest.mark.parametrize("strict", [("", 0), ("--strict", 5)], ids=str)
+def test_rows_that_a_stalled_reader_never_took_are_told_as_lost(
+    kernel: FakeKernel,
+    stalled: Stalled,
+    capfd: pytest.CaptureFixture[str],
+    kind: str,
+    strict: tuple[str, int],
+) -> None:
+    made, (option, expected) = 4000, strict
+    kernel.batches = [[Connect(pid=pid).raw() for pid in range(made)], [Connect(pid=made).raw()]]
+    status, _, err = run(capfd, "-o", kind, *option.split())
+    *whole, last = stalled.lines()
+    shown = len(whole) - (kind != "json")  # a header
+    assert (status, kernel.did[-1]) == (expected, "close")
+    lost = made + 1 - shown
+    assert 0 < shown < made
+    assert err[-2] == f"cgnet: lost {lost} (output): {ADVICE['output']}"
+    assert err[-1] == f"cgnet: {shown} records, {lost} lost, 0 of unknown owners"
+    assert len(last) < len(whole[-1]) or kind == "table"
+
+
+def test_a_disk_that_is_full_has_a_summary_too(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(session, "STDOUT", full)
+    kernel.batches = [[Connect().raw()] * 3]
+    kernel.late = [Connect().raw()] * 2
+    status, _, err = run(capfd, "-o", "json")
+    os.close(full)
+    assert status == 1
+    assert err[-3].startswith("cgnet: lost 5 (output): ")
+    assert err[-2:] == [
+        "cgnet: 0 records, 5 lost, 0 of unknown owners",
+        "cgnet: can't write the output: No space left on device",
+    ]
+
+
+@pytest.mark.parametrize("page", ["docs/usage.md", "packaging/cgnet-connect.service"])
+def test_the_journals_line_takes_rows_from_between_messages(
+    kernel: FakeKernel, capfd: pytest.CaptureFixture[str], page: str
+) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (line,) = re.findall(r"journalctl -u cgnet-connect -o cat \| (.*)", text)
+    refused = Connect(result=errno.ECONNREFUSED)
+    kernel.batches = [[Connect().raw(), refused.raw()]]
+    _, out, err = run(capfd, "-o", "json")
+    journal = "\n".join([err[0], *out.splitlines(), *err[1:]])
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], check=True, input=journal, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout)["result"] == "ECONNREFUSED"
+    assert not done.stderr

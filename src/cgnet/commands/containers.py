@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ import click
 
 from cgnet.cgroups import default_hierarchy, hierarchies, hierarchy_named
 from cgnet.events import SCHEMA, Clock
+from cgnet.output import tell
 from cgnet.render import FORMATS
 from cgnet.render.listing import SHORT_ID, csv_text, json_text, table_text
 from cgnet.runtimes import PROC, Runtimes
@@ -114,8 +114,7 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     if where.note:
         print(f"cgnet: {where.note}", file=sys.stderr)  # noqa: T201
     if unconfirmed and not every:
-        print(  # noqa: T201
-            f"cgnet: {unconfirmed} cgroups look like containers, and no runtime's state that may be "
-            "read here confirms them; --all shows them",
-            file=sys.stderr,
+        tell(
+            f"{unconfirmed} cgroups look like containers, and no runtime's state that may be "
+            "read here confirms them; --all shows them"
         )

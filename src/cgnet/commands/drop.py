@@ -20,8 +20,9 @@ from cgnet.evidence import has_netlink
 from cgnet.keys import OF_DROPS, OF_SOCKETS
 from cgnet.option_groups import DEFAULT_BY_OF_DROPS, select
 from cgnet.options import collect, common, counted, counting_drops
+from cgnet.output import tell
 from cgnet.reasons import BY_REASON, CLASSES
-from cgnet.session import Session, tell
+from cgnet.session import Session
 from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ FIGURES = 3  # of a duration
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-@lru_cache(maxsize=8192)
-def safe(name: str) -> str:
+def escape(name: str) -> str:
     """Return a name with everything escaped that could move a cursor or reorder text."""
     if name.isascii() and name.isprintable():
         return name
@@ -22,6 +21,9 @@ def safe(name: str) -> str:
         char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSAFE else char
         for char in name
     )
+
+
+safe = lru_cache(maxsize=8192)(escape)  # of names, which come again
 
 
 def duration(us: int) -> str:
