@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
-UNSEEN = (
-    "attempts that fail before a SYN leaves (no route, not permitted) aren't shown: this kernel "
-    "lets no program see the return of tcp_v4_connect; --sync-errors on finds them at the "
-    "connect system call"
-)
+UNSEEN = "what fails before a SYN leaves (no route) isn't shown; --sync-errors on does it"
 LATE = "attempts that fail before a SYN leaves are seen by kprobes, which take longer than fexit ({why})"
 SLOW = (
     "attempts that fail before a SYN leaves are seen at the connect system call, and every system call "

@@ -18,6 +18,7 @@ from cgnet.counts import Counts
 from cgnet.errors import ExitStatus, StoppedError
 from cgnet.events import HEAD_PART, SCHEMA, Clock, CountSchema, Schema, source_of
 from cgnet.filters import Filters
+from cgnet.handovers import Handovers
 from cgnet.launch import Extras, Launch
 from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
@@ -127,10 +128,10 @@ class Session:
         self.records += shown
         self.losses.add("output", len(rows) - shown)
 
-    def _wait_for_names(self, stop: pipeline.Stop) -> None:
+    def _wait_for_names(self) -> None:
         """At the end: it takes no longer than names are expected. One more signal cuts it short."""
         while self.newcomers.is_waiting or (self.counts and self.counts.is_waiting):
-            if stop.insisted:
+            if self.stop.insisted:
                 return
             time.sleep(pipeline.TICK_MS / 1000)
             self._emit([])
@@ -230,7 +231,7 @@ class Session:
             launch = Launch(
                 command.object, command.layouts, self.filters, options.buffer,
                 counting=options.counting, measures=options.measures, contents=options.contents,
-                stopped=lambda: stop.requested,
+                stopped=lambda: self.stop.requested,
             )  # fmt: skip
             try:
                 with pipeline.interruptible(signals):
@@ -238,11 +239,13 @@ class Session:
                         self.extras, options.btf, options.hook, options.transport
                     )
             except StoppedError:
-                if stop.requested:
+                if self.stop.requested:
                     return ExitStatus.DONE
                 raise
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
+            if launch.follows_listeners(obj):
+                cleanup.callback(Handovers(obj, self.filters).close)
             paths = list(self.names.paths())
             self.runtimes.learn(paths)
             naming = self.filters.hierarchies[0]
@@ -308,7 +311,7 @@ class Session:
         if not ended:
             self._emit_the_rest(ring)
         self._print_counts()
-        self._wait_for_names(stop)
+        self._wait_for_names()
         self._tell_more()
         self._check_lost()
         self._summary()
