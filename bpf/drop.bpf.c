@@ -21,6 +21,18 @@ static __always_inline bool reason_passes(u32 reason)
 	return !cfg.by_reason || hash_passes(&selected_reasons, &reason, cfg.by_reason);
 }
 
+/*
+ * The end of a handshake that a full accept queue refused. It has a reason of its own in 6.18; 6.12 tells none, and
+ * with a SYN cookie each kernel says that there is no socket, and tells the listener.
+ */
+static __always_inline bool is_overflow(const bool typed, u32 reason, struct sock *rx_sk)
+{
+	if (!rx_sk || (reason != cfg.not_specified && reason != cfg.no_socket_reason) ||
+	    READ(rx_sk, __sk_common.skc_state) != TCP_LISTEN)
+		return false;
+	return READ(rx_sk, sk_ack_backlog) > READ(rx_sk, sk_max_ack_backlog);
+}
+
 static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
 				   u32 reason, struct sock *rx_sk)
 {
@@ -28,9 +40,13 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	struct packet packet = {};
 	struct place place;
 
-	if (!reason_passes(reason) || !read_packet(typed, skb, &packet))
+	if (unlikely(is_overflow(typed, reason, rx_sk)))
+		drop.reason = cfg.overflow_reason;
+	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
 	find_place(typed, skb, rx_sk, &place);
+	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
+		drop.new_data = is_new_data(rx_sk, &packet);
 	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
 	return 0;
 }
@@ -128,6 +144,8 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 		return 0;
 	ledger_on_state(typed, sk, oldstate, newstate);
 	remember_time_wait(typed, sk, oldstate, newstate);
+	if (newstate == TCP_SYN_SENT)
+		remember_sender(typed, sk);
 	if (cfg.syn_drops)
 		queue_on_state(typed, sk, oldstate, newstate);
 	return 0;

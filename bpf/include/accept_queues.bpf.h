@@ -7,9 +7,7 @@
 #ifndef CGNET_ACCEPT_QUEUES_BPF_H
 #define CGNET_ACCEPT_QUEUES_BPF_H
 
-#include "packet.bpf.h"
-#include "tracking.bpf.h"
-#include "veth.bpf.h"
+#include "dropped.bpf.h"
 
 #define TCP_FLAGS_OFFSET 13
 #define FLAG_SYN 0x02
@@ -81,24 +79,14 @@ static __always_inline u32 netns_of_route(struct sk_buff *skb)
 	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
 }
 
-static __always_inline void store_local_address(struct listener_key *key, const struct flow *flow)
-{
-	if (flow->family == 4) {
-		key->address[10] = key->address[11] = 0xff;
-		__builtin_memcpy(&key->address[12], flow->daddr, 4);
-	} else {
-		__builtin_memcpy(key->address, flow->daddr, sizeof(key->address));
-	}
-}
-
 /* The listener that a SYN was for if its accept queue is full, else NULL. */
 static __always_inline struct sock *full_listener(u32 netns, const struct flow *flow)
 {
-	struct listener_key key = {.netns = netns, .port = flow->dport};
+	struct listener_key key = {};
 	struct sock *sk;
 	u64 *found;
 
-	store_local_address(&key, flow);
+	key_of_destination(netns, flow, &key);
 	found = bpf_map_lookup_elem(&accept_queues, &key);
 	if (!found) {
 		__builtin_memset(key.address, 0, sizeof(key.address));

@@ -33,7 +33,9 @@ class Seen(NamedTuple):
     daddr: str | None = None
     dport: int | None = None
     tcp_flags: str | None = None
+    tcp_state: str | None = None
     direction: str | None = None
+    stack: tuple[str, ...] = ()
     drops: int = 0
 
 
@@ -71,6 +73,41 @@ def _by_listeners(port: int, called: str | None, addresses: list[str]) -> str:
     if called:
         return f"the server at port {port} listens on {places}, not on {called}"
     return f"the server at port {port} listens on {places} alone, and may be called elsewhere"
+
+
+RESET = (
+    ", answered by a reset, which the sender sees as 'connection reset by peer' or 'broken pipe'. Often "
+    "the client used an idle connection again when the server's keep-alive time-out had just closed it: "
+    "let the client's idle time-out be the shorter one, or let it try again"
+)
+
+
+def _after_close(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
+    """Return advice on data for what was closed before they came, which has many reasons or none."""
+    resets = look.grown(seen.netns, ("TcpOutRsts", "TcpExtTCPAbortOnData"))
+    evidence: Evidence = {name: each for name, each in resets.items() if each}
+    nothing_said = seen.reason in ("NOT_SPECIFIED", "TCP_FLAGS", None)
+    if seen.reason == "TCP_ABORT_ON_DATA":
+        return f"data for a connection that this side had closed{RESET}", evidence
+    if not nothing_said or seen.reason_class != "application":
+        return None
+    if seen.tcp_state == "TIME_WAIT":
+        return f"data for a connection that this side had closed{RESET}", evidence
+    if seen.tcp_state == "LISTEN" or (seen.location or "").startswith(("tcp_v4_do_", "tcp_v6_do_")):
+        text = "data for a connection that this side had closed, or had before the server was restarted"
+        return f"{text}{RESET}", evidence
+    return None
+
+
+def _refused_by_time_wait(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
+    if seen.tcp_state != "TIME_WAIT" or seen.reason_class != "peer":
+        return None
+    text = (
+        "a connection from a port whose last one is in TIME_WAIT here, and whose sequence number or "
+        "time stamp isn't newer: the client, or a NAT, uses its ports again too soon, or has no time stamps"
+    )
+    value = look.sysctl(seen.netns, "net/ipv4/tcp_timestamps")
+    return text, {"net.ipv4.tcp_timestamps": value} if value else {}
 
 
 def _overflow(seen: Seen, look: Look) -> tuple[str, Evidence]:
@@ -121,19 +158,103 @@ def _backlog(seen: Seen, look: Look) -> tuple[str, Evidence]:
     return _with_throttling(seen, look, text, evidence)
 
 
-def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
-    where = f" on the way {seen.direction}" if seen.direction else ""
-    text = (
-        f"a firewall rule of network namespace {seen.netns}{where}; 'nft list ruleset' there has it"
-    )
-    evidence: Evidence = {}
-    count, most = (
-        look.sysctl(seen.netns, f"net/netfilter/nf_conntrack_{name}") for name in ("count", "max")
-    )
-    if count and most:
-        evidence = {"nf_conntrack_count": int(count), "nf_conntrack_max": int(most)}
-        if int(count) >= int(most):
+# The function that called a hook of netfilter, without its last parts such as .part.0.
+HOOKS = {
+    **dict.fromkeys(
+        ("ip_rcv", "ipv6_rcv", "ip_list_rcv", "ipv6_list_rcv", "ip_sublist_rcv", "ip6_sublist_rcv"),
+        "prerouting",
+    ),
+    **dict.fromkeys(("ip_local_deliver", "ip6_input", "ip6_mc_input"), "input"),
+    **dict.fromkeys(("ip_forward", "ip6_forward"), "forward"),
+    **dict.fromkeys(("__ip_local_out", "__ip6_local_out", "ip6_xmit"), "output"),
+    **dict.fromkeys(("ip_output", "ip_mc_output", "ip6_output"), "postrouting"),
+    **dict.fromkeys(("__netif_receive_skb_core",), "ingress"),
+    **dict.fromkeys(("__dev_queue_xmit",), "egress"),
+}
+HOOK_CALLS = ("nf_hook_slow", "nf_hook_slow_list", "nf_hook", "NF_HOOK")
+
+
+def hook_of(stack: tuple[str, ...] | list[str]) -> str | None:
+    """Return the hook of netfilter that a packet was in, if its stack tells."""
+    for frame in stack:
+        name = frame.partition("+")[0].partition(".")[0]
+        if name in HOOKS:
+            return HOOKS[name]
+        if name not in HOOK_CALLS:
+            return None
+    return None
+
+
+CONNTRACK = ("conntrack_insert_failed", "conntrack_drop", "conntrack_early_drop")
+
+
+def _conntrack(seen: Seen, look: Look) -> tuple[str, int, Evidence] | None:
+    """Return whether connection tracking dropped them: why, how many, and what tells it."""
+    lately = look.grown_lately(seen.netns, CONNTRACK)
+    failed, dropped, early = (lately.get(name, 0) for name in CONNTRACK)
+    names = ("count", "max")
+    values = [look.sysctl(seen.netns, f"net/netfilter/nf_conntrack_{name}") for name in names]
+    evidence: Evidence = {name: each for name, each in lately.items() if each}
+    if all(values):
+        count, most = (int(value) for value in values if value)
+        evidence |= {"nf_conntrack_count": count, "nf_conntrack_max": most}
+        if count >= most and (dropped or "conntrack_drop" not in lately):
             text = f"the table of connections is full, {count} of {most}: raise nf_conntrack_max"
+            return text, dropped or max(seen.drops, 1), evidence
+    if failed:
+        text = (
+            "connection tracking could not add the connections: no source port was left for NAT to that "
+            "destination, or two had the same addresses and ports (insert_failed). More addresses or a "
+            "wider range of ports to translate to, or fewer connections to one destination, help"
+        )
+        return text, max(failed, dropped), evidence
+    if dropped:
+        text = (
+            "the table of connections was full for a while (drop); raise nf_conntrack_max, or let "
+            "connections be forgotten sooner (nf_conntrack_tcp_timeout_*)"
+        )
+        return text, dropped, evidence
+    return ("", 0, evidence) if early or evidence else None
+
+
+def _by_rules(seen: Seen, look: Look, hook: str | None) -> tuple[str, bool]:
+    """Return what rules there are to have dropped them, and whether there are any."""
+    place = look.place(seen.netns)
+    found = look.rules(seen.netns)
+    if found is None:
+        where = f" of the {hook} hook" if hook else ""
+        return (
+            f"a firewall rule{where} in {place.name}: '{place.enter}nft list ruleset' there",
+            True,
+        )
+    if hook and found.get(hook):
+        text = f"a firewall rule of the {hook} hook in {place.name}"
+        return f"{text}: '{place.enter}nft list ruleset' shows it", True
+    if found:
+        text = f"a firewall rule in {place.name}, of the hooks that have such: {', '.join(found)}"
+        return f"{text}; '{place.enter}nft list ruleset' shows it", True
+    text = f"no rule in {place.name} drops packets now, by '{place.enter}nft list ruleset'"
+    return (
+        f"{text}: it is gone by now, or a module or BPF program at a hook of netfilter did",
+        False,
+    )
+
+
+def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    hook = hook_of(seen.stack)
+    tracked = _conntrack(seen, look)
+    evidence: Evidence = tracked[2] if tracked else {}
+    if hook:
+        evidence = {"hook": hook} | evidence
+    if not tracked or not tracked[1]:
+        return _by_rules(seen, look, hook)[0], evidence
+    text, count, _ = tracked
+    text = (
+        f"{text} (in {look.place(seen.netns).name}; '{look.place(seen.netns).enter}conntrack -S')"
+    )
+    rule, there = _by_rules(seen, look, hook)
+    if count < seen.drops and there:
+        text = f"{count} of them: {text}; the others: {rule}"
     return text, evidence
 
 
@@ -235,11 +356,6 @@ BY_REASON: dict[str, Advisor] = {
     ),
     "NEIGH_FAILED": _grown(text="the next hop doesn't answer on its link"),
     "NEIGH_QUEUEFULL": _grown(text="too many packets waited for the next hop's address"),
-    "TCP_ABORT_ON_DATA": _grown(
-        "TcpExtTCPAbortOnData",
-        "TcpExtTCPAbortOnClose",
-        text="data for what the application had closed already, maybe with data unread",
-    ),
     "IP_OUTNOROUTES": _grown("IpOutNoRoutes", "Ip6OutNoRoutes", text="there is no route to it"),
     "IP_INNOROUTES": _grown("IpInNoRoutes", "Ip6InNoRoutes", text="there is no route for it"),
     "IP_INADDRERRORS": _grown(
@@ -258,6 +374,9 @@ BY_CLASS = {
 
 def advise(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
     """Return advice and its evidence; None where there is nothing to say."""
+    known = _after_close(seen, look) or _refused_by_time_wait(seen, look)
+    if known:
+        return known
     advisor = BY_REASON.get(seen.reason or "")
     if advisor:
         return advisor(seen, look)

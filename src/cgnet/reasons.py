@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from cgnet._layouts import DropClass
 from cgnet.errors import UsageError
-from cgnet.symbols import UNRESOLVED
 
 CLASSES = {each: each.name.removeprefix("DROP_").lower() for each in DropClass}
 UNSPECIFIED = "NOT_SPECIFIED"
@@ -78,12 +77,12 @@ BENIGN_FUNCTIONS = ("sk_stream_kill_queues", "tbf_enqueue", "ip6_mc_input", "ine
 
 # They drop what has no socket, and what comes to TIME_WAIT.
 RECEIVING = ("tcp_v4_rcv", "tcp_v6_rcv")
+# They drop what they have answered with a reset.
+RESETTING = ("tcp_v4_do_rcv", "tcp_v6_do_rcv")
 
 
-def class_name(kind: int, location: str) -> str | None:
-    """Return a drop's class; the function decides where the reason says nothing. None: unknown."""
-    if kind == DropClass.DROP_UNKNOWN and location != UNRESOLVED:
-        kind = BY_FUNCTION.get(location.partition("+")[0], DropClass.DROP_UNKNOWN)
+def class_name(kind: int) -> str | None:
+    """Return the name of an enum drop_class, which the kernel side decided; None: unknown."""
     return CLASSES[DropClass(kind)] if kind != DropClass.DROP_UNKNOWN else None
 
 

@@ -16,6 +16,8 @@ from cgnet.btf import KERNEL_BTF, enum_of_kernel, enum_of_module
 from cgnet.errors import LibbpfError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from cgnet.loader import Map
 
 KALLSYMS = Path("/proc/kallsyms")
@@ -66,6 +68,12 @@ class Kallsyms:
         self._found = found
         self._starts = [start for start, _, _ in found]
         self._edges = sorted(edges)
+
+    def parts(self, names: Collection[str]) -> Iterator[Function]:
+        """Yield the code of functions, in order: also what the compiler split off, as in NAME.part.0."""
+        for start, each, module in self._found:
+            if each.partition(".")[0] in names:
+                yield Function(start, self._end(start), each, module)
 
     @property
     def readable(self) -> bool:
@@ -153,7 +161,7 @@ class Symbols:
         names = enum_of_kernel("skb_drop_reason", self._btf)
         skipped = (f"{REASON}MAX", f"{REASON}SUBSYS_MASK", "SKB_NOT_DROPPED_YET")
         return {
-            number: name.removeprefix(REASON).removeprefix("SKB_")
+            number: name.removeprefix(REASON if name.startswith(REASON) else "SKB_")
             for number, name in names.items()
             if name not in skipped
         }
