@@ -33,6 +33,18 @@ static __always_inline bool is_overflow(const bool typed, u32 reason, struct soc
 	return READ(rx_sk, sk_ack_backlog) > READ(rx_sk, sk_max_ack_backlog);
 }
 
+struct sock___filtered {
+	void *sk_filter;
+} __attribute__((preserve_access_index));
+
+/* Else it is a program at the cgroup, or a security module. */
+static __always_inline bool has_own_filter(struct sock *rx_sk)
+{
+	struct sock___filtered *part = (void *)rx_sk;
+
+	return BPF_CORE_READ(part, sk_filter) != NULL;
+}
+
 static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
 				   u32 reason, struct sock *rx_sk)
 {
@@ -47,6 +59,8 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	find_place(typed, skb, rx_sk, &place);
 	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);
+	if (place.sk && reason == cfg.filter_reason)
+		drop.own_filter = has_own_filter(place.sk);
 	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
 	return 0;
 }

@@ -182,6 +182,8 @@ static __always_inline u32 class_of(const struct drop *drop)
 		return DROP_APPLICATION;
 	if (is_refused_by_time_wait(drop))
 		return DROP_PEER;
+	if (drop->own_filter && reason == cfg.filter_reason)
+		return DROP_APPLICATION;
 	class = bpf_map_lookup_elem(&drop_classes, &reason);
 	return class ? *class : class_of_function(drop->location);
 }

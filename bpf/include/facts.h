@@ -146,7 +146,8 @@ struct drop {
 	__u8 role; /* enum role; 0: unknown */
 	__u8 sent; /* 1: the packet is its socket's own */
 	__u8 new_data; /* 1: data for a connection that its receiver had closed */
-	__u8 pad[5];
+	__u8 own_filter; /* 1: the application has set a filter at the socket */
+	__u8 pad[4];
 	char dev[CGNET_DEV_LEN];
 };
 

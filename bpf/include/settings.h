@@ -252,7 +252,7 @@ struct config {
 	__u32 slow_stage;   /* enum stage_at whose delay is looked at; 0: none */
 	__u32 close_reason; /* that of a segment for a connection that has just ended */
 	__u32 no_socket_reason;
-	__u32 pad;
+	__u32 filter_reason; /* that of a filter at the socket or at its cgroup */
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];	   /* they drop packets for no fault */
 	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */

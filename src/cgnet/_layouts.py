@@ -379,6 +379,7 @@ class Drop(NamedTuple):
     role: int
     sent: int
     new_data: int
+    own_filter: int
     pad: bytes
     dev: bytes
 
@@ -400,10 +401,11 @@ DROP = Layout(
         Member("role", 32, 1),
         Member("sent", 33, 1),
         Member("new_data", 34, 1),
-        Member("pad", 35, 5),
+        Member("own_filter", 35, 1),
+        Member("pad", 36, 4),
         Member("dev", 40, 16),
     ),
-    Struct("=QIIIIBBBBIBBB5s16s"),
+    Struct("=QIIIIBBBBIBBBB4s16s"),
 )
 
 
@@ -779,7 +781,7 @@ CONFIG = Layout(
         Member("slow_stage", 176, 4),
         Member("close_reason", 180, 4),
         Member("no_socket_reason", 184, 4),
-        Member("pad", 188, 4),
+        Member("filter_reason", 188, 4),
         Member("slow_stage_ns", 192, 8),
         Member("benign_code", 200, 64),
         Member("receiving_code", 264, 32),
@@ -864,7 +866,7 @@ DROP_EVENT = Layout(
         Member("drop", 104, 56),
         Member("stack", 160, 192),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBBB5s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBBBB4s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
 )
 
 

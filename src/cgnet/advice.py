@@ -6,10 +6,14 @@ What the evidence doesn't show isn't said. Advice without evidence says what the
 
 from __future__ import annotations
 
+import shlex
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgnet.program_stats import EGRESS, INGRESS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cgnet.evidence import Look, Queue
 
@@ -29,6 +33,7 @@ class Seen(NamedTuple):
     location: str | None = None
     container: str | None = None
     cgroup: str | None = None
+    pid: int | None = None
     dev: str | None = None
     daddr: str | None = None
     dport: int | None = None
@@ -104,7 +109,7 @@ def _refused_by_time_wait(seen: Seen, look: Look) -> tuple[str, Evidence] | None
         return None
     text = (
         "a connection from a port whose last one is in TIME_WAIT here, and whose sequence number or "
-        "time stamp isn't newer: the client, or a NAT, uses its ports again too soon, or has no time stamps"
+        "time stamp isn't newer: the client, or a NAT, uses its ports again too soon"
     )
     value = look.sysctl(seen.netns, "net/ipv4/tcp_timestamps")
     return text, {"net.ipv4.tcp_timestamps": value} if value else {}
@@ -144,6 +149,9 @@ def _memory(seen: Seen, look: Look) -> tuple[str, Evidence]:
     evidence: Evidence = {
         key: grown for key, grown in look.grown(seen.netns, names).items() if grown
     }
+    limit = look.memory(seen.netns, seen.pid, seen.cgroup)
+    if limit:
+        return limit.text, evidence | limit.evidence
     text = "no room for what came in: the application reads too slowly, or memory is short"
     sizes = look.sysctl(seen.netns, "net/ipv4/tcp_rmem")
     if sizes:
@@ -171,17 +179,16 @@ HOOKS = {
     **dict.fromkeys(("__netif_receive_skb_core",), "ingress"),
     **dict.fromkeys(("__dev_queue_xmit",), "egress"),
 }
-HOOK_CALLS = ("nf_hook_slow", "nf_hook_slow_list", "nf_hook", "NF_HOOK")
+HOOK_CALLS = ("nf_hook_slow", "nf_hook_slow_list")
+OF_RULES = ("nft_do_chain", "ipt_do_table", "ip6t_do_table")  # they drop on a rule's behalf alone
 
 
-def hook_of(stack: tuple[str, ...] | list[str]) -> str | None:
+def hook_of(stack: Iterable[str]) -> str | None:
     """Return the hook of netfilter that a packet was in, if its stack tells."""
-    for frame in stack:
-        name = frame.partition("+")[0].partition(".")[0]
-        if name in HOOKS:
-            return HOOKS[name]
-        if name not in HOOK_CALLS:
-            return None
+    names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
+    for name, caller in pairwise(names):
+        if name in HOOK_CALLS and caller not in HOOK_CALLS:
+            return HOOKS.get(caller)
     return None
 
 
@@ -242,7 +249,7 @@ def _by_rules(seen: Seen, look: Look, hook: str | None) -> tuple[str, bool]:
 
 def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
     hook = hook_of(seen.stack)
-    tracked = _conntrack(seen, look)
+    tracked = None if (seen.location or "").startswith(OF_RULES) else _conntrack(seen, look)
     evidence: Evidence = tracked[2] if tracked else {}
     if hook:
         evidence = {"hook": hook} | evidence
@@ -256,6 +263,64 @@ def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
     if count < seen.drops and there:
         text = f"{count} of them: {text}; the others: {rule}"
     return text, evidence
+
+
+def _cgroup_program(seen: Seen, look: Look, kind: int) -> tuple[str, Evidence]:
+    """Return which BPF programs of the owner's cgroup may have dropped packets on their way."""
+    way = {INGRESS: "ingress", EGRESS: "egress"}[kind]
+    found = look.programs(seen.pid, seen.cgroup, kind)
+    if found is None:
+        return f"a BPF program at a cgroup ({way}): 'bpftool cgroup tree' lists them", {}
+    cgroup, programs = found
+    if not programs:
+        return "", {}
+    told = ", ".join(f"{number} {name}".strip() for number, name in programs.items())
+    text = (
+        f"a BPF program at the cgroup, or one above it ({way}): {told}; 'bpftool cgroup show "
+        f"{shlex.quote(str(cgroup))} effective' lists them"
+    )
+    if any(name.startswith("sd_fw_") for name in programs.values()):
+        text += ". It is systemd's: IPAddressDeny= of the unit, or of a slice above"
+    each = [{"id": number, "name": name} for number, name in programs.items()]
+    return text, {"cgroup_v2": str(cgroup), "programs": each}
+
+
+def _socket_filter(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    text, evidence = _cgroup_program(seen, look, INGRESS)
+    if seen.reason_class != "firewall":  # the socket has a filter
+        own = "a filter that the application has set itself (SO_ATTACH_FILTER, SO_ATTACH_BPF)"
+        return f"{own}; or {text}" if evidence else own, evidence
+    if not text:
+        text = "no BPF program is at the cgroup now: one that is gone, or a security module, as SELinux"
+    return text, evidence
+
+
+def _cgroup_egress(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    text, evidence = _cgroup_program(seen, look, EGRESS)
+    return text or "a BPF program at the cgroup (egress), which is gone by now", evidence
+
+
+def _at_device(text: str, *commands: str) -> Advisor:
+    """Make an advisor of a text and commands, which both have a place for the device's name."""
+
+    def advise(seen: Seen, look: Look) -> tuple[str, Evidence]:
+        place = look.place(seen.netns)
+        dev = shlex.quote(seen.dev or "DEVICE")
+        said = " or ".join(f"'{place.enter}{each.format(dev=dev)}'" for each in commands)
+        where = f" at device {seen.dev}" if seen.dev else ""
+        return f"{text}{where} in {place.name}: {said} shows it", {}
+
+    return advise
+
+
+_XDP = _at_device("an XDP program", "ip -d link show dev {dev}", "bpftool net show dev {dev}")
+
+
+def _refusing_route(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    place = look.place(seen.netns)
+    to = seen.daddr if seen.daddr and "/" not in seen.daddr else "ADDRESS"
+    text = f"{place.name} has no route to it, or one that refuses it (blackhole, unreachable, prohibit)"
+    return f"{text}: '{place.enter}ip route get {to}' tells", {}
 
 
 def _queue(seen: Seen, look: Look) -> tuple[str, Evidence]:
@@ -314,7 +379,7 @@ _HOPS = _grown(
 _SEQUENCE = _grown(
     "TcpExtTCPChallengeACK",
     "TcpExtTCPACKSkippedSeq",
-    text="not what the connection expects next: late, forged, or changed on the way by NAT",
+    text="not what the connection expects next: late, beyond its window, forged, or changed by NAT",
 )
 _STAMPS = _settings(
     "net/ipv4/tcp_timestamps",
@@ -327,8 +392,22 @@ BY_REASON: dict[str, Advisor] = {
     "SOCKET_RCVBUFF": _memory,
     "TCP_ZEROWINDOW": _memory,
     "TCP_OFO_QUEUE_PRUNE": _memory,
+    "TCP_OFO_DROP": _memory,
     "SOCKET_BACKLOG": _backlog,
     "NETFILTER_DROP": _firewall,
+    "SOCKET_FILTER": _socket_filter,
+    "BPF_CGROUP_EGRESS": _cgroup_egress,
+    "XDP": _XDP,
+    "TC_INGRESS": _at_device(
+        "a BPF program or filter of traffic control",
+        "tc filter show dev {dev} ingress",
+        "bpftool net show dev {dev}",
+    ),
+    "TC_EGRESS": _at_device(
+        "a BPF program or filter of traffic control",
+        "tc filter show dev {dev} egress",
+        "bpftool net show dev {dev}",
+    ),
     "QDISC_DROP": _queue,
     "QDISC_OVERLIMIT": _queue,
     "QDISC_CONGESTED": _queue,
@@ -362,6 +441,15 @@ BY_REASON: dict[str, Advisor] = {
         "IpInAddrErrors", "Ip6InAddrErrors", text="not for this host, which doesn't forward"
     ),
 }
+# Where the reason tells nothing.
+BY_FUNCTION: dict[str, Advisor] = {
+    **dict.fromkeys(("nf_hook_slow", "nf_hook_slow_list", *OF_RULES), _firewall),
+    **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "veth_xdp_rcv_skb"), _XDP),
+    **dict.fromkeys(("ip_finish_output", "ip6_finish_output"), _cgroup_egress),
+    "sk_filter_trim_cap": _socket_filter,
+    "ip_error": _refusing_route,
+    "ip6_pkt_drop": _refusing_route,
+}
 BY_CLASS = {
     "firewall": "a filter dropped it on purpose",
     "resource": "there was no room for it",
@@ -377,7 +465,8 @@ def advise(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
     known = _after_close(seen, look) or _refused_by_time_wait(seen, look)
     if known:
         return known
-    advisor = BY_REASON.get(seen.reason or "")
+    function = (seen.location or "").partition("+")[0].partition(".")[0]
+    advisor = BY_REASON.get(seen.reason or "") or BY_FUNCTION.get(function)
     if advisor:
         return advisor(seen, look)
     text = BY_CLASS.get(seen.reason_class or "")

@@ -20,6 +20,7 @@ BENIGN_MAP = "benign_drops"
 SEED_PROGRAM = "syn_seed_typed"  # of --syn-drops
 MOST = 100  # kinds between two prints; more aren't explained
 SYN = 2
+EARLY = ("SOCKET_FILTER", "BPF_CGROUP_EGRESS")
 
 
 def _inner(member: str, layout: Any, name: str) -> slice:
@@ -62,6 +63,7 @@ class Diagnosis:
         self._start: dict[int, dict[str, int]] = {}
         self._last: dict[int, dict[str, int]] = {}
         self._seen: dict[Any, list[Any]] = {}  # kind: the last record or row, how many
+        self._look = evidence.Look({}, {})
         self._schema: Schema | CountSchema | None = None
 
     def begin(self, obj: Object) -> None:
@@ -71,6 +73,7 @@ class Diagnosis:
             found = {inode: evidence.counters(at) for inode, at in evidence.namespaces().items()}
             self._start = {inode: each for inode, each in found.items() if each}
             self._last = dict(self._start)
+            self._look = evidence.Look({}, self._start, self._last)
 
     def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
         """Take down the reasons that came, and whose they were."""
@@ -86,12 +89,19 @@ class Diagnosis:
                 known[:] = row, known[1] + count
             elif len(self._seen) < MOST:
                 self._seen[kind] = [row, count]
+                self._look_early(_seen(schema.row(row), 1))
+
+    def _look_early(self, seen: Seen) -> None:
+        """Read at once what may be gone when advice is printed: which programs are at a cgroup."""
+        if seen.reason in EARLY:
+            advise(seen, self._look)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the advice for what came since the last time."""
         if not self._seen or not self._schema:
             return []
-        look = evidence.Look(evidence.namespaces(), self._start, self._last)
+        look = self._look
+        look.places = evidence.namespaces()
         found = []
         for raw, count in self._seen.values():
             row = self._schema.row(raw)
@@ -100,6 +110,7 @@ class Diagnosis:
             if advice:
                 found.append(_record(row, seen, *advice))
         self._seen.clear()
+        self._look = evidence.Look({}, self._start, self._last)
         return sorted(found, key=lambda record: -record["count"])
 
     def text(self, row: dict[str, Any]) -> str:

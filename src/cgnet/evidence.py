@@ -17,6 +17,8 @@ from socket import AF_INET, AF_INET6, IPPROTO_TCP
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cgnet.netns import NAMED, OWN, inside
+from cgnet.program_stats import programs_of_cgroup
+from cgnet.tcp_memory import Limit, directory, limit_hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ COUNTERS = ("snmp", "netstat")
 LISTENING = 1 << 10  # of TCP states, for inet_diag
 LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs nothing from elsewhere
+MAX_CGROUPS = 64  # of a namespace, that are looked at
 NFT_S = 10  # so long nft may take
 DROPPING = ("drop", "reject", "queue", "xt")  # "xt": iptables' own, of which nft knows no more
 
@@ -66,6 +69,19 @@ def namespaces(proc: Path = PROC, named: Path = NAMED) -> dict[int, Path]:
         with suppress(OSError):
             found.setdefault(place.stat().st_ino, place)
     return found
+
+
+def living_in(netns: int, proc: Path = PROC) -> Iterator[int]:
+    """Yield some processes of a network namespace, one for each set of cgroups."""
+    seen: set[str] = set()
+    for place in proc.glob("[0-9]*/ns/net"):
+        with suppress(OSError):
+            if place.stat().st_ino != netns:
+                continue
+            cgroups = (place.parents[1] / "cgroup").read_text()
+            if cgroups not in seen and len(seen) < MAX_CGROUPS:
+                seen.add(cgroups)
+                yield int(place.parents[1].name)
 
 
 def parse_counters(text: str) -> Iterator[tuple[str, int]]:
@@ -247,7 +263,7 @@ class Look:
 
         ``last`` has those of the last print; it is brought up to date.
         """
-        self._places = places
+        self.places = places
         self._start = start
         self._last = dict(start) if last is None else last
         self._before = dict(self._last)
@@ -269,7 +285,7 @@ class Look:
     def _since(
         self, start: dict[int, dict[str, int]], netns: int, names: tuple[str, ...]
     ) -> dict[str, int]:
-        place = self._places.get(netns)
+        place = self.places.get(netns)
         if not place:
             return {}
         now = self._once(("counters", netns), lambda: counters(place)) or {}
@@ -279,28 +295,49 @@ class Look:
 
     def rules(self, netns: int) -> dict[str, int] | None:
         """Return by hook how many rules of a namespace may drop packets."""
-        place = self._places.get(netns)
+        place = self.places.get(netns)
         return self._once(("rules", netns), lambda: rules(place)) if place else None
 
     def place(self, netns: int) -> Place:
         """Return how a namespace is called, and what to write before a command to run it there."""
-        return place_of(netns, self._places.get(netns))
+        return place_of(netns, self.places.get(netns))
 
     def sysctl(self, netns: int, name: str) -> str | None:
         """Return a setting of a namespace."""
-        place = self._places.get(netns)
+        place = self.places.get(netns)
         return self._once(("sysctl", netns, name), lambda: sysctl(place, name)) if place else None
 
     def queues(self, netns: int) -> list[Queue] | None:
         """Return who listens in a namespace."""
-        place = self._places.get(netns)
+        place = self.places.get(netns)
         return self._once(("queues", netns), lambda: queues(place)) if place else None
 
     def qdiscs(self, netns: int, device: str) -> list[dict[str, Any]] | None:
         """Return a device's queueing disciplines."""
-        place = self._places.get(netns)
+        place = self.places.get(netns)
         key = ("qdiscs", netns, device)
         return self._once(key, lambda: qdiscs(place, device)) if place else None
+
+    def programs(
+        self, pid: int | None, cgroup: str | None, kind: int
+    ) -> tuple[Path, dict[int, str]] | None:
+        """Return the cgroup of v2 and its BPF programs, by id; see programs_of_cgroup()."""
+        place = self._once(("v2", pid, cgroup), lambda: directory("v2", pid, cgroup))
+        if not place:
+            return None
+        found = self._once(("bpf", place, kind), lambda: programs_of_cgroup(place, kind))
+        return None if found is None else (place, found)
+
+    def memory(self, netns: int, pid: int | None, cgroup: str | None) -> Limit | None:
+        """Return the limit of TCP memory that was hit.
+
+        Where neither process nor cgroup is known, those of a namespace that isn't cgnet's are asked.
+        """
+        if pid or cgroup or netns == OWN.stat().st_ino:
+            return self._once(("memory", pid, cgroup), lambda: limit_hit(pid, cgroup))
+        return self._once(
+            ("memory", netns), lambda: next(filter(None, map(limit_hit, living_in(netns))), None)
+        )
 
     def throttling(self, cgroup: str) -> dict[str, int] | None:
         """Return how often a cgroup was kept from the CPU."""

@@ -29,7 +29,7 @@ _NAMES: dict[DropClass, str] = {
     """,
     DropClass.DROP_APPLICATION: """
         NO_SOCKET SOCKET_CLOSE TCP_CLOSE TCP_ABORT_ON_DATA TCP_LISTEN_OVERFLOW SOCKET_RCVBUFF
-        SOCKET_BACKLOG TCP_ZEROWINDOW SOCKET_FILTER SKB_UCOPY_FAULT
+        SOCKET_BACKLOG TCP_ZEROWINDOW SKB_UCOPY_FAULT
     """,
     DropClass.DROP_RESOURCE: """
         PROTO_MEM NOMEM CPU_BACKLOG QDISC_DROP QDISC_OVERLIMIT QDISC_CONGESTED CAKE_FLOOD
@@ -37,7 +37,7 @@ _NAMES: dict[DropClass, str] = {
         TCP_OFO_QUEUE_PRUNE TCP_OFO_DROP PFMEMALLOC SKB_GSO_SEG
     """,
     DropClass.DROP_FIREWALL: """
-        NETFILTER_DROP BPF_CGROUP_EGRESS TC_INGRESS TC_EGRESS XDP XFRM_POLICY SECURITY_HOOK
+        NETFILTER_DROP SOCKET_FILTER BPF_CGROUP_EGRESS TC_INGRESS TC_EGRESS XDP XFRM_POLICY SECURITY_HOOK
         TC_CHAIN_NOTFOUND TC_RECLASSIFY_LOOP TC_COOKIE_ERROR TAP_FILTER TAP_TXFILTER
     """,
     DropClass.DROP_CONFIGURATION: """
@@ -53,7 +53,15 @@ BY_REASON = {name: kind for kind, names in _NAMES.items() for name in names.spli
 BY_FUNCTION = {
     "nf_hook_slow": DropClass.DROP_FIREWALL,
     "nf_hook_slow_list": DropClass.DROP_FIREWALL,
+    "nft_do_chain": DropClass.DROP_FIREWALL,
+    "ipt_do_table": DropClass.DROP_FIREWALL,
+    "ip6t_do_table": DropClass.DROP_FIREWALL,
     "sk_filter_trim_cap": DropClass.DROP_FIREWALL,
+    "do_xdp_generic": DropClass.DROP_FIREWALL,
+    "netif_receive_generic_xdp": DropClass.DROP_FIREWALL,
+    "veth_xdp_rcv_skb": DropClass.DROP_FIREWALL,
+    "ip_finish_output": DropClass.DROP_FIREWALL,
+    "ip6_finish_output": DropClass.DROP_FIREWALL,
     "ip_forward": DropClass.DROP_CONFIGURATION,
     "ip6_forward": DropClass.DROP_CONFIGURATION,
     "ip_rcv_finish_core": DropClass.DROP_CONFIGURATION,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cgnet.advice import BY_REASON, Seen, advise, hook_of
 from cgnet.evidence import Place, Queue
 from cgnet.reasons import BY_REASON as CLASS_OF
+from cgnet.tcp_memory import Limit
 
 
 class Told:
@@ -26,6 +28,14 @@ class Told:
 
     def rules(self, _netns: int) -> dict[str, int] | None:
         return self.known.get("rules")
+
+    def programs(
+        self, _pid: int | None, _cgroup: str | None, _kind: int
+    ) -> tuple[Path, dict[int, str]] | None:
+        return self.known.get("programs")
+
+    def memory(self, _netns: int, _pid: int | None, _cgroup: str | None) -> Limit | None:
+        return self.known.get("memory")
 
     def place(self, _netns: int) -> Place:
         return Place("network namespace blue", "ip netns exec blue ")
@@ -141,6 +151,13 @@ def test_overflow_with_all_evidence() -> None:
     assert evidence["accept_queue"] == 129
 
 
+def test_the_limit_of_memory_that_was_hit() -> None:
+    told = Told(
+        memory=Limit("its own limit", {"failcnt": 3}), sysctl={"net/ipv4/tcp_rmem": "1 2 3"}
+    )
+    assert advise(seen("PROTO_MEM"), told) == ("its own limit", {"failcnt": 3})
+
+
 def test_a_full_table_of_connections() -> None:
     names = {"count": "100", "max": "100"}
     settings = {f"net/netfilter/nf_conntrack_{name}": value for name, value in names.items()}
@@ -191,7 +208,12 @@ def test_what_dropped_in_netfilter(
         (("nf_hook_slow+0x1", "__ip_local_out+0x1", "ip_output+0x1"), "output"),
         (("nf_hook_slow+0x1", "ip6_xmit+0x1"), "output"),
         (("nf_hook_slow+0x1", "ip_output+0x1"), "postrouting"),
+        (
+            ("nft_do_chain+0x3e8", "nft_do_chain_ipv4+0x66", "nf_hook_slow+0x1", "ip_rcv+0x1"),
+            "prerouting",
+        ),
         (("nf_hook_slow+0x1", "br_forward+0x1", "ip_output+0x1"), None),
+        (("tcp_v4_rcv+0x1", "ip_local_deliver+0x1"), None),
         ((), None),
     ],
 )
@@ -216,6 +238,55 @@ def test_data_after_the_close(reason: str | None, also: dict[str, str], said: st
     assert advice
     assert said in advice[0]
     assert ("keep-alive" in advice[0]) is ("answered by a reset" in advice[0])
+
+
+BPF = Path("/sys/fs/cgroup/shop")
+
+
+@pytest.mark.parametrize(
+    ("programs", "kind", "said"),
+    [
+        (None, "firewall", "a BPF program at a cgroup (ingress): 'bpftool cgroup tree'"),
+        ((BPF, {}), "firewall", "no BPF program is at the cgroup now"),
+        (
+            (BPF, {7: "mine"}),
+            "firewall",
+            "a BPF program at the cgroup, or one above it (ingress): 7 mine;",
+        ),
+        ((BPF, {7: "sd_fw_ingress"}), "firewall", "It is systemd's: IPAddressDeny="),
+        ((BPF, {}), "application", "a filter that the application has set itself"),
+        ((BPF, {7: "mine"}), "application", "SO_ATTACH_BPF); or a BPF program at the cgroup"),
+    ],
+)
+def test_filters_of_sockets(
+    programs: tuple[Path, dict[int, str]] | None, kind: str, said: str
+) -> None:
+    advice = advise(Seen("SOCKET_FILTER", kind, 1), Told(programs=programs))
+    assert advice
+    assert said in advice[0]
+    known = [{"id": number, "name": name} for number, name in (programs or (0, {}))[1].items()]
+    assert advice[1].get("programs", []) == known
+
+
+@pytest.mark.parametrize(
+    ("reason", "location", "said"),
+    [
+        (
+            "NOT_SPECIFIED",
+            "do_xdp_generic+0x284",
+            "an XDP program at device eth0 in network namespace blue",
+        ),
+        ("XDP", None, "'ip netns exec blue ip -d link show dev eth0'"),
+        ("TC_INGRESS", None, "tc filter show dev eth0 ingress"),
+        ("TC_EGRESS", None, "tc filter show dev eth0 egress"),
+        ("NOT_SPECIFIED", "ip_error+0x94", "'ip netns exec blue ip route get 10.0.0.2' tells"),
+    ],
+)
+def test_what_names_the_culprit(reason: str, location: str | None, said: str) -> None:
+    also = {"location": location, "dev": "eth0", "daddr": "10.0.0.2"}
+    advice = advise(Seen(reason, "firewall", 1, **also), Told())
+    assert advice
+    assert said in advice[0]
 
 
 def test_a_connection_that_time_wait_refuses() -> None:

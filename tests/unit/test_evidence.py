@@ -12,6 +12,7 @@ from cgnet.evidence import (
     Look,
     counters,
     dropping_hooks,
+    living_in,
     namespaces,
     parse_conntrack,
     parse_counters,
@@ -53,6 +54,20 @@ def test_namespaces_by_inode(tmp_path: Path) -> None:
     (tmp_path / "proc/18/ns").mkdir(parents=True)
     found = namespaces(tmp_path / "proc", tmp_path / "netns")
     assert found == {place.stat().st_ino: place}
+
+
+def test_who_lives_in_a_namespace(tmp_path: Path) -> None:
+    for pid, cgroup in ((17, "/web"), (18, "/web"), (19, "/other")):
+        (tmp_path / f"{pid}/ns").mkdir(parents=True)
+        (tmp_path / f"{pid}/cgroup").write_text(f"0::{cgroup}")
+    (tmp_path / "17/ns/net").touch()
+    inode = (tmp_path / "17/ns/net").stat().st_ino
+    for pid in (18, 19):
+        (tmp_path / f"{pid}/ns/net").hardlink_to(tmp_path / "17/ns/net")
+    found = list(living_in(inode, tmp_path))
+    assert len(found) == 2
+    assert 19 in found
+    assert list(living_in(inode + 1, tmp_path)) == []
 
 
 def test_throttling(tmp_path: Path) -> None:
