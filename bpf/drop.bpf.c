@@ -90,25 +90,28 @@ int BPF_PROG(drop_raw, struct sk_buff *skb, void *location)
 	return SENDING(ctx, on_drop(false, ctx, skb, (u64)location, reason_in(ctx), rx_sk));
 }
 
-/* -- SYNs that a full accept queue swallowed */
+/* -- SYNs that a full queue of their listener swallowed */
 
 static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buff *skb,
 				      u64 location)
 {
-	struct drop drop = {.location = location, .reason = cfg.overflow_reason};
+	struct drop drop = {.location = location};
 	struct packet packet = {};
 	struct place place = {};
+	struct listening *listening;
 	struct holder *known;
 	struct sock *listener;
 
-	if (likely(!is_received_syn(typed, skb)))
-		return 0;
-	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
+	if (likely(!is_received_syn(typed, skb)) || !read_packet(typed, skb, &packet))
 		return 0;
 	place.netns = netns_of_route(skb);
-	listener = full_listener(place.netns, &packet.flow);
-	if (!listener)
+	listening = listening_for(place.netns, &packet.flow);
+	if (!listening)
 		return 0;
+	drop.reason = reason_of_syn(listening);
+	if (!drop.reason || !reason_passes(drop.reason))
+		return 0;
+	listener = (struct sock *)listening->sk;
 	place.cookie = socket_netns_cookie(false, listener);
 	place.tcp_state = TCP_LISTEN;
 	place.ifindex = READ(skb, skb_iif);

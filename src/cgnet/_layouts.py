@@ -77,6 +77,10 @@ class DropClass(IntEnum):
     DROP_CONFIGURATION = 6
 
 
+class ToldReason(IntEnum):
+    REASON_SYN_QUEUE_FULL = 4294967293
+
+
 class StageAt(IntEnum):
     STAGE_TCP_TRANSMIT = 1
     STAGE_NF_OUTPUT = 2

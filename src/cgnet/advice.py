@@ -132,6 +132,28 @@ def _overflow(seen: Seen, look: Look) -> tuple[str, Evidence]:
     return _with_throttling(seen, look, text, evidence)
 
 
+def _syn_queue(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    grown = look.grown(seen.netns, ("TcpExtTCPReqQFullDrop", "TcpExtListenDrops"))
+    evidence: Evidence = {name: each for name, each in grown.items() if each}
+    text = (
+        "the queue of half-open connections is full: a flood of SYNs, or clients that the answer "
+        "doesn't reach, or that don't answer it"
+    )
+    bounds = []
+    for name in ("tcp_max_syn_backlog", "tcp_syncookies"):
+        value = look.sysctl(seen.netns, f"net/ipv4/{name}")
+        if value is not None:
+            evidence[f"net.ipv4.{name}"] = int(value)
+            bounds.append(f"net.ipv4.{name} there is {value}")
+    listeners = _at_port(seen, look)
+    if listeners:
+        evidence["backlog"] = least = min(each.limit for each in listeners)
+        bounds.append(f"the listener's backlog {least}")
+    if evidence.get("net.ipv4.tcp_syncookies") == 0:
+        bounds.append("SYN cookies (tcp_syncookies 1) would let real clients in")
+    return "; ".join((text, *bounds)), evidence
+
+
 def _with_throttling(seen: Seen, look: Look, text: str, evidence: Evidence) -> tuple[str, Evidence]:
     """Add that the owner was kept from the CPU, if it was."""
     cpu = look.throttling(seen.cgroup) if seen.cgroup else None
@@ -388,6 +410,7 @@ _STAMPS = _settings(
 BY_REASON: dict[str, Advisor] = {
     "NO_SOCKET": _no_socket,
     "TCP_LISTEN_OVERFLOW": _overflow,
+    "TCP_SYN_QUEUE_FULL": _syn_queue,
     "PROTO_MEM": _memory,
     "SOCKET_RCVBUFF": _memory,
     "TCP_ZEROWINDOW": _memory,

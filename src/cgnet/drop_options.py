@@ -22,7 +22,6 @@ from cgnet.reasons import (
     UNSPECIFIED,
     numbers_of,
 )  # fmt: skip
-from cgnet.symbols import OVERFLOW
 from cgnet.values import choose
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _device(text: str) -> Iterator[bytes]:
 def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> Any:
     known = dict(symbols.drop_reasons)
     if syn_drops:
-        known[symbols.overflow] = OVERFLOW
+        known |= symbols.swallowed
 
     def read(text: str) -> Iterator[int]:
         try:
@@ -109,7 +108,7 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
     btf = values["btf"] or KERNEL_BTF
     arguments = tracepoint_arguments("kfree_skb", btf)
     known = symbols.drop_reasons
-    named = known | {symbols.overflow: OVERFLOW}
+    named = known | symbols.swallowed
     measures = {
         "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MOST_ARGUMENTS)
         if known

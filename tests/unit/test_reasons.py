@@ -16,7 +16,7 @@ from cgnet._layouts import FUNCTION_CLASSES, DropClass
 from cgnet.drop_options import function_classes, settings
 from cgnet.errors import UsageError
 from cgnet.reasons import BY_REASON, CLASSES, class_name, numbers_of
-from cgnet.symbols import OVERFLOW, OVERFLOW_NUMBER, Kallsyms, Symbols
+from cgnet.symbols import OVERFLOW, OVERFLOW_NUMBER, SYN_QUEUE, Kallsyms, Symbols
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,7 +178,7 @@ def test_the_kernel_side_knows_the_class_of_each_reason() -> None:
         )
         for number, kind in contents["drop_classes"].items()
     }
-    known = {*SYMBOLS.drop_reasons.values(), OVERFLOW} & set(BY_REASON)
+    known = {*SYMBOLS.drop_reasons.values(), OVERFLOW, SYN_QUEUE} & set(BY_REASON)
     assert told == {name: BY_REASON[name] for name in known}
 
 
