@@ -21,6 +21,30 @@ static __always_inline bool reason_passes(u32 reason)
 	return !cfg.by_reason || hash_passes(&selected_reasons, &reason, cfg.by_reason);
 }
 
+/*
+ * The end of a handshake that a full accept queue refused. It has a reason of its own in 6.18; 6.12 tells none, and
+ * with a SYN cookie each kernel says that there is no socket, and tells the listener.
+ */
+static __always_inline bool is_overflow(const bool typed, u32 reason, struct sock *rx_sk)
+{
+	if (!rx_sk || (reason != cfg.not_specified && reason != cfg.no_socket_reason) ||
+	    READ(rx_sk, __sk_common.skc_state) != TCP_LISTEN)
+		return false;
+	return READ(rx_sk, sk_ack_backlog) > READ(rx_sk, sk_max_ack_backlog);
+}
+
+struct sock___filtered {
+	void *sk_filter;
+} __attribute__((preserve_access_index));
+
+/* Else it is a program at the cgroup, or a security module. */
+static __always_inline bool has_own_filter(struct sock *rx_sk)
+{
+	struct sock___filtered *part = (void *)rx_sk;
+
+	return BPF_CORE_READ(part, sk_filter) != NULL;
+}
+
 static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
 				   u32 reason, struct sock *rx_sk)
 {
@@ -28,9 +52,15 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	struct packet packet = {};
 	struct place place;
 
-	if (!reason_passes(reason) || !read_packet(typed, skb, &packet))
+	if (unlikely(is_overflow(typed, reason, rx_sk)))
+		drop.reason = cfg.overflow_reason;
+	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
 	find_place(typed, skb, rx_sk, &place);
+	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
+		drop.new_data = is_new_data(rx_sk, &packet);
+	if (place.sk && reason == cfg.filter_reason)
+		drop.own_filter = has_own_filter(place.sk);
 	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
 	return 0;
 }
@@ -39,25 +69,28 @@ TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
 		   SENDING(ctx, on_drop(typed, ctx, skb, (u64)location, reason_in(typed, ctx),
 					rx_sk_in(typed, ctx))))
 
-/* -- SYNs that a full accept queue swallowed */
+/* -- SYNs that a full queue of their listener swallowed */
 
 static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buff *skb,
 				      u64 location)
 {
-	struct drop drop = {.location = location, .reason = cfg.overflow_reason};
+	struct drop drop = {.location = location};
 	struct packet packet = {};
 	struct place place = {};
+	struct listening *listening;
 	struct holder *known;
 	struct sock *listener;
 
-	if (likely(!is_received_syn(typed, skb)))
-		return 0;
-	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
+	if (likely(!is_received_syn(typed, skb)) || !read_packet(typed, skb, &packet))
 		return 0;
 	place.netns = netns_of_route(skb);
-	listener = full_listener(place.netns, &packet.flow);
-	if (!listener)
+	listening = listening_for(place.netns, &packet.flow);
+	if (!listening)
 		return 0;
+	drop.reason = reason_of_syn(listening);
+	if (!drop.reason || !reason_passes(drop.reason))
+		return 0;
+	listener = (struct sock *)listening->sk;
 	place.cookie = socket_netns_cookie(false, listener);
 	place.tcp_state = TCP_LISTEN;
 	place.ifindex = READ(skb, skb_iif);
@@ -102,6 +135,8 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 		return 0;
 	ledger_on_state(typed, sk, oldstate, newstate);
 	remember_time_wait(typed, sk, oldstate, newstate);
+	if (newstate == TCP_SYN_SENT)
+		remember_sender(typed, sk);
 	if (cfg.syn_drops)
 		queue_on_state(typed, sk, oldstate, newstate);
 	return 0;

@@ -6,18 +6,10 @@
 #include "packet.bpf.h"
 #include "whose_packet.bpf.h"
 #include "count.bpf.h"
-#include "time_waits.bpf.h"
+#include "drop_class.bpf.h"
+#include "syn_senders.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
-CROSSES_TO_USER_SPACE(code_range);
-
-/* What a reason means, by its number: user space knows the names. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, u32);
-	__type(value, u32);
-} drop_classes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -48,83 +40,6 @@ struct {
 	__type(key, u32);
 	__type(value, u64);
 } benign_drops SEC(".maps");
-
-/* -- what it means */
-
-static __always_inline bool is_within(u64 location, const volatile struct code_range *code)
-{
-	return location >= code->start && location < code->end;
-}
-
-static __always_inline bool is_benign_code(u64 location)
-{
-	for (u32 i = 0; i < CGNET_BENIGN; i++)
-		if (is_within(location, &cfg.benign_code[i]))
-			return true;
-	return false;
-}
-
-/* Where TCP drops what it has no socket for, or one in TIME_WAIT. */
-static __always_inline bool is_receiving_code(u64 location)
-{
-	for (u32 i = 0; i < CGNET_RECEIVING; i++)
-		if (is_within(location, &cfg.receiving_code[i]))
-			return true;
-	return false;
-}
-
-static __always_inline bool has_no_reason(const struct drop *drop)
-{
-	return cfg.drop_arguments > 2 && drop->reason == cfg.not_specified;
-}
-
-/* Where no drop has a reason, the function tells: a firewall's is none of these. */
-static __always_inline bool may_be_of_time_wait(const struct drop *drop)
-{
-	return has_no_reason(drop) || (cfg.drop_arguments < 3 && is_receiving_code(drop->location));
-}
-
-#define TCP_FLAG_ACK_ALONE 0x10
-
-/*
- * Who was told the peer's end discards each segment without data, after it took in what that acknowledges: the end of
- * tcp_rcv_state_process(). It is a drop since kernels have reasons; those before only free it.
- */
-static __always_inline bool is_late_ack(const struct drop *drop)
-{
-	u32 late = 1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING;
-
-	return drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload &&
-	       (late >> (drop->tcp_state & 31) & 1) && has_no_reason(drop);
-}
-
-/*
- * An acknowledgement that another CPU's packet overtook has nothing to tell. Its time stamp is an old one then, a reason
- * of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14). Or that
- * packet was the last one, and its socket was found while it was there.
- */
-static __always_inline bool is_overtaken_ack(const struct drop *drop)
-{
-	bool ended = drop->reason == cfg.close_reason && drop->tcp_state == TCP_CLOSE;
-
-	return (ended || drop->reason == cfg.paws_reason) &&
-	       drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload;
-}
-
-/* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */
-static __always_inline u32 class_of(const struct drop *drop)
-{
-	u32 *class;
-
-	if (is_benign_code(drop->location) || is_late_ack(drop) || is_overtaken_ack(drop))
-		return DROP_BENIGN;
-	if (drop->tcp_state == TCP_TIME_WAIT && may_be_of_time_wait(drop))
-		return DROP_BENIGN;
-	if (drop->tcp_state == TCP_LISTEN && drop->reason == cfg.flags_reason)
-		return DROP_BENIGN;
-	class = bpf_map_lookup_elem(&drop_classes, &drop->reason);
-	return class ? *class : DROP_UNKNOWN;
-}
 
 static __always_inline void count_benign(void)
 {
@@ -192,11 +107,66 @@ static __always_inline void fill_drop(struct drop *drop, const struct packet *pa
 	drop->tcp_state = place->tcp_state;
 	drop->sent = place->sent;
 	if (!sockets_are_told() && !drop->tcp_state && is_receiving_code(drop->location) &&
-	    may_be_of_time_wait(drop) &&
-	    came_to_time_wait(&packet->flow, place->netns, packet->flags))
+	    may_be_of_time_wait(drop) && came_to_time_wait(drop, packet, place->netns))
 		drop->tcp_state = TCP_TIME_WAIT;
 	__builtin_memcpy(drop->dev, place->dev, sizeof(drop->dev));
 	drop->drop_class = class_of(drop);
+}
+
+/* -- whose it is, where no socket of the packet tells */
+
+static __always_inline void key_of_destination(u32 netns, const struct flow *flow,
+					       struct listener_key *key)
+{
+	key->netns = netns;
+	key->port = flow->dport;
+	if (flow->family == 4) {
+		key->address[10] = key->address[11] = 0xff;
+		__builtin_memcpy(&key->address[12], flow->daddr, 4);
+	} else {
+		__builtin_memcpy(key->address, flow->daddr, sizeof(key->address));
+	}
+}
+
+/* Who listens where a packet went to, or NULL. */
+static __always_inline struct holder *listener_of_flow(const struct flow *flow)
+{
+	struct listener_key key = {};
+	struct holder *found;
+
+	key_of_destination(flow->netns, flow, &key);
+	found = bpf_map_lookup_elem(&listeners, &key);
+	if (!found) {
+		__builtin_memset(key.address, 0, sizeof(key.address));
+		found = bpf_map_lookup_elem(&listeners, &key);
+	}
+	return found && found->owner.source ? found : NULL;
+}
+
+/* A connection in TIME_WAIT has no owner any more, but its listener has; a SYN has a sender who waits for an answer. */
+static __always_inline bool holder_by_flow(const bool typed, struct drop *drop,
+					   const struct flow *flow, struct holder *holder)
+{
+	struct ledger_entry *entry;
+	struct holder *listener;
+
+	if (drop->tcp_state == TCP_TIME_WAIT) {
+		listener = listener_of_flow(flow);
+		if (!listener)
+			return false;
+		*holder = *listener;
+		holder->owner.source = OWNER_INHERITED;
+		drop->role = ROLE_SERVER;
+		return true;
+	}
+	if (drop->tcp_flags != TCP_FLAG_SYN_ALONE || drop->tcp_state)
+		return false;
+	entry = sender_of_syn(typed, flow);
+	if (!entry || !entry->whole)
+		return false;
+	*holder = *holder_of(entry);
+	drop->role = entry->role;
+	return holder->owner.source != OWNER_UNKNOWN;
 }
 
 /* `known`: who holds the socket that the packet was for, if that isn't the place's. */
@@ -216,7 +186,7 @@ static __always_inline void tell_drop(const bool typed, void *ctx, struct packet
 	}
 	if (known)
 		holder = *known;
-	else
+	else if (!holder_by_flow(typed, drop, &packet->flow, &holder))
 		drop->role = whose_packet(typed, place, &packet->flow, &holder);
 	if (!holder.wanted)
 		return;

@@ -131,6 +131,11 @@ enum drop_class {
 	DROP_CONFIGURATION = 6,
 };
 
+/* Reasons that are told here alone: the kernel calls these packets consumed. */
+enum told_reason {
+	REASON_SYN_QUEUE_FULL = 0xfffffffd,
+};
+
 /* A packet that the kernel dropped. */
 struct drop {
 	__u64 location; /* in the kernel's code */
@@ -143,9 +148,11 @@ struct drop {
 	__u8 drop_class;
 	__u8 frames; /* of the stack that are used */
 	__u32 seq;
-	__u8 role; /* enum role; 0: unknown */
-	__u8 sent; /* 1: the packet is its socket's own */
-	__u8 pad[6];
+	__u8 role;	 /* enum role; 0: unknown */
+	__u8 sent;	 /* 1: the packet is its socket's own */
+	__u8 new_data;	 /* 1: data for a connection that its receiver had closed */
+	__u8 own_filter; /* 1: the application has set a filter at the socket */
+	__u8 pad[4];
 	char dev[CGNET_DEV_LEN];
 };
 

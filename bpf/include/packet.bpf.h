@@ -98,7 +98,10 @@ static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *tot
 	return (both.ip.version_ihl & 0xf) * 4;
 }
 
-/* Of packets with extension headers the stack's note alone tells where TCP's begins. */
+/*
+ * Of packets with extension headers the stack's note alone tells where the next header begins; whose it is stands at the
+ * begin of the last extension. Only one is looked at: who sends TCP with more?
+ */
 static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow, u32 *total,
 				     struct tcp_start *tcp)
 {
@@ -115,9 +118,11 @@ static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flo
 	*tcp = both.tcp;
 	if (next == IPPROTO_TCP)
 		return sizeof(both.ip);
-	if (next == NEXTHDR_HOPOPTS || next == NEXTHDR_ROUTING || next == NEXTHDR_DSTOPTS)
-		return noted;
-	return 0;
+	if (next != NEXTHDR_HOPOPTS && next != NEXTHDR_ROUTING && next != NEXTHDR_DSTOPTS)
+		return 0;
+	if (bpf_probe_read_kernel(&next, sizeof(next), at + sizeof(both.ip)) || next != IPPROTO_TCP)
+		return 0;
+	return noted;
 }
 
 /* Whether this is TCP over IP, and if so, which packet. The namespace isn't told here. */

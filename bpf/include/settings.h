@@ -12,6 +12,7 @@
 #define CGNET_BENIGN 4
 #define CGNET_STAGE_KINDS 26 /* STAGE_COUNT */
 #define CGNET_RECEIVING 2
+#define CGNET_FUNCTION_CLASSES 32
 
 /* What sees errors of connect() that come back before a SYN leaves. */
 enum sync_errors {
@@ -228,6 +229,12 @@ struct code_range {
 	__u64 end; /* behind it */
 };
 
+/* What drops in these functions mean where their reason says nothing: enum drop_class. */
+struct function_classes {
+	struct code_range code[CGNET_FUNCTION_CLASSES];
+	__u32 drop_class[CGNET_FUNCTION_CLASSES];
+};
+
 /* Read-only for the programs, set before they are loaded. */
 struct config {
 	__u32 hierarchies; /* used entries of the array; the first one names owners */
@@ -272,9 +279,13 @@ struct config {
 	__u32 paws_reason;  /* that of an old time stamp */
 	__u32 slow_stage;   /* enum stage_at whose delay is looked at; 0: none */
 	__u32 close_reason; /* that of a segment for a connection that has just ended */
+	__u32 no_socket_reason;
+	__u32 filter_reason; /* that of a filter at the socket or at its cgroup */
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];	   /* they drop packets for no fault */
 	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */
+	struct code_range resetting_code[CGNET_RECEIVING]; /* likewise, with a socket */
+	__u64 start_ns;		 /* when the run began, of CLOCK_MONOTONIC */
 	__u64 overflow_reason;	 /* of SYNs that a full accept queue swallows */
 	__u32 syn_drops;	 /* 1: these are shown */
 	__u32 consume_arguments; /* of consume_skb: 1, 2 with the location */
@@ -299,8 +310,9 @@ _Static_assert(sizeof(struct address_key) == 24, "struct address_key");
 _Static_assert(sizeof(struct port_flags) == 65536, "struct port_flags");
 _Static_assert(sizeof(struct count_key) == 104, "struct count_key");
 _Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
+_Static_assert(sizeof(struct function_classes) == 640, "struct function_classes");
 _Static_assert(CGNET_STAGE_KINDS == STAGE_COUNT, "enum stage_at");
 _Static_assert(sizeof(struct sums_head) == 112, "struct sums_head");
-_Static_assert(sizeof(struct config) == 384, "struct config");
+_Static_assert(sizeof(struct config) == 432, "struct config");
 
 #endif

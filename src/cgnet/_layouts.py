@@ -77,6 +77,10 @@ class DropClass(IntEnum):
     DROP_CONFIGURATION = 6
 
 
+class ToldReason(IntEnum):
+    REASON_SYN_QUEUE_FULL = 4294967293
+
+
 class StageAt(IntEnum):
     STAGE_TCP_TRANSMIT = 1
     STAGE_NF_OUTPUT = 2
@@ -378,6 +382,8 @@ class Drop(NamedTuple):
     seq: int
     role: int
     sent: int
+    new_data: int
+    own_filter: int
     pad: bytes
     dev: bytes
 
@@ -398,10 +404,12 @@ DROP = Layout(
         Member("seq", 28, 4),
         Member("role", 32, 1),
         Member("sent", 33, 1),
-        Member("pad", 34, 6),
+        Member("new_data", 34, 1),
+        Member("own_filter", 35, 1),
+        Member("pad", 36, 4),
         Member("dev", 40, 16),
     ),
-    Struct("=QIIIIBBBBIBB6s16s"),
+    Struct("=QIIIIBBBBIBBBB4s16s"),
 )
 
 
@@ -765,9 +773,22 @@ CODE_RANGE = Layout(
 )
 
 
+FUNCTION_CLASSES = Layout(
+    "function_classes",
+    640,
+    (
+        Member("code", 0, 512),
+        Member("drop_class", 512, 128),
+    ),
+    Struct(
+        "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII"
+    ),
+)
+
+
 CONFIG = Layout(
     "config",
-    384,
+    432,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -811,18 +832,22 @@ CONFIG = Layout(
         Member("paws_reason", 172, 4),
         Member("slow_stage", 176, 4),
         Member("close_reason", 180, 4),
-        Member("slow_stage_ns", 184, 8),
-        Member("benign_code", 192, 64),
-        Member("receiving_code", 256, 32),
-        Member("overflow_reason", 288, 8),
-        Member("syn_drops", 296, 4),
-        Member("consume_arguments", 300, 4),
-        Member("least_ns", 304, 8),
-        Member("least_bytes", 312, 8),
-        Member("results", 320, 32),
-        Member("hierarchy", 352, 32),
+        Member("no_socket_reason", 184, 4),
+        Member("filter_reason", 188, 4),
+        Member("slow_stage_ns", 192, 8),
+        Member("benign_code", 200, 64),
+        Member("receiving_code", 264, 32),
+        Member("resetting_code", 296, 32),
+        Member("start_ns", 328, 8),
+        Member("overflow_reason", 336, 8),
+        Member("syn_drops", 344, 4),
+        Member("consume_arguments", 348, 4),
+        Member("least_ns", 352, 8),
+        Member("least_bytes", 360, 8),
+        Member("results", 368, 32),
+        Member("hierarchy", 400, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
 )
 
 
@@ -893,7 +918,7 @@ DROP_EVENT = Layout(
         Member("drop", 104, 56),
         Member("stack", 160, 192),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBB6s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBBBB4s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
 )
 
 

@@ -134,6 +134,12 @@ API: dict[str, _Fn] = {
     "bpf_map_lookup_elem": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
     "bpf_map_delete_elem": _Fn(_INT, (_INT, _VOID_P), "negative"),
     "bpf_map_get_next_key": _Fn(_INT, (_INT, _VOID_P, _VOID_P), "negative"),
+    "bpf_prog_query": _Fn(
+        _INT,
+        (_INT, _INT, _U32, ctypes.POINTER(_U32), ctypes.POINTER(_U32), ctypes.POINTER(_U32)),
+        "negative",
+    ),
+    "bpf_prog_get_fd_by_id": _Fn(_INT, (_U32,), "negative"),
     "bpf_obj_get_info_by_fd": _Fn(_INT, (_INT, _VOID_P, ctypes.POINTER(_U32)), "negative"),
     "perf_buffer__new_raw": _Fn(
         _Perf, (_INT, _SIZE, _VOID_P, EVENT_CALLBACK, _VOID_P, _VOID_P), "null"

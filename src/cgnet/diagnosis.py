@@ -20,6 +20,7 @@ BENIGN_MAP = "benign_drops"
 SEED_PROGRAM = "syn_seed"  # of --syn-drops
 MOST = 100  # kinds between two prints; more aren't explained
 SYN = 2
+EARLY = ("SOCKET_FILTER", "BPF_CGROUP_EGRESS")
 
 
 def _inner(member: str, layout: Any, name: str) -> slice:
@@ -28,12 +29,15 @@ def _inner(member: str, layout: Any, name: str) -> slice:
     return slice(start + part.start, start + part.stop)
 
 
-# What makes a kind: drops of one owner, in one namespace, for one reason, at one device.
+# What makes a kind: drops of one owner, in one namespace, for one reason and of one class, at one
+# device, for sockets in one state.
 KIND = (
     _inner("owner", OWNER, "cgroup_id"),
     _inner("flow", FLOW, "netns"),
     _inner("drop", DROP, "reason"),
     _inner("drop", DROP, "dev"),
+    _inner("drop", DROP, "drop_class"),
+    _inner("drop", DROP, "tcp_state"),
 )
 PORT = _inner("flow", FLOW, "dport")
 FLAGS = _inner("drop", DROP, "tcp_flags").start
@@ -57,7 +61,9 @@ class Diagnosis:
         """``explain``: with advice."""
         self._explain = explain
         self._start: dict[int, dict[str, int]] = {}
+        self._last: dict[int, dict[str, int]] = {}
         self._seen: dict[Any, list[Any]] = {}  # kind: the last record or row, how many
+        self._look = evidence.Look({}, {})
         self._schema: Schema | CountSchema | None = None
 
     def begin(self, obj: Object) -> None:
@@ -66,6 +72,8 @@ class Diagnosis:
         if self._explain:
             found = {inode: evidence.counters(at) for inode, at in evidence.namespaces().items()}
             self._start = {inode: each for inode, each in found.items() if each}
+            self._last = dict(self._start)
+            self._look = evidence.Look({}, self._start, self._last)
 
     def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
         """Take down the reasons that came, and whose they were."""
@@ -81,12 +89,19 @@ class Diagnosis:
                 known[:] = row, known[1] + count
             elif len(self._seen) < MOST:
                 self._seen[kind] = [row, count]
+                self._look_early(_seen(schema.row(row), 1))
+
+    def _look_early(self, seen: Seen) -> None:
+        """Read at once what may be gone when advice is printed: which programs are at a cgroup."""
+        if seen.reason in EARLY:
+            advise(seen, self._look)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the advice for what came since the last time."""
         if not self._seen or not self._schema:
             return []
-        look = evidence.Look(evidence.namespaces(), self._start)
+        look = self._look
+        look.places = evidence.namespaces()
         found = []
         for raw, count in self._seen.values():
             row = self._schema.row(raw)
@@ -95,13 +110,16 @@ class Diagnosis:
             if advice:
                 found.append(_record(row, seen, *advice))
         self._seen.clear()
+        self._look = evidence.Look({}, self._start, self._last)
         return sorted(found, key=lambda record: -record["count"])
 
     def text(self, row: dict[str, Any]) -> str:
         """Return advice as it is said to people."""
         whose = row["container"] or row["cgroup"] or "unknown owner"
         told = ", ".join(
-            f"{name} {value:+}" if name[0].isupper() else f"{name} {value}"
+            f"{name} {value:+}"
+            if name[0].isupper() or name.startswith("conntrack_")
+            else f"{name} {value}"
             for name, value in row["evidence"].items()
             if isinstance(value, int)
         )
@@ -113,12 +131,15 @@ class Diagnosis:
         return {"benign": int.from_bytes(raw, sys.byteorder)}
 
 
+_NOTHING = {"reason": None, "netns": 0}
+
+
 def _seen(row: dict[str, Any], count: int) -> Seen:
     kind = row.get("reason_class")
     if kind is None and row.get("reason") in BY_REASON:  # rows of counts have none
         kind = CLASSES[BY_REASON[row["reason"]]]
-    known = {name: row.get(name) for name in Seen._fields}
-    return Seen(**known | {"drops": count, "reason_class": kind})
+    known = {name: row[name] for name in Seen._fields if row.get(name) is not None}
+    return Seen(**_NOTHING | known | {"drops": count, "reason_class": kind})
 
 
 def _record(row: dict[str, Any], seen: Seen, text: str, found: dict[str, Any]) -> dict[str, Any]:

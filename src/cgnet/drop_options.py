@@ -4,15 +4,24 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
-from cgnet._layouts import DropClass, SyncErrors
+from cgnet._layouts import CODE_RANGE, FUNCTION_CLASSES, DropClass, SyncErrors
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.errors import UsageError
 from cgnet.events import TCP_STATES
 from cgnet.launch import Extra
-from cgnet.reasons import BENIGN_FUNCTIONS, BY_REASON, CLASSES, RECEIVING, UNSPECIFIED, numbers_of
-from cgnet.symbols import OVERFLOW
+from cgnet.reasons import (
+    BENIGN_FUNCTIONS,
+    BY_FUNCTION,
+    BY_REASON,
+    CLASSES,
+    RECEIVING,
+    RESETTING,
+    UNSPECIFIED,
+    numbers_of,
+)  # fmt: skip
 from cgnet.values import choose
 
 if TYPE_CHECKING:
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
 BENIGN_CODE, RECEIVING_CODE = 4, 2  # CGNET_BENIGN, CGNET_RECEIVING of settings.h
 DEVICE_BYTES = 16
+FUNCTIONS = FUNCTION_CLASSES.size // (CODE_RANGE.size + 4)
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
 
@@ -41,6 +51,15 @@ def _code(symbols: Symbols, names: tuple[str, ...], room: int) -> list[int]:
     found = [symbols.functions.named(name) for name in names]
     bounds = [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
     return (bounds + [0] * (2 * room))[: 2 * room]
+
+
+def function_classes(symbols: Symbols) -> bytes:
+    """Return struct function_classes: BY_FUNCTION by the addresses of the running kernel."""
+    found = list(symbols.functions.parts(BY_FUNCTION))[:FUNCTIONS]
+    code = [bound for each in found for bound in (each.start, each.end)]
+    classes = [int(BY_FUNCTION[each.name.partition(".")[0]]) for each in found]
+    none = [0] * (FUNCTIONS - len(found))
+    return FUNCTION_CLASSES.packed.pack(*code, *none, *none, *classes, *none)
 
 
 def _one_of(names: Mapping[str, int]) -> Any:
@@ -69,7 +88,7 @@ def _device(text: str) -> Iterator[bytes]:
 def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> Any:
     known = dict(symbols.drop_reasons)
     if syn_drops:
-        known[symbols.overflow] = OVERFLOW
+        known |= symbols.swallowed
 
     def read(text: str) -> Iterator[int]:
         try:
@@ -89,7 +108,7 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
     btf = values["btf"] or KERNEL_BTF
     arguments = tracepoint_arguments("kfree_skb", btf)
     known = symbols.drop_reasons
-    named = known | {symbols.overflow: OVERFLOW}
+    named = known | symbols.swallowed
     measures = {
         "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MOST_ARGUMENTS)
         if known
@@ -97,6 +116,8 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "not_specified": _number_of(UNSPECIFIED, known),
         "flags_reason": _number_of("TCP_FLAGS", known),
         "paws_reason": _number_of("TCP_RFC7323_PAWS", known),
+        "no_socket_reason": _number_of("NO_SOCKET", known),
+        "filter_reason": _number_of("SOCKET_FILTER", known),
         "close_reason": _number_of("TCP_CLOSE", known),
         "stacks": int(values.pop("stacks") == "each"),
         "benign": int(values.pop("every") or "benign" in ",".join(classes)),
@@ -106,6 +127,8 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "by_state": _bits("--state", values.pop("state"), STATES),
         "benign_code": _code(symbols, BENIGN_FUNCTIONS, BENIGN_CODE),
         "receiving_code": _code(symbols, RECEIVING, RECEIVING_CODE),
+        "resetting_code": _code(symbols, RESETTING, RECEIVING_CODE),
+        "start_ns": time.monotonic_ns(),
         "overflow_reason": symbols.overflow,
         "syn_drops": int(values["syn_drops"]),
         "consume_arguments": tracepoint_arguments("consume_skb", btf),
@@ -116,6 +139,7 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
             for number, name in named.items()
             if name in BY_REASON
         },
+        "function_classes": {_u32(0): function_classes(symbols)},
         "selected_reasons": {_u32(number): _u32(use) for number, use in reasons.uses().items()},
         "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
     }

@@ -52,7 +52,7 @@ def _fault(symbols: Symbols, part: bytes) -> tuple[Any, ...]:
     drop, stack, where = _place(symbols, part)
     return (
         ROLES.get(drop.role), tcp_state_name(drop.tcp_state) if drop.tcp_state else None,
-        symbols.drop_reason(drop.reason), class_name(drop.drop_class, where), where, list(stack),
+        symbols.drop_reason(drop.reason), class_name(drop.drop_class), where, list(stack),
         flags_text(drop.tcp_flags),
     )  # fmt: skip
 

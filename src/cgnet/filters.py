@@ -229,6 +229,7 @@ class Filters:
             "hierarchy": [number for pair in pairs for number in pair],
             "benign_code": [0] * (2 * BENIGN_CODE),
             "receiving_code": [0] * (2 * RECEIVING_CODE),
+            "resetting_code": [0] * (2 * RECEIVING_CODE),
         }
         return pack(CONFIG, fields | (more or {}))
 

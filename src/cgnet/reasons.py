@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from cgnet._layouts import DropClass
 from cgnet.errors import UsageError
-from cgnet.symbols import UNRESOLVED
 
 CLASSES = {each: each.name.removeprefix("DROP_").lower() for each in DropClass}
 UNSPECIFIED = "NOT_SPECIFIED"
@@ -30,15 +29,16 @@ _NAMES: dict[DropClass, str] = {
     """,
     DropClass.DROP_APPLICATION: """
         NO_SOCKET SOCKET_CLOSE TCP_CLOSE TCP_ABORT_ON_DATA TCP_LISTEN_OVERFLOW SOCKET_RCVBUFF
-        SOCKET_BACKLOG TCP_ZEROWINDOW SOCKET_FILTER SKB_UCOPY_FAULT
+        SOCKET_BACKLOG TCP_ZEROWINDOW SKB_UCOPY_FAULT
     """,
     DropClass.DROP_RESOURCE: """
+        TCP_SYN_QUEUE_FULL
         PROTO_MEM NOMEM CPU_BACKLOG QDISC_DROP QDISC_OVERLIMIT QDISC_CONGESTED CAKE_FLOOD
         FQ_BAND_LIMIT FQ_HORIZON_LIMIT FQ_FLOW_LIMIT DUALPI2_STEP_DROP FULL_RING NEIGH_QUEUEFULL
         TCP_OFO_QUEUE_PRUNE TCP_OFO_DROP PFMEMALLOC SKB_GSO_SEG
     """,
     DropClass.DROP_FIREWALL: """
-        NETFILTER_DROP BPF_CGROUP_EGRESS TC_INGRESS TC_EGRESS XDP XFRM_POLICY SECURITY_HOOK
+        NETFILTER_DROP SOCKET_FILTER BPF_CGROUP_EGRESS TC_INGRESS TC_EGRESS XDP XFRM_POLICY SECURITY_HOOK
         TC_CHAIN_NOTFOUND TC_RECLASSIFY_LOOP TC_COOKIE_ERROR TAP_FILTER TAP_TXFILTER
     """,
     DropClass.DROP_CONFIGURATION: """
@@ -54,7 +54,15 @@ BY_REASON = {name: kind for kind, names in _NAMES.items() for name in names.spli
 BY_FUNCTION = {
     "nf_hook_slow": DropClass.DROP_FIREWALL,
     "nf_hook_slow_list": DropClass.DROP_FIREWALL,
+    "nft_do_chain": DropClass.DROP_FIREWALL,
+    "ipt_do_table": DropClass.DROP_FIREWALL,
+    "ip6t_do_table": DropClass.DROP_FIREWALL,
     "sk_filter_trim_cap": DropClass.DROP_FIREWALL,
+    "do_xdp_generic": DropClass.DROP_FIREWALL,
+    "netif_receive_generic_xdp": DropClass.DROP_FIREWALL,
+    "veth_xdp_rcv_skb": DropClass.DROP_FIREWALL,
+    "ip_finish_output": DropClass.DROP_FIREWALL,
+    "ip6_finish_output": DropClass.DROP_FIREWALL,
     "ip_forward": DropClass.DROP_CONFIGURATION,
     "ip6_forward": DropClass.DROP_CONFIGURATION,
     "ip_rcv_finish_core": DropClass.DROP_CONFIGURATION,
@@ -78,12 +86,12 @@ BENIGN_FUNCTIONS = ("sk_stream_kill_queues", "tbf_enqueue", "ip6_mc_input", "ine
 
 # They drop what has no socket, and what comes to TIME_WAIT.
 RECEIVING = ("tcp_v4_rcv", "tcp_v6_rcv")
+# They drop what they have answered with a reset.
+RESETTING = ("tcp_v4_do_rcv", "tcp_v6_do_rcv")
 
 
-def class_name(kind: int, location: str) -> str | None:
-    """Return a drop's class; the function decides where the reason says nothing. None: unknown."""
-    if kind == DropClass.DROP_UNKNOWN and location != UNRESOLVED:
-        kind = BY_FUNCTION.get(location.partition("+")[0], DropClass.DROP_UNKNOWN)
+def class_name(kind: int) -> str | None:
+    """Return the name of an enum drop_class, which the kernel side decided; None: unknown."""
     return CLASSES[DropClass(kind)] if kind != DropClass.DROP_UNKNOWN else None
 
 

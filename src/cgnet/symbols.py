@@ -11,11 +11,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet._layouts import DROP_EVENT
+from cgnet._layouts import DROP_EVENT, ToldReason
 from cgnet.btf import KERNEL_BTF, enum_of_kernel, enum_of_module
 from cgnet.errors import LibbpfError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from cgnet.loader import Map
 
 KALLSYMS = Path("/proc/kallsyms")
@@ -30,6 +32,7 @@ STACK_BYTES = next(each.size for each in DROP_EVENT.members if each.name == "sta
 CODE = frozenset("tTwW")  # of nm(1): functions
 # Of SYNs that a full accept queue swallows: the kernel has a reason for it from 6.18 on, or none.
 OVERFLOW, OVERFLOW_NUMBER = "TCP_LISTEN_OVERFLOW", 0xFFFFFFFE
+SYN_QUEUE = "TCP_SYN_QUEUE_FULL"  # no kernel has one
 SUBSYSTEM_SHIFT = 16  # include/net/dropreason.h: SKB_DROP_REASON_SUBSYS_SHIFT
 REASON, SUBSYSTEM = "SKB_DROP_REASON_", "SKB_DROP_REASON_SUBSYS_"
 # Enums of reasons that modules add, and how their enumerators begin.
@@ -66,6 +69,12 @@ class Kallsyms:
         self._found = found
         self._starts = [start for start, _, _ in found]
         self._edges = sorted(edges)
+
+    def parts(self, names: Collection[str]) -> Iterator[Function]:
+        """Yield the code of functions, in order: also what the compiler split off, as in NAME.part.0."""
+        for start, each, module in self._found:
+            if each.partition(".")[0] in names:
+                yield Function(start, self._end(start), each, module)
 
     @property
     def readable(self) -> bool:
@@ -153,7 +162,7 @@ class Symbols:
         names = enum_of_kernel("skb_drop_reason", self._btf)
         skipped = (f"{REASON}MAX", f"{REASON}SUBSYS_MASK", "SKB_NOT_DROPPED_YET")
         return {
-            number: name.removeprefix(REASON).removeprefix("SKB_")
+            number: name.removeprefix(REASON if name.startswith(REASON) else "SKB_")
             for number, name in names.items()
             if name not in skipped
         }
@@ -163,6 +172,11 @@ class Symbols:
         """The number for SYNs that a full accept queue swallowed."""
         named = {name: number for number, name in self.drop_reasons.items()}
         return named.get(OVERFLOW, OVERFLOW_NUMBER)
+
+    @property
+    def swallowed(self) -> dict[int, str]:
+        """The reasons of SYNs that a full queue of their listener swallowed."""
+        return {self.overflow: OVERFLOW, int(ToldReason.REASON_SYN_QUEUE_FULL): SYN_QUEUE}
 
     @cached_property
     def _subsystems(self) -> dict[int, str]:
@@ -183,6 +197,8 @@ class Symbols:
         """
         if reason == OVERFLOW_NUMBER:
             return OVERFLOW
+        if reason == ToldReason.REASON_SYN_QUEUE_FULL:
+            return SYN_QUEUE
         if not self.drop_reasons:
             return None
         subsystem = reason >> SUBSYSTEM_SHIFT

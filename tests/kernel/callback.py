@@ -29,13 +29,13 @@ SOCK_OPS = 3  # enum bpf_attach_type: BPF_CGROUP_SOCK_OPS
 Measured = tuple[int, int, int]  # local port, remote port, µs
 
 
-def build(directory: Path) -> Path:
+def build(directory: Path, source: Path = SOURCE) -> Path:
     """Compile the object as the Makefile compiles those of bpf/."""
     make = [need("make"), "-s", "-C", str(ROOT), "-f", "-", "flags"]
     rule = 'include Makefile\nflags:\n\t@echo "$(BPF_CLANG)"\n'
     flags = subprocess.run(make, input=rule, check=True, capture_output=True, text=True).stdout
-    target = directory / "rtt_callback.bpf.o"
-    command = [*shlex.split(flags), "-Ibpf", "-c", str(SOURCE), "-o", str(target)]
+    target = directory / source.with_suffix(".o").name
+    command = [*shlex.split(flags), "-Ibpf", "-c", str(source), "-o", str(target)]
     subprocess.run(command, check=True, cwd=ROOT)
     return target
 

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from drops import Drops, dropping
-from harness import CGNET, Row, tracing, wait_until
-from puppets import in_own_cgroups
+from harness import CGNET, Row, tracing, unique, wait_until
+from puppets import Puppet, PuppetError, in_own_cgroups
 from segments import send, tcp_packet
 from test_drop_path import fill
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from street import Place, Street
@@ -152,6 +154,43 @@ def test_checksum(street: Street) -> None:
     assert grown >= advice["count"]
 
 
+LIMIT = "memory.kmem.tcp.limit_in_bytes"
+
+
+def test_the_containers_own_limit_of_tcp_memory(street: Street) -> None:
+    client, server = street.client, street.server
+    found = [group for group in in_own_cgroups(server.pid) if (group / LIMIT).exists()]
+    if not found:
+        pytest.skip("no v1 hierarchy limits TCP's memory here")
+    before = (found[0] / LIMIT).read_text()
+    with (
+        explaining(server) as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        (found[0] / LIMIT).write_text("300000")
+        try:
+            port = serving.listen(server.address(4))
+            for name in ("one", "two", "three", "four"):
+                assert puppet.connect(server.address(4), port, name, timeout=5) == "ok"
+                serving.do(f"{name}, _ = server.accept()")
+                puppet.do(f"{name}.settimeout(0)")
+            wait_until("a drop", lambda: crowded(puppet, drops))
+            advice = explained(drops, server, reason="PROTO_MEM")
+        finally:
+            (found[0] / LIMIT).write_text(before)
+    assert f"the TCP memory of cgroup {found[0]} was at its own limit" in advice["text"]
+    assert advice["evidence"]["memory.kmem.tcp.limit_in_bytes"] <= 300000
+
+
+def crowded(puppet: Puppet, drops: Drops) -> list[Row]:
+    """Send what nobody reads; return the drops."""
+    for name in ("one", "two", "three", "four"):
+        with suppress(PuppetError):
+            puppet.do(f"{name}.send(bytes(1000000))")
+    return drops.of(reason="PROTO_MEM")
+
+
 def test_firewall(street: Street) -> None:
     client, server = street.client, street.server
     with (
@@ -161,7 +200,56 @@ def test_firewall(street: Street) -> None:
     ):
         puppet.connect(server.address(4), PORT)
         advice = explained(drops, server, reason="NETFILTER_DROP")
-    assert str(server.inode) in advice["text"]
+        said = f"a firewall rule of the input hook in network namespace {server.netns}: "
+        assert advice["text"].startswith(said)
+        assert f"ip netns exec {server.netns} nft list ruleset" in advice["text"]
+    assert advice["evidence"]["hook"] == "input"
+
+
+def test_a_rule_that_is_gone(street: Street) -> None:
+    """No rule is said to be there when none is."""
+    server = street.server
+    with explaining(server) as drops, street.client.puppet() as puppet:
+        with server.firewall("input", f"tcp dport {PORT} drop"):
+            puppet.connect(server.address(4), PORT)
+            wait_until("a drop", lambda: drops.of(reason="NETFILTER_DROP"))
+        advice = explained(drops, server, reason="NETFILTER_DROP")
+    assert advice["text"].startswith(f"no rule in network namespace {server.netns} drops")
+
+
+def test_no_port_is_left_for_nat(street: Street) -> None:
+    """Two connections to one server have all ports that may be translated to."""
+    client, server, router = street.client, street.server, street.router
+    masquerade = 'oifname "to_server" ip protocol tcp masquerade to :40000-40001'
+    with (
+        explaining(router) as drops,
+        nat(router, masquerade),
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        port = serving.listen(server.address(4))
+        for name in ("one", "two"):
+            assert puppet.connect(server.address(4), port, name, timeout=5) == "ok"
+        puppet.connect(server.address(4), port, "three")
+        advice = explained(drops, router, reason="NETFILTER_DROP")
+    assert "no source port was left for NAT" in advice["text"]
+    assert "rule" not in advice["text"]
+    assert advice["evidence"]["conntrack_insert_failed"] >= advice["count"]
+    assert advice["evidence"]["hook"] == "postrouting"
+
+
+@contextmanager
+def nat(place: Place, rule: str) -> Iterator[None]:
+    table = unique("t").replace("-", "_")
+    text = (
+        f"add table ip {table}; add chain ip {table} c {{ type nat hook postrouting priority 100; }}; "
+        f"add rule ip {table} c {rule}"
+    )
+    place.run("nft", text)
+    try:
+        yield
+    finally:
+        place.run("nft", f"delete table ip {table}")
 
 
 def test_advice_to_people_comes_after_the_rows(street: Street) -> None:

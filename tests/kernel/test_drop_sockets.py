@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from drops import Drops, dropping, owned
+from drops import Drops, dropping, of, owned
 from segments import ACK, RST, send, tcp_packet
 
 if TYPE_CHECKING:
@@ -52,11 +52,14 @@ def receiver(family: int) -> str:
 
 @FAMILIES
 def test_closed_port_of_the_container_itself(street: Street, family: int, hook: str) -> None:
+    """The packet is the socket's that sent it, which waits for an answer in the same namespace."""
     client = street.client
     with dropping("--hook", hook) as drops, client.puppet() as puppet:
         assert puppet.connect(client.address(family), PORT, timeout=5) == "ECONNREFUSED"
         row = drops.one(receiver(family), netns=client.inode)
-    assert row == row | owned(client) | {
+    assert row == row | owned(client, "learned") | {
+        "pid": puppet.pid,
+        "role": "client",
         "reason": "NO_SOCKET",
         "reason_class": "application",
         "tcp_flags": "S",
@@ -65,6 +68,25 @@ def test_closed_port_of_the_container_itself(street: Street, family: int, hook: 
         "dev": "lo",
         "family": family,
     }
+
+
+@FAMILIES
+def test_closed_port_of_a_namespace_that_several_share(
+    street: Street, family: int, hook: str
+) -> None:
+    """As in the host's: the namespace tells nobody, the sender's socket does."""
+    router = street.router
+    address = "127.0.0.1" if family == 4 else "::1"
+    with dropping("--hook", hook, *of(router)) as drops, router.puppet() as puppet:
+        assert puppet.connect(address, PORT, timeout=5) == "ECONNREFUSED"
+        mine = drops.one(receiver(family), netns=router.inode, pid=puppet.pid)
+        packet = tcp_packet((address, 4000), (address, PORT))[20 if family == 4 else 40 :]
+        kind = "AF_INET" if family == 4 else "AF_INET6"
+        puppet.do(f"raw = socket.socket(socket.{kind}, socket.SOCK_RAW, socket.IPPROTO_TCP)")
+        puppet.do(f"raw.sendto(bytes.fromhex({packet.hex()!r}), ({address!r}, 0))")
+        nobodys = drops.one(receiver(family), netns=router.inode, sport=4000)
+    assert mine == mine | {"owner_source": "learned", "role": "client", "dport": PORT}
+    assert nobodys == nobodys | {"owner_source": "unknown", "pid": None}
 
 
 @FAMILIES

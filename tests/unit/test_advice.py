@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cgnet.advice import BY_REASON, Seen, advise
-from cgnet.evidence import Queue
+from cgnet.advice import BY_REASON, Seen, advise, hook_of
+from cgnet.evidence import Place, Queue
 from cgnet.reasons import BY_REASON as CLASS_OF
+from cgnet.tcp_memory import Limit
 
 
 class Told:
@@ -20,6 +22,23 @@ class Told:
 
     def grown(self, _netns: int, names: tuple[str, ...]) -> dict[str, int]:
         return {name: value for name, value in self.known.get("grown", {}).items() if name in names}
+
+    def grown_lately(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
+        return self.grown(netns, names)
+
+    def rules(self, _netns: int) -> dict[str, int] | None:
+        return self.known.get("rules")
+
+    def programs(
+        self, _pid: int | None, _cgroup: str | None, _kind: int
+    ) -> tuple[Path, dict[int, str]] | None:
+        return self.known.get("programs")
+
+    def memory(self, _netns: int, _pid: int | None, _cgroup: str | None) -> Limit | None:
+        return self.known.get("memory")
+
+    def place(self, _netns: int) -> Place:
+        return Place("network namespace blue", "ip netns exec blue ")
 
     def sysctl(self, _netns: int, name: str) -> str | None:
         return self.known.get("sysctl", {}).get(name)
@@ -132,12 +151,148 @@ def test_overflow_with_all_evidence() -> None:
     assert evidence["accept_queue"] == 129
 
 
+def test_the_limit_of_memory_that_was_hit() -> None:
+    told = Told(
+        memory=Limit("its own limit", {"failcnt": 3}), sysctl={"net/ipv4/tcp_rmem": "1 2 3"}
+    )
+    assert advise(seen("PROTO_MEM"), told) == ("its own limit", {"failcnt": 3})
+
+
 def test_a_full_table_of_connections() -> None:
     names = {"count": "100", "max": "100"}
     settings = {f"net/netfilter/nf_conntrack_{name}": value for name, value in names.items()}
     advice = advise(seen("NETFILTER_DROP"), Told(sysctl=settings))
     assert advice
     assert "100 of 100" in advice[0]
+
+
+IN_FORWARD = ("nf_hook_slow+0x7d", "ip_forward+0x2d7", "ip_rcv+0x9")
+
+
+@pytest.mark.parametrize(
+    ("grown", "rules", "said"),
+    [
+        ({}, {"forward": 2}, "a firewall rule of the forward hook in network namespace blue"),
+        ({}, {"input": 2}, "of the hooks that have such: input"),
+        ({}, None, "a firewall rule of the forward hook in network namespace blue"),
+        ({}, {}, "no rule in network namespace blue drops packets now"),
+        (
+            {"conntrack_insert_failed": 2, "conntrack_drop": 2},
+            {},
+            "no source port was left for NAT",
+        ),
+        ({"conntrack_drop": 2}, {"forward": 1}, "the table of connections was full for a while"),
+        ({"conntrack_drop": 1}, {"forward": 1}, "1 of them: the table"),
+        ({"conntrack_drop": 1}, {"forward": 1}, "the others: a firewall rule of the forward hook"),
+        ({"conntrack_early_drop": 1}, {"forward": 1}, "a firewall rule of the forward hook"),
+    ],
+)
+def test_what_dropped_in_netfilter(
+    grown: dict[str, int], rules: dict[str, int] | None, said: str
+) -> None:
+    counts = {"conntrack_insert_failed": 0, "conntrack_drop": 0, "conntrack_early_drop": 0}
+    told = Told(grown=counts | grown, rules=rules)
+    advice = advise(seen("NETFILTER_DROP", stack=IN_FORWARD, drops=2), told)
+    assert advice
+    assert said in advice[0]
+    assert advice[1] == {"hook": "forward"} | grown
+    if rules == {}:
+        assert "a firewall rule" not in advice[0]
+
+
+@pytest.mark.parametrize(
+    ("stack", "hook"),
+    [
+        (("nf_hook_slow+0x1", "ip_local_deliver+0x1"), "input"),
+        (("nf_hook_slow_list.constprop.0+0x1", "ip_sublist_rcv+0x1"), "prerouting"),
+        (("nf_hook_slow+0x1", "__ip_local_out+0x1", "ip_output+0x1"), "output"),
+        (("nf_hook_slow+0x1", "ip6_xmit+0x1"), "output"),
+        (("nf_hook_slow+0x1", "ip_output+0x1"), "postrouting"),
+        (
+            ("nft_do_chain+0x3e8", "nft_do_chain_ipv4+0x66", "nf_hook_slow+0x1", "ip_rcv+0x1"),
+            "prerouting",
+        ),
+        (("nf_hook_slow+0x1", "br_forward+0x1", "ip_output+0x1"), None),
+        (("tcp_v4_rcv+0x1", "ip_local_deliver+0x1"), None),
+        ((), None),
+    ],
+)
+def test_the_hook_is_who_called_it(stack: tuple[str, ...], hook: str | None) -> None:
+    assert hook_of(stack) == hook
+
+
+@pytest.mark.parametrize(
+    ("reason", "also", "said"),
+    [
+        ("NOT_SPECIFIED", {"tcp_state": "TIME_WAIT"}, "that this side had closed, answered"),
+        (None, {"tcp_state": "TIME_WAIT"}, "that this side had closed, answered"),
+        ("TCP_FLAGS", {"tcp_state": "LISTEN"}, "before the server was restarted"),
+        ("NOT_SPECIFIED", {"location": "tcp_v4_do_rcv+0x1"}, "before the server was restarted"),
+        ("TCP_ABORT_ON_DATA", {"tcp_state": "FIN_WAIT2"}, "that this side had closed, answered"),
+        ("NOT_SPECIFIED", {"tcp_state": "ESTABLISHED"}, "the application didn't take it"),
+    ],
+)
+def test_data_after_the_close(reason: str | None, also: dict[str, str], said: str) -> None:
+    told = Told(grown={"TcpOutRsts": 3})
+    advice = advise(Seen(reason, "application", 1, tcp_flags="PA", **also), told)
+    assert advice
+    assert said in advice[0]
+    assert ("keep-alive" in advice[0]) is ("answered by a reset" in advice[0])
+
+
+BPF = Path("/sys/fs/cgroup/shop")
+
+
+@pytest.mark.parametrize(
+    ("programs", "kind", "said"),
+    [
+        (None, "firewall", "a BPF program at a cgroup (ingress): 'bpftool cgroup tree'"),
+        ((BPF, {}), "firewall", "no BPF program is at the cgroup now"),
+        (
+            (BPF, {7: "mine"}),
+            "firewall",
+            "a BPF program at the cgroup, or one above it (ingress): 7 mine;",
+        ),
+        ((BPF, {7: "sd_fw_ingress"}), "firewall", "It is systemd's: IPAddressDeny="),
+        ((BPF, {}), "application", "a filter that the application has set itself"),
+        ((BPF, {7: "mine"}), "application", "SO_ATTACH_BPF); or a BPF program at the cgroup"),
+    ],
+)
+def test_filters_of_sockets(
+    programs: tuple[Path, dict[int, str]] | None, kind: str, said: str
+) -> None:
+    advice = advise(Seen("SOCKET_FILTER", kind, 1), Told(programs=programs))
+    assert advice
+    assert said in advice[0]
+    known = [{"id": number, "name": name} for number, name in (programs or (0, {}))[1].items()]
+    assert advice[1].get("programs", []) == known
+
+
+@pytest.mark.parametrize(
+    ("reason", "location", "said"),
+    [
+        (
+            "NOT_SPECIFIED",
+            "do_xdp_generic+0x284",
+            "an XDP program at device eth0 in network namespace blue",
+        ),
+        ("XDP", None, "'ip netns exec blue ip -d link show dev eth0'"),
+        ("TC_INGRESS", None, "tc filter show dev eth0 ingress"),
+        ("TC_EGRESS", None, "tc filter show dev eth0 egress"),
+        ("NOT_SPECIFIED", "ip_error+0x94", "'ip netns exec blue ip route get 10.0.0.2' tells"),
+    ],
+)
+def test_what_names_the_culprit(reason: str, location: str | None, said: str) -> None:
+    also = {"location": location, "dev": "eth0", "daddr": "10.0.0.2"}
+    advice = advise(Seen(reason, "firewall", 1, **also), Told())
+    assert advice
+    assert said in advice[0]
+
+
+def test_a_connection_that_time_wait_refuses() -> None:
+    advice = advise(Seen("NOT_SPECIFIED", "peer", 1, tcp_state="TIME_WAIT"), Told())
+    assert advice
+    assert "is in TIME_WAIT here" in advice[0]
 
 
 @pytest.mark.parametrize("reason", BY_REASON)

@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from cgnet.evidence import Look, counters, namespaces, parse_counters, throttling
-from cgnet.netns import inside
+import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from cgnet.evidence import (
+    Look,
+    counters,
+    dropping_hooks,
+    living_in,
+    namespaces,
+    parse_conntrack,
+    parse_counters,
+    place_of,
+    throttling,
+)
+from cgnet.netns import OWN, inside
 
 NETSTAT = """\
 TcpExt: SyncookiesSent ListenOverflows ListenDrops
@@ -46,6 +56,20 @@ def test_namespaces_by_inode(tmp_path: Path) -> None:
     assert found == {place.stat().st_ino: place}
 
 
+def test_who_lives_in_a_namespace(tmp_path: Path) -> None:
+    for pid, cgroup in ((17, "/web"), (18, "/web"), (19, "/other")):
+        (tmp_path / f"{pid}/ns").mkdir(parents=True)
+        (tmp_path / f"{pid}/cgroup").write_text(f"0::{cgroup}")
+    (tmp_path / "17/ns/net").touch()
+    inode = (tmp_path / "17/ns/net").stat().st_ino
+    for pid in (18, 19):
+        (tmp_path / f"{pid}/ns/net").hardlink_to(tmp_path / "17/ns/net")
+    found = list(living_in(inode, tmp_path))
+    assert len(found) == 2
+    assert 19 in found
+    assert list(living_in(inode + 1, tmp_path)) == []
+
+
 def test_throttling(tmp_path: Path) -> None:
     group = tmp_path / "cpu/shop"
     group.mkdir(parents=True)
@@ -66,3 +90,69 @@ def test_of_a_namespace_that_is_not_known_nothing_is_said() -> None:
     assert look.sysctl(1, "net/ipv4/tcp_rmem") is None
     assert look.queues(1) is None
     assert look.qdiscs(1, "eth0") is None
+
+
+CONNTRACK = """\
+entries  clashres found new insert_failed drop early_drop
+00000002  00000000 00000000 00000000 0000000a 00000001 00000000
+00000002  00000000 00000000 00000000 00000002 00000001 00000003
+"""
+
+
+def test_connection_tracking_is_summed_up_over_the_cpus() -> None:
+    found = dict(parse_conntrack(CONNTRACK))
+    assert found["conntrack_insert_failed"] == 12
+    assert (found["conntrack_drop"], found["conntrack_early_drop"]) == (2, 3)
+    assert dict(parse_conntrack("")) == {}
+
+
+def _chain(name: str, hook: str = "", policy: str = "accept") -> dict[str, Any]:
+    base = {"hook": hook, "policy": policy} if hook else {}
+    return {"chain": {"family": "ip", "table": "t", "name": name} | base}
+
+
+def _rule(chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
+    return {"rule": {"family": "ip", "table": "t", "chain": chain, "expr": list(expressions)}}
+
+
+MATCH = {"match": {"op": "==", "left": {}, "right": 9}}
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "found"),
+    [
+        ([], {}),
+        ([_chain("in", "input")], {}),
+        ([_chain("in", "input", "drop")], {"input": 1}),
+        ([_chain("in", "input"), _rule("in", MATCH, {"drop": None})], {"input": 1}),
+        ([_chain("p", "postrouting"), _rule("p", {"masquerade": None})], {}),
+        ([_chain("in", "input"), _chain("x"), _rule("x", {"reject": None})], {}),
+        (
+            [
+                _chain("in", "forward"),
+                _chain("x"),
+                _rule("in", {"jump": {"target": "x"}}),
+                _rule("x", {"jump": {"target": "in"}}),
+                _rule("x", {"reject": {"type": "tcp reset"}}),
+            ],
+            {"forward": 1},
+        ),
+        (
+            [
+                _chain("in", "forward"),
+                _rule("in", {"vmap": {"key": {}, "data": {}}}),
+                _rule("x", {"xt": {"type": "target", "name": "DROP"}}),
+            ],
+            {"forward": 1},
+        ),
+    ],
+)
+def test_hooks_whose_rules_drop(ruleset: list[dict[str, Any]], found: dict[str, int]) -> None:
+    assert dropping_hooks(ruleset) == found
+
+
+def test_how_a_namespace_is_called() -> None:
+    assert place_of(7, Path("/run/netns/a b")) == ("network namespace a b", "ip netns exec 'a b' ")
+    assert place_of(7, Path("/proc/9/ns/net")).enter == "nsenter --net=/proc/9/ns/net "
+    assert "is gone" in place_of(7, None).name
+    assert place_of(OWN.stat().st_ino, OWN) == ("cgnet's own network namespace", "")

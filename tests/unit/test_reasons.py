@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cgnet._layouts import DropClass
+from cgnet._layouts import FUNCTION_CLASSES, DropClass
+from cgnet.drop_options import function_classes, settings
 from cgnet.errors import UsageError
-from cgnet.reasons import BY_REASON, class_name, numbers_of
-from cgnet.symbols import OVERFLOW, OVERFLOW_NUMBER, UNRESOLVED, Symbols
+from cgnet.reasons import BY_REASON, CLASSES, class_name, numbers_of
+from cgnet.symbols import OVERFLOW, OVERFLOW_NUMBER, SYN_QUEUE, Kallsyms, Symbols
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+SYMBOLS = Symbols()  # of the running kernel
 VENDOR = """
 enum skb_drop_reason {
     SKB_NOT_DROPPED_YET,
@@ -108,18 +113,78 @@ def test_a_reason_that_is_not_there(known: dict[int, str], said: str) -> None:
         numbers_of(("NO_SOCKET",), known)
 
 
-@pytest.mark.parametrize(
-    ("kind", "location", "name"),
-    [
-        (DropClass.DROP_PEER, "ip_forward+0x1", "peer"),
-        (DropClass.DROP_UNKNOWN, "nf_hook_slow+0xb2", "firewall"),
-        (DropClass.DROP_UNKNOWN, "tcp_conn_request+0x1", "application"),
-        (DropClass.DROP_UNKNOWN, "something_else+0x1", None),
-        (DropClass.DROP_UNKNOWN, UNRESOLVED, None),
-    ],
+def test_the_kernels_part_of_a_name_is_taken_off_once(tmp_path: Path) -> None:
+    source = "enum skb_drop_reason { SKB_CONSUMED, SKB_DROP_REASON_SKB_CSUM } reason;"
+    known = symbols_of(tmp_path, source).drop_reasons
+    assert known == {0: "CONSUMED", 1: "SKB_CSUM"}
+    assert set(known.values()) <= set(BY_REASON)
+
+
+FUNCTIONS = """\
+ffffffff81000000 T ip_forward
+ffffffff81000100 t ip_fragment.constprop.0
+ffffffff81000200 T something_else
+ffffffff81000300 T tcp_conn_request
+ffffffff81000400 T end
+"""
+
+
+@pytest.fixture
+def kernel(vendor: Symbols, tmp_path: Path) -> Symbols:
+    (tmp_path / "kallsyms").write_text(FUNCTIONS)
+    vars(vendor)["functions"] = Kallsyms(tmp_path / "kallsyms")
+    return vendor
+
+
+def test_classes_of_functions(kernel: Symbols) -> None:
+    names = FUNCTION_CLASSES.packed.unpack(function_classes(kernel))
+    starts, ends, classes = names[:64:2], names[1:64:2], names[64:]
+    code = [
+        (start - 0xFFFFFFFF81000000, end - start) for start, end in zip(starts, ends, strict=True)
+    ]
+    assert code[:4] == [(0, 256), (256, 256), (0x300, 256), (-0xFFFFFFFF81000000, 0)]
+    assert [CLASSES[DropClass(each)] for each in classes[:4]] == [
+        "configuration", "configuration", "application", "unknown",
+    ]  # fmt: skip
+
+
+OPTIONS = {
+    "reason": (), "dev": (), "btf": None, "stacks": "none", "every": False, "state": (),
+    "syn_drops": False,
+}  # fmt: skip
+
+
+@given(
+    chosen=st.sets(st.sampled_from(sorted(CLASSES.values())[:-1]), min_size=1),
+    excluded=st.booleans(),
+    kind=st.sampled_from(list(DropClass)),
 )
-def test_classes(kind: DropClass, location: str, name: str | None) -> None:
-    assert class_name(kind, location) == name
+def test_filter_and_column_agree(chosen: set[str], excluded: bool, kind: DropClass) -> None:
+    """Both go by the one number that the kernel side made of reason, state and function."""
+    names = [CLASSES[each] for each in CLASSES if CLASSES[each] in chosen and each]
+    if not names:
+        return
+    given_names = tuple(f"!{name}" if excluded else name for name in names)
+    measures, _ = settings(SYMBOLS, {**OPTIONS, "reason_class": given_names})
+    passes = bool(measures["by_class"] >> kind & 1)
+    assert passes is ((class_name(kind) in names) is not excluded)
+
+
+def test_the_kernel_side_knows_the_class_of_each_reason() -> None:
+    _, contents = settings(SYMBOLS, {**OPTIONS, "reason_class": ()})
+    told = {
+        SYMBOLS.drop_reason(int.from_bytes(number, sys.byteorder)): int.from_bytes(
+            kind, sys.byteorder
+        )
+        for number, kind in contents["drop_classes"].items()
+    }
+    known = {*SYMBOLS.drop_reasons.values(), OVERFLOW, SYN_QUEUE} & set(BY_REASON)
+    assert told == {name: BY_REASON[name] for name in known}
+
+
+def test_class_names() -> None:
+    assert class_name(DropClass.DROP_PEER) == "peer"
+    assert class_name(DropClass.DROP_UNKNOWN) is None
 
 
 def test_each_reason_has_one_class() -> None:

@@ -120,8 +120,8 @@ def _fold(values: dict[str, Any]) -> None:
 @click.option(
     "--syn-drops",
     is_flag=True,
-    help="Also SYNs that a full accept queue swallowed, which the kernel doesn't call drops. Each "
-    "packet that the host is done with costs some 40 ns more.",
+    help="Also SYNs that a full queue of their listener swallowed, which the kernel doesn't call drops. "
+    "Each packet that the host is done with costs some 40 ns more.",
 )
 @click.option(
     "--explain",
