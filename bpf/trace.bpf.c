@@ -34,7 +34,7 @@ static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 		name_here(typed, skb, journey);
 	} else if (READ(skb, sk) && !journey->event.trip.stages) {
 		stage_of_tcp(typed, skb, journey, now);
-		link_to_first(typed, skb, journey);
+		look_for_retransmit(typed, skb, journey);
 	}
 	at_device(typed, add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
 	return 0;

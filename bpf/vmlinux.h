@@ -417,6 +417,7 @@ struct tcp_sock {
 	u64 bytes_sent;
 	u32 write_seq;
 	u32 mdev_us;
+	u64 tcp_wstamp_ns;
 	u64 tcp_mstamp;
 	u32 rcv_nxt;
 	u32 snd_nxt;
@@ -432,6 +433,10 @@ struct tcp_sock {
 	u64 bytes_retrans;
 	u32 total_retrans;
 	bool is_mptcp;
+};
+
+struct tcp_request_sock {
+	u64 snt_synack;
 };
 
 struct mptcp_sock {

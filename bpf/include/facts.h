@@ -213,7 +213,7 @@ struct stage {
 /* A packet on its way through the kernel. */
 struct trip {
 	__u64 packet;	  /* a counter */
-	__u64 retrans_of; /* the packet that was sent before with the same data; 0: none */
+	__u64 retrans_of; /* the packet that had the data before; 0: none, or unknown */
 	__u64 location;	  /* of the drop */
 	__u32 reason;
 	__u32 seq;
@@ -222,11 +222,12 @@ struct trip {
 	__u32 payload;
 	__u16 segs;
 	__u8 tcp_flags;
-	__u8 end;    /* enum trip_end */
-	__u8 stages; /* that are used */
-	__u8 role;   /* enum role of the owner; 0: unknown */
-	__u8 sent;   /* 1: it began at a socket of this host */
-	__u8 pad[5];
+	__u8 end;	    /* enum trip_end */
+	__u8 stages;	    /* that are used */
+	__u8 role;	    /* enum role of the owner; 0: unknown */
+	__u8 sent;	    /* 1: it began at a socket of this host */
+	__u8 retransmitted; /* 1: TCP had sent its data before */
+	__u8 pad[4];
 	__u64 retrans_ns; /* since that packet was sent; 0: unknown */
 };
 

@@ -4,39 +4,10 @@
 #define CGNET_TRIP_BEGIN_BPF_H
 
 #include "trip_end.bpf.h"
+#include "retransmit.bpf.h"
 #include "whose_packet.bpf.h"
 
 #define LATEST_NS 10000000000ULL /* a transmit time before this is none */
-
-#define SENT_SETS 8192
-#define SENT_WAYS 4 /* a power of two */
-
-/*
- * A packet that was sent. The first two have its key mixed with the rest, so that what two CPUs write at once fits no
- * packet: Robert Hyatt and Tim Mann, A lock-less transposition table (2002).
- */
-struct sent {
-	u64 head;
-	u64 numbers;
-	u64 packet;
-	u64 ts_ns; /* of TCP's stamp; 0: none */
-};
-
-struct sent_set {
-	struct sent ways[SENT_WAYS];
-};
-
-/*
- * Which packet had the same data in the same place: a retransmission is a copy of the same skb. What TCP may send
- * again it keeps, and nobody else has its place then: so places are in sets by their addresses, of
- * which those that are used again and again are warm.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SENT_SETS);
-	__type(key, u32);
-	__type(value, struct sent_set);
-} sent_before SEC(".maps");
 
 /* TCP's own, before there is a full socket, or after. */
 static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
@@ -105,60 +76,6 @@ static __always_inline struct journey *begin_here(const bool typed, struct sk_bu
 	if (journey)
 		name_owner(typed, skb, journey, &place);
 	return journey;
-}
-
-static __always_inline bool is_sent(const struct sent *sent, u64 head, u64 numbers)
-{
-	u64 mix = sent->packet ^ sent->ts_ns;
-
-	return (sent->head ^ mix) == head && (sent->numbers ^ mix) == numbers;
-}
-
-/* The packet's place: where it was before, else the first one's, when all have moved on by one. */
-static __always_inline void note_sent(struct sent_set *set, u32 way, u64 head, u64 numbers,
-				      const struct journey *journey)
-{
-	u64 packet = journey->event.trip.packet, mix = packet ^ journey->sent_ns;
-
-	for (u32 i = SENT_WAYS - 1; i > 0; i--) {
-		if (i <= way)
-			set->ways[i] = set->ways[i - 1];
-	}
-	set->ways[0].packet = packet;
-	set->ways[0].ts_ns = journey->sent_ns;
-	set->ways[0].head = head ^ mix;
-	set->ways[0].numbers = numbers ^ mix;
-}
-
-static __always_inline void link_to_first(const bool typed, struct sk_buff *skb,
-					  struct journey *journey)
-{
-	struct trip *trip = &journey->event.trip;
-	const struct flow *flow = &journey->event.flow;
-	u64 numbers = (u64)trip->seq << 32 | (u32)flow->sport << 16 | flow->dport;
-	u64 head = 0; /* a number, where a load gives verifiers a pointer */
-	u32 at, way = SENT_WAYS - 1;
-	struct sent_set *set;
-
-	if (!trip->payload && !(trip->tcp_flags & 3)) /* it is never repeated */
-		return;
-	bpf_core_read(&head, sizeof(head), &skb->head);
-	at = (u32)(head >> 6) * 2654435761U >> 19; /* as many as there are sets */
-	set = bpf_map_lookup_elem(&sent_before, &at);
-	if (!set)
-		return;
-	for (u32 i = 0; i < SENT_WAYS; i++) {
-		const struct sent *before = &set->ways[i];
-
-		if (!is_sent(before, head, numbers))
-			continue;
-		trip->retrans_of = before->packet;
-		if (before->ts_ns && journey->sent_ns > before->ts_ns)
-			trip->retrans_ns = journey->sent_ns - before->ts_ns;
-		way = i;
-		break;
-	}
-	note_sent(set, way, head, numbers, journey);
 }
 
 /* TCP noted when it sent a packet; that is a stage for free. */

@@ -81,7 +81,7 @@ static __always_inline bool trip_passes(const struct trip_event *event)
 {
 	if (cfg.by_end && !(cfg.by_end >> (event->trip.end & 31) & 1))
 		return false;
-	if (cfg.retransmitted && !event->trip.retrans_of)
+	if (cfg.retransmitted && !event->trip.retransmitted)
 		return false;
 	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
 }

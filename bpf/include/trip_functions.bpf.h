@@ -53,7 +53,7 @@ static __always_inline struct journey *trip_sent(struct sk_buff *skb)
 		return NULL;
 	journey->event.trip.sent = 1;
 	stage_of_tcp(typed, skb, journey, bpf_ktime_get_ns());
-	link_to_first(typed, skb, journey);
+	look_for_retransmit(typed, skb, journey);
 	return journey;
 }
 

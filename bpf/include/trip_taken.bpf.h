@@ -87,15 +87,6 @@ __noinline int waits_now(u64 sk, u64 number, u64 packet)
 	return 0;
 }
 
-/* A number for the verifier, which lets no pointer to a socket into a global function. */
-static __always_inline u64 address_of(const struct sock *sk)
-{
-	u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &sk);
-	return address;
-}
-
 static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
 					    struct ledger_entry *entry, struct journey *journey)
 {

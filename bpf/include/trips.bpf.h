@@ -204,6 +204,15 @@ static __always_inline struct sk_buff *arrived(const struct flow *flow, u32 seq)
 	return (struct sk_buff *)arrival->skb;
 }
 
+/* A number for the verifier, which lets no pointer to a socket into a global function. */
+static __always_inline u64 address_of(const struct sock *sk)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	return address;
+}
+
 /* -- stages */
 
 static __always_inline struct stage *add_stage(struct journey *journey, u32 at, u64 ts_ns)

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "role", "packet", "tcp_flags", "seq", "ack", "len", "payload", "segs", "direction", "stages",
-    "total_ns", "end", "reason", "location", "retrans_of",
-    "retrans_after_ns",
+    "total_ns", "end", "reason", "location", "retransmitted", "retrans_of", "retrans_after_ns",
 )  # fmt: skip
 STAGES: dict[int, str] = {
     each: each.name.removeprefix("STAGE_").lower()
@@ -71,6 +70,7 @@ LEAST = STAGES_AT
 END_AT = TRIP_PART.start + part_of(TRIP, "end").start
 PACKET_PART = slice(TRIP_PART.start, TRIP_PART.start + 8)
 COUNT_AT = TRIP_PART.start + part_of(TRIP, "stages").start
+RETRANSMITTED_AT = TRIP_PART.start + part_of(TRIP, "retransmitted").start
 ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
 GIVE_UP_WAITING_NS = 60_000_000_000
@@ -134,7 +134,7 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
     def values(part: bytes) -> tuple[Any, ...]:
         (
             packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
-            sent, _, retrans_ns,
+            sent, retransmitted, _, retrans_ns,
         ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
         stages = sorted_stages(bytes(TRIP_PART.start) + part)
         shown, before = [], stages[0][0] if stages else 0
@@ -155,7 +155,8 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
             _direction([stage[3] for stage in stages], sent=bool(sent)), shown,
             sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
             symbols.drop_reason(reason) if dropped else None,
-            symbols.code(location) if dropped else None, retrans_of or None, retrans_ns or None,
+            symbols.code(location) if dropped else None, bool(retransmitted), retrans_of or None,
+            retrans_ns or None,
         )  # fmt: skip
 
     return Group(FIELDS, TRIP_PART, values, repeats=False)
@@ -208,8 +209,7 @@ def _passes(raw: bytes, measures: dict[str, Any]) -> bool:
     """Tell whether a packet is shown: as trip_passes() of trace.bpf.c."""
     if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
         return False
-    retrans_of = TRIP.packed.unpack(raw[TRIP_PART.start :][: TRIP.size])[1]
-    if measures["retransmitted"] and not retrans_of:
+    if measures["retransmitted"] and not raw[RETRANSMITTED_AT]:
         return False
     stages = sorted_stages(raw)
     if not stages or stages[-1][0] - stages[0][0] < measures["least_ns"]:

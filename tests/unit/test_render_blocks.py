@@ -21,7 +21,7 @@ def packet(*stages: tuple[Any, ...], **values: Any) -> dict[str, Any]:
         "ts_ns": 0, "packet": 7, "container": "web", "pod": None, "cgroup": "/x", "cgroup_id": "1",
         "saddr": "10.0.0.1", "sport": 4444, "daddr": "10.0.0.2", "dport": 80, "direction": "tx",
         "tcp_flags": "PA", "seq": 1, "ack": 2, "payload": 9, "retrans_of": None, "reason": None,
-        "retrans_after_ns": None,
+        "retrans_after_ns": None, "retransmitted": False,
         "location": None, "end": "delivered", "total_ns": sum(stage[1] for stage in stages),
         "stages": [dict(zip(NAMES, stage, strict=True)) for stage in stages],
     } | values  # fmt: skip
@@ -71,8 +71,10 @@ def test_what_waits_at_its_socket_waits_for_the_application() -> None:
 
 
 def test_what_was_sent_again_names_the_one_before() -> None:
-    assert block(packet(SENT, retrans_of=3))[0].endswith("again, after #3")
-    late = packet(SENT, retrans_of=3, retrans_after_ns=204_000_000)
+    assert block(packet(SENT, retransmitted=True))[0].endswith("payload 9 again")
+    known = {"retransmitted": True, "retrans_of": 3}
+    assert block(packet(SENT, **known))[0].endswith("again, after #3")
+    late = packet(SENT, **known, retrans_after_ns=204_000_000)
     assert block(late)[0].endswith("again, after #3, 204 ms later")
 
 

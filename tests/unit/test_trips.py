@@ -58,11 +58,12 @@ def event(*stages: bytes, **values: Any) -> bytes:
     """Make struct trip_event, as short as its stages are."""
     fact = {
         "packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0,
-        "retrans_ns": 0,
+        "retrans_ns": 0, "retransmitted": 0,
     } | values  # fmt: skip
     trip = TRIP.packed.pack(
         fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
-        fact["end"], len(stages), fact["role"], fact["sent"], bytes(5), fact["retrans_ns"],
+        fact["end"], len(stages), fact["role"], fact["sent"], fact["retransmitted"], bytes(4),
+        fact["retrans_ns"],
     )  # fmt: skip
     head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
     who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
@@ -140,12 +141,15 @@ def test_the_direction_is_told_by_the_way(sent: int, way: tuple[int, ...], direc
 
 def test_a_hook_tells_its_verdict_and_a_copy_when_the_first_was_sent() -> None:
     hook = stage(StageAt.STAGE_NF_INPUT, 2, verdict=Verdict.VERDICT_DROP)
-    row = values_of(event(stage(WAY[0], 1), hook, retrans_of=4, retrans_ns=200_000_000))
+    row = values_of(
+        event(stage(WAY[0], 1), hook, retrans_of=4, retrans_ns=200_000_000, retransmitted=1)
+    )
     assert [(each["at"], each["verdict"]) for each in row["stages"]] == [
         ("tcp_transmit", None),
         ("nf_input", "drop"),
     ]
-    assert (row["retrans_of"], row["retrans_after_ns"]) == (4, 200_000_000)
+    assert (row["retransmitted"], row["retrans_of"]) == (True, 4)
+    assert row["retrans_after_ns"] == 200_000_000
 
 
 def test_only_what_was_dropped_has_a_reason() -> None:

@@ -112,7 +112,7 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     click.echo(text.encode(errors="backslashreplace"), nl=False)
     unconfirmed = sum(row["found"] is None for row in found)
     if where.note:
-        print(f"cgnet: {where.note}", file=sys.stderr)  # noqa: T201
+        tell(where.note)
     if unconfirmed and not every:
         tell(
             f"{unconfirmed} cgroups look like containers, and no runtime's state that may be "

@@ -39,7 +39,9 @@ class Blocks:
 
     def _head(self, row: dict[str, Any]) -> str:
         when = local_time(row["ts_ns"], self._schema.clock.offset_ns)
-        again = f" again, after #{row['retrans_of']}" if row["retrans_of"] else ""
+        again = " again" if row["retransmitted"] else ""
+        if row["retrans_of"]:
+            again += f", after #{row['retrans_of']}"
         if row["retrans_after_ns"]:
             again += f", {duration_ns(row['retrans_after_ns'])} later"
         return (
