@@ -24,12 +24,13 @@ static __always_inline bool reason_passes(u32 reason)
 static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
 				   u32 reason, struct sock *rx_sk)
 {
-	struct drop drop = {.location = location, .reason = reason};
+	struct drop drop = {.reason = reason};
 	struct packet packet = {};
 	struct place place;
 
 	if (!reason_passes(reason) || !read_packet(typed, skb, &packet))
 		return 0;
+	drop.location = caller_of_free(ctx, location);
 	find_place(typed, skb, rx_sk, &place);
 	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
 	return 0;

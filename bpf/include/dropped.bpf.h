@@ -3,13 +3,13 @@
 #ifndef CGNET_DROPPED_BPF_H
 #define CGNET_DROPPED_BPF_H
 
+#include "location.bpf.h"
 #include "packet.bpf.h"
 #include "whose_packet.bpf.h"
 #include "count.bpf.h"
 #include "time_waits.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
-CROSSES_TO_USER_SPACE(code_range);
 
 /* What a reason means, by its number: user space knows the names. */
 struct {
@@ -50,11 +50,6 @@ struct {
 } benign_drops SEC(".maps");
 
 /* -- what it means */
-
-static __always_inline bool is_within(u64 location, const volatile struct code_range *code)
-{
-	return location >= code->start && location < code->end;
-}
 
 static __always_inline bool is_benign_code(u64 location)
 {

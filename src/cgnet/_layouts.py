@@ -719,7 +719,7 @@ CODE_RANGE = Layout(
 
 CONFIG = Layout(
     "config",
-    384,
+    448,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -766,15 +766,16 @@ CONFIG = Layout(
         Member("slow_stage_ns", 184, 8),
         Member("benign_code", 192, 64),
         Member("receiving_code", 256, 32),
-        Member("overflow_reason", 288, 8),
-        Member("syn_drops", 296, 4),
-        Member("consume_arguments", 300, 4),
-        Member("least_ns", 304, 8),
-        Member("least_bytes", 312, 8),
-        Member("results", 320, 32),
-        Member("hierarchy", 352, 32),
+        Member("freeing_code", 288, 64),
+        Member("overflow_reason", 352, 8),
+        Member("syn_drops", 360, 4),
+        Member("consume_arguments", 364, 4),
+        Member("least_ns", 368, 8),
+        Member("least_bytes", 376, 8),
+        Member("results", 384, 32),
+        Member("hierarchy", 416, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
 )
 
 

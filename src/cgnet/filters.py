@@ -42,6 +42,7 @@ HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
 LISTENERS = 16384  # entries of the map, when the filter lets servers through
 BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
 RECEIVING_CODE = 2  # CGNET_RECEIVING
+FREEING_CODE = 4  # CGNET_FREEING
 SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
 # Of an address_key, before the address itself: list and family.
 KEY_BITS_BEFORE_ADDRESS = 16
@@ -226,6 +227,7 @@ class Filters:
             "hierarchy": [number for pair in pairs for number in pair],
             "benign_code": [0] * (2 * BENIGN_CODE),
             "receiving_code": [0] * (2 * RECEIVING_CODE),
+            "freeing_code": [0] * (2 * FREEING_CODE),
         }
         return pack(CONFIG, fields | (more or {}))
 
