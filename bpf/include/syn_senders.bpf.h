@@ -45,32 +45,27 @@ static __always_inline void remember_sender(const bool typed, struct sock *sk)
 		set->sockets[set->next++ % SENDER_WAYS] = (u64)sk;
 }
 
-static __always_inline bool same_address(const u8 *one, const void *other)
-{
-	const u64 *mine = (const u64 *)one, *theirs = other;
+#define SAME_WORD(sk, field, i, address) \
+	(BPF_CORE_READ(sk, __sk_common.field.in6_u.u6_addr32[i]) == ((const u32 *)(address))[i])
+#define SAME_ADDRESS(sk, field, address)                                         \
+	(SAME_WORD(sk, field, 0, address) && SAME_WORD(sk, field, 1, address) && \
+	 SAME_WORD(sk, field, 2, address) && SAME_WORD(sk, field, 3, address))
 
-	return mine[0] == theirs[0] && mine[1] == theirs[1];
-}
-
-/* Of a socket that may be gone: what is read then fits no packet. */
-static __always_inline bool has_sent(struct sock *sk, const struct flow *flow)
+/* Of a socket that may be gone: what is read then fits no packet. Word by word: the programs' stacks are nearly full. */
+static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
 {
 	struct inet_sock *inet = (struct inet_sock *)sk;
-	struct in6_addr local = {}, remote = {};
 
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
 	    BPF_CORE_READ(inet, inet_sport) != bpf_htons(flow->sport) ||
 	    BPF_CORE_READ(sk, __sk_common.skc_dport) != bpf_htons(flow->dport) ||
 	    netns_of(false, sk) != flow->netns)
 		return false;
-	if (flow->family == 4) {
-		local.in6_u.u6_addr32[0] = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
-		remote.in6_u.u6_addr32[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
-	} else {
-		local = BPF_CORE_READ(sk, __sk_common.skc_v6_rcv_saddr);
-		remote = BPF_CORE_READ(sk, __sk_common.skc_v6_daddr);
-	}
-	return same_address(flow->saddr, &local) && same_address(flow->daddr, &remote);
+	if (flow->family == 4)
+		return BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr) == *(const u32 *)flow->saddr &&
+		       BPF_CORE_READ(sk, __sk_common.skc_daddr) == *(const u32 *)flow->daddr;
+	return SAME_ADDRESS(sk, skc_v6_rcv_saddr, flow->saddr) &&
+	       SAME_ADDRESS(sk, skc_v6_daddr, flow->daddr);
 }
 
 /* The entry of a socket that no typed pointer leads to: none where it is in storage. */

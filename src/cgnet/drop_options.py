@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from cgnet.symbols import Symbols
 
 FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
-BENIGN_CODE, RECEIVING_CODE = 4, 2  # CGNET_BENIGN, CGNET_RECEIVING of settings.h
 DEVICE_BYTES = 16
+BENIGN_CODE, RECEIVING_CODE = 4, 2  # CGNET_BENIGN, CGNET_RECEIVING of settings.h
 FUNCTIONS = FUNCTION_CLASSES.size // (CODE_RANGE.size + 4)
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
@@ -48,9 +48,7 @@ def _number_of(name: str, reasons: dict[int, str]) -> int:
 
 def _code(symbols: Symbols, names: tuple[str, ...], room: int) -> list[int]:
     """Return struct code_range of each function; there is room for so many."""
-    found = [symbols.functions.named(name) for name in names]
-    bounds = [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
-    return (bounds + [0] * (2 * room))[: 2 * room]
+    return (symbols.functions.ranges(names) + [0] * (2 * room))[: 2 * room]
 
 
 def function_classes(symbols: Symbols) -> bytes:
@@ -129,6 +127,7 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "receiving_code": _code(symbols, RECEIVING, RECEIVING_CODE),
         "resetting_code": _code(symbols, RESETTING, RECEIVING_CODE),
         "start_ns": time.monotonic_ns(),
+        "freeing_code": symbols.freeing_code(arguments),
         "overflow_reason": symbols.overflow,
         "syn_drops": int(values["syn_drops"]),
         "consume_arguments": tracepoint_arguments("consume_skb", btf),

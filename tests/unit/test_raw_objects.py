@@ -46,7 +46,7 @@ ARGUMENTS = {
     "cgroup_rmdir": 2,
 }  # fmt: skip
 # Not there at all, and its program is left out.
-NEWER = {"qdisc_enqueue"}
+NEWER = {"qdisc_enqueue", "inet_sk_error_report"}
 BYTE_ORDER, ATOMIC, ADD, EXTENDING_LOAD = 0xD0, 0xC0, 0, 0x80
 
 
@@ -123,7 +123,7 @@ def read_of_context(codes: list[Code], places: dict[int, Known]) -> set[int]:
 
 
 def test_what_these_tests_look_for_is_found_in_a_typed_object() -> None:
-    typed = Sections(OBJECTS / "drop.typed.bpf.o")
+    typed = Sections(OBJECTS / "trace.typed.bpf.o")
     codes = typed.codes()["tp_btf/kfree_skb"]
     places = reached(codes, typed.starts()["tp_btf/kfree_skb"], set())
     assert max(read_of_context(codes, places)) == 8 * 3
