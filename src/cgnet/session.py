@@ -227,45 +227,15 @@ class Session:
             cleanup.callback(self.names.close)
             cleanup.callback(self.runtimes.close)
             signals = cleanup.enter_context(self.stop.on_signals())
-            options, command = self.options, self.command
-            launch = Launch(
-                command.object, command.layouts, self.filters, options.buffer,
-                counting=options.counting, measures=options.measures, contents=options.contents,
-                stopped=lambda: self.stop.requested,
-            )  # fmt: skip
             try:
-                with pipeline.interruptible(signals):
-                    obj, extra = launch.start(
-                        self.extras, options.btf, options.hook, options.transport
-                    )
+                remarks = self._load(cleanup, signals)
             except StoppedError:
                 if self.stop.requested:
                     return ExitStatus.DONE
                 raise
-            self._obj = cleanup.enter_context(obj)
-            ring = obj.ring("ring")
-            if launch.follows_listeners(obj):
-                cleanup.callback(Handovers(obj, self.filters).close)
-            paths = list(self.names.paths())
-            self.runtimes.learn(paths)
-            naming = self.filters.hierarchies[0]
-            self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
-            if obj.has_map(NETNS_OWNERS):
-                addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
-                owners = obj.map(NETNS_OWNERS)
-                self._netns_owners = NetnsOwners(self.runtimes, naming, owners, addresses)
-                for path in paths:
-                    self._netns_owners.made(path)
-                self._netns_owners.follow(math.inf)
-                self.newcomers.tell_changes(naming.id, self._netns_owners)
-            if command.companion:
-                command.companion.begin(obj)
-            self._runs, self._unseen = launch.runs, launch.unseen
-            if naming.note:
-                tell(naming.note)
-            for line in launch.remarks(extra):
+            for line in remarks:
                 tell(line)
-            if options.interval:
+            if self.options.interval:
                 self._tell_living()
                 self._baseline_ns = time.monotonic_ns()
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
@@ -275,13 +245,48 @@ class Session:
             self.stop.start()
             try:
                 self._write(self.renderer.header())
-                self._trace(ring, signals)
+                self._trace(self._obj.ring("ring"), signals)
             except BrokenPipeError:
                 return ExitStatus.DONE
         if self.out.problem not in ("", output.STALLED):
             raise cannot_write(self.out.problem)
         lost = self.losses.total
         return ExitStatus.EVENTS_LOST if lost and self.options.strict else ExitStatus.DONE
+
+    def _load(self, cleanup: ExitStack, signals: int) -> list[str]:
+        """Load and attach the programs; return the remarks on what runs. Raises StoppedError."""
+        options, command = self.options, self.command
+        launch = Launch(
+            command.object, command.layouts, self.filters, options.buffer,
+            counting=options.counting, measures=options.measures, contents=options.contents,
+            stopped=lambda: self.stop.requested,
+        )  # fmt: skip
+        with pipeline.interruptible(signals):
+            obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
+        self._obj = cleanup.enter_context(obj)
+        if launch.follows_listeners(obj):
+            cleanup.callback(Handovers(obj, self.filters).close)
+        self._name_owners()
+        if command.companion:
+            command.companion.begin(obj)
+        self._runs, self._unseen = launch.runs, launch.unseen
+        note = self.filters.hierarchies[0].note
+        return [*([note] if note else []), *launch.remarks(extra)]
+
+    def _name_owners(self) -> None:
+        """Tell the programs the names of the cgroups that are there, and whose namespaces they are."""
+        obj, naming = self._obj, self.filters.hierarchies[0]
+        paths = list(self.names.paths())
+        self.runtimes.learn(paths)
+        self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
+        if not obj.has_map(NETNS_OWNERS):
+            return
+        addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
+        self._netns_owners = NetnsOwners(self.runtimes, naming, obj.map(NETNS_OWNERS), addresses)
+        for path in paths:
+            self._netns_owners.made(path)
+        self._netns_owners.follow(math.inf)
+        self.newcomers.tell_changes(naming.id, self._netns_owners)
 
     def _trace(self, ring: Reader, signals: int) -> None:
         next_look = 0.0
