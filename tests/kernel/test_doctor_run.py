@@ -107,6 +107,27 @@ def test_the_hook_that_is_named_is_the_one_that_is_attached(connect: dict[str, A
     assert states == {f"{connect['uses']['hook']}/inet_sock_set_state"}
 
 
+SHORT = {"ring buffer": "ring", "perf buffers": "perf"}
+LEDGERS = {"slots by": "slots", "slots, then": "storage", "hash by": "hash"}
+
+
+@pytest.mark.parametrize("name", ["connect", "connlat", "rtt", "life", "drop", "trace"])
+def test_what_a_command_takes_is_what_its_summary_says(report: dict[str, Any], name: str) -> None:
+    uses = next(each["uses"] for each in report["commands"] if each["name"] == name)
+    done = cgnet(name, "-o", "json", "--duration", "0.1")
+    summary = json.loads(done.stdout.splitlines()[-1])
+    ledger = next(short for words, short in LEDGERS.items() if uses["ledger"].startswith(words))
+    said = (uses["hook"], SHORT[uses["transport"]], ledger)
+    assert (summary["hook"], summary["transport"], summary["ledger"]) == said
+    assert ("in the place of" in done.stderr) == (said[0] != "tp_btf")
+
+
+def test_the_way_to_what_is_open_is_the_one_that_is_loaded(report: dict[str, Any]) -> None:
+    uses = next(each["uses"] for each in report["commands"] if each["name"] == "life")
+    done = cgnet("life", "-i", "1", "--duration", "0.1")
+    assert ("connections" in done.stderr) == (uses["living"] != "iterators over the ledger's maps")
+
+
 def test_the_way_to_errors_before_a_syn_is_the_one_that_is_attached(
     connect: dict[str, Any],
 ) -> None:
