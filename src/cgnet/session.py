@@ -60,7 +60,7 @@ class Session:
         self.extras = extras
         self.filters = Filters(options.selection)
         self.names = CgroupNames(self.filters.hierarchies)
-        self.runtimes = Runtimes()
+        self.runtimes = Runtimes(hierarchy=self.filters.hierarchies[0])
         self.clock = Clock()
         self.counts: Counts | None = None
         if options.counting is not None:
