@@ -45,7 +45,7 @@ ANY = ""  # the id of a candidate whose path says nothing
 BY_PATH = "path"  # the source of what no runtime tells
 CHECK_S = 1.0
 PAUSES, PAUSE_S = 2.0, 0.05  # after a batch, by how long it took; at most, in seconds
-MOST_AT_ONCE = 1024  # look-ups of what no runtime has, between two of what one has
+MOST_AT_ONCE = 4096  # look-ups of what no runtime has, between two of what one has
 
 
 class Known(NamedTuple):
@@ -304,7 +304,7 @@ class Runtimes:
                 self._entries.pop(place, None)
                 _make_room(self._confirmed, self.LIMIT)
                 self._confirmed[place] = entry
-            self._news.append(place)
+                self._news.append(place)
 
     # -- looking
 
@@ -393,7 +393,7 @@ class Runtimes:
                 del self._entries[path]
         if not where.candidates:
             self._settle(path, self._known(where, [], 0.0))
-            self._news.append(path)
+        self._news.append(path)
 
     def _look_up(self, entry: _Entry, present: state.Present | None = None) -> None:
         """Look once. What a runtime wrote costs the names that it has, whatever it is."""
