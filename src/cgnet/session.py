@@ -29,6 +29,7 @@ from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
     from cgnet.command import Command, Options
+    from cgnet.loader import Object
     from cgnet.ring import Reader
 
 log = logging.getLogger(__name__)
@@ -220,6 +221,24 @@ class Session:
 
     # -- the run
 
+    def _name_what_is_there(self, obj: Object) -> None:
+        """Look at all cgroups once: whose they are, and what of that the kernel side wants to know."""
+        naming = self.filters.hierarchies[0]
+        if naming.note:
+            tell(naming.note)
+        paths = list(self.names.paths())
+        self.runtimes.learn(paths)
+        self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
+        if not obj.has_map(NETNS_OWNERS):
+            return
+        addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
+        owners = obj.map(NETNS_OWNERS)
+        self._netns_owners = NetnsOwners(self.runtimes, naming, owners, addresses)
+        for path in paths:
+            self._netns_owners.made(path)
+        self._netns_owners.follow(math.inf)
+        self.newcomers.tell_changes(naming.id, self._netns_owners)
+
     def run(self) -> ExitStatus:
         """Trace until the end. Raises CgnetError."""
         with ExitStack() as cleanup:
@@ -246,23 +265,10 @@ class Session:
             ring = obj.ring("ring")
             if launch.follows_listeners(obj):
                 cleanup.callback(Handovers(obj, self.filters).close)
-            paths = list(self.names.paths())
-            self.runtimes.learn(paths)
-            naming = self.filters.hierarchies[0]
-            self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)
-            if obj.has_map(NETNS_OWNERS):
-                addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
-                owners = obj.map(NETNS_OWNERS)
-                self._netns_owners = NetnsOwners(self.runtimes, naming, owners, addresses)
-                for path in paths:
-                    self._netns_owners.made(path)
-                self._netns_owners.follow(math.inf)
-                self.newcomers.tell_changes(naming.id, self._netns_owners)
+            self._name_what_is_there(obj)
             if command.companion:
                 command.companion.begin(obj)
             self._runs, self._unseen = launch.runs, launch.unseen
-            if naming.note:
-                tell(naming.note)
             for line in launch.remarks(extra):
                 tell(line)
             if options.interval:
