@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import takewhile
 from typing import NamedTuple
 
 HEX_ID = re.compile(r"[0-9a-f]{64}")
@@ -30,6 +29,7 @@ COMPONENT = re.compile(rf"(?:({'|'.join(RUNTIMES)})-)?([0-9a-f]{{64}})(?:\.scope
 COLON = re.compile(r"[^/]*:([a-z-]+):([0-9a-f]{64})")
 # The process that holds a container's terminal runs beside it, and is none of its processes.
 MONITOR = re.compile(r"(?:(?:crio|libpod)-conmon-.*|conmon)", re.DOTALL)
+BELOW_MONITOR = re.compile(r"libpod-[0-9a-f]{64}")
 # The kubelet's name of a pod's cgroup; a static pod's uid is a hash without dashes.
 POD = re.compile(
     r"(?:^|[-/])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[./:]|$)"
@@ -91,13 +91,26 @@ def parts_of(path: str) -> list[str]:
 def place(path: str) -> Place:
     """Return what a path inside a hierarchy says. It is never wrong to call it with any text."""
     names = parts_of(path)
-    parts = list(takewhile(lambda part: not MONITOR.fullmatch(part), names))
+    parts = _above_monitor(names)
     inside = "/".join(parts)
     found = _candidates(parts) or _by_whole_path(inside)
     pods = POD.findall(inside)
     uid = pods[-1].replace("_", "-") if pods else None
     own = {candidate.cgroup for candidate in found}
     return Place(tuple(found), uid, _qos(inside) if uid else None, _unit(names, own))
+
+
+def _above_monitor(names: list[str]) -> list[str]:
+    """Return the names above a monitor's, all of them where there is none.
+
+    podman's cgroupfs driver makes a container below its monitor where the parent is given as a relative
+    path (--cgroup-parent=a): runc takes that from the cgroup that it runs in.
+    """
+    for depth, name in enumerate(names):
+        is_around = name == "conmon" and any(map(BELOW_MONITOR.fullmatch, names[depth + 1 :]))
+        if MONITOR.fullmatch(name) and not is_around:
+            return names[:depth]
+    return names
 
 
 def _candidates(parts: list[str]) -> list[Candidate]:

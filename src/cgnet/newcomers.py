@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cgnet._layouts import OWNER, RecordKind, Undecided
 from cgnet.cgroup_filter import cgroup_key
+from cgnet.containers import place
 from cgnet.errors import NotYetKnownError
 from cgnet.events import CGROUP_PART, OWNER_PART, OWNER_UNDECIDED, cgroup_change, kind_of
 from cgnet.runtimes import EXPECTED_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from cgnet.cgroups import CgroupNames
     from cgnet.filters import Filters
@@ -35,9 +36,11 @@ class Held(NamedTuple):
     path: str
     records: list[bytes]
 
-    def is_in(self, places: Iterable[str]) -> bool:
-        """Tell whether the cgroup is one of these, or below one."""
-        return any(self.path == each or self.path.startswith(f"{each}/") for each in places)
+    def is_in(self, places: set[str]) -> bool:
+        """Tell whether the cgroup is one of these, or of a container that is."""
+        return self.path in places or any(
+            each.cgroup in places for each in place(self.path).candidates
+        )
 
 
 class Follower(Protocol):
@@ -102,7 +105,7 @@ class Newcomers:
         passed: list[bytes] = []
         while self._ends and self._ends[0][0] <= time.monotonic():
             passed += self._decide(obj, heapq.heappop(self._ends)[1])
-        if news := self._runtimes.news():
+        if news := set(self._runtimes.news()):
             for cgroup in [cgroup for cgroup, held in self._held.items() if held.is_in(news)]:
                 passed += self._decide(obj, cgroup, finally_=False)
         return passed

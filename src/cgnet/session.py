@@ -29,6 +29,7 @@ from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
     from cgnet.command import Command, Options
+    from cgnet.loader import Object
     from cgnet.ring import Reader
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Session:
         self.extras = extras
         self.filters = Filters(options.selection)
         self.names = CgroupNames(self.filters.hierarchies)
-        self.runtimes = Runtimes()
+        self.runtimes = Runtimes(hierarchy=self.filters.hierarchies[0])
         self.clock = Clock()
         self.counts: Counts | None = None
         if options.counting is not None:

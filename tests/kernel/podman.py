@@ -156,15 +156,26 @@ def ctr(*arguments: Any) -> str:
 
 
 @contextmanager
-def ctr_container(folder: Path, name: str, *options: str) -> Iterator[None]:
-    """A container of ctr that sleeps, from a folder."""
+def ctr_container(
+    folder: Path, name: str, *options: str, namespace: str = "default"
+) -> Iterator[int]:
+    """A container of ctr that sleeps, from a folder; yield its PID."""
+
+    def run(*arguments: Any) -> str:
+        return ctr("--namespace", namespace, *arguments)
+
+    def row() -> list[str]:
+        return next(line.split() for line in run("task", "ls").splitlines() if name in line)
+
     folder.mkdir()
     subprocess.run([need("tar"), "-x", "-C", folder], input=root_archive(), check=True)
-    ctr("run", "--detach", "--rootfs", *options, folder, name, *SLEEP)
+    run("run", "--detach", "--rootfs", *options, folder, name, *SLEEP)
     try:
-        yield
+        yield int(row()[1])
     finally:
-        ctr("task", "kill", "--signal", "SIGKILL", name)
-        wait_until("the end", lambda: "STOPPED" in ctr("task", "ls"))
-        ctr("task", "rm", name)
-        ctr("container", "rm", name)
+        run("task", "kill", "--signal", "SIGKILL", name)
+        wait_until("the end", lambda: row()[2] == "STOPPED")
+        run("task", "rm", name)
+        run("container", "rm", name)
+        if namespace != "default":
+            ctr("namespaces", "rm", namespace)

@@ -116,6 +116,9 @@ class FakeKernel(FakeObject):
         self.has: set[str] = set()  # of the maps that not every object has
         self.told: dict[str, Any] = {}  # what the launch was, by name
 
+    def follows_listeners(self, _obj: Self) -> bool:
+        return False
+
     def launch(self, *_: Any, **told: Any) -> Self:
         self.told = told
         return self

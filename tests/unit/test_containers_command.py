@@ -35,7 +35,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     monkeypatch.setattr(containers, "hierarchies", lambda: [hierarchy])
     monkeypatch.setattr(containers, "PROC", tmp_path / "proc")
     made = runtimes.Runtimes(tmp_path, tmp_path / "proc")
-    monkeypatch.setattr(containers, "Runtimes", lambda: made)
+    monkeypatch.setattr(containers, "Runtimes", lambda **_: made)
     monkeypatch.setattr(listing, "cgroup_id", lambda _path: 2**60)
 
     def make(**processes: str) -> None:

@@ -275,12 +275,13 @@ def test_a_record_waits_no_longer_than_names_are_expected(
 
 def test_a_container_of_a_cgroup_above_names_it(begin: Callable[..., Run]) -> None:
     run = begin(container=("web",))
-    run.pids(born("/docker/a/b"), born("/docker/ab", CGROUP + 1))
+    web, db = (f"/docker/{letter * 64}" for letter in "ab")
+    run.pids(born(f"{web}/b"), born(f"{db}/b", CGROUP + 1))
     assert run.pids(record(1, NAME), record(2, NAME, CGROUP + 1)) == []
-    run.runtimes.names |= {"/docker/a/b": "web"}
-    run.runtimes.told += ["/docker/a/b"]
+    run.runtimes.names[f"{web}/b"] = "web"
+    run.runtimes.told.append(f"{web}/b")
     assert run.pids() == []  # nobody told of it
-    run.runtimes.names["/docker/a"] = "web"
+    run.runtimes.names[web] = "web"
     assert run.pids() == [1]
 
 

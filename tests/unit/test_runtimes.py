@@ -12,9 +12,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from runtime_state import ID, OTHER, POD_ID, STORAGE, docker, podman, process
+from runtime_state import (
+    ID,
+    OTHER,
+    POD_ID,
+    STORAGE,
+    UID,
+    containerd,
+    containerd_labels,
+    docker,
+    podman,
+    process,
+)
 
 from cgnet import runtimes as runtimes_module
+from cgnet.cgroups import Hierarchy
 from cgnet.containers import Facts
 from cgnet.runtimes import EXPECTED_S, Runtimes, files, sockets, state
 
@@ -105,7 +117,8 @@ def test_a_container_is_looked_for_once_for_all_that_is_below_it(
     asked = []
     look_up = state.look_up
 
-    def count(root: Path, name: str, *, in_pod: bool) -> object:
+    def count(root: Path, name: str, *, in_pod: bool, cgroup: str) -> object:
+        assert cgroup.endswith(name)
         asked.append(name)
         return look_up(root, name, in_pod=in_pod)
 
@@ -151,7 +164,8 @@ def test_in_a_flood_of_others_a_container_is_found_in_time(
     looked = []
     look_up = state.look_up
 
-    def count(root: Path, name: str, *, in_pod: bool) -> object:
+    def count(root: Path, name: str, *, in_pod: bool, cgroup: str) -> object:
+        assert cgroup.endswith(name)
         looked.append(name)
         return look_up(root, name, in_pod=in_pod)
 
@@ -204,7 +218,8 @@ def test_a_look_up_that_fails_is_said_once_and_the_others_are_named(
 ) -> None:
     look_up = state.look_up
 
-    def fail(root: Path, name: str, *, in_pod: bool) -> object:
+    def fail(root: Path, name: str, *, in_pod: bool, cgroup: str) -> object:
+        assert cgroup.endswith(name)
         if name != ID:
             raise MemoryError
         return look_up(root, name, in_pod=in_pod)
@@ -220,6 +235,133 @@ def test_a_look_up_that_fails_is_said_once_and_the_others_are_named(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
         f"what is known of container {OTHER[:12]} can't be read (MemoryError); others are looked up"
     ]
+
+
+# -- paths that don't look like a container's
+
+
+def corp(root: Path, name: str = "web", cgroup: str = "/corp/x", namespace: str = "corp") -> None:
+    containerd(root, name, cgroup, namespace)
+
+
+def test_a_container_is_found_by_the_path_that_its_state_has(
+    tmp_path: Path, runtimes: Runtimes
+) -> None:
+    corp(tmp_path)
+    for path in ("/corp/x", "/corp/x/below"):
+        known = runtimes.find(path)
+        assert known.facts == Facts("web", "web", None, "containerd")
+    for path in ("/corp", "/corp/xy", "/corp/y"):
+        assert runtimes.find(path).facts == Facts()
+
+
+def test_it_is_found_as_it_starts_and_what_is_none_is_settled_soon(
+    tmp_path: Path, runtimes: Runtimes
+) -> None:
+    corp(tmp_path, "other", "/corp/other")
+    runtimes.learn(["/", "/corp", "/system.slice"])
+    assert runtimes.of("/corp").settled
+    corp(tmp_path)
+    for path in ("/corp/x", "/plain"):
+        runtimes.expect(path)
+        known = runtimes.of(path)
+        assert known.expected or known.settled
+    found = wait_for(lambda: runtimes.of("/corp/x"), lambda known: known.settled)
+    assert found.facts.container == "web"
+    found = wait_for(lambda: runtimes.of("/plain"), lambda known: known.settled)
+    assert found.facts == Facts()
+    assert {"/corp/x", "/plain"} <= set(runtimes.news())
+    assert runtimes._entries == {}
+
+
+def test_a_cgroup_that_is_made_again_may_be_a_container(tmp_path: Path, runtimes: Runtimes) -> None:
+    corp(tmp_path, "other", "/corp/other")
+    runtimes.learn(["/corp/x"])
+    assert runtimes.of("/corp/x").settled
+    corp(tmp_path)
+    runtimes.gone("/corp/x")
+    runtimes.expect("/corp/x")
+    wait_for(lambda: runtimes.of("/corp/x"), lambda known: known.facts.container == "web")
+
+
+def test_where_no_runtime_has_such_paths_nothing_is_looked_for(runtimes: Runtimes) -> None:
+    assert runtimes.of("/corp/x").settled
+    assert runtimes._thread is None
+
+
+def test_containers_of_one_name_are_told_apart_by_their_namespaces(
+    tmp_path: Path, runtimes: Runtimes
+) -> None:
+    containerd_labels(tmp_path, "corp", web={"a": "corp"})
+    for namespace in ("default", "corp", "lab"):
+        corp(tmp_path, cgroup=f"/{namespace}/web", namespace=namespace)
+    for namespace, labels in (("default", None), ("corp", {"a": "corp"}), ("lab", None)):
+        facts = runtimes.find(f"/{namespace}/web").facts
+        assert (facts.container, facts.labels) == ("web", labels)
+
+
+# -- no state at all
+
+
+@pytest.fixture
+def by_owner(tmp_path: Path) -> Iterator[Runtimes]:
+    """Looks at who owns the cgroups, too."""
+    hierarchy = Hierarchy(5, "memory", ("memory",), tmp_path / "cgroup", "/")
+    hierarchy.mount.mkdir()
+    made = Runtimes(tmp_path, tmp_path / "proc", hierarchy=hierarchy)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "runtime"),
+    [
+        (PATH, "docker"),
+        (f"/system.slice/docker-{ID}.scope", "docker"),
+        (f"/libpod_parent/libpod-{ID}", "podman"),
+        (f"/kubepods/burstable/pod{UID}/{ID}", None),
+        (f"/{ID}", "nobody"),
+        (f"/libpod_parent/{ID}", "nobody"),
+    ],
+)
+def test_without_state_a_path_that_only_root_can_make_is_a_container(
+    tmp_path: Path, by_owner: Runtimes, path: str, runtime: str | None
+) -> None:
+    (tmp_path / "cgroup" / path.lstrip("/")).mkdir(parents=True)
+    known = by_owner.find(path)
+    if runtime == "nobody":
+        assert known.facts == Facts()
+        return
+    assert known.facts == Facts(container_id=ID, runtime=runtime)
+    assert (known.inside[0].source, known.ids) == ("path", (ID,))
+    assert known.expected  # its state may come yet
+    assert by_owner.find(f"{path}/below").facts == known.facts
+
+
+def test_what_somebody_else_owns_is_none(
+    tmp_path: Path, by_owner: Runtimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup" / PATH.lstrip("/")).mkdir(parents=True)
+    monkeypatch.setattr(files, "OWNER", os.geteuid() + 1)
+    assert by_owner.find(PATH).facts == Facts()
+
+
+def test_one_whose_state_is_of_another_place_or_that_is_in_a_container_is_none(
+    tmp_path: Path, by_owner: Runtimes
+) -> None:
+    docker(tmp_path)
+    for path in (f"/system.slice/docker-{ID}.scope", f"{PATH}/docker/{OTHER}"):
+        (tmp_path / "cgroup" / path.lstrip("/")).mkdir(parents=True)
+    assert by_owner.find(f"/system.slice/docker-{ID}.scope").facts == Facts()
+    assert by_owner.find(f"{PATH}/docker/{OTHER}").facts.container == "web"
+
+
+def test_state_that_comes_later_names_it(tmp_path: Path, by_owner: Runtimes) -> None:
+    (tmp_path / "cgroup" / PATH.lstrip("/")).mkdir(parents=True)
+    by_owner.of(PATH)
+    wait_for(lambda: by_owner.of(PATH), lambda known: known.facts.container_id)
+    docker(tmp_path)
+    wait_for(lambda: by_owner.of(PATH), lambda known: known.facts.container == "web")
 
 
 def test_a_closed_one_answers_what_it_knows(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ Examples:
 
 \b
 FOUND says who confirms a container: "state" is a runtime's files, "socket" its daemon, "path" the
-place of its cgroup, where only root can make one. Nothing of what users own is read or asked, so
-rootless containers are confirmed by nobody.
+place or form of its cgroup, where only root can have made it. Nothing of what users own is read or
+asked, so rootless containers are confirmed by nobody.
 """
 TYPE = "container"
 HEAD = ("schema", "type", "time", "ts_ns")
@@ -100,7 +100,7 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
     where = hierarchy_named(hierarchy, mounted) if hierarchy else default_hierarchy(mounted)
     ts_ns = time.monotonic_ns()
     head = dict(zip(HEAD, (SCHEMA, TYPE, Clock().text(ts_ns), ts_ns), strict=True))
-    runtimes = Runtimes()
+    runtimes = Runtimes(hierarchy=where)
     try:
         find = partial(runtimes.find, present=runtimes.present())
         found = [{**head, **row} for row in containers(where, PROC, find)]

@@ -14,21 +14,24 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet.containers import Facts, place
-from cgnet.runtimes import state
+from cgnet.containers import HEX_ID, Candidate, Facts, parts_of, place
+from cgnet.runtimes import files, state
 from cgnet.runtimes.found import Found, is_there
 from cgnet.runtimes.sockets import TIMEOUT_S, Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cgnet.containers import Candidate, Place
+    from cgnet.cgroups import Hierarchy
+    from cgnet.containers import Place
 
 log = logging.getLogger("cgnet")  # what is said to people begins with it
 
@@ -38,7 +41,11 @@ EXPECTED_S = 2.0  # so long more may come: what records of a new cgroup may wait
 FIRST_RETRY_S = 0.05
 LEARN_S = 0.2  # that a start may take longer
 AGAIN_S = 30.0  # after that a "no" is asked again, if anybody still wants to know
-MOST_AT_ONCE = 1024  # look-ups of what no runtime has, between two of what one has
+ANY = ""  # the id of a candidate whose path says nothing
+BY_PATH = "path"  # the source of what no runtime tells
+CHECK_S = 1.0
+PAUSES, PAUSE_S = 2.0, 0.05  # after a batch, by how long it took; at most, in seconds
+MOST_AT_ONCE = 4096  # look-ups of what no runtime has, between two of what one has
 
 
 class Known(NamedTuple):
@@ -75,7 +82,15 @@ class _Entry:
 
     def complete(self) -> bool:
         """Tell whether there is nothing more to find."""
-        return self.found is not None and self.found.complete
+        if not self.candidate.id:  # it is what a list says
+            return self.tries > 0
+        return self.found is not None and self.found.complete and not self.is_weak()
+
+    def is_weak(self) -> bool:
+        """Tell whether it is by the cgroup's owner alone that it is taken for a container."""
+        return (
+            self.found is not None and self.found.source == BY_PATH and not self.candidate.by_place
+        )
 
     def expected(self, now: float) -> bool:
         """Tell whether more may come soon."""
@@ -102,10 +117,17 @@ class Runtimes:
         root: Path = ROOT,
         proc: Path = PROC,
         *,
+        hierarchy: Hierarchy | None = None,
         timeout: float = TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``timeout``, in seconds, is for an answer of a daemon."""
+        """``timeout``, in seconds, is for an answer of a daemon.
+
+        ``hierarchy`` is where a cgroup's owner is looked for; without it no path is enough.
+        """
+        self._hierarchy = hierarchy
+        self._places: dict[str, Candidate] = {}  # of state, where the path doesn't look like it
+        self._has_places, self._next_check = False, -math.inf
         self._root = root
         self._proc = proc
         self._clock = clock
@@ -127,35 +149,65 @@ class Runtimes:
         """Return what is known of a cgroup, by its path inside any hierarchy. It never waits."""
         if (kept := self._settled.get(path)) is not None:
             return kept
-        where = place(path)
-        entries = self._expect(where)
+        where = self._where(path)
+        entries = self._expect(where, path)
         now = self._clock()
         for entry in entries:
             entry.wanted = True
         known = self._known(where, entries, now)
         if known.settled:
+            self._settle(path, known)
+        return known
+
+    def _settle(self, path: str, known: Known) -> None:
+        with self._change:
             _make_room(self._settled, self.LIMIT)
             self._settled[path] = known
-        return known
 
     def expect(self, path: str) -> None:
         """Begin to look for the container of a new cgroup, before it does anything."""
-        self._expect(place(path))
+        kept = self._settled.get(path)
+        if kept and not kept.inside:  # the one before was another
+            with self._change:
+                self._settled.pop(path, None)
+        self._expect(self._where(path), path)
 
-    def _expect(self, where: Place) -> list[_Entry]:
+    def _where(self, path: str) -> Place:
+        """Return what a path says, and what the lists say of it."""
+        where = place(path)
+        if not self._places:
+            return where
+        parts = parts_of(path)
+        above = [f"/{'/'.join(parts[:depth])}" for depth in range(1, len(parts) + 1)]
+        found = [self._places[each] for each in above if each in self._places]
+        nested = sorted({*where.candidates, *found}, key=lambda each: len(each.cgroup))
+        return where._replace(candidates=tuple(nested))
+
+    def _expect(self, where: Place, path: str) -> list[_Entry]:
         entries = [self._entry(each, where.pod_uid) for each in where.candidates]
+        if not entries and self._may_be_in_a_list():
+            entries = [self._entry(Candidate(ANY, None, path), None)]
         now = self._clock()
         for entry in entries:
             if not entry.waiting and not entry.complete() and self._is_due(entry, now):
                 self._enqueue(entry, now)
         return entries
 
+    def _may_be_in_a_list(self) -> bool:
+        """Tell whether some runtime here has cgroups with any path."""
+        now = self._clock()
+        if now >= self._next_check:
+            self._next_check = now + CHECK_S
+            self._has_places = state.has_places(self._root)
+        return self._has_places
+
     def find(self, path: str, present: state.Present | None = None) -> Known:
         """Return what can be found out of a cgroup now. It may wait for a daemon's time-out.
 
         ``present`` spares looks where many are asked for.
         """
-        where = place(path)
+        self._places = (present or self.present()).places
+        where = self._where(path)
         entries = [self._entry(each, where.pod_uid) for each in where.candidates]
         for entry in entries:
             if not entry.complete():
@@ -170,17 +222,23 @@ class Runtimes:
         """Look up the containers among cgroups that are there, LEARN_S at most; then as ``of`` does."""
         until = self._clock() + LEARN_S
         present = self.present()
+        self._places = present.places
         for path in paths:
-            found = place(path).candidates
+            where = self._where(path)
+            found = where.candidates
             is_worth_it = any(each.by_place or present.may_have(each.id) for each in found)
             if is_worth_it and self._clock() < until:
                 self.find(path, present)
-            self.of(path)
+            if found:
+                self.of(path)
+            else:
+                self._settle(path, self._known(where, [], 0.0))
 
     def confirmed(self) -> list[str]:
         """Return the cgroups that are containers, the oldest first; some may be gone."""
         with self._change:
-            return list(self._confirmed)
+            weak = [place for place, entry in self._entries.items() if entry.found]
+            return [*self._confirmed, *weak]
 
     def news(self) -> list[str]:
         """Return the cgroups that were confirmed since this was asked the last time."""
@@ -207,6 +265,10 @@ class Runtimes:
 
     def _known(self, where: Place, entries: list[_Entry], now: float) -> Known:
         inside = [(entry, entry.found) for entry in reversed(entries)]
+        if any(
+            found and not entry.is_weak() for entry, found in inside
+        ):  # what it has in it is its own
+            inside = [(entry, None if entry.is_weak() else found) for entry, found in inside]
         confirmed = tuple(found for _, found in inside if found)
         ids = tuple(entry.candidate.id for entry, found in inside if found)
         facts = Facts(unit=where.unit)
@@ -237,11 +299,12 @@ class Runtimes:
         """Keep what a runtime confirms apart from what anybody may make."""
         with self._change:
             place = entry.candidate.cgroup
-            self._entries.pop(place, None)
-            _make_room(self._confirmed, self.LIMIT)
             entry.found = found
-            self._confirmed[place] = entry
-            self._news.append(place)
+            if not entry.is_weak():
+                self._entries.pop(place, None)
+                _make_room(self._confirmed, self.LIMIT)
+                self._confirmed[place] = entry
+                self._news.append(place)
 
     # -- looking
 
@@ -281,7 +344,9 @@ class Runtimes:
 
     def _work(self) -> None:
         while due := self._due():
-            present = state.Present(self._root)
+            begin = self._clock()
+            present = self.present()
+            self._places = present.places
             # Those that a runtime has come first: a daemon may be asked for the others.
             due.sort(key=lambda entry: not present.may_have(entry.candidate.id))
             for number, entry in enumerate(due):
@@ -289,6 +354,7 @@ class Runtimes:
                     self._put_back(due[number:])
                     break
                 self._look_again(entry, present)
+            time.sleep(min(PAUSES * (self._clock() - begin), PAUSE_S))
 
     def _is_more_due(self) -> bool:
         with self._change:
@@ -301,12 +367,33 @@ class Runtimes:
 
     def _look_again(self, entry: _Entry, present: state.Present) -> None:
         """Look once, and put it into the queue again if more is to be expected."""
+        if entry.candidate.id == ANY:
+            self._look_in_list(entry, present)
+            return
         if not entry.dropped and not self._closed:
             self._look_up(entry, present)
         entry.waiting = False
         now = self._clock()
         if entry.expected(now) and not entry.dropped:
             self._enqueue(entry, now + FIRST_RETRY_S * 2 ** (entry.tries - 1))
+
+    def _look_in_list(self, entry: _Entry, present: state.Present) -> None:
+        """Look for the container of a cgroup whose path says nothing."""
+        path = entry.candidate.cgroup
+        entry.tries += 1
+        entry.waiting = False
+        where = self._where(path)
+        for candidate in where.candidates:
+            found = self._entry(candidate, where.pod_uid)
+            if not found.waiting and not found.complete():
+                found.waiting = True
+                self._look_again(found, present)
+        with self._change:
+            if self._entries.get(path) is entry:
+                del self._entries[path]
+        if not where.candidates:
+            self._settle(path, self._known(where, [], 0.0))
+        self._news.append(path)
 
     def _look_up(self, entry: _Entry, present: state.Present | None = None) -> None:
         """Look once. What a runtime wrote costs the names that it has, whatever it is."""
@@ -330,17 +417,36 @@ class Runtimes:
         candidate, in_pod = entry.candidate, entry.pod_uid is not None
         if candidate.by_place:
             name = candidate.id if candidate.runtime else None
-            return Found(candidate.runtime, "path", name=name)
+            return Found(candidate.runtime, BY_PATH, name=name)
         found = None
         if present is None or present.may_have(candidate.id):
-            found = state.look_up(self._root, candidate.id, in_pod=in_pod)
+            found = state.look_up(self._root, candidate.id, in_pod=in_pod, cgroup=candidate.cgroup)
         if found is None or not found.complete:
             runtime = found.runtime if found else candidate.runtime
             told = self._sockets.look_up(runtime, candidate.id, in_pod=in_pod)
             found = found.better(told) if found else told
-        if not found or not is_there(found, candidate, self._proc):
+        if not found:
+            return self._by_owner(entry)
+        if not is_there(found, candidate, self._proc):
             return None
         if entry.pod_uid and not found.pod:
             namespace, pod = state.pod_by_logs(self._root, entry.pod_uid)
             found = found._replace(pod_namespace=namespace, pod=pod)
         return found
+
+    def _by_owner(self, entry: _Entry) -> Found | None:
+        """Take a cgroup for a container that is named like one, and that only root can have made."""
+        candidate = entry.candidate
+        if entry.is_weak():
+            return entry.found
+        looks_so = candidate.runtime is not None or entry.pod_uid is not None
+        if not looks_so or not HEX_ID.fullmatch(candidate.id) or self._hierarchy is None:
+            return None
+        path = self._hierarchy.outer_path(candidate.cgroup)
+        with suppress(OSError):
+            while path.is_relative_to(self._hierarchy.mount):
+                if path.stat().st_uid != files.OWNER:
+                    return None
+                path = path.parent
+            return Found(candidate.runtime, BY_PATH)
+        return None

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cgnet.cgroups import cgroup_id, subtree
-from cgnet.containers import parts_of, place
+from cgnet.containers import parts_of
 from cgnet.runtimes.found import lives_in
 
 if TYPE_CHECKING:
@@ -47,9 +47,10 @@ def _walk(
 ) -> Iterator[dict[str, Any]]:
     for path in subtree(hierarchy.mount):
         cgroup = hierarchy.told_path(path)
-        candidates = place(cgroup).candidates
+        known = look_up(cgroup)
+        candidates = known.place.candidates
         if candidates and candidates[-1].cgroup == cgroup:
-            row = row_of(hierarchy, path, proc, look_up(cgroup))
+            row = row_of(hierarchy, path, proc, known)
             if row:
                 yield row
 

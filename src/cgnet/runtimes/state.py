@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cgnet.containers import HEX_ID
+from cgnet.containers import HEX_ID, Candidate, path_of_spec, place
 from cgnet.runtimes import bolt, podman
 from cgnet.runtimes.files import (
     MOST_NAMES,
@@ -44,6 +44,10 @@ CONTAINERDS = {
     "/var/snap/microk8s/common/run/containerd": "/var/snap/microk8s/common/var/lib/containerd",
 }
 DOCKERS_NAMESPACE = "moby"
+WITH_PATHS_OF_IDS = frozenset(
+    {DOCKERS_NAMESPACE, "k8s.io"}
+)  # cgroups are named by ids of 64 digits
+MOST_PATHS = 512  # of a namespace, that are read with every list
 # Of CRI-O and podman: containers/storage, and what it keeps in memory.
 STORAGES = ("/run/containers/storage", "/var/lib/containers/storage")
 LAYERS = "-containers"  # after the name of the storage driver
@@ -56,44 +60,68 @@ POD_LOGS = "/var/log/pods"  # of the kubelet: NAMESPACE_NAME_UID
 
 
 class Present:
-    """The ids that the runtimes have state of, as it is when this is made."""
+    """The ids that the runtimes have state of, as it is when this is made.
+
+    ``places`` has containers whose cgroup's path doesn't look like one's, by that path: containerd's
+    clients choose both, as in ``ctr run --cgroup /corp/x``.
+    """
 
     def __init__(self, root: Path) -> None:
         """List them. A list that is too long is none: anything may be there."""
         self._ids: set[str] = set()
         self._is_whole = True
+        self.places: dict[str, Candidate] = {}
         self._list(root, f"{_docker_top(root)}/containers")
         for each in CONTAINERDS:
             for namespace in folder(root, f"{each}/{TASKS}"):
-                self._list(root, f"{each}/{TASKS}/{namespace}")
+                names = self._list(root, f"{each}/{TASKS}/{namespace}")
+                if namespace not in WITH_PATHS_OF_IDS:
+                    self._read_paths(root, f"{each}/{TASKS}/{namespace}", names)
         for top in STORAGES:
             for layers in folder(root, top):
                 if layers.endswith(LAYERS):
                     self._list(root, f"{top}/{layers}")
 
-    def _list(self, root: Path, path: str) -> None:
+    def _list(self, root: Path, path: str) -> list[str]:
         names = folder(root, path)
         self._ids.update(names)
         self._is_whole &= len(names) < MOST_NAMES
+        return names
+
+    def _read_paths(self, root: Path, tasks: str, names: list[str]) -> None:
+        for name in filter(SOUND.fullmatch, names[:MOST_PATHS]):
+            config = read_object(root, f"{tasks}/{name}/config.json")
+            spec = text(part(config, "linux").get("cgroupsPath"))
+            path = path_of_spec(spec) if spec else None
+            if path and not any(each.cgroup == path for each in place(path).candidates):
+                self.places[path] = Candidate(name, "containerd", path)
 
     def may_have(self, name: str) -> bool:
         """Tell whether it is worth a look."""
         return name in self._ids or not self._is_whole
 
 
+def has_places(root: Path) -> bool:
+    """Tell whether there may be containers whose cgroup's path doesn't look like one's."""
+    return any(folder(root, f"{each}/{TASKS}") for each in CONTAINERDS)
+
+
 def _docker_top(root: Path) -> str:
     return text(read_object(root, DOCKER_SETTINGS).get("data-root")) or DOCKER
 
 
-def look_up(root: Path, name: str, *, in_pod: bool) -> Found | None:
-    """Return what is on disk of the container with this id; it isn't confirmed by that alone."""
+def look_up(root: Path, name: str, *, in_pod: bool, cgroup: str = "") -> Found | None:
+    """Return what is on disk of the container with this id; it isn't confirmed by that alone.
+
+    An id is containerd's own in each of its namespaces: ``cgroup`` tells them apart.
+    """
     if not SOUND.fullmatch(name):
         return None
-    sources = (docker, containerd, storage) if HEX_ID.fullmatch(name) else (containerd,)
-    for source in sources:
-        if found := source(root, name, in_pod=in_pod):
-            return found
-    return None
+    if HEX_ID.fullmatch(name) and (found := docker(root, name, in_pod=in_pod)):
+        return found
+    if found := containerd(root, name, in_pod=in_pod, cgroup=cgroup):
+        return found
+    return storage(root, name, in_pod=in_pod) if HEX_ID.fullmatch(name) else None
 
 
 def docker(root: Path, name: str, *, in_pod: bool) -> Found | None:
@@ -135,15 +163,20 @@ def _bundle(root: Path, place: str, runtime: str) -> Found | None:
     return Found(runtime, "state", labels=tags, pid=pid, spec=spec)
 
 
-def containerd(root: Path, name: str, *, in_pod: bool) -> Found | None:
+def containerd(root: Path, name: str, *, in_pod: bool, cgroup: str = "") -> Found | None:
     """Return containerd's: the bundle of what runs, and labels from its database."""
+    bundles = []
     for state, lasting in CONTAINERDS.items():
         for namespace in folder(root, f"{state}/{TASKS}"):
             runtime = "docker" if namespace == DOCKERS_NAMESPACE else "containerd"
             found = _bundle(root, f"{state}/{TASKS}/{namespace}/{name}", runtime)
             if found:
-                return _named(root, found, f"{lasting}/{METADATA}", namespace, name, in_pod=in_pod)
-    return None
+                is_elsewhere = path_of_spec(found.spec or "") != cgroup
+                bundles.append((is_elsewhere, found, f"{lasting}/{METADATA}", namespace))
+    if not bundles:
+        return None
+    _, found, database, namespace = min(bundles, key=lambda bundle: bundle[0])
+    return _named(root, found, database, namespace, name, in_pod=in_pod)
 
 
 def _named(
