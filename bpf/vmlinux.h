@@ -228,6 +228,14 @@ struct sock_common {
 	};
 };
 
+struct sk_buff_head {
+	union {
+		struct {
+			struct sk_buff *prev;
+		};
+	};
+};
+
 typedef struct {
 	int owned;
 } socket_lock_t;
@@ -240,10 +248,12 @@ struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_error_queue;
 	int sk_err;
 	struct socket *sk_socket;
 	struct mem_cgroup *sk_memcg;
 	socket_lock_t sk_lock;
+	int sk_err_soft;
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	u32 sk_ack_backlog;
@@ -275,6 +285,7 @@ typedef enum {
 
 struct socket {
 	socket_state state;
+	struct file *file;
 	struct sock *sk;
 };
 
@@ -339,7 +350,13 @@ struct files_struct {
 
 struct fdtable {
 	unsigned int max_fds;
-	void *fd;
+	struct file **fd;
+};
+
+struct bpf_iter_meta {
+	union {
+		void *seq;
+	};
 };
 
 struct bpf_ringbuf {
@@ -362,6 +379,15 @@ struct socket_alloc {
 
 struct inet_sock {
 	__be16 inet_sport;
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 struct minmax_sample {

@@ -30,6 +30,7 @@ struct ledger_entry {
 	struct ledger_private private;
 	u64 opener; /* the signal_struct of the process that opened it: its PID may be used again */
 	struct holder holders[RANKS];
+	u64 listener; /* the inode of the one that it is an entry of, or a copy of it */
 };
 
 static __always_inline void ledger_reset(struct ledger_entry *entry)

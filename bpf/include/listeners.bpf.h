@@ -14,13 +14,97 @@
 
 CROSSES_TO_USER_SPACE(holder);
 CROSSES_TO_USER_SPACE(listener_key);
+CROSSES_TO_USER_SPACE(descriptor);
+CROSSES_TO_USER_SPACE(tcp_listener);
+CROSSES_TO_USER_SPACE(listener_fd);
 
+/* By place. Of several at one place: what they have in common. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct listener_key);
-	__type(value, struct holder);
+	__type(value, struct tcp_listener);
 } listeners SEC(".maps");
+
+/* Each one, by its socket's inode. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct tcp_listener);
+} listening SEC(".maps");
+
+#define NO_FD (-1)
+#define FDS_TRIED 64 /* user space finds greater ones, a little later */
+
+/* The descriptor of a file in the files of a task, NO_FD if it isn't among the first. */
+static __noinline s32 find_fd(struct task_struct *task, u64 file)
+{
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	u64 *files = (u64 *)BPF_CORE_READ(fdt, fd), found = 0;
+	u32 count = BPF_CORE_READ(fdt, max_fds);
+
+	for (u32 fd = 0; fd < FDS_TRIED; fd++) {
+		if (fd >= count)
+			break;
+		bpf_probe_read_kernel(&found, sizeof(found), files + fd);
+		if (found == file)
+			return fd;
+	}
+	return NO_FD;
+}
+
+/*
+ * The place of a file in a process. Its main thread stands for it, unless a thread has files of its own
+ * (unshare(2), CLONE_FILES).
+ */
+static __always_inline void describe(const bool typed, struct task_struct *task, u64 file, s32 fd,
+				     struct descriptor *at)
+{
+	struct task_struct *leader = READ(task, group_leader);
+
+	if (READ(leader, files) == READ(task, files))
+		task = leader;
+	at->task = (u64)task;
+	at->file = file;
+	at->start = start_of_process(typed, task);
+	at->fd = fd;
+}
+
+/*
+ * Whether a process lives and has a file open where it had it. Its task may be freed by now: what is read
+ * there is compared with what only that process has.
+ */
+static __noinline bool has_still(const struct descriptor *at, u32 pid)
+{
+	struct task_struct *task = (struct task_struct *)at->task;
+	u64 file = 0, *files;
+	struct fdtable *fdt;
+	s32 fd = at->fd;
+
+	if (!task)
+		return true;
+	if ((u32)BPF_CORE_READ(task, tgid) != pid || start_of_process(false, task) != at->start)
+		return false;
+	fdt = BPF_CORE_READ(task, files, fdt); /* a process that has exited has no files */
+	if (!fdt)
+		return false;
+	if (fd < 0 || !at->file)
+		return true;
+	if (fd >= (s32)BPF_CORE_READ(fdt, max_fds))
+		return false;
+	files = (u64 *)BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file == at->file;
+}
+
+/* NULL where the one that is known doesn't have the listener any more: src/cgnet/handovers.py looks who has. */
+static __always_inline struct holder *holder_now(struct tcp_listener *listener)
+{
+	if (!listener || !has_still(&listener->at, listener->holder.owner.pid))
+		return NULL;
+	return &listener->holder;
+}
 
 static __always_inline void key_of_listener(const bool typed, struct sock *sk,
 					    struct listener_key *key)
@@ -64,75 +148,111 @@ static __always_inline bool listens_alone(struct sock *sk)
  * Of different owners, none is known to be a child's. Who came first and is in no storage keeps its children: all
  * that come later are, and theirs are born with their owner.
  */
-static __always_inline void remember_by_address(const bool typed, struct sock *sk,
-						struct holder *mine, bool alone)
+static __always_inline void remember_by_address(struct tcp_listener *mine)
 {
-	struct listener_key key = {};
-	struct holder *known;
+	struct tcp_listener *known = bpf_map_lookup_elem(&listeners, &mine->place);
 
-	key_of_listener(typed, sk, &key);
-	if (!key.port) /* it was not bound, and is given one later */
-		return;
-	mine->sockets = 1;
-	mine->alone = alone;
-	known = bpf_map_lookup_elem(&listeners, &key);
-	if (known && known->alone) {
-		__sync_fetch_and_add(&known->sockets, 1);
+	if (known && known->holder.alone) {
+		__sync_fetch_and_add(&known->holder.sockets, 1);
 		return;
 	}
 	if (known) {
-		mine->sockets = known->sockets + 1;
-		if (!same_owner(&known->owner, &mine->owner)) {
-			__builtin_memset(&mine->owner, 0, sizeof(mine->owner));
-			mine->wanted = unknown_owner_passes();
+		mine->holder.sockets = known->holder.sockets + 1;
+		mine->inode = 0;
+		if (!same_owner(&known->holder.owner, &mine->holder.owner)) {
+			__builtin_memset(&mine->holder.owner, 0, sizeof(mine->holder.owner));
+			__builtin_memset(&mine->at, 0, sizeof(mine->at));
+			mine->holder.wanted = unknown_owner_passes();
 		}
 	}
-	if (bpf_map_update_elem(&listeners, &key, mine, BPF_ANY))
+	if (bpf_map_update_elem(&listeners, &mine->place, mine, BPF_ANY))
 		count_lost(LOST_LEDGER);
+}
+
+/* By its inode, and by its place. */
+static __always_inline void remember_listener(const bool typed, struct sock *sk,
+					      struct tcp_listener *mine, bool alone)
+{
+	__builtin_memset(&mine->place, 0, sizeof(mine->place));
+	key_of_listener(typed, sk, &mine->place);
+	if (!mine->place.port) /* it was not bound, and is given one later */
+		return;
+	mine->holder.sockets = 1;
+	mine->holder.alone = alone;
+	if (mine->inode && bpf_map_update_elem(&listening, &mine->inode, mine, BPF_ANY))
+		count_lost(LOST_LEDGER);
+	remember_by_address(mine);
 }
 
 static __always_inline struct holder *listener_by_address(const bool typed, struct sock *child)
 {
 	struct listener_key key = {};
-	struct holder *found;
+	struct tcp_listener *found;
 
 	key_of_listener(typed, child, &key);
 	found = bpf_map_lookup_elem(&listeners, &key);
-	if (found)
-		return found;
-	__builtin_memset(key.address, 0, sizeof(key.address));
-	return bpf_map_lookup_elem(&listeners, &key);
+	if (!found) {
+		__builtin_memset(key.address, 0, sizeof(key.address));
+		found = bpf_map_lookup_elem(&listeners, &key);
+	}
+	return holder_now(found);
 }
+
+/* Of a listener that is in storage, as its children know it. */
+static __always_inline struct holder *listener_by_inode(const struct ledger_entry *entry)
+{
+	u64 inode = entry->listener;
+
+	return holder_now(bpf_map_lookup_elem(&listening, &inode));
+}
+
+/* Too large for the stack of programs that hold a row there. A CPU is in one such program at a time, which runs in a process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct tcp_listener);
+} new_listener SEC(".maps");
 
 /* Runs in the process that listens. */
 static __always_inline void learn_listener(const bool typed, struct sock *sk)
 {
+	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	bool alone = typed && listens_alone(sk);
 	struct ledger_entry *entry;
-	struct holder mine = {};
+	u64 file;
 
+	if (!mine)
+		return;
+	mine->inode = socket_inode(sk);
+	file = (u64)BPF_CORE_READ(sk, sk_socket, file);
+	describe(typed, current_task(typed), file, file ? find_fd(task, file) : NO_FD, &mine->at);
 	if (typed) {
 		entry = alone ? ledger_open_anew(typed, sk) : ledger_store_anew(typed, sk);
 		if (!entry)
 			return;
 		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
 		entry->listens = 1;
-		mine = entry->holders[RANK_OPENED];
+		entry->listener = mine->inode;
+		mine->holder = entry->holders[RANK_OPENED];
 	} else {
-		hold(typed, current_task(typed), &mine);
+		hold(typed, current_task(typed), &mine->holder);
 	}
-	remember_by_address(typed, sk, &mine, alone);
+	remember_listener(typed, sk, mine, alone);
 }
 
 static __always_inline void forget_listener(const bool typed, struct sock *sk)
 {
 	struct listener_key key = {};
-	struct holder *known;
+	u64 inode = socket_inode(sk);
+	struct tcp_listener *known;
 
+	bpf_map_delete_elem(&listening, &inode);
 	key_of_listener(typed, sk, &key);
 	known = bpf_map_lookup_elem(&listeners, &key);
-	if (known && known->sockets > 1)
-		__sync_fetch_and_add(&known->sockets, -1);
+	if (known && known->holder.sockets > 1)
+		__sync_fetch_and_add(&known->holder.sockets, -1);
 	else if (known)
 		bpf_map_delete_elem(&listeners, &key);
 }
@@ -151,7 +271,7 @@ static __always_inline struct holder *listener_of(const bool typed, struct sock 
 	struct ledger_entry *entry = typed ? ledger_find(typed, child) : NULL;
 
 	if (entry && entry->listens)
-		return &entry->holders[RANK_OPENED];
+		return listener_by_inode(entry);
 	return typed && !is_newborn(typed, child) ? NULL : listener_by_address(typed, child);
 }
 

@@ -58,10 +58,10 @@ static __always_inline struct holder *holder_of_connection(const bool typed, str
 }
 
 /* A process has this socket open, and maybe others too. What listens is found by where it does. */
-static __always_inline void seed_mptcp(struct task_struct *task, struct sock *sk)
+static __always_inline void seed_mptcp(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
-	struct holder mine = {};
+	struct tcp_listener mine = {.inode = socket_inode(sk)};
 	struct sock *first;
 
 	if (!bpf_core_field_exists(msk->first))
@@ -69,10 +69,13 @@ static __always_inline void seed_mptcp(struct task_struct *task, struct sock *sk
 	first = BPF_CORE_READ(msk, first);
 	if (!first)
 		return;
-	hold(true, task, &mine);
-	mine.owner.source = OWNER_SEEDED;
-	if (remember_connection(sk, &mine, BPF_NOEXIST) && sk->__sk_common.skc_state == TCP_LISTEN)
-		remember_by_address(false, first, &mine, false);
+	hold(true, task, &mine.holder);
+	mine.holder.owner.source = OWNER_SEEDED;
+	if (!remember_connection(sk, &mine.holder, BPF_NOEXIST) ||
+	    sk->__sk_common.skc_state != TCP_LISTEN)
+		return;
+	describe(true, task, file, fd, &mine.at);
+	remember_listener(false, first, &mine, false);
 }
 
 #endif

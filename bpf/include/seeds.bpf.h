@@ -38,12 +38,12 @@ struct task_file {
 };
 
 /* What listens is found by address, too: by those who wait for accept() by now. */
-static __always_inline void seed(struct task_struct *task, struct sock *sk)
+static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
 {
+	struct tcp_listener mine = {.inode = socket_inode(sk)};
 	struct ledger_entry *entry = ledger_find(true, sk);
 	bool listens = sk->__sk_common.skc_state == TCP_LISTEN;
 	bool alone = !entry && listens && listens_alone(sk);
-	struct holder mine;
 
 	if (!entry)
 		entry = alone ? ledger_open(true, sk) : ledger_store(true, sk);
@@ -52,8 +52,10 @@ static __always_inline void seed(struct task_struct *task, struct sock *sk)
 	entry->listens = listens;
 	if (!ledger_learn(true, entry, task, OWNER_SEEDED) || !listens)
 		return;
-	mine = entry->holders[RANK_OPENED];
-	remember_by_address(true, sk, &mine, alone);
+	entry->listener = mine.inode;
+	mine.holder = entry->holders[RANK_OPENED];
+	describe(true, task, file, fd, &mine.at);
+	remember_listener(true, sk, &mine, alone);
 }
 
 #if TYPED
@@ -73,9 +75,33 @@ int ledger_seed(struct task_file *ctx)
 	if (!sk || !(1 << sk->__sk_common.skc_state & SEEDED_STATES))
 		return 0;
 	if (is_tcp(true, sk))
-		seed(task, sk);
+		seed(task, (u64)ctx->file, ctx->fd, sk);
 	else if (BPF_CORE_READ_BITFIELD(sk, sk_protocol) == IPPROTO_MPTCP)
-		seed_mptcp(task, sk);
+		seed_mptcp(task, (u64)ctx->file, ctx->fd, sk);
+	return 0;
+}
+
+/* Who has which listeners open now: user space asks when one may have been handed on. */
+SEC("iter/task_file")
+int ledger_listeners_typed(struct task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct listener_fd found = {};
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!task || !ctx->file)
+		return 0;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	found.inode = socket_inode(sk);
+	found.pid = task->tgid;
+	describe(true, task, (u64)ctx->file, ctx->fd, &found.at);
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }
 #endif

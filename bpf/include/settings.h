@@ -110,6 +110,34 @@ struct holder {
 	__u32 sockets; /* that listen there */
 };
 
+/*
+ * A file descriptor of a process, by kernel addresses that are compared, and read with care. It tells whether
+ * the process still has the file.
+ */
+struct descriptor {
+	__u64 task;  /* with the table of files; 0: unknown */
+	__u64 file;  /* 0: unknown */
+	__u64 start; /* of the process, as in struct pid_value */
+	__s32 fd;    /* -1: unknown */
+	__u32 pad;
+};
+
+/* A socket that listens, and who has it now. */
+struct tcp_listener {
+	struct holder holder;
+	struct descriptor at;
+	__u64 inode; /* of the socket */
+	struct listener_key place;
+};
+
+/* A process that has a listener open, as an iterator tells it. */
+struct listener_fd {
+	__u64 inode;
+	__u32 pid;
+	__u32 pad;
+	struct descriptor at;
+};
+
 /* Whose a network namespace is, by its inode. */
 struct netns_owner {
 	__u64 cookie;	 /* 0: any */
@@ -260,6 +288,9 @@ _Static_assert(sizeof(struct cgroup_key) == 16, "struct cgroup_key");
 _Static_assert(sizeof(struct cgroup_mark) == 8, "struct cgroup_mark");
 _Static_assert(sizeof(struct listener_key) == 24, "struct listener_key");
 _Static_assert(sizeof(struct holder) == 48, "struct holder");
+_Static_assert(sizeof(struct descriptor) == 32, "struct descriptor");
+_Static_assert(sizeof(struct tcp_listener) == 112, "struct tcp_listener");
+_Static_assert(sizeof(struct listener_fd) == 48, "struct listener_fd");
 _Static_assert(sizeof(struct device_address) == 20, "struct device_address");
 _Static_assert(sizeof(struct netns_owner) == 16, "struct netns_owner");
 _Static_assert(sizeof(struct netns_value) == 16, "struct netns_value");

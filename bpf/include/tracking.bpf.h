@@ -142,21 +142,22 @@ static __always_inline struct ledger_entry *ledger_is_born(const bool typed, str
 {
 	struct ledger_entry *entry = ledger_stored(typed, sk);
 	struct holder *listener;
+	u64 opener;
 
 	if (entry && entry->listens && entry->whole >> RANK_OPENED) {
 		ledger_slot_free(sk);
-		if (entry->holders[RANK_OPENED].owner.source)
-			entry->holders[RANK_OPENED].owner.source = OWNER_INHERITED;
-		entry->listens = 0;
-		__builtin_memset(&entry->private, 0, sizeof(entry->private));
+		listener = listener_by_inode(entry);
+		opener = entry->opener;
+		ledger_reset(entry);
+		entry->opener = opener;
 	} else {
 		entry = ledger_open_anew(typed, sk);
 		if (!entry)
 			return NULL;
 		listener = listener_by_address(typed, sk);
-		if (listener && listener->owner.source)
-			write_opener(typed, entry, listener, OWNER_INHERITED);
 	}
+	if (listener && listener->owner.source)
+		write_opener(typed, entry, listener, OWNER_INHERITED);
 	entry->role = ROLE_SERVER;
 	return entry;
 }

@@ -151,13 +151,18 @@ static __always_inline void guess_owner(const struct place *place, const struct 
 	holder->wanted = owner->cgroup_id ? partial_owner_passes(owner) : unknown_owner_passes();
 }
 
-/* Of a socket that the ledger has no entry of. Listeners are kept by address where there is no storage. */
-static __always_inline struct holder *holder_elsewhere(struct sock *sk, u8 state)
+/* Of a socket that the ledger has no entry of. */
+static __always_inline struct holder *holder_elsewhere(const bool typed, struct sock *sk, u8 state)
 {
-	struct holder *found = seed_of(sk);
+	struct holder *found;
+	u64 inode;
 
-	if (!found && state == TCP_LISTEN)
-		found = listener_by_address(false, sk);
+	if (state == TCP_LISTEN) {
+		inode = socket_inode(sk);
+		found = holder_now(bpf_map_lookup_elem(&listening, &inode));
+	} else {
+		found = typed ? NULL : seed_of(sk);
+	}
 	return found && found->owner.source ? found : NULL;
 }
 
@@ -170,10 +175,10 @@ static __always_inline u8 whose_packet(const bool typed, const struct place *pla
 	struct ledger_entry *entry = sk ? ledger_find(typed, sk) : NULL;
 	struct holder *seeded;
 
-	if (entry) {
+	if (entry && place->tcp_state != TCP_LISTEN) {
 		*holder = *holder_of(entry);
 	} else if (sk) {
-		seeded = typed ? NULL : holder_elsewhere(sk, place->tcp_state);
+		seeded = holder_elsewhere(typed, sk, place->tcp_state);
 		if (seeded)
 			*holder = *seeded;
 		else

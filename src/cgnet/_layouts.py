@@ -592,6 +592,54 @@ HOLDER = Layout(
 )
 
 
+class Descriptor(NamedTuple):
+    task: int
+    file: int
+    start: int
+    fd: int
+    pad: int
+
+
+DESCRIPTOR = Layout(
+    "descriptor",
+    32,
+    (
+        Member("task", 0, 8),
+        Member("file", 8, 8),
+        Member("start", 16, 8),
+        Member("fd", 24, 4),
+        Member("pad", 28, 4),
+    ),
+    Struct("=QQQiI"),
+)
+
+
+TCP_LISTENER = Layout(
+    "tcp_listener",
+    112,
+    (
+        Member("holder", 0, 48),
+        Member("at", 48, 32),
+        Member("inode", 80, 8),
+        Member("place", 88, 24),
+    ),
+    Struct("=QIBBHII16sHHIQQQiIQIHH16s"),
+)
+
+
+LISTENER_FD = Layout(
+    "listener_fd",
+    48,
+    (
+        Member("inode", 0, 8),
+        Member("pid", 8, 4),
+        Member("pad", 12, 4),
+        Member("at", 16, 32),
+    ),
+    Struct("=QIIQQQiI"),
+)
+
+
 class NetnsOwner(NamedTuple):
     cookie: int
     cgroup_id: int

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from cgnet.values import Network
 
 HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
-LISTENERS = 16384  # entries of the map, when the filter lets servers through
+LISTENERS = 16384  # entries of each map, when the filter lets servers through
+LISTENER_MAPS = ("listeners", "listening")
 BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
 RECEIVING_CODE = 2  # CGNET_RECEIVING
 SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
@@ -240,7 +241,7 @@ class Filters:
             "selected_netns": len(self.netns.uses()),
             "selected_addresses": networks,
             "named_cgroups": NAMED_CGROUPS if self.named.use else 1,
-            "listeners": LISTENERS if Role.ROLE_SERVER in self.roles else 1,
+            **dict.fromkeys(LISTENER_MAPS, LISTENERS if Role.ROLE_SERVER in self.roles else 1),
         }
         for name, size in sizes.items():
             obj.resize(name, max(size, 1))

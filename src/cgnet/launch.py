@@ -18,18 +18,21 @@ from cgnet._layouts import (
     CGROUP_MARK,
     CONFIG,
     COUNT_KEY,
+    DESCRIPTOR,
     HEAD,
     HOLDER,
+    LISTENER_FD,
     LISTENER_KEY,
     NETNS_VALUE,
     OWNER,
     PID_VALUE,
     PORT_FLAGS,
+    TCP_LISTENER,
     Role,
 )
 from cgnet.btf import KERNEL_BTF, check_layouts, damaged, missing_tracepoints, without_type
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
-from cgnet.filters import LISTENERS
+from cgnet.filters import LISTENER_MAPS, LISTENERS
 from cgnet.loader import Object
 from cgnet.stages import MULTI_WAY
 from cgnet.tables import COUNTS, HISTOGRAMS, SUMS
@@ -49,7 +52,7 @@ OBJECTS = Path(__file__).parent / "_bpf"
 # In every object.
 CROSSING = (
     HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
-    PORT_FLAGS, LISTENER_KEY, HOLDER, COUNT_KEY,
+    PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
@@ -148,6 +151,10 @@ class Launch:
                 failure = error
         raise self._refused(failure)
 
+    def follows_listeners(self, obj: Object) -> bool:
+        """Tell whether the programs ask whose the listeners are."""
+        return _tracks(obj) or Role.ROLE_SERVER in self.filters.roles
+
     def remarks(self, extra: Extra) -> list[str]:
         """Return what there is to say of what runs, and doesn't."""
         if self.unseen is None:
@@ -241,7 +248,8 @@ class Launch:
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
         if _tracks(obj):
-            obj.resize("listeners", LISTENERS)
+            for name in LISTENER_MAPS:
+                obj.resize(name, LISTENERS)
         else:
             for name in filter(obj.has_map, TRACKING_MAPS):
                 obj.resize(name, 1)
@@ -273,11 +281,11 @@ class Launch:
 
     def _seed(self, obj: Object) -> None:
         """Find in /proc who has which sockets."""
-        tracks = _tracks(obj)
-        if tracks or Role.ROLE_SERVER in self.filters.roles:
+        if self.follows_listeners(obj):
             sockets = seeds.find()
-            seeds.seed_listeners(obj.map("listeners"), sockets, self.filters)
-            if tracks:
+            maps = obj.map("listeners"), obj.map("listening")
+            seeds.seed_listeners(*maps, sockets, self.filters)
+            if _tracks(obj):
                 seeds.seed_sockets(obj.map("seeds"), sockets, self.filters)
 
     def _attach_one(self, obj: Object, program: Program) -> None:

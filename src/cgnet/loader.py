@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PERF = "perf"  # the map of perf buffers, in every object that has a ring
+BPF_EXIST = 2  # linux/bpf.h
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
@@ -60,6 +61,16 @@ class Map:
     def update(self, key: bytes, value: bytes) -> None:
         """Set an entry. Raises LibbpfError (E2BIG: the map is full)."""
         lib.bpf_map_update_elem(self.fd, key, value, 0)
+
+    def replace(self, key: bytes, value: bytes) -> bool:
+        """Set an entry if there is one; tell whether there was. Raises LibbpfError."""
+        try:
+            lib.bpf_map_update_elem(self.fd, key, value, BPF_EXIST)
+        except LibbpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+        return True
 
     def lookup(self, key: bytes, size: int) -> bytes:
         """Return the value of ``size`` bytes. Raises LibbpfError (ENOENT)."""
@@ -261,13 +272,17 @@ class Object:
         finally:
             lib.bpf_link__destroy(link)
 
-    def iterate_if_loaded(self, name: str, elements_of: str | None = None) -> None:
-        """Run the iterator called ``name``, over a map's elements, if both are among those taken."""
+    def iterate_if_loaded(self, name: str, elements_of: str | None = None) -> bytes | None:
+        """Run the iterator called ``name``, over a map's elements, if both are among those taken.
+
+        Returns what it printed; None if they aren't. Raises LibbpfError, OSError.
+        """
         if elements_of and not self.has_map(elements_of):
-            return
+            return None
         for program in self.programs:
             if program.name == name and name in self._kept:
-                self.iterate(program, self.map(elements_of) if elements_of else None)
+                return self.iterate(program, self.map(elements_of) if elements_of else None)
+        return None
 
     def attached(self) -> list[Program]:
         """Return the programs that run now."""

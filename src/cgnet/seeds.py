@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet._layouts import HOLDER, LISTENER_KEY, OwnerSource, Undecided
+from cgnet._layouts import DESCRIPTOR, HOLDER, LISTENER_KEY, OwnerSource, Undecided
 from cgnet.errors import LibbpfError
 from cgnet.processes import facts
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
 LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
+# A descriptor that the programs can't look at: the kernel's addresses aren't known, nor its number.
+NOWHERE = DESCRIPTOR.packed.pack(0, 0, 0, -1, 0)
 LOCAL, STATE, INODE = 1, 3, 9  # columns of /proc/PID/net/tcp
 V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 SOCKET = "socket:["
@@ -105,25 +107,28 @@ def find(proc: Path = PROC) -> Sockets:
     return found
 
 
-def listening(sockets: Sockets) -> dict[Place, list[int | None]]:
-    """Return for each place the processes that listen there, one for each socket.
-
-    None stands for a socket whose process isn't found.
-    """
-    found: dict[Place, list[int | None]] = defaultdict(list)
+def listening(sockets: Sockets) -> dict[Place, list[int]]:
+    """Return for each place the inodes of the sockets that listen there."""
+    found: dict[Place, list[int]] = defaultdict(list)
     for inode, place in sockets.places.items():
         if place:
-            found[place].append(sockets.holders.get(inode))
+            found[place].append(inode)
     return found
 
 
-def seed_listeners(listeners: Map, sockets: Sockets, filters: Filters) -> None:
-    """Write what listens into the map. What the programs have learnt meanwhile stays."""
-    for place, pids in listening(sockets).items():
-        owners = {pid: _facts(pid, filters) for pid in pids}
+def seed_listeners(by_place: Map, by_inode: Map, sockets: Sockets, filters: Filters) -> None:
+    """Write what listens into the maps. What the programs have learnt meanwhile stays."""
+    for place, inodes in listening(sockets).items():
+        pids = {inode: sockets.holders.get(inode) for inode in inodes}
+        owners = {pid: _facts(pid, filters) for pid in pids.values()}
+        for inode, pid in pids.items():
+            key = inode.to_bytes(8, sys.byteorder)
+            value = pack_holder(owners[pid], filters, 1) + _pack_rest(inode, place)
+            _write_blank(by_inode, key, value)
         owner = next(iter(owners.values())) if len(owners) == 1 else None
-        if not _is_known(listeners, place):
-            listeners.update(place.key(), _pack(owner, filters, len(pids)))
+        only = inodes[0] if len(inodes) == 1 else 0
+        value = pack_holder(owner, filters, len(inodes)) + _pack_rest(only, place)
+        _write_blank(by_place, place.key(), value)
 
 
 def seed_sockets(seeds: Map, sockets: Sockets, filters: Filters) -> None:
@@ -135,7 +140,7 @@ def seed_sockets(seeds: Map, sockets: Sockets, filters: Filters) -> None:
             continue
         if pid not in packed:
             owner = _facts(pid, filters)
-            packed[pid] = _pack(owner, filters, 1) if owner else b""
+            packed[pid] = pack_holder(owner, filters, 1) if owner else b""
         if not packed[pid]:
             continue
         try:
@@ -155,16 +160,20 @@ def _facts(pid: int | None, filters: Filters) -> Facts | None:
     return None
 
 
-def _is_known(listeners: Map, place: Place) -> bool:
+def _write_blank(listeners: Map, key: bytes, value: bytes) -> None:
     try:
-        listeners.lookup(place.key(), HOLDER.size)
+        listeners.lookup(key, len(value))
     except LibbpfError:
-        return False
-    return True
+        listeners.update(key, value)
 
 
-def _pack(owner: Facts | None, filters: Filters, sockets: int) -> bytes:
-    """Return struct holder."""
+def _pack_rest(inode: int, place: Place) -> bytes:
+    """Return what struct tcp_listener has behind the holder."""
+    return NOWHERE + inode.to_bytes(8, sys.byteorder) + place.key()
+
+
+def pack_holder(owner: Facts | None, filters: Filters, sockets: int) -> bytes:
+    """Return struct holder, of somebody who was found among the processes."""
     wanted, given = filters.wants(owner)
     if owner is None:
         return HOLDER.packed.pack(0, 0, 0, 0, 0, 0, 0, b"", wanted, 0, sockets)

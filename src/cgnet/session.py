@@ -19,6 +19,7 @@ from cgnet.counts import Counts
 from cgnet.errors import ExitStatus
 from cgnet.events import HEAD_PART, SCHEMA, Clock, CountSchema, Schema, source_of
 from cgnet.filters import Filters
+from cgnet.handovers import Handovers
 from cgnet.launch import Extras, Launch
 from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
@@ -222,6 +223,8 @@ class Session:
             obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
             self._obj = cleanup.enter_context(obj)
             ring = obj.ring("ring")
+            if launch.follows_listeners(obj):
+                cleanup.callback(Handovers(obj, self.filters).close)
             self.runtimes.learn(self.names.paths())
             naming = self.filters.hierarchies[0]
             self.filters.named.fill(obj.map("named_cgroups"), naming, self.runtimes)

@@ -118,6 +118,14 @@ class Actor(Talker):
             os.set_inheritable(fd, True)
         os.execv(sys.executable, [sys.executable, __file__, *map(str, fds)])
 
+    def rename(self, comm: str) -> None:
+        """As exec would."""
+        Path("/proc/self/comm").write_text(comm)
+
+    def outlive(self) -> None:
+        """Stay when the process that it was forked from ends."""
+        libc.prctl(PR_SET_PDEATHSIG, 0)
+
     def spin(self) -> None:
         while True:
             pass

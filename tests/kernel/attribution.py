@@ -35,7 +35,7 @@ COUNT = struct.Struct("=Q")
 RING = 1 << 20
 HOLDER_SIZE, RANKS = 48, 3
 HOLDERS = 32  # where they begin in struct ledger_entry
-ENTRY_SIZE = HOLDERS + RANKS * HOLDER_SIZE
+ENTRY_SIZE = HOLDERS + RANKS * HOLDER_SIZE + 8  # and the inode of its listener
 
 
 def build(directory: Path) -> Path:

@@ -232,11 +232,12 @@ def test_port_that_is_taken_over(
 
 
 @pytest.mark.parametrize("port", ["7000", "0"], ids=["bound", "ephemeral"])
-def test_those_who_listened_are_forgotten(netns: str, port: str) -> None:
-    with tracing("--hook", "raw_tp", "--inbound") as tracer:
-        before = entries(tracer.process.pid, "listeners")
+@pytest.mark.parametrize("kept_in", ["listeners", "listening"])
+def test_those_who_listened_are_forgotten(hook: str, netns: str, port: str, kept_in: str) -> None:
+    with tracing("--hook", hook, "--inbound") as tracer:
+        before = entries(tracer.process.pid, kept_in)
         run("listeners", port, 50, netns=netns)
-        assert entries(tracer.process.pid, "listeners") == before
+        assert entries(tracer.process.pid, kept_in) == before
 
 
 def test_one_of_two_sharing_a_port_ends(hook: str, group: Path, other: Path, netns: str) -> None:

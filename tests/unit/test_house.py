@@ -22,7 +22,7 @@ ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
     "probes", "features",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
-    "seeds", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
+    "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
     "histograms", "keys", "tables", "counts", "pipeline", "symbols", "reasons", "packets", "evidence",
     "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
     "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
@@ -34,7 +34,8 @@ GENERATED = {"vmlinux.h", "_layouts.py"}
 # Each is run typed where the kernel can, else raw.
 TRACEPOINTS = (
     "inet_sock_set_state", "tcp_probe", "tcp_rcv_space_adjust", "tcp_destroy_sock",
-    "tcp_receive_reset", "kfree_skb", "consume_skb", "net_dev_queue", "net_dev_start_xmit",
+    "tcp_receive_reset", "kfree_skb", "consume_skb",
+    "net_dev_queue", "net_dev_start_xmit",
     "qdisc_enqueue", "qdisc_dequeue", "netif_rx_entry", "napi_gro_receive_entry",
     "netif_receive_skb",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from proc_tree import ESTABLISHED, ProcTree, Socket
 
 from cgnet import processes, seeds
-from cgnet._layouts import HOLDER, LISTENER_KEY, OwnerSource, Undecided
+from cgnet._layouts import HOLDER, LISTENER_KEY, TCP_LISTENER, OwnerSource, Undecided
 from cgnet.filters import Filters, Selection
 from cgnet.seeds import Place, Sockets
 
@@ -54,7 +54,7 @@ class Holder(NamedTuple):
 
 
 def read(entries: dict[bytes, bytes]) -> dict[Any, Holder]:
-    return {key: Holder(*HOLDER.packed.unpack(raw)) for key, raw in entries.items()}
+    return {key: Holder(*HOLDER.packed.unpack(raw[: HOLDER.size])) for key, raw in entries.items()}
 
 
 def test_without_processes_nothing_is_open(proc: ProcTree) -> None:
@@ -103,7 +103,7 @@ def test_a_socket_that_nobody_has_open_has_no_process(proc: ProcTree) -> None:
     found = seeds.find(proc.root)
     assert found.places.keys() == {903}
     assert 903 not in found.holders
-    assert seeds.listening(found) == {Place(proc.netns(), 80, ANY): [None]}
+    assert seeds.listening(found) == {Place(proc.netns(), 80, ANY): [903]}
 
 
 def test_of_processes_that_share_a_socket_the_first_is_taken(proc: ProcTree) -> None:
@@ -153,7 +153,7 @@ def test_a_listener_of_this_process_is_found_in_the_real_proc() -> None:
 
 def seeded(proc: ProcTree, filters: Filters, before: FakeMap | None = None) -> dict[Any, Holder]:
     listeners: Any = before or FakeMap()
-    seeds.seed_listeners(listeners, seeds.find(proc.root), filters)
+    seeds.seed_listeners(listeners, FakeMap(), seeds.find(proc.root), filters)  # type: ignore[arg-type]
     return read(listeners.entries)
 
 
@@ -208,11 +208,26 @@ def test_listeners_of_one_place_have_an_owner_if_it_is_one(
     assert found.source == (OwnerSource.OWNER_SEEDED if pid else OwnerSource.OWNER_UNKNOWN)
 
 
+def test_each_listener_is_told_by_its_inode_with_its_place(proc: ProcTree) -> None:
+    proc.process(7, 901, sockets=(Socket(901), Socket(902)))
+    proc.process(8, 902)
+    by_inode: Any = FakeMap()
+    by_place: Any = FakeMap()
+    seeds.seed_listeners(by_place, by_inode, seeds.find(proc.root), Filters())
+    key = Place(proc.netns(), 80, ANY).key()
+    assert by_place.entries.keys() == {key}
+    found = {int.from_bytes(inode, sys.byteorder): raw for inode, raw in by_inode.entries.items()}
+    assert {inode: holder.pid for inode, holder in read(found).items()} == {901: 7, 902: 8}
+    for inode, raw in found.items():
+        assert len(raw) == TCP_LISTENER.size
+        assert raw.endswith(inode.to_bytes(8, sys.byteorder) + key)
+
+
 def test_what_the_programs_have_learnt_meanwhile_stays(proc: ProcTree) -> None:
     proc.process(7, 901, 902, sockets=(Socket(901), Socket(902, port=81)))
     learnt = FakeMap()
     key = Place(proc.netns(), 80, ANY).key()
-    learnt.update(key, bytes(HOLDER.size))
+    learnt.update(key, bytes(TCP_LISTENER.size))
     found = seeded(proc, Filters(), learnt)
     assert [each.pid for each in found.values()] == [0, 7]
     assert next(iter(found)) == key
