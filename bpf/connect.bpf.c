@@ -67,4 +67,11 @@ static __always_inline int on_set_state(const bool typed, const bool first, stru
 
 SET_STATE_PROGRAMS(client, on_set_state)
 
+/*
+ * The tracepoint is there since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in v5.14); where it
+ * isn't, the program is left out.
+ */
+TRACEPOINT_PROGRAM(trace_error, inet_sk_error_report, WITH(struct sock *sk),
+		   attempt_has_error(typed, sk))
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

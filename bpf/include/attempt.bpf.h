@@ -23,7 +23,58 @@ static __always_inline void attempt_begins(const bool typed, struct sock *sk,
 
 	attempt->segs_out = typed ? 0 : BPF_CORE_READ(tp, segs_out);
 	attempt->total_retrans = typed ? 0 : BPF_CORE_READ(tp, total_retrans);
+	attempt->icmp_error = 0;
 	attempt->start_ns = bpf_ktime_get_ns();
+}
+
+#define SO_EE_ORIGIN_ICMP 2 /* linux/errqueue.h */
+#define SO_EE_ORIGIN_ICMP6 3
+
+/* The errno of the error that came last to a socket's error queue, if it is an ICMP error; else 0. */
+static __always_inline u32 queued_icmp_error(struct sock *sk)
+{
+	struct sk_buff *last = BPF_CORE_READ(sk, sk_error_queue.prev);
+	struct sock_exterr_skb *queued;
+	struct sock_extended_err error = {};
+
+	if (!last || (void *)last == (void *)&sk->sk_error_queue)
+		return 0;
+	queued = (void *)last + bpf_core_field_offset(last->cb);
+	bpf_core_read(&error, sizeof(error), &queued->ee);
+	if (error.ee_origin != SO_EE_ORIGIN_ICMP && error.ee_origin != SO_EE_ORIGIN_ICMP6)
+		return 0;
+	return error.ee_errno;
+}
+
+/*
+ * An ICMP error that comes while connect() has the socket ends no attempt: tcp_v4_err() keeps it in sk_err_soft, from where
+ * getsockopt(SO_ERROR) takes it, and queues it. That it does since Linux kernel commit 45af29ca761c "tcp: allow traceroute
+ * -Mtcp for unpriv users" (in v5.8).
+ */
+static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
+{
+	struct attempt *attempt;
+
+	if (READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || !is_tcp(typed, sk))
+		return 0;
+	attempt = attempt_find(typed, sk);
+	if (attempt && attempt->start_ns)
+		attempt->icmp_error = queued_icmp_error(sk);
+	return 0;
+}
+
+/* The same at the return of connect(), where the socket is no typed pointer; nobody has asked for the error yet. */
+static __always_inline void attempt_has_soft_error(struct sock *sk)
+{
+	u64 key = TYPED ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : (u64)sk;
+	u32 error = BPF_CORE_READ(sk, sk_err_soft);
+	struct attempt *attempt;
+
+	if (!error || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT)
+		return;
+	attempt = attempt_by_key(TYPED, key);
+	if (attempt && attempt->start_ns)
+		attempt->icmp_error = error;
 }
 
 /*
@@ -39,7 +90,10 @@ static __always_inline bool found_no_port(const bool typed, struct sock *sk, str
 	return !READ_BITFIELD(tp, fastopen_connect) || !READ(tp, inet_conn.icsk_inet.inet_sport);
 }
 
-/* Without an error of TCP's it was the local side that gave up: close, shutdown, AF_UNSPEC. */
+/*
+ * Without an error it was the local side that ended the attempt: close, shutdown, AF_UNSPEC. An ICMP error that came before
+ * is the one that the application sees.
+ */
 static __always_inline int attempt_result(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					  const struct attempt *attempt, int newstate)
 {
@@ -50,7 +104,12 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
 	err = READ(sk, sk_err);
 	if (err)
 		return err;
-	return found_no_port(typed, sk, tp, attempt) ? EADDRNOTAVAIL : RESULT_ABORTED;
+	if (found_no_port(typed, sk, tp, attempt))
+		return EADDRNOTAVAIL;
+	if (attempt->icmp_error)
+		return attempt->icmp_error;
+	err = READ(sk, sk_err_soft);
+	return err ? err : RESULT_ABORTED;
 }
 
 /*
@@ -96,7 +155,7 @@ static __always_inline void outcome_of_attempt(const bool typed, struct sock *sk
 					       u64 now, int oldstate, int newstate,
 					       struct outcome *outcome)
 {
-	u32 retrans = READ(tp, total_retrans) - attempt->total_retrans;
+	u32 retrans = (u16)(READ(tp, total_retrans) - attempt->total_retrans);
 
 	outcome->latency_ns = attempt_latency(typed, tp, attempt, now, retrans);
 	outcome->syn_retrans = retrans;

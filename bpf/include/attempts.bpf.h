@@ -22,10 +22,13 @@
 struct attempt {
 	u64 slot_key; /* what a slot is claimed for; 0: free, or an entry of the hash */
 	struct owner owner;
-	u64 start_ns; /* 0: none is under way */
-	u32 segs_out; /* of the socket, before the attempt */
-	u32 total_retrans;
+	u64 start_ns;	   /* 0: none is under way */
+	u32 segs_out;	   /* of the socket, before the attempt */
+	u16 total_retrans; /* its lower half */
+	u16 icmp_error;	   /* errno of the last ICMP error that came in TCP_SYN_SENT; 0: none */
 };
+
+_Static_assert(sizeof(struct attempt) == 64, "a line of the cache");
 
 #define SLOTS 4096 /* few enough to stay in a core's cache */
 #define WAYS 4
@@ -113,11 +116,8 @@ static __always_inline u64 attempt_key(const bool typed, struct sock *sk)
 	return (u64)sk;
 }
 
-/* The attempt of a socket, or NULL. */
-static __always_inline struct attempt *attempt_find(const bool typed, struct sock *sk)
+static __always_inline struct attempt *attempt_by_key(const bool typed, u64 key)
 {
-	u64 key = attempt_key(typed, sk);
-
 	if (typed) {
 		struct attempt *attempt = key ? slot_find(key) : NULL;
 
@@ -125,6 +125,12 @@ static __always_inline struct attempt *attempt_find(const bool typed, struct soc
 			return attempt;
 	}
 	return bpf_map_lookup_elem(&attempts, &key);
+}
+
+/* The attempt of a socket, or NULL. */
+static __always_inline struct attempt *attempt_find(const bool typed, struct sock *sk)
+{
+	return attempt_by_key(typed, attempt_key(typed, sk));
 }
 
 /* A new attempt for a socket; all but the key is the caller's to write. NULL is counted. */

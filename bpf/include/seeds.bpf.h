@@ -83,7 +83,7 @@ int ledger_seed(struct task_file *ctx)
 
 /* Who has which listeners open now: user space asks when one may have been handed on. */
 SEC("iter/task_file")
-int ledger_listeners_typed(struct task_file *ctx)
+int ledger_listeners(struct task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct listener_fd found = {};

@@ -11,6 +11,7 @@
 #ifndef CGNET_SYNC_ERRORS_BPF_H
 #define CGNET_SYNC_ERRORS_BPF_H
 
+#include "attempt.bpf.h"
 #include "births.bpf.h"
 #include "connection.bpf.h"
 
@@ -142,6 +143,8 @@ static __always_inline int connect_call_ends(long ret, bool user_address)
 		return 0;
 	call = *found;
 	bpf_map_delete_elem(&connect_calls, &thread);
+	if (call.reached_tcp)
+		attempt_has_soft_error((struct sock *)call.sk);
 	if (ret >= 0 || ret <= -ERESTARTSYS || call.reached_tcp)
 		return 0;
 	if (user_address)

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
-UNSEEN = (
-    "attempts that fail before a SYN leaves (no route, not permitted) aren't shown: this kernel "
-    "lets no program see the return of tcp_v4_connect; --sync-errors on finds them at the "
-    "connect system call"
-)
+UNSEEN = "what fails before a SYN leaves (no route) isn't shown; --sync-errors on does it"
 BY_FEXIT = Extra(frozenset({"fentry", "fexit"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
 BY_KPROBE = Extra(frozenset({"kprobe", "kretprobe"}), SyncErrors.SYNC_ERRORS_BY_FUNCTION)
 BY_SYSCALL = Extra(frozenset({"tracepoint"}), SyncErrors.SYNC_ERRORS_BY_SYSCALL)

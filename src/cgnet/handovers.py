@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ITERATOR = "ledger_listeners_typed"
+ITERATOR = "ledger_listeners"
 LISTENERS, LISTENING = "listeners", "listening"  # maps: by place, by inode
 LOOK_EVERY_S = 0.1
 SHARE = (

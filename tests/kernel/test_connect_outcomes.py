@@ -10,8 +10,10 @@ from harness import (
     Workload,
     check,
     in_netns,
+    ip,
     listener,
     netns_inode,
+    new_netns,
     run,
     tracing,
     wait_until,
@@ -96,6 +98,104 @@ def test_unreachable_told_by_icmp(hook: str) -> None:
     with peer("unreachable") as (netns, _), tracing("--hook", hook) as tracer:
         made = run("connect", PEER, 80, netns=netns)
         check(tracer, made, result="EHOSTUNREACH", tcp_state="SYN_SENT")
+
+
+REFUSALS = {
+    "reject": "ECONNREFUSED",
+    "reject with icmpx type host-unreachable": "EHOSTUNREACH",
+    "reject with icmpx type no-route": None,  # of IPv4 and IPv6 another one
+    "reject with icmpx type admin-prohibited": None,
+    "reject with tcp reset": "ECONNREFUSED",
+}
+
+
+def reject(netns: str, rule: str) -> None:
+    """A firewall of the same host answers SYNs to port 80."""
+    in_netns(netns, "nft", "add table inet t")
+    in_netns(netns, "nft", "add chain inet t o { type filter hook output priority 0; }")
+    in_netns(netns, "nft", f"add rule inet t o tcp dport 80 tcp flags syn {rule}")
+
+
+# Who asks IPv6 for the error at once, before a second SYN is refused, takes away what there is to see.
+ASKING = [("connect", "127.0.0.1"), ("connect", "::1"), ("nonblocking", "127.0.0.1"),
+          ("nonblocking", "::1"), ("asking", "127.0.0.1")]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", REFUSALS)
+@pytest.mark.parametrize(("how", "address"), ASKING)
+def test_refused_by_a_firewall_of_the_host(
+    hook: str, netns: str, address: str, rule: str, how: str
+) -> None:
+    """Its ICMP error comes while connect() has the socket: no state tells of it."""
+    reject(netns, rule)
+    with tracing("--hook", hook, "--netns", netns) as tracer:
+        made = run(how, address, 80, netns=netns)
+        assert made[0]["result"] == (REFUSALS[rule] or made[0]["result"])
+        check(tracer, made)
+
+
+@pytest.mark.parametrize("how", ["asking", "nonblocking"])
+def test_return_of_connect_tells_of_ipv6(hook: str, netns: str, how: str) -> None:
+    reject(netns, "reject")
+    with tracing("--hook", hook, "--netns", netns, "--sync-errors", "on") as tracer:
+        check(tracer, run(how, "::1", 80, netns=netns), result="ECONNREFUSED")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_refused_and_closed_before_anybody_asks(hook: str, netns: str, address: str) -> None:
+    reject(netns, "reject")
+    with tracing("--hook", hook, "--netns", netns) as tracer:
+        made = run("closed", address, 80, netns=netns)
+        check(tracer, [row | {"result": "ECONNREFUSED"} for row in made])
+
+
+def test_filter_finds_what_a_firewall_of_the_host_refused(hook: str, netns: str) -> None:
+    reject(netns, "reject")
+    with (
+        tracing("--hook", hook, "--netns", netns, "--result", "ECONNREFUSED") as found,
+        tracing("--hook", hook, "--netns", netns, "--result", "aborted") as other,
+    ):
+        check(found, run("asking", "127.0.0.1", 80, netns=netns), result="ECONNREFUSED")
+        assert other.stop() == []
+
+
+@pytest.mark.parametrize("how", ["connect", "nonblocking", "asking"])
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [("unreachable", "EHOSTUNREACH"), ("prohibit", "EHOSTUNREACH"), ("blackhole", None)],
+)
+def test_route_of_the_next_hop(hook: str, netns: str, kind: str, result: str, how: str) -> None:
+    """A router on the same host has no way on."""
+    with new_netns() as router, tracing("--hook", hook, "--netns", netns) as tracer:
+        ip(
+            "link",
+            "add",
+            "v0",
+            "netns",
+            netns,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "v1",
+            "netns",
+            router,
+        )
+        ip("-n", netns, "addr", "add", "192.0.2.1/24", "dev", "v0")
+        ip("-n", router, "addr", "add", "192.0.2.2/24", "dev", "v1")
+        for name, device in ((netns, "v0"), (router, "v1")):
+            ip("-n", name, "link", "set", device, "up")
+        in_netns(router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        in_netns(netns, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1")
+        run("connect", "192.0.2.2", 81, netns=netns)  # neighbours know one another now
+        ip("-n", router, "route", "add", kind, "198.51.100.0/24")
+        ip("-n", netns, "route", "add", "default", "via", "192.0.2.2")
+        made = run(how, "198.51.100.1", 80, netns=netns)
+        if result:
+            assert made[0]["result"] == result
+        wait_until("a row", lambda: len(tracer.lines) >= 2)
+        (row,) = (row for row in tracer.stop() if row["pid"] == made[0]["pid"])
+    assert row["result"] == made[0]["result"]
 
 
 def test_reset_in_a_simultaneous_open(hook: str) -> None:

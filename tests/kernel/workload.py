@@ -82,6 +82,15 @@ def nonblocking(address: str, port: str) -> list[Row]:
         return [facts(sock, address, int(port), result)]
 
 
+def asking(address: str, port: str) -> list[Row]:
+    """Asks for the error at once, and closes: no second SYN is sent."""
+    with make(address) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex((address, int(port))) == errno.EINPROGRESS
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return [facts(sock, address, int(port), errno.errorcode[number] if number else "aborted")]
+
+
 def twice(refusing: str, listening: str) -> list[Row]:
     """Refused, and again on the same socket; disconnected, and again."""
     with make("127.0.0.1") as sock:

@@ -34,7 +34,7 @@ GENERATED = {"vmlinux.h", "_layouts.py"}
 # Each is run typed where the kernel can, else raw.
 TRACEPOINTS = (
     "inet_sock_set_state", "tcp_probe", "tcp_rcv_space_adjust", "tcp_destroy_sock",
-    "tcp_receive_reset", "kfree_skb", "consume_skb",
+    "tcp_receive_reset", "inet_sk_error_report", "kfree_skb", "consume_skb",
     "net_dev_queue", "net_dev_start_xmit",
     "qdisc_enqueue", "qdisc_dequeue", "netif_rx_entry", "napi_gro_receive_entry",
     "netif_receive_skb",
