@@ -14,7 +14,7 @@ from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.groups import Group, Number, between, part_of
-from cgnet.launch import Extra
+from cgnet.launch import Extra, of_one_role
 from cgnet.option_types import Span
 from cgnet.options import collect, common, living, role
 from cgnet.session import Session
@@ -159,5 +159,6 @@ def command(
     ways = [PROGRAMS]
     if options.interval:
         ways = [WITH_LIVING, PROGRAMS._replace(remarks=(NO_LIVING,))]
+    ways = of_one_role(ways, options.selection.roles)
     named = COMMAND._replace(groups=partial(groups, symbols=Symbols(options.btf)))
     return Session(named, options, ways).run()
