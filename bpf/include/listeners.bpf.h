@@ -75,7 +75,7 @@ static __always_inline void describe(const bool typed, struct task_struct *task,
  * Whether a process lives and has a file open where it had it. Its task may be freed by now: what is read
  * there is compared with what only that process has.
  */
-static __always_inline bool has_still(const struct descriptor *at, u32 pid)
+static __noinline bool has_still(const struct descriptor *at, u32 pid)
 {
 	struct task_struct *task = (struct task_struct *)at->task;
 	u64 file = 0, *files;
@@ -173,6 +173,7 @@ static __always_inline void remember_by_address(struct tcp_listener *mine)
 static __always_inline void remember_listener(const bool typed, struct sock *sk,
 					      struct tcp_listener *mine, bool alone)
 {
+	__builtin_memset(&mine->place, 0, sizeof(mine->place));
 	key_of_listener(typed, sk, &mine->place);
 	if (!mine->place.port) /* it was not bound, and is given one later */
 		return;
@@ -205,30 +206,41 @@ static __always_inline struct holder *listener_by_inode(const struct ledger_entr
 	return holder_now(bpf_map_lookup_elem(&listening, &inode));
 }
 
+/* Too large for the stack of programs that hold a row there. A CPU is in one such program at a time, which runs in a process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct tcp_listener);
+} new_listener SEC(".maps");
+
 /* Runs in the process that listens. */
 static __always_inline void learn_listener(const bool typed, struct sock *sk)
 {
+	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	bool alone = typed && listens_alone(sk);
 	struct tcp_listener mine = {.inode = socket_inode(sk)};
 	struct ledger_entry *entry;
-	struct task_struct *task;
 	u64 file;
 
+	if (!mine)
+		return;
+	mine->inode = socket_inode(sk);
 	file = (u64)BPF_CORE_READ(sk, sk_socket, file);
-	task = (struct task_struct *)bpf_get_current_task();
-	describe(typed, current_task(typed), file, file ? find_fd(task, file) : NO_FD, &mine.at);
+	describe(typed, current_task(typed), file, file ? find_fd(task, file) : NO_FD, &mine->at);
 	if (typed) {
 		entry = alone ? ledger_open_anew(typed, sk) : ledger_store_anew(typed, sk);
 		if (!entry)
 			return;
 		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
 		entry->listens = 1;
-		entry->listener = mine.inode;
-		mine.holder = entry->holders[RANK_OPENED];
+		entry->listener = mine->inode;
+		mine->holder = entry->holders[RANK_OPENED];
 	} else {
-		hold(typed, current_task(typed), &mine.holder);
+		hold(typed, current_task(typed), &mine->holder);
 	}
-	remember_listener(typed, sk, &mine, alone);
+	remember_listener(typed, sk, mine, alone);
 }
 
 static __always_inline void forget_listener(const bool typed, struct sock *sk)

@@ -80,7 +80,7 @@ def from_proc(inodes: set[int]) -> dict[int, list[Opened]]:
     for pid in filter(str.isdecimal, os.listdir(PROC)):  # noqa: PTH208 - of many processes
         for inode, fd in open_sockets(int(pid)):
             if inode in inodes:
-                found[inode].append(Opened(int(pid), fd, NOWHERE))
+                found[inode].append(Opened(int(pid), fd, DESCRIPTOR.packed.pack(0, 0, 0, fd, 0)))
     return found
 
 
@@ -257,7 +257,7 @@ class Handovers:
             wanted, _ = self._filters.wants(facts(opened.pid, self._filters.hierarchies))
             holder[OWNER.size : OWNER.size + 2] = wanted.to_bytes(2, sys.byteorder)
         at = opened.at
-        if at == NOWHERE:  # what the programs know themselves is more
+        if not DESCRIPTOR.packed.unpack(at)[0]:  # what the programs know themselves is more
             parts = list(DESCRIPTOR.packed.unpack(owner.value[AT]))
             parts[3] = opened.fd
             at = DESCRIPTOR.packed.pack(*parts)

@@ -47,7 +47,7 @@ from cgnet.stages import MULTI_WAY
 from cgnet.tables import COUNTS, HISTOGRAMS, SUMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from cgnet._layouts import Layout, SyncErrors
     from cgnet.counts import Counting
@@ -105,6 +105,18 @@ class Extra(NamedTuple):
     functions: Mapping[str, str] = MappingProxyType({})  # programs at functions: the way to attach
     unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
     looks: tuple[Look, ...] = ()  # the best first; the first one that works is taken
+
+
+SIDE_UNKNOWN = (
+    "connections from before the start aren't shown with --role: which side they are isn't known"
+)
+
+
+def of_one_role(ways: list[Extra], roles: Collection[Role]) -> list[Extra]:
+    """Return the ways, of a command that follows connections, with what a choice of roles hides."""
+    if len(roles) > 1:
+        return ways
+    return [way._replace(remarks=(*way.remarks, SIDE_UNKNOWN)) for way in ways]
 
 
 Extras: TypeAlias = "list[Extra] | Callable[[], list[Extra]]"

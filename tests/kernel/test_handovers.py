@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+import signal
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,9 +79,20 @@ def seen(hook: str, hierarchy: str, listener: Listener, *more: str) -> Iterator[
 # -- ways to hand a listener on
 
 
+def outlive(stage: Stage, player: Player) -> None:
+    """Have it stay when the process that it was forked from ends; it ends with the test."""
+    player.do("outlive")
+    stage.stack.callback(end, player.pid)
+
+
+def end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def fork_and_exit(stage: Stage, listener: Listener) -> None:
     listener.now = listener.before.fork(stage.b)
-    listener.now.do("outlive")
+    outlive(stage, listener.now)
     listener.before.leave()
 
 
@@ -98,7 +111,7 @@ def send_and_exit(stage: Stage, listener: Listener) -> None:
 def fork_execute_and_exit(stage: Stage, listener: Listener) -> None:
     listener.now = listener.before.fork(stage.b)
     listener.now.do("execute")
-    listener.now.do("outlive")
+    outlive(stage, listener.now)
     listener.before.leave()
 
 
@@ -207,7 +220,7 @@ def test_workers_whose_master_lives(stage: Stage, hook: str, hierarchy: str) -> 
     with seen(hook, hierarchy, listener) as tracer:
         workers = [master.fork(stage.a) for _ in range(3)]
         for worker in workers:
-            worker.do("outlive")
+            outlive(stage, worker)
             worker.begin("serve", listener.fd, 1 << 20)
         for _ in range(10):
             assert row_of(tracer, listener)["pid"] == master.pid

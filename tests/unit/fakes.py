@@ -35,6 +35,12 @@ class FakeMap:
             raise LibbpfError("no room", errno.E2BIG)
         self.entries[key] = value
 
+    def replace(self, key: bytes, value: bytes) -> bool:
+        if key not in self.entries:
+            return False
+        self.entries[key] = value
+        return True
+
     def discard(self, key: bytes) -> bool:
         return self.entries.pop(key, None) is not None
 

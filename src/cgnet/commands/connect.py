@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cgnet.attempts import WAYS, command_of_attempts, sync_error_ways
+from cgnet.attempts import WAYS, command_of_attempts, explained, for_roles, sync_error_ways
 from cgnet.options import collect, common, connections, counted, counting
 from cgnet.session import Session
 
@@ -16,8 +16,8 @@ TABLE = (
     "syn_retrans",
 )  # fmt: skip
 WIDE = (
-    "time", "owner", "pid", "uid", "comm", "family", "saddr", "sport", "daddr", "dport", "result",
-    "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
+    "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
+    "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
 )  # fmt: skip
 COMMAND = command_of_attempts("connect", TABLE, WIDE)
 
@@ -40,8 +40,10 @@ Repeats of an option are OR, different options are AND; a value that begins with
 
 \b
 RESULT is "ok", the name of the errno that the attempt failed with (ECONNREFUSED,
-ETIMEDOUT, EHOSTUNREACH, …), or "aborted" when the local side gave up: it closed,
-disconnected or was killed while the attempt was under way.
+ETIMEDOUT, EHOSTUNREACH, …), or "aborted" when the local side closed, disconnected or was
+killed before any answer came. So end the time-outs that applications set themselves (curl
+--connect-timeout, a driver's connectTimeout): LATENCY is how long they waited, RETRANS how often
+the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '!ok' has both.
 """
 
 
@@ -62,5 +64,6 @@ disconnected or was killed while the attempt was under way.
 def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:
     """Run the command."""
     options = collect(values, counted(values))
-    ways = sync_error_ways(sync_errors, options.selection.roles, sync_errors_by)
-    return Session(COMMAND, options, ways).run()
+    roles, results = options.selection.roles, options.selection.result
+    ways = explained(sync_error_ways(sync_errors, roles, sync_errors_by), results)
+    return Session(for_roles(COMMAND, roles), options, ways).run()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cgnet.attempts import NOT_AT_ALL, command_of_attempts
+from cgnet.attempts import NOT_AT_ALL, command_of_attempts, explained, for_roles
 from cgnet.errors import UsageError
 from cgnet.option_types import a_number
 from cgnet.options import collect, common, connections, distributed, histogram
@@ -33,7 +33,7 @@ Examples:
   cgnet connlat --hist                            how long connections took that came about
   cgnet connlat --hist --by container,daddr -i 10
   cgnet connlat --hist --linear 0,1000,50         buckets of 50 µs, up to 1 ms
-  cgnet connlat --hist --result ETIMEDOUT         how long it took to fail
+  cgnet connlat --hist --result '!ok'             how long it took to fail
 
 \b
 The time is that from the first SYN to the decision. RESULT and STATE tell what it is: only "ok" is
@@ -75,4 +75,6 @@ def command(*, min_ms: float | None, min_us: float | None, hist: bool, **values:
         values["result"] = ("ok",)
     least_ns = _least_ns(min_ms, min_us)
     options = collect(values, counting, {"least_ns": least_ns})
-    return Session(COMMAND, options, [NOT_AT_ALL]).run()  # what fails before a SYN takes no time
+    selection = options.selection
+    ways = explained([NOT_AT_ALL], selection.result)  # what fails before a SYN takes no time
+    return Session(for_roles(COMMAND, selection.roles), options, ways).run()

@@ -15,7 +15,7 @@ from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.features import LIVING
 from cgnet.groups import Group, Number, between, part_of
-from cgnet.launch import Extra, Look
+from cgnet.launch import Extra, Look, of_one_role
 from cgnet.option_types import Span
 from cgnet.options import collect, common, living, role
 from cgnet.session import Session
@@ -174,5 +174,6 @@ def command(
     options = collect(values | {"both": True}, None, measures)
     looks = LOOKS if not open_by else tuple(each for each in LOOKS if each.way.name == open_by)
     programs = PROGRAMS._replace(looks=looks if options.interval else ())
+    ways = of_one_role([programs], options.selection.roles)
     named = COMMAND._replace(groups=partial(groups, symbols=Symbols(options.btf)))
-    return Session(named, options, [programs]).run()
+    return Session(named, options, ways).run()

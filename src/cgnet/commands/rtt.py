@@ -13,7 +13,7 @@ from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, ROLES, tcp_state_name
 from cgnet.groups import Group, Number, between, part_of
 from cgnet.keys import OF_SOCKETS
-from cgnet.launch import Extra
+from cgnet.launch import Extra, of_one_role
 from cgnet.option_types import Span
 from cgnet.options import collect, common, distributed, distribution, role
 from cgnet.session import Session
@@ -109,4 +109,5 @@ def command(*, slower: int | None, no_handshake: bool, srtt: bool, ms: bool, **v
         "count": int(counting is not None),
     }
     options = collect(values | {"both": True}, counting, measures)
-    return Session(COMMAND, options, [PROGRAMS], milliseconds=ms).run()
+    ways = of_one_role([PROGRAMS], options.selection.roles)
+    return Session(COMMAND, options, ways, milliseconds=ms).run()
