@@ -291,6 +291,7 @@ def _by_rules(seen: Seen, look: Look, hook: str | None) -> tuple[str, bool]:
             f"a firewall rule{where} in {place.name}: '{place.enter}nft list ruleset' there",
             True,
         )
+    hook = next(iter(found)) if not hook and len(found) == 1 else hook
     if hook and found.get(hook):
         text = f"a firewall rule of the {hook} hook in {place.name}"
         return f"{text}: '{place.enter}nft list ruleset' shows it", True

@@ -201,7 +201,7 @@ IN_FORWARD = ("nf_hook_slow+0x7d", "ip_forward+0x2d7", "ip_rcv+0x9")
     ("grown", "rules", "said"),
     [
         ({}, {"forward": 2}, "a firewall rule of the forward hook in network namespace blue"),
-        ({}, {"input": 2}, "of the hooks that have such: input"),
+        ({}, {"input": 2, "output": 1}, "of the hooks that have such: input, output"),
         ({}, None, "a firewall rule of the forward hook in network namespace blue"),
         ({}, {}, "no rule in network namespace blue drops packets now"),
         (
@@ -226,6 +226,12 @@ def test_what_dropped_in_netfilter(
     assert advice[1] == {"hook": "forward"} | grown
     if rules == {}:
         assert "a firewall rule" not in advice[0]
+
+
+def test_rules_at_one_hook_alone_tell_it() -> None:
+    advice = advise(seen("NETFILTER_DROP", drops=2), Told(rules={"input": 3}))
+    assert advice
+    assert advice[0].startswith("a firewall rule of the input hook in network namespace blue")
 
 
 @pytest.mark.parametrize(
