@@ -35,6 +35,8 @@ class Seen(NamedTuple):
     cgroup: str | None = None
     pid: int | None = None
     dev: str | None = None
+    saddr: str | None = None
+    sport: int | None = None
     daddr: str | None = None
     dport: int | None = None
     tcp_flags: str | None = None
@@ -49,9 +51,42 @@ def _at_port(seen: Seen, look: Look) -> list[Queue] | None:
     return None if found is None else [each for each in found if each.port == seen.dport]
 
 
+TRANSLATED = (
+    "an address was translated on the way there and not on the way back (NAT whose entry is gone, or "
+    "that takes the packet for INVALID), or the answer came another way (asymmetric routes)"
+)
+
+
+def _astray(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    """Return advice on what isn't the first packet of a connection, and finds no socket."""
+    sockets = look.sockets(seen.netns, seen.dport) if seen.dport else []
+    others = [each for each in sockets if (each.peer, each.peer_port) != (seen.saddr, seen.sport)]
+    if others and seen.saddr and "/" not in seen.saddr:
+        peer = f"{others[-1].peer} port {others[-1].peer_port}"
+        text = (
+            f"what came from {seen.saddr} port {seen.sport} is for port {seen.dport}, whose socket here "
+            f"talks to {peer}: {TRANSLATED}"
+        )
+        return text, {"sockets": [f"{each.peer}:{each.peer_port}" for each in others]}
+    if seen.tcp_flags == "SA":
+        text = (
+            "answers to connections that no socket here makes: it has given up, a SYN was forged with "
+            f"its address, or {TRANSLATED}"
+        )
+        return text, {}
+    text = "segments of connections that aren't there any more, or never were"
+    return f"{text}; who sent data is told by a reset ('connection reset by peer')", {}
+
+
+def _flags(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    if seen.tcp_flags == "SA":
+        return _astray(seen, look)
+    return "flags that don't fit the state of the connection: a scan, or a broken sender", {}
+
+
 def _no_socket(seen: Seen, look: Look) -> tuple[str, Evidence]:
     if seen.tcp_flags is not None and seen.tcp_flags != "S":
-        return "segments of connections that aren't there any more, or never were", {}
+        return _astray(seen, look)
     if seen.dport is None:  # counted by what leaves it out
         text = "nobody listens at the ports that they went to, or their connections are gone"
         return f"{text}; count by dport to see the ports", {}
@@ -256,6 +291,7 @@ def _by_rules(seen: Seen, look: Look, hook: str | None) -> tuple[str, bool]:
             f"a firewall rule{where} in {place.name}: '{place.enter}nft list ruleset' there",
             True,
         )
+    hook = next(iter(found)) if not hook and len(found) == 1 else hook
     if hook and found.get(hook):
         text = f"a firewall rule of the {hook} hook in {place.name}"
         return f"{text}: '{place.enter}nft list ruleset' shows it", True
@@ -388,6 +424,13 @@ def _settings(*names: str, text: str) -> Advisor:
     return advise
 
 
+def _signed(text: str, *names: str) -> Advisor:
+    """Make an advisor on signatures (TCP MD5, as of BGP; TCP-AO)."""
+    return _grown(
+        *names, text=f"{text}; see TCP_MD5SIG and TCP_AO_* in tcp(7), for BGP its password"
+    )
+
+
 _CHECKSUM = _grown(
     "TcpInCsumErrors",
     "IpInHdrErrors",
@@ -437,6 +480,43 @@ BY_REASON: dict[str, Advisor] = {
     "FQ_FLOW_LIMIT": _queue,
     "FQ_BAND_LIMIT": _queue,
     "IP_RPFILTER": _reverse_path,
+    "TCP_FLAGS": _flags,
+    "TCP_INVALID_SYN": _grown(
+        "TcpExtTCPSYNChallenge",
+        "TcpExtTCPChallengeACK",
+        text="a SYN for a connection that is open here: its other side has forgotten it, as after a "
+        "restart, or a NAT gave its port to another. It is asked back (challenge ACK), and may connect "
+        "when its next SYN comes",
+    ),
+    "TCP_MD5NOTFOUND": _signed(
+        "without the signature (TCP MD5) that this side wants: the sender has no key",
+        "TcpExtTCPMD5NotFound",
+    ),
+    "TCP_MD5UNEXPECTED": _signed(
+        "signed (TCP MD5), but this side has no key for that address",
+        "TcpExtTCPMD5Unexpected",
+    ),
+    "TCP_MD5FAILURE": _signed(
+        "signed (TCP MD5) with another key than this side has for that address",
+        "TcpExtTCPMD5Failure",
+    ),
+    "TCP_AONOTFOUND": _signed(
+        "without the signature (TCP-AO) that this side wants: the sender has no key",
+        "TcpExtTCPAORequired",
+    ),
+    "TCP_AOUNEXPECTED": _signed(
+        "signed (TCP-AO), but this side has no key for that address",
+        "TcpExtTCPAOKeyNotFound",
+    ),
+    "TCP_AOKEYNOTFOUND": _signed(
+        "signed (TCP-AO) by a key whose number this side doesn't have",
+        "TcpExtTCPAOKeyNotFound",
+    ),
+    "TCP_AOFAILURE": _signed(
+        "signed (TCP-AO) with another key than this side has by that number",
+        "TcpExtTCPAOBad",
+    ),
+    "TCP_AUTH_HDR": _signed("signed by TCP MD5 and TCP-AO at once, or its signature is broken"),
     "TCP_CSUM": _CHECKSUM,
     "IP_CSUM": _CHECKSUM,
     "IP_INHDR": _HOPS,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cgnet import evidence
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 BENIGN_MAP = "benign_drops"
 SEED_PROGRAM = "syn_seed"  # of --syn-drops
 MOST = 100  # kinds between two prints; more aren't explained
-SYN = 2
+UNKNOWN = "unknown owner"
+SYN, ACK = 0x02, 0x10
+# Whose evidence may be gone when advice is printed: programs at a cgroup, sockets that are tried.
 EARLY = ("SOCKET_FILTER", "BPF_CGROUP_EGRESS")
+EARLY_UNLESS_SYN = ("NO_SOCKET", "TCP_FLAGS")
 
 
 def _inner(member: str, layout: Any, name: str) -> slice:
@@ -43,10 +47,11 @@ PORT = _inner("flow", FLOW, "dport")
 FLAGS = _inner("drop", DROP, "tcp_flags").start
 
 
-def _kind_of_record(raw: bytes) -> tuple[bytes, ...]:
+def _kind_of_record(raw: bytes) -> tuple[Any, ...]:
     """Return what advice is about; ports are told apart where somebody calls a service."""
-    port = raw[PORT] if raw[FLAGS] == SYN else b""
-    return (*(raw[part] for part in KIND), port)
+    flags = raw[FLAGS] & (SYN | ACK)
+    port = raw[PORT] if flags == SYN else b""
+    return (*(raw[part] for part in KIND), port, flags == SYN | ACK)
 
 
 def _kind_of_row(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -62,8 +67,10 @@ class Diagnosis:
         self._explain = explain
         self._start: dict[int, dict[str, int]] = {}
         self._last: dict[int, dict[str, int]] = {}
-        self._seen: dict[Any, list[Any]] = {}  # kind: the last record or row, how many
+        # By kind: the last record or row, how many, and advice of the first one.
+        self._seen: dict[Any, list[Any]] = {}
         self._look = evidence.Look({}, {})
+        self._alike: Counter[tuple[Any, ...]] = Counter()  # in how many namespaces
         self._schema: Schema | CountSchema | None = None
 
     def begin(self, obj: Object) -> None:
@@ -86,15 +93,17 @@ class Diagnosis:
             count = row["count"] if counted else 1
             known = self._seen.get(kind)
             if known:
-                known[:] = row, known[1] + count
+                known[:2] = row, known[1] + count
             elif len(self._seen) < MOST:
-                self._seen[kind] = [row, count]
-                self._look_early(_seen(schema.row(row), 1))
+                self._seen[kind] = [row, count, self._look_early(_seen(schema.row(row), 1))]
 
-    def _look_early(self, seen: Seen) -> None:
-        """Read at once what may be gone when advice is printed: which programs are at a cgroup."""
-        if seen.reason in EARLY:
-            advise(seen, self._look)
+    def _look_early(self, seen: Seen) -> tuple[str, dict[str, Any]] | None:
+        """Return advice whose evidence may be gone when it is printed; None if there is no such."""
+        if seen.reason in EARLY or (seen.reason in EARLY_UNLESS_SYN and seen.tcp_flags != "S"):
+            self._look.places = self._look.places or evidence.namespaces()
+            advice = advise(seen, self._look)
+            return advice if advice and advice[1] else None
+        return None
 
     def records(self) -> list[dict[str, Any]]:
         """Return the advice for what came since the last time."""
@@ -103,19 +112,24 @@ class Diagnosis:
         look = self._look
         look.places = evidence.namespaces()
         found = []
-        for raw, count in self._seen.values():
+        for raw, count, early in self._seen.values():
             row = self._schema.row(raw)
             seen = _seen(row, count)
-            advice = advise(seen, look)
+            advice = early or advise(seen, look)
             if advice:
-                found.append(_record(row, seen, *advice))
+                place = look.place(seen.netns).name
+                found.append(_record(row, seen, place, *advice))
         self._seen.clear()
+        places = {(*_who(record), record["netns"]) for record in found}
+        self._alike = Counter(who[:-1] for who in places)
         self._look = evidence.Look({}, self._start, self._last)
         return sorted(found, key=lambda record: -record["count"])
 
     def text(self, row: dict[str, Any]) -> str:
         """Return advice as it is said to people."""
-        whose = row["container"] or row["cgroup"] or "unknown owner"
+        reason, whose = _who(row)
+        if whose == UNKNOWN or self._alike[reason, whose] > 1:  # lines would read the same
+            whose += f" in {row['netns_name']}"
         told = ", ".join(
             f"{name} {value:+}"
             if name[0].isupper() or name.startswith("conntrack_")
@@ -123,7 +137,7 @@ class Diagnosis:
             for name, value in row["evidence"].items()
             if isinstance(value, int)
         )
-        return f"{row['count']} {row['reason']}, {whose}: {row['text']}{told and f' ({told})'}"
+        return f"{row['count']} {reason}, {whose}: {row['text']}{told and f' ({told})'}"
 
     def summary(self, obj: Object) -> dict[str, int]:
         """Return how many benign drops weren't shown."""
@@ -142,7 +156,14 @@ def _seen(row: dict[str, Any], count: int) -> Seen:
     return Seen(**_NOTHING | known | {"drops": count, "reason_class": kind})
 
 
-def _record(row: dict[str, Any], seen: Seen, text: str, found: dict[str, Any]) -> dict[str, Any]:
+def _who(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what lines for people begin with."""
+    return row["reason"], row["container"] or row["cgroup"] or UNKNOWN
+
+
+def _record(
+    row: dict[str, Any], seen: Seen, place: str, text: str, found: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "type": "advice",
         "reason": seen.reason,
@@ -151,6 +172,7 @@ def _record(row: dict[str, Any], seen: Seen, text: str, found: dict[str, Any]) -
         "pod": row.get("pod"),
         "cgroup": seen.cgroup,
         "netns": seen.netns,
+        "netns_name": place,
         "count": seen.drops,
         "text": text,
         "evidence": found,

@@ -6,10 +6,12 @@ What can't be read is None, and nothing is said of it.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shlex
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -27,7 +29,8 @@ T = TypeVar("T")
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 COUNTERS = ("snmp", "netstat")
-LISTENING = 1 << 10  # of TCP states, for inet_diag
+LISTEN = 10  # include/net/tcp_states.h
+LISTENING = 1 << LISTEN  # of TCP states, for inet_diag
 LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs nothing from elsewhere
 MAX_CGROUPS = 64  # of a namespace, that are looked at
@@ -42,6 +45,15 @@ class Queue(NamedTuple):
     port: int
     length: int
     limit: int
+
+
+class Socket(NamedTuple):
+    """A socket that doesn't listen: its own address and port, and those of its peer."""
+
+    address: str
+    port: int
+    peer: str
+    peer_port: int
 
 
 class Place(NamedTuple):
@@ -68,6 +80,34 @@ def namespaces(proc: Path = PROC, named: Path = NAMED) -> dict[int, Path]:
     for place in (*named.glob("*"), *proc.glob("[0-9]*/ns/net")):
         with suppress(OSError):
             found.setdefault(place.stat().st_ino, place)
+    return found
+
+
+def _end(text: str) -> tuple[str, int]:
+    """Return the address and port of "0100007F:1F90" in /proc/net/tcp, of 4 or 16 bytes."""
+    words, _, port = text.partition(":")
+    raw = b"".join(
+        int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8)
+    )
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address), int(port, 16)
+
+
+def parse_sockets(text: str, port: int) -> Iterator[Socket]:
+    """Yield the sockets of /proc/net/tcp or tcp6 at a local port that don't listen."""
+    for line in text.splitlines():
+        if f":{port:04X} " not in line:
+            continue
+        _, local, remote, state = line.split()[:4]
+        if local.endswith(f":{port:04X}") and int(state, 16) != LISTEN:
+            yield Socket(*_end(local), *_end(remote))
+
+
+def _sockets(port: int) -> list[Socket]:
+    found: list[Socket] = []
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            found += parse_sockets((PROC / "thread-self/net" / name).read_text(), port)
     return found
 
 
@@ -292,6 +332,14 @@ class Look:
         self._last[netns] = now
         before = start.get(netns, {})
         return {name: now[name] - before.get(name, 0) for name in names if name in now}
+
+    def sockets(self, netns: int, port: int) -> list[Socket]:
+        """Return the sockets of a namespace that have a local port and don't listen."""
+        place = self.places.get(netns)
+        if not place:
+            return []
+        key = ("sockets", netns, port)
+        return self._once(key, lambda: inside(place, lambda: _sockets(port)) or [])
 
     def rules(self, netns: int) -> dict[str, int] | None:
         """Return by hook how many rules of a namespace may drop packets."""

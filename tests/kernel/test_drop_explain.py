@@ -11,7 +11,7 @@ import pytest
 from drops import Drops, dropping
 from harness import CGNET, Row, tracing, unique, wait_until
 from puppets import Puppet, PuppetError, in_own_cgroups
-from segments import send, tcp_packet
+from segments import ACK, SYN, send, tcp_packet
 from test_drop_path import fill
 
 if TYPE_CHECKING:
@@ -301,3 +301,46 @@ def test_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
     done = subprocess.run([CGNET, "drop", *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_an_answer_from_another_address_than_was_called(street: Street) -> None:
+    """As when NAT translates on the way there and not on the way back."""
+    client, server = street.client, street.server
+    called = "198.18.0.9"
+    with (
+        explaining(client) as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        puppet.do("client = socket.socket(); client.settimeout(0)")
+        with suppress(PuppetError):
+            puppet.do(f"client.connect(({called!r}, 80))")
+        port = puppet.get("client.getsockname()[1]")
+        answer = tcp_packet(
+            (server.address(4), 8080), (client.address(4), port), flags=SYN | ACK, ack=1
+        )
+        serving.do("raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)")
+        serving.do(f"raw.sendto(bytes.fromhex({answer[20:].hex()!r}), ({client.address(4)!r}, 0))")
+        wait_until("a drop", lambda: drops.of(reason="NO_SOCKET"))
+        advice = explained(drops, client, reason="NO_SOCKET")
+    assert (
+        f"whose socket here talks to {called} port 80: an address was translated" in advice["text"]
+    )
+    assert advice["evidence"] == {"sockets": [f"{called}:80"]}
+
+
+def test_lines_for_different_namespaces_differ(street: Street) -> None:
+    """The same reason and owner in two places."""
+    router, server = street.router, street.server
+    hosts = ("--netns", str(router.inode), "--netns", str(server.inode))
+    with (
+        tracing("--explain", *hosts, command="drop", output="table") as tracer,
+        server.puppet() as puppet,
+    ):
+        puppet.connect(server.address(4), PORT, timeout=5)
+        puppet.connect(router.addresses_of("to_server")[0], PORT, timeout=5)
+        wait_until("both rows", lambda: len(tracer.lines) > 2)
+        tracer.stop()
+    said = [line for line in tracer.said if "NO_SOCKET" in line]
+    places = [f"{server.container} in network namespace {each.netns}:" for each in (router, server)]
+    assert sorted(any(place in line for line in said) for place in places) == [True, True]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cgnet.advice import BY_REASON, Seen, advise, hook_of
-from cgnet.evidence import Place, Queue
+from cgnet.evidence import Place, Queue, Socket
 from cgnet.reasons import BY_REASON as CLASS_OF
 from cgnet.tcp_memory import Limit
 
@@ -25,6 +25,9 @@ class Told:
 
     def grown_lately(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
         return self.grown(netns, names)
+
+    def sockets(self, _netns: int, _port: int) -> list[Socket]:
+        return self.known.get("sockets", [])
 
     def rules(self, _netns: int) -> dict[str, int] | None:
         return self.known.get("rules")
@@ -132,7 +135,32 @@ def test_advice_of_counts_by_a_reason_alone_is_a_sentence(reason: str) -> None:
 
 def test_no_socket_of_a_connection_that_is_gone() -> None:
     advice = advise(seen("NO_SOCKET", **CALL | {"tcp_flags": "PA"}), Told(queues=[]))
-    assert advice == ("segments of connections that aren't there any more, or never were", {})
+    assert advice
+    assert advice[0].startswith("segments of connections that aren't there any more, or never were")
+    assert advice[1] == {}
+
+
+ANSWER = {"saddr": "10.2.2.2", "sport": 8080, "daddr": "10.0.0.2", "dport": 45000}
+
+
+@pytest.mark.parametrize("reason", ["NO_SOCKET", "TCP_FLAGS"])
+@pytest.mark.parametrize(
+    ("peers", "said"),
+    [
+        ([], "answers to connections that no socket here makes"),
+        ([("10.2.2.2", 8080)], "answers to connections that no socket here makes"),
+        (
+            [("10.93.0.1", 80)],
+            "whose socket here talks to 10.93.0.1 port 80: an address was translated",
+        ),
+    ],
+)
+def test_answers_that_find_no_socket(reason: str, peers: list[tuple[str, int]], said: str) -> None:
+    told = Told(sockets=[Socket("10.0.0.2", 45000, *peer) for peer in peers])
+    advice = advise(seen(reason, tcp_flags="SA", **ANSWER), told)
+    assert advice
+    assert said in advice[0]
+    assert ("sockets" in advice[1]) is ("whose socket" in said)
 
 
 def test_overflow_with_all_evidence() -> None:
@@ -173,7 +201,7 @@ IN_FORWARD = ("nf_hook_slow+0x7d", "ip_forward+0x2d7", "ip_rcv+0x9")
     ("grown", "rules", "said"),
     [
         ({}, {"forward": 2}, "a firewall rule of the forward hook in network namespace blue"),
-        ({}, {"input": 2}, "of the hooks that have such: input"),
+        ({}, {"input": 2, "output": 1}, "of the hooks that have such: input, output"),
         ({}, None, "a firewall rule of the forward hook in network namespace blue"),
         ({}, {}, "no rule in network namespace blue drops packets now"),
         (
@@ -198,6 +226,12 @@ def test_what_dropped_in_netfilter(
     assert advice[1] == {"hook": "forward"} | grown
     if rules == {}:
         assert "a firewall rule" not in advice[0]
+
+
+def test_rules_at_one_hook_alone_tell_it() -> None:
+    advice = advise(seen("NETFILTER_DROP", drops=2), Told(rules={"input": 3}))
+    assert advice
+    assert advice[0].startswith("a firewall rule of the input hook in network namespace blue")
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import pytest
 
 from cgnet.evidence import (
     Look,
+    Socket,
     counters,
     dropping_hooks,
     living_in,
     namespaces,
     parse_conntrack,
     parse_counters,
+    parse_sockets,
     place_of,
     throttling,
 )
@@ -54,6 +56,24 @@ def test_namespaces_by_inode(tmp_path: Path) -> None:
     (tmp_path / "proc/18/ns").mkdir(parents=True)
     found = namespaces(tmp_path / "proc", tmp_path / "netns")
     assert found == {place.stat().st_ino: place}
+
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue
+   0: 0200000A:AFC8 01005D0A:0050 02 00000000
+   1: 00000000:AFC8 00000000:0000 0A 00000000
+   2: 0200000A:0050 0300000A:AFC8 01 00000000
+   3: 0000000000000000FFFF00000200000A:AFC8 0000000000000000FFFF000001005D0A:0051 01 00000000
+   4: 00000000000000000000000001000000:AFC8 00000000000000000000000001000000:0052 01 00000000
+"""
+
+
+def test_sockets_at_a_port() -> None:
+    assert list(parse_sockets(TCP, 45000)) == [
+        Socket("10.0.0.2", 45000, "10.93.0.1", 80),
+        Socket("10.0.0.2", 45000, "10.93.0.1", 81),
+        Socket("::1", 45000, "::1", 82),
+    ]
 
 
 def test_who_lives_in_a_namespace(tmp_path: Path) -> None:
