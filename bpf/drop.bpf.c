@@ -48,7 +48,7 @@ static __always_inline bool has_own_filter(struct sock *rx_sk)
 static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
 				   u32 reason, struct sock *rx_sk)
 {
-	struct drop drop = {.location = location, .reason = reason};
+	struct drop drop = {.reason = reason};
 	struct packet packet = {};
 	struct place place;
 
@@ -56,6 +56,7 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 		drop.reason = cfg.overflow_reason;
 	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
+	drop.location = caller_of_free(ctx, location);
 	find_place(typed, skb, rx_sk, &place);
 	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);

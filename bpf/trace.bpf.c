@@ -12,6 +12,7 @@ struct ledger_private {
 };
 
 #include "tracking.bpf.h"
+#include "location.bpf.h"
 #include "trip_begin.bpf.h"
 #include "trip_taken.bpf.h"
 #include "trip_functions.bpf.h"
@@ -209,7 +210,8 @@ PROGRAM_NAMED(tcp_probe_again, tcp_probe, WITH(struct sock *sk, struct sk_buff *
 PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, ctx, sk))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
-	on_drop(typed, skb, (u64)location, reason_in(typed, ctx), rx_sk_in(typed, ctx)))
+	on_drop(typed, skb, caller_of_free(ctx, (u64)location), reason_in(typed, ctx),
+		rx_sk_in(typed, ctx)))
 PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
 

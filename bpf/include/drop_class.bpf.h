@@ -6,10 +6,10 @@
 #ifndef CGNET_DROP_CLASS_BPF_H
 #define CGNET_DROP_CLASS_BPF_H
 
+#include "location.bpf.h"
 #include "packet.bpf.h"
 #include "time_waits.bpf.h"
 
-CROSSES_TO_USER_SPACE(code_range);
 CROSSES_TO_USER_SPACE(function_classes);
 
 /* Classes of reasons, by their number: user space knows the names. */
@@ -32,11 +32,6 @@ struct {
 #define TCP_FLAG_ACK_ALONE 0x10
 #define TCP_FLAGS_SYN_ACK 0x12
 #define TCP_FLAG_RST_BIT 0x04
-
-static __always_inline bool is_within(u64 location, const volatile struct code_range *code)
-{
-	return location >= code->start && location < code->end;
-}
 
 static __always_inline bool is_benign_code(u64 location)
 {

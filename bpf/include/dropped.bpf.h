@@ -3,6 +3,7 @@
 #ifndef CGNET_DROPPED_BPF_H
 #define CGNET_DROPPED_BPF_H
 
+#include "location.bpf.h"
 #include "packet.bpf.h"
 #include "whose_packet.bpf.h"
 #include "count.bpf.h"

@@ -13,6 +13,7 @@
 #define CGNET_STAGE_KINDS 26 /* STAGE_COUNT */
 #define CGNET_RECEIVING 2
 #define CGNET_FUNCTION_CLASSES 32
+#define CGNET_FREEING 4
 
 /* What sees errors of connect() that come back before a SYN leaves. */
 enum sync_errors {
@@ -286,6 +287,7 @@ struct config {
 	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */
 	struct code_range resetting_code[CGNET_RECEIVING]; /* likewise, with a socket */
 	__u64 start_ns;		 /* when the run began, of CLOCK_MONOTONIC */
+	struct code_range freeing_code[CGNET_FREEING];	   /* kfree_skb() and its kind */
 	__u64 overflow_reason;	 /* of SYNs that a full accept queue swallows */
 	__u32 syn_drops;	 /* 1: these are shown */
 	__u32 consume_arguments; /* of consume_skb: 1, 2 with the location */
@@ -313,6 +315,6 @@ _Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
 _Static_assert(sizeof(struct function_classes) == 640, "struct function_classes");
 _Static_assert(CGNET_STAGE_KINDS == STAGE_COUNT, "enum stage_at");
 _Static_assert(sizeof(struct sums_head) == 112, "struct sums_head");
-_Static_assert(sizeof(struct config) == 432, "struct config");
+_Static_assert(sizeof(struct config) == 496, "struct config");
 
 #endif

@@ -790,7 +790,7 @@ FUNCTION_CLASSES = Layout(
 
 CONFIG = Layout(
     "config",
-    432,
+    496,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -841,15 +841,18 @@ CONFIG = Layout(
         Member("receiving_code", 264, 32),
         Member("resetting_code", 296, 32),
         Member("start_ns", 328, 8),
-        Member("overflow_reason", 336, 8),
-        Member("syn_drops", 344, 4),
-        Member("consume_arguments", 348, 4),
-        Member("least_ns", 352, 8),
-        Member("least_bytes", 360, 8),
-        Member("results", 368, 32),
-        Member("hierarchy", 400, 32),
+        Member("freeing_code", 336, 64),
+        Member("overflow_reason", 400, 8),
+        Member("syn_drops", 408, 4),
+        Member("consume_arguments", 412, 4),
+        Member("least_ns", 416, 8),
+        Member("least_bytes", 424, 8),
+        Member("results", 432, 32),
+        Member("hierarchy", 464, 32),
     ),
-    Struct("=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"),
+    Struct(
+        "=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"
+    ),
 )
 
 

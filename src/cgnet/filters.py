@@ -43,6 +43,7 @@ LISTENERS = 16384  # entries of each map, when the filter lets servers through
 LISTENER_MAPS = ("listeners", "listening")
 BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
 RECEIVING_CODE = 2  # CGNET_RECEIVING
+FREEING_CODE = 4  # CGNET_FREEING
 SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
 # Of an address_key, before the address itself: list and family.
 KEY_BITS_BEFORE_ADDRESS = 16
@@ -230,6 +231,7 @@ class Filters:
             "benign_code": [0] * (2 * BENIGN_CODE),
             "receiving_code": [0] * (2 * RECEIVING_CODE),
             "resetting_code": [0] * (2 * RECEIVING_CODE),
+            "freeing_code": [0] * (2 * FREEING_CODE),
         }
         return pack(CONFIG, fields | (more or {}))
 

@@ -30,6 +30,9 @@ TO_US = re.compile(
 STACK_KEY = 4  # bytes
 STACK_BYTES = next(each.size for each in DROP_EVENT.members if each.name == "stack")
 CODE = frozenset("tTwW")  # of nm(1): functions
+# What the tracepoint kfree_skb may name in the place of who called it: see location.bpf.h.
+FREEING = ("kfree_skb", "kfree_skb_reason", "kfree_skb_list", "kfree_skb_list_reason")
+ARGUMENTS_WHERE_WHOLE = 4  # of the tracepoint, in v6.11: by then gcc may not split these
 # Of SYNs that a full accept queue swallows: the kernel has a reason for it from 6.18 on, or none.
 OVERFLOW, OVERFLOW_NUMBER = "TCP_LISTEN_OVERFLOW", 0xFFFFFFFE
 SYN_QUEUE = "TCP_SYN_QUEUE_FULL"  # no kernel has one
@@ -110,6 +113,11 @@ class Kallsyms:
                 return Function(start, self._end(start), name, module)
         return None
 
+    def ranges(self, names: tuple[str, ...]) -> list[int]:
+        """Return struct code_range of each function: zeros of one that isn't there."""
+        found = [self.named(name) for name in names]
+        return [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
+
 
 class Symbols:
     """The running kernel's names. What isn't asked for isn't read."""
@@ -126,6 +134,15 @@ class Symbols:
     def code(self, address: int) -> str:
         """Return "function+0x1f [module]", or "?"."""
         return self.functions.text(address)
+
+    def freeing_code(self, arguments: int) -> list[int]:
+        """Return struct code_range of what the tracepoint kfree_skb may take for its own caller.
+
+        ``arguments`` are the tracepoint's. Where they tell that nothing does, no symbol is read.
+        """
+        if arguments >= ARGUMENTS_WHERE_WHOLE:
+            return [0] * (2 * len(FREEING))
+        return self.functions.ranges(FREEING)
 
     def stack(self, stacks: Map, number: int) -> tuple[str, ...]:
         """Return a stack that the kernel side kept by a number, innermost first; () if it's lost."""

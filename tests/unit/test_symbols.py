@@ -193,6 +193,23 @@ def test_without_the_right_to_see_them_there_are_no_functions(
     assert made.named("do_one") is None
 
 
+def test_ranges_of_functions_that_may_be_missing(code: Callable[[str], Kallsyms]) -> None:
+    two = (0xFFFFFFFF81000100, 0xFFFFFFFF81000180)
+    assert code(CODE).ranges(("do_two", "do_nothing")) == [*two, 0, 0]
+
+
+@pytest.mark.parametrize(("arguments", "read"), [(2, True), (3, True), (4, False)])
+def test_code_that_frees_packets_is_looked_for_where_it_may_be_split(
+    code: Callable[[str], Kallsyms], arguments: int, read: bool
+) -> None:
+    """Linux kernel commit c205cc7534a9, in v6.1, came before the tracepoint's fourth argument."""
+    made = Symbols()
+    made.functions = code("ffffffff81000000 T kfree_skb\nffffffff8100002c t kfree_skb.part.0\n")
+    start = 0xFFFFFFFF81000000
+    first = [start, start + 0x2C] if read else [0, 0]
+    assert made.freeing_code(arguments) == [*first, *[0] * 6]
+
+
 def test_a_kernel_without_kallsyms_has_no_functions(tmp_path: Path) -> None:
     assert not Kallsyms(tmp_path / "none").readable
 

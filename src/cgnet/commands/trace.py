@@ -185,6 +185,7 @@ def command(
         "retransmitted": int(retrans),
         **crowd_constants(in_flight),
         "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
+        "freeing_code": symbols.freeing_code(arguments),
     }
     options = collect(values | {"both": True}, counting, measures)
     companion = SlowParts(counting) if counting else None
