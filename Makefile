@@ -128,7 +128,22 @@ test-vm: ready ## the kernel tests in guests of Debian's kernels, as root; write
 	@$(AS_ROOT) tools/deps.sh --rivals || true
 	@$(AS_OWNER) $(MAKE) --no-print-directory bpf ARCH=arm64
 	@$(AS_ROOT) $(BIN)/python tests/vm/arm64.py
+	@$(AS_ROOT) $(BIN)/python tests/vm/arm64_guests.py
 	@$(AS_ROOT) $(BIN)/python tests/vm/run.py $(VM)
+
+.PHONY: test-arm64
+test-arm64: ready ## each command in guests of two kernels for arm64, emulated, as root
+	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_OWNER) $(MAKE) --no-print-directory bpf ARCH=arm64
+	@$(AS_ROOT) $(BIN)/python tests/vm/arm64_guests.py $(ARM64)
+
+# KERNEL is the path of any kernel's image; MODULES its modules' folder, LAYOUT one of v2, hybrid, v1.
+.PHONY: test-kernel-image
+test-kernel-image: ready ## each command in guests of the kernel whose image is KERNEL, as root
+	@test -n "$(KERNEL)" || { echo "which kernel? KERNEL=/path/to/bzImage [LAYOUT=v1] [MODULES=/lib/modules/RELEASE]" >&2; exit 2; }
+	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_ROOT) $(BIN)/python tests/vm/image.py $(KERNEL) \
+		$(if $(LAYOUT),--layout $(LAYOUT)) $(if $(MODULES),--modules $(MODULES))
 
 .PHONY: test-all
 test-all: ## lint, test, and test-vm in the place of test-guests

@@ -41,7 +41,7 @@ has_virtiofsd() {
 missing() {
 	local tool tools=(make clang llvm-strip ip nft jq)
 	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
-	test -z "$with_vm" || tools+=(qemu-system-x86_64 udevadm depmod file busybox dpkg apt-get)
+	test -z "$with_vm" || tools+=(qemu-system-x86_64 qemu-system-aarch64 udevadm depmod file busybox dpkg apt-get mmdebstrap cpio)
 	test -z "$with_rivals" || tools+=(bpftrace tcplife iperf3)
 	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
 	for tool in "${tools[@]}"; do
@@ -70,6 +70,8 @@ packages() {
 	apt:busybox) echo busybox-static ;;
 	*:ctr) echo containerd ;;
 	*:qemu-system-x86_64) echo qemu-system-x86 ;;
+	apt:qemu-system-aarch64) echo qemu-system-arm ;;
+	dnf:qemu-system-aarch64) echo qemu-system-aarch64-core ;;
 	*:udevadm) echo udev ;;
 	*:depmod) echo kmod ;;
 	apt:dockerd) echo docker.io ;;

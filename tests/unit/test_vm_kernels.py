@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import apt
 import pytest
 from guest import why
+from image import SETUP, VERSION_AT, release_of
 from kernels import KERNELS, MissingKernelError, cut_btf, packages
 
 if TYPE_CHECKING:
@@ -76,3 +77,22 @@ class Report:
 
 def test_a_failures_reason_is_what_pytest_marks() -> None:
     assert why(Report()) == "AssertionError: no rows | assert []"  # type: ignore[arg-type]
+
+
+def bz_image(version: bytes) -> bytes:
+    """The header of an image, and its version behind it."""
+    head = bytearray(1024)
+    head[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", head, VERSION_AT, 1024 - SETUP)
+    return bytes(head) + version + b"\0the rest"
+
+
+def test_an_image_tells_its_release() -> None:
+    image = bz_image(b"5.4.119-1-tlinux4 (me@here) #1 SMP")
+    assert release_of(image) == "5.4.119-1-tlinux4"
+
+
+@pytest.mark.parametrize("image", [b"", b"\x7fELF" + bytes(4096), bz_image(b"")], ids=len)
+def test_what_is_no_image_is_told(image: bytes) -> None:
+    with pytest.raises(MissingKernelError, match=r"bzImage|version"):
+        release_of(image)
