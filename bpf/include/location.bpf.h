@@ -29,7 +29,7 @@ static __always_inline bool is_freeing_code(u64 location)
  */
 static __always_inline u64 caller_of_free(void *ctx, u64 location)
 {
-	u64 frames[FREEING_FRAMES];
+	u64 frames[FREEING_FRAMES] = {}; /* to a kernel 5.4 the helper reads what it writes to */
 	bool reached = false;
 	long size;
 
