@@ -48,7 +48,7 @@ static __always_inline bool has_own_filter(struct sock *rx_sk)
 static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
 				   u32 reason, struct sock *rx_sk)
 {
-	struct drop drop = {.reason = reason};
+	struct drop drop = {.location = location, .reason = reason};
 	struct packet packet = {};
 	struct place place;
 
@@ -56,7 +56,6 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 		drop.reason = cfg.overflow_reason;
 	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
-	drop.location = caller_of_free(ctx, location);
 	find_place(typed, skb, rx_sk, &place);
 	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);
@@ -67,8 +66,8 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 }
 
 TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
-		   SENDING(ctx, on_drop(typed, ctx, skb, (u64)location, reason_in(typed, ctx),
-					rx_sk_in(typed, ctx))))
+		   SENDING(ctx, on_drop(typed, ctx, skb, caller_of_free(ctx, (u64)location),
+					reason_in(typed, ctx), rx_sk_in(typed, ctx))))
 
 /* -- SYNs that a full queue of their listener swallowed */
 

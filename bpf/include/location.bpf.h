@@ -22,27 +22,43 @@ static __always_inline bool is_freeing_code(u64 location)
 	return false;
 }
 
+/* Not on the stack of programs, which is full. */
+struct caller_frames {
+	u64 frames[FREEING_FRAMES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct caller_frames);
+} caller_frames SEC(".maps");
+
 /*
  * gcc may split kfree_skb(). The tracepoint is in the second part then, and takes the first part for the caller: Linux
  * kernel commit c205cc7534a9 "net: skb: prevent the split of kfree_skb_reason() by gcc" (in v6.1). The stack has the
- * caller behind it. kfree_skb_list() is nobody who drops a packet, either. The loop is unrolled: kernels before 5.12 take no variable index into the stack.
+ * caller behind it. kfree_skb_list() is nobody who drops a packet, either.
  */
 static __always_inline u64 caller_of_free(void *ctx, u64 location)
 {
-	u64 frames[FREEING_FRAMES] = {}; /* to a kernel 5.4 the helper reads what it writes to */
+	struct caller_frames *its;
 	bool reached = false;
 	long size;
 
 	if (likely(!is_freeing_code(location)))
 		return location;
-	size = bpf_get_stack(ctx, frames, sizeof(frames), 0);
-#pragma unroll
+	its = bpf_map_lookup_elem(&caller_frames, &(u32){0});
+	if (!its)
+		return location;
+	size = bpf_get_stack(ctx, its, sizeof(*its), 0);
 	for (int i = 0; i < FREEING_FRAMES; i++) {
+		u64 frame = its->frames[i];
+
 		if (size < (long)((i + 1) * sizeof(u64)))
 			break;
-		if (reached && !is_freeing_code(frames[i]))
-			return frames[i];
-		reached = reached || frames[i] == location;
+		if (reached && !is_freeing_code(frame))
+			return frame;
+		reached = reached || frame == location;
 	}
 	return location;
 }
