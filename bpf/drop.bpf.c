@@ -67,8 +67,8 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 }
 
 TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
-		   SENDING(ctx, on_drop(typed, ctx, skb, (u64)location, reason_in(typed, ctx),
-					rx_sk_in(typed, ctx))))
+		   SENDING(ctx, on_drop(typed, ctx, skb, caller_of_free(ctx, (u64)location),
+					reason_in(typed, ctx), rx_sk_in(typed, ctx))))
 
 /* -- SYNs that a full queue of their listener swallowed */
 

@@ -220,7 +220,6 @@ static __always_inline void learn_listener(const bool typed, struct sock *sk)
 	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	bool alone = typed && listens_alone(sk);
-	struct tcp_listener mine = {.inode = socket_inode(sk)};
 	struct ledger_entry *entry;
 	u64 file;
 

@@ -97,41 +97,50 @@ static __always_inline void *outbox_room(u64 size, u32 where)
 	return letter->record;
 }
 
-static __always_inline void send_letters(void *ctx, struct outbox *box, u32 from)
+/* False if there is none. */
+static __always_inline bool send_letter(void *ctx, struct outbox *box, u32 at)
 {
-	for (u32 i = 0; i < LETTERS; i++) {
-		u32 at = from + i, size;
-		struct letter *letter;
+	struct letter *letter;
+	u32 size;
 
-		if (at >= box->used || at >= LETTERS)
+	if (at >= box->used || at >= LETTERS)
+		return false;
+	barrier_var(at);
+	letter = &box->letters[at & (LETTERS - 1)];
+	size = letter->size;
+	barrier_var(size);
+	if (size > sizeof(letter->record))
+		return false;
+	if (bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, letter->record, size))
+		count_lost(letter->where);
+	return true;
+}
+
+static __always_inline void send_letters(void *ctx, struct outbox *box, u32 from, u32 most)
+{
+	for (u32 i = 0; i < most; i++)
+		if (!send_letter(ctx, box, from + i))
 			break;
-		barrier_var(at);
-		letter = &box->letters[at & (LETTERS - 1)];
-		size = letter->size;
-		barrier_var(size);
-		if (size > sizeof(letter->record))
-			break;
-		if (bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, letter->record, size))
-			count_lost(letter->where);
-	}
 	box->used = from;
 }
 
-/* What an entry does, and what it sends then. */
+/* What an entry does, and what it sends then: `most` records. */
 #if TYPED
-#define SENDING(ctx, call) (call)
+#define SENDING_MOST(ctx, most, call) (call)
 #else
-#define SENDING(ctx, call)                                                          \
+#define SENDING_MOST(ctx, most, call)                                               \
 	({                                                                          \
 		struct outbox *its_box =                                            \
 			by_perf() ? bpf_map_lookup_elem(&outbox, &(u32){0}) : NULL; \
 		u32 its_mark = its_box ? its_box->used : 0;                         \
 		int its_result = call;                                              \
 		if (its_box)                                                        \
-			send_letters(ctx, its_box, its_mark);                       \
+			send_letters(ctx, its_box, its_mark, most);                 \
 		its_result;                                                         \
 	})
 #endif
+
+#define SENDING(ctx, call) SENDING_MOST(ctx, LETTERS, call)
 
 /* -- for bodies */
 

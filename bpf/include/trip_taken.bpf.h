@@ -9,7 +9,13 @@
 #include "trip_end.bpf.h"
 #include "tracking.bpf.h"
 
-#define READ_AT_ONCE 64 /* packets that one read may end */
+/*
+ * Packets that one read may end: TCP made one of them. Kernels without a ring buffer have no global functions, either
+ * (Linux kernel commit 51c39bb1d5d1 "bpf: Introduce function-by-function verification", in v5.6): they verify
+ * each turn. What is left waits for the next read.
+ */
+#define READ_AT_ONCE 64
+#define READ_AT_ONCE_BY_PERF 8
 #define MERGED_AT_ONCE 32
 
 struct waiting_key {
@@ -243,13 +249,13 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);
 	address = address_of(sk);
-	for (u32 i = 0; i < READ_AT_ONCE; i++) {
+	for (u32 i = 0; i < (by_perf() ? READ_AT_ONCE_BY_PERF : READ_AT_ONCE); i++) {
 		u64 number = entry->private.first;
 		int done;
 
 		if (number == entry->private.behind)
 			break;
-		done = SENDING(ctx, read_one_waiting(address, number, copied, netns));
+		done = SENDING_MOST(ctx, 1, read_one_waiting(address, number, copied, netns));
 		if (!done)
 			break;
 		entry->private.first++;

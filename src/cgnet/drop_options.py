@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
 DEVICE_BYTES = 16
-BENIGN_CODE, RECEIVING_CODE = 4, 2  # CGNET_BENIGN, CGNET_RECEIVING of settings.h
 FUNCTIONS = FUNCTION_CLASSES.size // (CODE_RANGE.size + 4)
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
@@ -44,11 +43,6 @@ def _u32(number: int) -> bytes:
 def _number_of(name: str, reasons: dict[int, str]) -> int:
     """Return a reason's number; one that none has where the kernel doesn't know it."""
     return next((number for number, each in reasons.items() if each == name), 2**32 - 1)
-
-
-def _code(symbols: Symbols, names: tuple[str, ...], room: int) -> list[int]:
-    """Return struct code_range of each function; there is room for so many."""
-    return (symbols.functions.ranges(names) + [0] * (2 * room))[: 2 * room]
 
 
 def function_classes(symbols: Symbols) -> bytes:
@@ -123,9 +117,9 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "by_dev": devices.use,
         "by_class": _bits("--reason-class", classes, names),
         "by_state": _bits("--state", values.pop("state"), STATES),
-        "benign_code": _code(symbols, BENIGN_FUNCTIONS, BENIGN_CODE),
-        "receiving_code": _code(symbols, RECEIVING, RECEIVING_CODE),
-        "resetting_code": _code(symbols, RESETTING, RECEIVING_CODE),
+        "benign_code": symbols.functions.ranges(BENIGN_FUNCTIONS),
+        "receiving_code": symbols.functions.ranges(RECEIVING),
+        "resetting_code": symbols.functions.ranges(RESETTING),
         "start_ns": time.monotonic_ns(),
         "freeing_code": symbols.freeing_code(arguments),
         "overflow_reason": symbols.overflow,

@@ -29,7 +29,6 @@ from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
     from cgnet.command import Command, Options
-    from cgnet.loader import Object
     from cgnet.ring import Reader
 
 log = logging.getLogger(__name__)

@@ -118,7 +118,7 @@ def boot(kernel: Unpacked, command: list[str], log: Path) -> bool:
 def _boot(kernel: Unpacked, command: list[str], log: Path, tree: Path) -> bool:
     environment, modules = ROOT / ".venv", kernel.modules
     words = [
-        VENV / "bin/vng", "--run", kernel.image, "--disable-microvm",
+        VENV / "bin/vng", "--run", kernel.image, "--disable-microvm", "--force-initramfs",
         "--memory", "2G", "--cpus", "2",
         f"--rodir={ROOT}={tree}", f"--rodir={environment}={environment}",
         f"--rodir={modules}={modules}",
