@@ -44,7 +44,7 @@ AS_OWNER := tools/as_owner.sh
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
 		while IFS=$$'\t' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 
 ## Build

@@ -33,7 +33,7 @@ class BuildHook(BuildHookInterface[Any]):
 
     @property
     def bundles(self) -> bool:
-        """Whether the wheel gets a libbpf of its own."""
+        """Whether the wheel gets a libbpf of its own, and the sdist its sources."""
         return not os.environ.get("CGNET_SYSTEM_LIBBPF")
 
     def dependencies(self) -> list[str]:
@@ -44,7 +44,11 @@ class BuildHook(BuildHookInterface[Any]):
         return [line for line in lines if not line.startswith("#")]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build, and say what the wheel is for."""
+        """Build, and say what the wheel is for. An sdist takes along what libbpf is built from."""
+        if self.target_name == "sdist":
+            if self.bundles:
+                build_data["artifacts"].append("/build/sources/*.orig.tar.*")
+            return
         if version == "editable":  # `make` builds the objects in the tree
             return
         root, machine = Path(self.root), platform.machine()

@@ -58,7 +58,9 @@ compile() {
 		xargs -0 -n 24 -P 2 "${cc[@]}" "${flags[@]}" "$@" -c)
 }
 
-of_zlib=(adler32 compress crc32 deflate infback inffast inflate inftrees trees uncompr zutil)
+# libbpf reads /proc/config.gz by zlib's gz functions.
+of_zlib=(adler32 compress crc32 deflate gzclose gzlib gzread gzwrite infback inffast inflate inftrees
+	trees uncompr zutil)
 compile zlib "${of_zlib[@]/%/.c}" -- -D_LARGEFILE64_SOURCE=1 -DHAVE_HIDDEN
 mapfile -t of_libelf < <(cd elfutils/libelf && ls ./*.c)
 compile elfutils/libelf "${of_libelf[@]}" -- -DHAVE_CONFIG_H -D_FILE_OFFSET_BITS=64 \
@@ -67,7 +69,8 @@ mapfile -t of_libbpf < <(cd libbpf/src && ls ./*.c)
 compile libbpf/src "${of_libbpf[@]}" -- -I../include -I../include/uapi -I../../elfutils/libelf \
 	-I../../zlib -D_LARGEFILE64_SOURCE -D_FILE_OFFSET_BITS=64
 
-"${cc[@]}" "${flags[@]}" -shared -s -Wl,-soname,libbpf.so.1 -Wl,-z,relro -Wl,-z,now "${link[@]}" \
+# -z defs: what the C library hasn't must be inside, whatever the program has that loads it.
+"${cc[@]}" "${flags[@]}" -shared -s -Wl,-soname,libbpf.so.1 -Wl,-z,relro -Wl,-z,now -Wl,-z,defs "${link[@]}" \
 	-Wl,--version-script=libbpf/src/libbpf.map -o "$out/libbpf.so.1" \
 	libbpf/src/*.o elfutils/libelf/*.o zlib/*.o
 mkdir -p "$out/include/bpf"

@@ -15,7 +15,11 @@ out=$(realpath "$2")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/SOURCES"
-cp build/dist/cgnet-*.tar.gz build/vendored/*.whl "$work/SOURCES"
+if [[ $dist == .oc8 ]]; then
+	cp build/dist/cgnet_ebpf-*.tar.gz build/vendored/*.whl "$work/SOURCES"
+else
+	cp build/plain-sdist/cgnet_ebpf-*.tar.gz "$work/SOURCES"
+fi
 sed "s/^Release: .*/Release: ${3:-1}%{?dist}/" packaging/cgnet.spec >"$work/cgnet.spec"
 
 options=(--define "_topdir $work" --define "dist $dist" --define "_smp_mflags -j2"

@@ -1,15 +1,42 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Say what a wheel holds, and fail if its tag promises what its library doesn't keep."""
+"""Say what a wheel holds, and fail if its tag promises what its library doesn't keep.
+
+auditwheel looks at the versions of symbols, so it doesn't see one that no library has.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 OBJECTS = Path(__file__).parents[1] / "bpf"
 WITHIN = "cgnet/_bpf"
+
+
+def foreign_symbols(library: Path) -> list[str]:
+    """Return the symbols that a library needs, and that the C library doesn't have.
+
+    Those of the C library have a version; weak ones may be missing.
+    """
+    shown = subprocess.run(
+        ["llvm-nm", "--dynamic", "--undefined-only", library],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = [line.split() for line in shown.splitlines()]
+    return [name for kind, name in found if kind == "U" and "@GLIBC" not in name]
+
+
+def check_library(wheel: Path) -> None:
+    """Fail if the wheel's libbpf needs more than the C library."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = zipfile.ZipFile(wheel).extract(f"{WITHIN}/libbpf.so.1", folder)
+        if foreign := foreign_symbols(Path(library)):
+            sys.exit(f"{wheel.name}: libbpf.so.1 lacks {', '.join(sorted(foreign))}")
 
 
 def main(wheel: Path) -> None:
@@ -20,6 +47,7 @@ def main(wheel: Path) -> None:
     wanted |= {f"{WITHIN}/{name}" for name in ("probe.bpf.o", "libbpf.so.1", "licences/README.txt")}
     if missing := wanted - set(names):
         sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
+    check_library(wheel)
     tag = wheel.stem.split("-")[-1]
     shown = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", wheel],

@@ -3,14 +3,14 @@
 # Install the system packages that building, testing and the demo need, where they are missing.
 # With --check: install nothing; say what is missing and fail. With --containers: also what the tests
 # of real containers need. With --vm: what those in guests need, which Debian and Ubuntu have. With --rpm: what building
-# RPMs needs. With --rivals: what measurements take, and are compared with. bpftool is left out:
+# RPMs needs. With --roots: what fresh roots of Debian are made with. With --rivals: what measurements take, and are compared with. bpftool is left out:
 # only `make vmlinux` needs it.
 set -euo pipefail
 
 # A plain user's PATH may lack sbin; root's may have what nobody else can run.
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if ((EUID == 0)); then PATH=$system_path; else PATH=$PATH:$system_path; fi
-with_containers='' with_vm='' with_rpm='' with_rivals=''
+with_containers='' with_vm='' with_rpm='' with_rivals='' with_roots=''
 APT=(apt-get -qq -o DPkg::Lock::Timeout=120)
 
 has_python() {
@@ -44,9 +44,11 @@ missing() {
 	test -z "$with_vm" || tools+=(qemu-system-x86_64 qemu-system-aarch64 udevadm depmod file busybox dpkg apt-get mmdebstrap cpio)
 	test -z "$with_rivals" || tools+=(bpftrace tcplife iperf3)
 	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
+	test -z "$with_roots" || tools+=(mmdebstrap)
 	for tool in "${tools[@]}"; do
 		command -v "$tool" >/dev/null || echo "$tool"
 	done
+	command -v bzip2 >/dev/null || echo bzip2 # two of the bundled libbpf's sources are packed by it
 	has_library || echo libbpf
 	test -e /usr/include/bpf/bpf_helpers.h || echo libbpf-headers
 	has_python || echo python
@@ -124,7 +126,8 @@ main() {
 		--vm) with_vm=yes ;;
 		--rpm) with_rpm=yes ;;
 		--rivals) with_rivals=yes ;;
-		*) echo "usage: $0 [--check] [--containers] [--vm] [--rpm] [--rivals]" >&2 && return 2 ;;
+		--roots) with_roots=yes ;;
+		*) echo "usage: $0 [--check] [--containers] [--vm] [--rpm] [--rivals] [--roots]" >&2 && return 2 ;;
 		esac
 		shift
 	done

@@ -41,9 +41,9 @@ copy_package() {
 	mkdir -p "${new%/*}"
 	"$python" -m venv "$new"
 	"$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
-		--no-compile "$(echo build/plain-wheel/cgnet-*.whl)[explain]" # with all that it can tell
+		--no-compile "$(echo build/plain-wheel/cgnet_ebpf-*.whl)[explain]" # with all that it can tell
 	"$new/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check pip setuptools
-	rm -f "$new"/lib/python3*/site-packages/cgnet-*.dist-info/direct_url.json # names the checkout
+	rm -f "$new"/lib/python3*/site-packages/cgnet_ebpf-*.dist-info/direct_url.json # names the checkout
 	find "$new/bin" ! -name 'python*' -type f -delete # scripts that name the place it was made in
 	rm -rf "$destdir$home"
 	mv "$new" "$destdir$home"

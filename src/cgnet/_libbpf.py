@@ -217,8 +217,8 @@ class _Library:
         return "\n".join(lines)
 
 
-def _library() -> str:
-    """Return which library to load: the one asked for, else cgnet's own, else the system's.
+def _libraries() -> list[str]:
+    """Return which libraries to try: the one asked for, else cgnet's own, then the system's.
 
     Its own comes before the system's because it is the one that its package was tested with, and the
     system's may be older than 1.0. It is believed as the Python beside it is.
@@ -226,19 +226,36 @@ def _library() -> str:
     if asked := os.environ.get("CGNET_LIBBPF"):
         if asked != LIBRARY:
             _trust(Path(asked))
-        return asked
-    return str(BUNDLED) if BUNDLED.exists() else LIBRARY
+        return [asked]
+    return [*([str(BUNDLED)] if BUNDLED.exists() else []), LIBRARY]
 
 
 def _open_library() -> ctypes.CDLL:
-    path = _library()
-    try:
-        return ctypes.CDLL(path, use_errno=True)
-    except OSError as error:
-        raise UnsupportedError(
-            f"cannot load {path} ({error}): install libbpf 1.0 or newer "
-            "(Debian: libbpf1, OpenCloudOS and RHEL: libbpf)"
-        ) from error
+    refused: list[str] = []
+    for path in _libraries():
+        try:
+            found = ctypes.CDLL(path, use_errno=True)
+        except OSError as error:
+            refused.append(_why(path, error))
+            continue
+        for each in refused:  # shown without -v, too: it isn't what the package was tested with
+            log.error("%s; the system's %s is used instead", each, LIBRARY)
+        return found
+    raise UnsupportedError(f"cannot load {'; nor '.join(refused)}. {_advice()}")
+
+
+def _why(path: str, error: OSError) -> str:
+    """Return a library and why it isn't loaded; the loader mostly names it, too."""
+    return f"{path} ({str(error).removeprefix(f'{path}: ')})"
+
+
+def _advice() -> str:
+    install = "install libbpf 1.0 or newer (Debian: libbpf1; OpenCloudOS, RHEL: libbpf)"
+    if os.environ.get("CGNET_LIBBPF"):
+        return f"Unset CGNET_LIBBPF, or {install}"
+    if BUNDLED.exists():
+        return f"The one that cgnet's package brought doesn't fit this host: reinstall it, or {install}"
+    return install.capitalize()
 
 
 def _trust(path: Path) -> None:

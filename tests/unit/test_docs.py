@@ -33,13 +33,16 @@ OTHERS = {
     "apt-get": "tools/deps.sh installs the same, before anything is tested",
     "dnf": "likewise, elsewhere",
     "journalctl": "what is behind its pipe is tried in test_session.py",
+    "python3": "tests/shipping/test_install.py runs it, in fresh roots",
+    "/opt/cgnet/bin/pip": "likewise",
+    "ln": "likewise",
     "pahole": "it takes a kernel image with debug information",
     "bpftool": "it takes what pahole made",
     "install": "it takes what bpftool made",
 }
 # In a page's text, in a workflow's steps, and in its matrix.
 MAKE = re.compile(
-    r"`make ([a-z-]+)[ `]|run: .*\bmake ([a-z -]+)$|^ +target: \[(.*)\]$", re.MULTILINE
+    r"`make ([a-z0-9-]+)[ `]|run: .*\bmake ([a-z0-9 -]+)$|^ +target: \[(.*)\]$", re.MULTILINE
 )
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]*)?\)")
 
@@ -85,7 +88,7 @@ def test_every_line_is_one_of_cgnet_or_of_another_program() -> None:
 def test_make_has_the_targets_that_are_named() -> None:
     """In pages, and in the workflows."""
     rules = "".join((ROOT / each).read_text() for each in ("Makefile", "packaging/packages.mk"))
-    targets = set(re.findall(r"^([a-z-]+):", rules, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", rules, re.MULTILINE))
     named = {
         word
         for page in PAGES
@@ -95,7 +98,7 @@ def test_make_has_the_targets_that_are_named() -> None:
     }
     for path in (*PAGES, *(ROOT / ".github/workflows").glob("*.yml")):
         for found in MAKE.findall(path.read_text(encoding="utf-8")):
-            named |= set(re.findall(r"[a-z-]+", "".join(found)))
+            named |= set(re.findall(r"[a-z0-9-]+", "".join(found)))
     assert {"deps", "demo", "lint-workflows", "test-kernel", "test-vm", "test-rpm"} <= named
     assert named <= targets
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cgnet import _libbpf
-from cgnet._libbpf import API, LIBRARY, _library, _trust, lib
-from cgnet.errors import LibbpfError, UsageError
+from cgnet._libbpf import API, LIBRARY, _libraries, _open_library, _trust, lib
+from cgnet.errors import LibbpfError, UnsupportedError, UsageError
 from cgnet.loader import Object
 
 if TYPE_CHECKING:
@@ -109,11 +109,50 @@ def test_the_library_asked_for_comes_before_cgnets_own_and_that_before_the_syste
     own = tmp_path / LIBRARY
     monkeypatch.setattr(_libbpf, "BUNDLED", own)
     monkeypatch.delenv("CGNET_LIBBPF", raising=False)
-    assert _library() == LIBRARY
+    assert _libraries() == [LIBRARY]
     own.touch()
-    assert _library() == str(own)
+    assert _libraries() == [str(own), LIBRARY]
     monkeypatch.setenv("CGNET_LIBBPF", LIBRARY)
-    assert _library() == LIBRARY
+    assert _libraries() == [LIBRARY]
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A library of cgnet's own that can't be loaded."""
+    own = tmp_path / LIBRARY
+    own.write_text("no library")
+    monkeypatch.setattr(_libbpf, "BUNDLED", own)
+    monkeypatch.delenv("CGNET_LIBBPF", raising=False)
+    return own
+
+
+def test_the_systems_libbpf_is_taken_where_cgnets_own_cannot_be_loaded(
+    broken: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _open_library().libbpf_major_version() >= 1
+    (said,) = caplog.messages
+    assert said.startswith(f"{broken} (")
+    assert said.endswith(f"; the system's {LIBRARY} is used instead")
+
+
+def test_where_none_can_be_loaded_each_is_named_with_its_reason(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_libbpf, "LIBRARY", "libbpf.so.none")
+    with pytest.raises(UnsupportedError) as raised:
+        _open_library()
+    said = str(raised.value)
+    assert said.startswith(f"cannot load {broken} (")
+    assert "; nor libbpf.so.none (cannot open shared object file: No such file" in said
+    assert "reinstall it, or install libbpf 1.0 or newer" in said
+    broken.unlink()
+    with pytest.raises(
+        UnsupportedError, match=r"^cannot load libbpf.so.none \(.*\). Install libbpf"
+    ):
+        _open_library()
+    monkeypatch.setenv("CGNET_LIBBPF", "libbpf.so.none")
+    with pytest.raises(UnsupportedError, match="Unset CGNET_LIBBPF"):
+        _open_library()
 
 
 def refused(cgnet: Cgnet, value: str) -> str:

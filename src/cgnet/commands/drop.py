@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +89,16 @@ def _check_explained(counting: Counting | None) -> None:
         raise UsageError("--explain: with --count it takes --by with reason and netns")
     if not has_netlink():
         tell(
-            "pyroute2 isn't installed (pip install cgnet[explain]): --explain without accept queues "
-            "and qdiscs"
+            f"pyroute2 isn't installed ({_to_get_pyroute2()}): --explain without accept queues and "
+            "qdiscs"
         )
+
+
+def _to_get_pyroute2() -> str:
+    """Return how it gets to where this Python looks for it."""
+    if sys.prefix != sys.base_prefix:
+        return f"{sys.prefix}/bin/pip install pyroute2"
+    return "the package python3-pyroute2 has it"
 
 
 def _fold(values: dict[str, Any]) -> None:
