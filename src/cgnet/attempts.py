@@ -61,13 +61,19 @@ def groups(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
     return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS]
 
 
-def command_of_attempts(name: str, table: tuple[str, ...], wide: tuple[str, ...]) -> Command:
-    """Return a command that shows attempts, with these columns."""
+def command_of_attempts(
+    name: str,
+    table: tuple[str, ...],
+    wide: tuple[str, ...],
+    first: tuple[str, ...],
+    then: tuple[str, ...],
+) -> Command:
+    """Return a command that shows attempts, with these columns: see render.make_renderer."""
     return Command(
         name,
         "connect",
         (CONNECT_EVENT, FLOW, OUTCOME),
         RecordKind.RECORD_CONNECT,
-        {"table": table, "wide": wide},
+        {"table": table, "wide": wide, "first": first, "then": then},
         groups,
     )

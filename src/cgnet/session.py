@@ -24,7 +24,13 @@ from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
 from cgnet.newcomers import Newcomers
 from cgnet.output import Patience, Writer, cannot_write, tell
-from cgnet.render import Renderer, make_blocks, make_drawings, make_renderer
+from cgnet.render import (
+    Renderer,
+    columns_of_counts,
+    make_blocks,
+    make_drawings,
+    make_renderer,
+)
 from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
@@ -36,12 +42,10 @@ log = logging.getLogger(__name__)
 STDOUT = 1
 GC_THRESHOLD = 100_000
 LOST_EVERY_S = 1.0
+WHOLE_INTERVAL = 0.9  # of an interval's time: so much of it is drawn in place of the last one
 ROWS_AT_ONCE = 256  # the text of more doesn't stay in the cache until it is written: half as fast
 
 
-def _column(field: str) -> str:
-    """Return the column that shows a field of counts to people."""
-    return "owner" if field in ("container", "pod", "pod_namespace", "cgroup") else field
 
 
 class Session:
@@ -77,6 +81,8 @@ class Session:
         self._runs: dict[str, str] = {}  # hook, transport and ledger
         self._unseen: dict[str, str] | None = None  # stages that this kernel doesn't tell of
         self._baseline_ns = 0  # what was alive is told since then
+        self._interval_began = 0.0  # by the monotonic clock, in seconds
+        self._drawn = False  # counts, on a terminal
 
     def _make_renderer(self) -> Renderer:
         options, command = self.options, self.command
@@ -85,10 +91,10 @@ class Session:
             schema = CountSchema(command.name, self.clock, self.counts.fields)
             if self.counts.draws and options.output in ("table", "wide"):
                 return make_drawings(
-                    schema, options.fields, milliseconds=self._ms, terminal=os.isatty(STDOUT)
-                )
-            shown = ["time", *(_column(field) for field in self.counts.shown)]
-            columns = dict.fromkeys(command.columns, tuple(dict.fromkeys(shown)))
+                    schema, options.fields, milliseconds=self._ms, terminal=os.isatty(STDOUT),
+                    whole=options.output == "wide",
+                )  # fmt: skip
+            columns = columns_of_counts(self.counts.shown)
             fields = options.fields or (list(schema.fields) if options.output == "json" else None)
         else:
             groups = command.groups(self.names, self.runtimes)
@@ -97,7 +103,8 @@ class Session:
             )
             columns, fields = command.columns, options.fields
             if command.drawn and options.output in ("table", "wide"):
-                return make_blocks(schema, fields)
+                fitted = options.output == "table" and os.isatty(STDOUT)
+                return make_blocks(schema, fields, fitted=fitted)
         self._schema = schema
         return make_renderer(
             options.output,
@@ -115,16 +122,18 @@ class Session:
         data = output.encode(text)
         return self.out.write(data) == len(data) > 0
 
-    def _write_rows(self, rows: list[Any], above: str = "") -> None:
-        """Write rows below something else, and count them: as lost if the output takes no more."""
+    def _write_rows(self, rows: list[Any], *, screen: bool = False) -> None:
+        """Write rows, or a ``screen`` of them, and count them: as lost if the output takes no more."""
         shown = len(rows)
+        render = self.renderer.screen if screen else self.renderer.rows
         if self.out.problem:
             shown = 0
         else:
-            data = output.encode(above + self.renderer.rows(rows))
+            above = "" if screen else self.renderer.above(rows)
+            data = output.encode(above + render(rows))
             taken = self.out.write(data)
             if taken < len(data):
-                shown = output.whole(rows, lambda some: above + self.renderer.rows(some), taken)
+                shown = output.whole(rows, lambda some: above + render(some), taken)
         self.records += shown
         self.losses.add("output", len(rows) - shown)
 
@@ -138,15 +147,30 @@ class Session:
             self._print_counts()
 
     def _print_counts(self) -> None:
+        """Print what was counted since the last time."""
         if not self.counts:
             return
         head = self._run_record(self.command.name)
         rows = [head | row for row in self.counts.collect(self._obj)][: self.options.limit]
         self.unknown_owners = self.counts.of_unknown_owners
-        clear = self.renderer.clear()
-        self._write_rows(rows, clear + (self.renderer.header() if clear else ""))
+        self._write_counts(rows)
         if self.command.companion:
             self.command.companion.see(self._schema, rows)
+
+    def _write_counts(self, rows: list[Any]) -> None:
+        """Write rows of counts; a terminal keeps a whole interval rather than show part of one."""
+        interval, began = self.options.interval, self._interval_began
+        self._interval_began = time.monotonic()
+        if not interval or not self.renderer.redraws:
+            self._write_rows(rows)
+            return
+        lasted = self._interval_began - began
+        if self._drawn and lasted < WHOLE_INTERVAL * interval:
+            if rows:
+                tell(f"the last {lasted:.1f} s aren't shown: they are no whole interval")
+            return
+        self._drawn = True
+        self._write_rows(rows, screen=True)
 
     def _tell_more(self) -> None:
         """Say what the command has to say beside its rows."""
@@ -268,13 +292,17 @@ class Session:
             if options.interval:
                 self._tell_living()
                 self._baseline_ns = time.monotonic_ns()
+            if left_out := self.renderer.left_out:
+                names = ", ".join(left_out)
+                tell(f"this terminal is too narrow for {names}; -o wide cuts nothing")
             tell(f"tracing {self.command.name}; Ctrl-C ends it")
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
             self.stop.start()
             try:
-                self._write(self.renderer.header())
+                self._interval_began = time.monotonic()
+                self._write(self.renderer.begin())
                 self._trace(ring, signals)
             except BrokenPipeError:
                 return ExitStatus.DONE
@@ -312,6 +340,7 @@ class Session:
             self._emit_the_rest(ring)
         self._print_counts()
         self._wait_for_names()
+        self._write(self.renderer.finish())
         self._tell_more()
         self._check_lost()
         self._summary()

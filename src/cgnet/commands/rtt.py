@@ -31,6 +31,9 @@ WIDE = (
     "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
     "rtt_us", "srtt_us", "handshake", "tcp_state", "netns", "owner_source", "cgroup",
 )  # fmt: skip
+# On a terminal: what a narrow one keeps, and what comes then; the most important first.
+FIRST = ("owner", "daddr", "dport", "rtt_us", "srtt_us", "time")
+THEN = ("role", "sport", "comm", "tcp_state", "pid", "saddr")
 SAMPLE_PART = part_of(RTT_EVENT, "sample")
 MARKS_PART = between(RTT_SAMPLE, "tcp_state", "handshake", SAMPLE_PART.start)
 
@@ -62,7 +65,7 @@ COMMAND = Command(
     "rtt",
     (RTT_EVENT, FLOW, RTT_SAMPLE),
     RecordKind.RECORD_RTT,
-    {"table": TABLE, "wide": WIDE},
+    {"table": TABLE, "wide": WIDE, "first": FIRST, "then": THEN},
     groups,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
