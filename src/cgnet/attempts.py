@@ -68,12 +68,14 @@ def command_of_attempts(
     first: tuple[str, ...],
     then: tuple[str, ...],
 ) -> Command:
-    """Return a command that shows attempts, with these columns: see render.make_renderer."""
+    """Return a command that shows attempts, with these columns: see command.Command."""
     return Command(
         name,
         "connect",
         (CONNECT_EVENT, FLOW, OUTCOME),
         RecordKind.RECORD_CONNECT,
-        {"table": table, "wide": wide, "first": first, "then": then},
+        {"table": table, "wide": wide},
         groups,
+        first=first,
+        then=then,
     )

@@ -101,7 +101,8 @@ class Session:
             schema = Schema(
                 command.name, self.clock, groups, command.layouts[0].size, command.least
             )
-            columns, fields = command.columns, options.fields
+            columns = {**command.columns, "first": command.first, "then": command.then}
+            fields = options.fields
             if command.drawn and options.output in ("table", "wide"):
                 fitted = options.output == "table" and os.isatty(STDOUT)
                 return make_blocks(schema, fields, fitted=fitted)

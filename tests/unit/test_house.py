@@ -26,7 +26,7 @@ ORDER = (
     "histograms", "keys", "tables", "counts", "pipeline", "symbols", "reasons", "packets", "tcp_memory",
     "evidence",
     "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
-    "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
+    "output", "launch", "command", "attempts", "newcomers", "session", "completion", "option_types",
     "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -186,7 +186,6 @@ def test_milliseconds_are_for_drawings(asked: Callable[..., Asked]) -> None:
         ("connlat --min-ms nan", "nan is not a number"),
         ("connlat --min-us 1e13", "--min-us"),
         ("connlat --by pid", "--by: goes with --hist"),
-        ("connlat -i 1", "--interval: goes with --hist"),
         ("connlat --linear 0,10,1", "--linear: goes with --hist"),
         ("connlat --hist --linear 0,10", "--linear '0,10'"),
         ("connlat --hist --by reason", "--by 'reason': nothing to count by"),

@@ -100,7 +100,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> SetSize:
 
 @cache
 def columns_of(name: str) -> dict[str, tuple[str, ...]]:
-    return command_of(name).columns
+    command = command_of(name)
+    return {**command.columns, "first": command.first, "then": command.then}
 
 
 def table(

@@ -73,9 +73,11 @@ def make_command(symbols: Symbols, companion: Companion | None) -> Command:
         "drop",
         (DROP_EVENT, FLOW, DROP),
         RecordKind.RECORD_DROP,
-        {"table": TABLE, "wide": WIDE, "first": FIRST, "then": THEN},
+        {"table": TABLE, "wide": WIDE},
         lambda names, runtimes: _groups(symbols, names, runtimes),
         companion,
+        first=FIRST,
+        then=THEN,
     )
 
 

@@ -95,7 +95,7 @@ COMMAND = Command(
     "life",
     (LIFE_EVENT, FLOW, LIFE),
     RecordKind.RECORD_LIFE,
-    {"table": TABLE, "wide": WIDE, "first": FIRST, "then": THEN},
+    {"table": TABLE, "wide": WIDE},
     groups,
     living={
         "ledger": "living",
@@ -104,6 +104,8 @@ COMMAND = Command(
         "": "living_files",
     },
     was_open=was_open,
+    first=FIRST,
+    then=THEN,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 NO_LIVING = (

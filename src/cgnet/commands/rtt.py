@@ -65,8 +65,10 @@ COMMAND = Command(
     "rtt",
     (RTT_EVENT, FLOW, RTT_SAMPLE),
     RecordKind.RECORD_RTT,
-    {"table": TABLE, "wide": WIDE, "first": FIRST, "then": THEN},
+    {"table": TABLE, "wide": WIDE},
     groups,
+    first=FIRST,
+    then=THEN,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 

@@ -134,7 +134,7 @@ def make_renderer(
         return Table(schema, fields, terminal=terminal, header=header, whole=whole)
     return Table(
         schema, list(columns[kind]), terminal=terminal, header=header, whole=whole,
-        first=columns.get("first"), then=columns.get("then", ()),
+        first=columns.get("first", ()), then=columns.get("then", ()),
     )  # fmt: skip
 
 

@@ -179,7 +179,7 @@ class Table(Renderer):
         *,
         terminal: bool,
         header: bool,
-        first: Sequence[str] | None = None,
+        first: Sequence[str] = (),
         then: Sequence[str] = (),
         whole: bool = False,
     ) -> None:
@@ -196,7 +196,7 @@ class Table(Renderer):
         self._fitted = terminal and not whole
         self._owes_header = False  # to what comes first
         self._paint: Callable[[str, str], str] = lambda text, _style: text
-        first = [field for field in (fields if first is None else first) if field in fields]
+        first = [field for field in first if field in fields] or fields
         order = dict.fromkeys([*first, *(field for field in then if field in fields), *fields])
         self._asked_for = len(first) == len(fields)  # each of them
         self._layout = Fitted(fields, [*order], len(first)) if self._fitted else Grown(fields)
