@@ -86,3 +86,4 @@ class Options(NamedTuple):
     btf: Path | None
     hook: str | None
     transport: str | None
+    devices: tuple[str, ...] = ()  # that are waited for

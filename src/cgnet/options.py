@@ -172,6 +172,7 @@ def collect(
         "inbound": False,
         "result": (),
         "interval": None,
+        "devices": (),
     }
     values = absent | values
     names = set(Selection._fields) - {"families", "roles"}

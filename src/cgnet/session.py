@@ -7,11 +7,13 @@ import gc
 import logging
 import math
 import os
+import sys
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cgnet import features, output, pipeline
+from cgnet import absent, features, output, pipeline
 from cgnet._layouts import HEAD, OwnerSource
 from cgnet.cgroups import CgroupNames
 from cgnet.counts import Counts
@@ -34,6 +36,8 @@ from cgnet.render import (
 from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cgnet.command import Command, Options
     from cgnet.ring import Reader
 
@@ -42,10 +46,22 @@ log = logging.getLogger(__name__)
 STDOUT = 1
 GC_THRESHOLD = 100_000
 LOST_EVERY_S = 1.0
+SLOW_S = 1.0
 WHOLE_INTERVAL = 0.9  # of an interval's time: so much of it is drawn in place of the last one
 ROWS_AT_ONCE = 256  # the text of more doesn't stay in the cache until it is written: half as fast
 
 
+@contextmanager
+def said_if_slow(message: str) -> Iterator[None]:
+    """Say something to a person who has waited for SLOW_S."""
+    timer = threading.Timer(SLOW_S, tell, (message,))
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Session:
@@ -83,6 +99,7 @@ class Session:
         self._baseline_ns = 0  # what was alive is told since then
         self._interval_began = 0.0  # by the monotonic clock, in seconds
         self._drawn = False  # counts, on a terminal
+        self._told_absent = False  # which names nobody has
 
     def _make_renderer(self) -> Renderer:
         options, command = self.options, self.command
@@ -238,7 +255,6 @@ class Session:
             row["not_seen"] = list(self._unseen)
         if not self._write(self.renderer.notice(row)):
             also = "".join(f", {number} {name}" for name, number in more.items())
-            also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
             if features.is_second_best(self._runs) or log.isEnabledFor(logging.INFO):
                 also += f"; by {', '.join(self._runs.values())}"
             tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
@@ -259,7 +275,7 @@ class Session:
                 stopped=lambda: self.stop.requested,
             )  # fmt: skip
             try:
-                with pipeline.interruptible(signals):
+                with pipeline.interruptible(signals), said_if_slow("loading programs …"):
                     obj, extra = launch.start(
                         self.extras, options.btf, options.hook, options.transport
                     )
@@ -286,17 +302,10 @@ class Session:
             if command.companion:
                 command.companion.begin(obj)
             self._runs, self._unseen = launch.runs, launch.unseen
-            if naming.note:
-                tell(naming.note)
-            for line in launch.remarks(extra):
-                tell(line)
             if options.interval:
                 self._tell_living()
                 self._baseline_ns = time.monotonic_ns()
-            if left_out := self.renderer.left_out:
-                names = ", ".join(left_out)
-                tell(f"this terminal is too narrow for {names}; -o wide cuts nothing")
-            tell(f"tracing {self.command.name}; Ctrl-C ends it")
+            self._tell_start(launch.remarks(extra))
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
@@ -311,6 +320,29 @@ class Session:
             raise cannot_write(self.out.problem)
         lost = self.losses.total
         return ExitStatus.EVENTS_LOST if lost and self.options.strict else ExitStatus.DONE
+
+    def _tell_start(self, remarks: list[str]) -> None:
+        """Say that everything is attached, and before what there is to know of this run."""
+        note = self.filters.hierarchies[0].note
+        for line in [note, *remarks] if note else remarks:
+            tell(line)
+        for line in absent.of_devices(self.options.devices) if self.options.devices else ():
+            tell(line)
+        self._tell_absent()
+        if left_out := self.renderer.left_out:
+            names = ", ".join(left_out)
+            tell(f"this terminal is too narrow for {names}; -o wide cuts nothing")
+        tell(f"tracing {self.command.name}; Ctrl-C ends it")
+
+    def _tell_absent(self) -> None:
+        """Say which names nobody has, once all is known that the runtimes will tell soon."""
+        if not self.filters.named.use or self._told_absent:
+            return
+        known = [self.runtimes.of(path) for path in self.names.paths()]
+        if not any(each.expected for each in known):
+            self._told_absent = True
+            for line in absent.of_names(self.filters.named, known):
+                tell(line)
 
     def _trace(self, ring: Reader, signals: int) -> None:
         next_look = 0.0
@@ -332,6 +364,7 @@ class Session:
                 self.clock.adjust()
                 self.newcomers.forget(self._obj)
                 self._tell_netns_owners()
+                self._tell_absent()
                 self._check_lost()
                 if self.command.leftovers:
                     ended = self._emit(self.command.leftovers(self._obj, options, ended=False))

@@ -21,7 +21,7 @@ SOURCE = ROOT / "src/cgnet"
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
     "probes", "features",
-    "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
+    "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "absent", "name_filter", "filters",
     "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
     "histograms", "keys", "tables", "counts", "pipeline", "symbols", "reasons", "packets", "tcp_memory",
     "evidence",

@@ -234,7 +234,9 @@ def test_in_a_pipe_the_header_waits_for_the_width_of_the_first_rows() -> None:
     made = table(("daddr", "dport"), {"table": ("daddr", "dport")}, terminal=False)
     assert made.begin() == ""
     row = {"daddr": "2001:db8:1:2:3:4:5:6", "dport": 443}
-    assert made.above([row]) + made.rows([row]) == ("DESTINATION           PORT\n2001:db8:1:2:3:4:5:6   443\n")
+    assert made.above([row]) + made.rows([row]) == (
+        "DESTINATION           PORT\n2001:db8:1:2:3:4:5:6   443\n"
+    )
     assert made.above([row]) == ""
     assert made.rows([row | {"daddr": "10.0.0.1"}]) == "10.0.0.1               443\n"
     assert made.finish() == ""

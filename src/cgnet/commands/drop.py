@@ -161,8 +161,9 @@ def command(**values: Any) -> int:
         counting = counting._replace(symbols=symbols)
     if values["explain"]:
         _check_explained(counting)
+    devices = tuple(name for name in values["dev"] if not name.startswith("!"))
     measures, contents = settings(symbols, values)
     extra = programs(values)
     companion = Diagnosis(explain=values.pop("explain"))
-    options = collect(values | {"both": True}, counting, measures, contents)
+    options = collect(values | {"both": True, "devices": devices}, counting, measures, contents)
     return Session(make_command(symbols, companion), options, [extra]).run()
