@@ -103,7 +103,7 @@ def kinds() -> list[Kind]:
     """Return the commands that print records."""
     symbols = Symbols()
     # The options make drop's command.
-    dropping = drop._command(symbols, Diagnosis(explain=False))  # noqa: SLF001
+    dropping = drop.make_command(symbols, Diagnosis(explain=False))
     return [
         Kind(connect.COMMAND, RecordKind.RECORD_CONNECT, _attempt),
         Kind(connlat.COMMAND, RecordKind.RECORD_CONNECT, _attempt),

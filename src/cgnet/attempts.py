@@ -88,7 +88,12 @@ def for_roles(command: Command, roles: Collection[Role]) -> Command:
         return _after(_after(fields, "comm", "role"), "saddr", "sport")
 
     columns = {kind: changed(kind, fields) for kind, fields in command.columns.items()}
-    return command._replace(columns=columns)
+    first, then = command.first, command.then
+    if Role.ROLE_CLIENT not in roles:
+        first = tuple("sport" if field == "dport" else field for field in first)
+    elif Role.ROLE_SERVER in roles:
+        then = ("role", "sport", *then)
+    return command._replace(columns=columns, first=first, then=then)
 
 
 def _after(fields: Sequence[str], place: str, field: str) -> tuple[str, ...]:
@@ -96,8 +101,14 @@ def _after(fields: Sequence[str], place: str, field: str) -> tuple[str, ...]:
     return (*fields[:at], field, *fields[at:])
 
 
-def command_of_attempts(name: str, table: tuple[str, ...], wide: tuple[str, ...]) -> Command:
-    """Return a command that shows attempts, with these columns."""
+def command_of_attempts(
+    name: str,
+    table: tuple[str, ...],
+    wide: tuple[str, ...],
+    first: tuple[str, ...],
+    then: tuple[str, ...],
+) -> Command:
+    """Return a command that shows attempts, with these columns: see command.Command."""
     return Command(
         name,
         "connect",
@@ -105,4 +116,6 @@ def command_of_attempts(name: str, table: tuple[str, ...], wide: tuple[str, ...]
         RecordKind.RECORD_CONNECT,
         {"table": table, "wide": wide},
         groups,
+        first=first,
+        then=then,
     )

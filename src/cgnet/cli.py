@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet import __version__
-from cgnet.errors import CgnetError, ExitStatus
+from cgnet.errors import CgnetError, ExitStatus, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +61,16 @@ class LazyGroup(click.Group):
         """Run the subcommand."""
         with _closed_pipe_is_an_end():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; a name that is none is told with the one that is nearest."""
+        name = args[0]
+        names = self.list_commands(ctx)
+        if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no such command {name!r}{did_you_mean(name, names)}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the commands' names."""
@@ -126,6 +136,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     if arguments is None:
         _speak_utf8()
+    if "_CGNET_COMPLETE" in os.environ:
+        from click.shell_completion import add_completion_class  # noqa: PLC0415 - only for shells
+
+        from cgnet.completion import Fish  # noqa: PLC0415
+
+        add_completion_class(Fish)
     status: int = ExitStatus.FAILED
     try:
         output.open_standard()

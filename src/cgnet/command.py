@@ -63,6 +63,8 @@ class Command(NamedTuple):
     leftovers: Leftovers | None = None
     drawn: bool = False  # as blocks of lines, for people
     was_open: Callable[[bytes], bool] | None = None  # its record: since before the start, and still
+    first: tuple[str, ...] = ()  # of the table's columns: what a narrow terminal keeps, and what
+    then: tuple[str, ...] = ()  # comes in as there is room, the most important first
 
 
 class Options(NamedTuple):
@@ -84,3 +86,4 @@ class Options(NamedTuple):
     btf: Path | None
     hook: str | None
     transport: str | None
+    devices: tuple[str, ...] = ()  # that are waited for

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from enum import IntEnum
 from errno import EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # include/linux/errno.h: numbers that the kernel uses for itself, and lets out now and then.
 OF_THE_KERNEL = {
@@ -98,6 +103,13 @@ def refusal(error: LibbpfError) -> LibbpfError:
     if error.errno in SHORTAGES:
         raise CgnetError(f"{SHORTAGES[error.errno]} ({error})") from error
     return error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" for the name that is nearest to a word, or nothing."""
+    names = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 class NotYetKnownError(Exception):

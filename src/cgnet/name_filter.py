@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cgnet import cgroups
 from cgnet._layouts import OWNER, FilterUse
+from cgnet.absent import CONTAINER, POD, POD_NAMESPACE, UNIT, What
 from cgnet.errors import LibbpfError
 from cgnet.values import Choice, choose
 
@@ -76,15 +77,25 @@ class NameFilter:
     ) -> None:
         """Read the values. Raises UsageError for a malformed one."""
         self._tests: list[tuple[Choice[Any], Callable[[Known, Any], bool]]] = []
-        self._add(choose("--container", container, _name), _is_container)
-        self._add(choose("--pod", pod, _pod), _is_pod)
+        self._whats: list[What] = []  # of each test
+        self._add(CONTAINER, choose("--container", container, _name), _is_container)
+        self._add(POD, choose("--pod", pod, _pod), _is_pod)
         namespaces = choose("--pod-namespace", pod_namespace, _name)
-        self._add(namespaces, lambda known, wanted: known.facts.pod_namespace == wanted)
-        self._add(choose("--unit", unit, _unit), lambda known, wanted: known.facts.unit == wanted)
+        self._add(
+            POD_NAMESPACE, namespaces, lambda known, wanted: known.facts.pod_namespace == wanted
+        )
+        units = choose("--unit", unit, _unit)
+        self._add(UNIT, units, lambda known, wanted: known.facts.unit == wanted)
 
-    def _add(self, choice: Choice[T], test: Callable[[Known, T], bool]) -> None:
+    def _add(self, what: What, choice: Choice[T], test: Callable[[Known, T], bool]) -> None:
         if choice.use:
+            self._whats.append(what)
             self._tests.append((choice, test))
+
+    def included(self) -> Iterator[tuple[What, tuple[Any, ...], Callable[[Known, Any], bool]]]:
+        """Yield the values that include, of each option, and what tells whether a cgroup has one."""
+        for what, (choice, test) in zip(self._whats, self._tests, strict=True):
+            yield what, choice.includes, test
 
     @property
     def use(self) -> int:

@@ -9,12 +9,16 @@ from typing import Any
 
 import click
 
+from cgnet.errors import did_you_mean
+
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 LEAST_BUFFER, GREATEST_BUFFER = 4096, 1 << 30
 LONGEST_NUMBER = 20  # digits
-NS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
+NS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 LONGEST_SPAN_NS = 10**18
-SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(us|µs|ms|s)")
+SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(us|µs|ms|s|m|h)")
+SOME_TIME = re.compile(r"(.*?)(ms|s|m|h)?")
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -52,19 +56,72 @@ class FieldList(click.ParamType):  # type: ignore[type-arg]
         return list(names)
 
 
-class Span(click.ParamType):  # type: ignore[type-arg]
-    """A time as people write it: 20ms, 500us, 1.5s."""
+class OneOf(click.Choice):  # type: ignore[type-arg]
+    """One of some words; for another one, the nearest of them is told."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = did_you_mean(str(value), map(str, self.choices))
+            self.fail(error.message.rstrip(".") + near, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A time as people write it: 30, 30s, 0.5, 5m, 1h; a number alone is seconds."""
 
     name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        if isinstance(value, str):
+            value = self._seconds(value, param, ctx)
+        seconds: float = super().convert(value, param, ctx)
+        return seconds
+
+    def _seconds(
+        self, text: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = SOME_TIME.fullmatch(text)
+        try:
+            number = float(found[1]) if found else math.nan
+        except ValueError:
+            number = math.nan
+        if found is None or math.isnan(number):
+            self.fail(
+                f"{text!r} is no time; give seconds (an integer or a float), or a number with s, m "
+                "or h, as in 5m",
+                param,
+                ctx,
+            )
+        return number * SECONDS[found[2] or "s"]
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]
+    """A time as people write it: 20ms, 500us, 1.5s, 5m.
+
+    A number alone is nothing, as between ms and s there is no choosing, but where it ``takes_seconds``.
+    """
+
+    name = "TIME"
+
+    def __init__(self, *, takes_seconds: bool = False) -> None:
+        """``takes_seconds``: a number alone is seconds."""
+        self._unit = "s" if takes_seconds else ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return nanoseconds."""
         if isinstance(value, int):
             return value
-        found = SPAN.fullmatch(value)
+        found = SPAN.fullmatch(value) or SPAN.fullmatch(value + self._unit)
         if not found:
             self.fail(
-                f"{value!r} is no time; give a number with us, ms or s, as in 20ms", param, ctx
+                f"{value!r} is no time; give a number with us, ms or s, as in 20ms, or with m or h",
+                param,
+                ctx,
             )
         ns = round(float(found[1]) * NS[found[2]])
         if ns > LONGEST_SPAN_NS:

@@ -18,11 +18,14 @@ from cgnet.option_groups import (
     DEFAULT_BY,
     DISTRIBUTION,
     DROPS,
+    FLOWS,
     HIST,
     LIVING,
+    OTHERS,
+    OWNERS,
+    PACKETS,
     ROLE,
     RUN,
-    SELECT,
     SHOW,
     SUMMARY,
 )
@@ -47,7 +50,12 @@ def _add(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
 
 def common(function: F) -> F:
     """Add the options that every command has; ``collect`` takes their values."""
-    return _add((*SELECT, *SHOW, *RUN))(function)
+    return _add((*OWNERS, *FLOWS, *OTHERS, *SHOW, *RUN))(function)
+
+
+def common_of_packets(function: F) -> F:
+    """Add the same options where addresses and ports are those of packets, source first."""
+    return _add((*OWNERS, *PACKETS, *OTHERS, *SHOW, *RUN))(function)
 
 
 def connections(function: F) -> F:
@@ -128,9 +136,9 @@ def counted(
     values: dict[str, Any], default: str = DEFAULT_BY, usable: Collection[str] = OF_CONNECTIONS
 ) -> Counting | None:
     """Return what is counted, or None where there is a row for each event. Raises UsageError."""
-    if values["count"]:
+    if values["count"] or values["interval"]:
         return Counting(keys_of(values, default, usable))
-    need("--count", values, ("by", "interval"))
+    need("--count", values, ("by",))
     return None
 
 
@@ -164,6 +172,7 @@ def collect(
         "inbound": False,
         "result": (),
         "interval": None,
+        "devices": (),
     }
     values = absent | values
     names = set(Selection._fields) - {"families", "roles"}

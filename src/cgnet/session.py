@@ -7,11 +7,13 @@ import gc
 import logging
 import math
 import os
+import sys
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cgnet import features, output, pipeline
+from cgnet import absent, features, output, pipeline
 from cgnet._layouts import HEAD, OwnerSource
 from cgnet.cgroups import CgroupNames
 from cgnet.counts import Counts
@@ -24,10 +26,18 @@ from cgnet.losses import Losses
 from cgnet.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
 from cgnet.newcomers import Newcomers
 from cgnet.output import Patience, Writer, cannot_write, tell
-from cgnet.render import Renderer, make_blocks, make_drawings, make_renderer
+from cgnet.render import (
+    Renderer,
+    columns_of_counts,
+    make_blocks,
+    make_drawings,
+    make_renderer,
+)
 from cgnet.runtimes import Runtimes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cgnet.command import Command, Options
     from cgnet.ring import Reader
 
@@ -36,12 +46,22 @@ log = logging.getLogger(__name__)
 STDOUT = 1
 GC_THRESHOLD = 100_000
 LOST_EVERY_S = 1.0
+SLOW_S = 1.0
+WHOLE_INTERVAL = 0.9  # of an interval's time: so much of it is drawn in place of the last one
 ROWS_AT_ONCE = 256  # the text of more doesn't stay in the cache until it is written: half as fast
 
 
-def _column(field: str) -> str:
-    """Return the column that shows a field of counts to people."""
-    return "owner" if field in ("container", "pod", "pod_namespace", "cgroup") else field
+@contextmanager
+def said_if_slow(message: str) -> Iterator[None]:
+    """Say something to a person who has waited for SLOW_S."""
+    timer = threading.Timer(SLOW_S, tell, (message,))
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Session:
@@ -77,6 +97,9 @@ class Session:
         self._runs: dict[str, str] = {}  # hook, transport and ledger
         self._unseen: dict[str, str] | None = None  # stages that this kernel doesn't tell of
         self._baseline_ns = 0  # what was alive is told since then
+        self._interval_began = 0.0  # by the monotonic clock, in seconds
+        self._drawn = False  # counts, on a terminal
+        self._told_absent = False  # which names nobody has
 
     def _make_renderer(self) -> Renderer:
         options, command = self.options, self.command
@@ -85,19 +108,21 @@ class Session:
             schema = CountSchema(command.name, self.clock, self.counts.fields)
             if self.counts.draws and options.output in ("table", "wide"):
                 return make_drawings(
-                    schema, options.fields, milliseconds=self._ms, terminal=os.isatty(STDOUT)
-                )
-            shown = ["time", *(_column(field) for field in self.counts.shown)]
-            columns = dict.fromkeys(command.columns, tuple(dict.fromkeys(shown)))
+                    schema, options.fields, milliseconds=self._ms, terminal=os.isatty(STDOUT),
+                    whole=options.output == "wide",
+                )  # fmt: skip
+            columns = columns_of_counts(self.counts.shown)
             fields = options.fields or (list(schema.fields) if options.output == "json" else None)
         else:
             groups = command.groups(self.names, self.runtimes)
             schema = Schema(
                 command.name, self.clock, groups, command.layouts[0].size, command.least
             )
-            columns, fields = command.columns, options.fields
+            columns = {**command.columns, "first": command.first, "then": command.then}
+            fields = options.fields
             if command.drawn and options.output in ("table", "wide"):
-                return make_blocks(schema, fields)
+                fitted = options.output == "table" and os.isatty(STDOUT)
+                return make_blocks(schema, fields, fitted=fitted)
         self._schema = schema
         return make_renderer(
             options.output,
@@ -115,16 +140,18 @@ class Session:
         data = output.encode(text)
         return self.out.write(data) == len(data) > 0
 
-    def _write_rows(self, rows: list[Any], above: str = "") -> None:
-        """Write rows below something else, and count them: as lost if the output takes no more."""
+    def _write_rows(self, rows: list[Any], *, screen: bool = False) -> None:
+        """Write rows, or a ``screen`` of them, and count them: as lost if the output takes no more."""
         shown = len(rows)
+        render = self.renderer.screen if screen else self.renderer.rows
         if self.out.problem:
             shown = 0
         else:
-            data = output.encode(above + self.renderer.rows(rows))
+            above = "" if screen else self.renderer.above(rows)
+            data = output.encode(above + render(rows))
             taken = self.out.write(data)
             if taken < len(data):
-                shown = output.whole(rows, lambda some: above + self.renderer.rows(some), taken)
+                shown = output.whole(rows, lambda some: above + render(some), taken)
         self.records += shown
         self.losses.add("output", len(rows) - shown)
 
@@ -138,15 +165,30 @@ class Session:
             self._print_counts()
 
     def _print_counts(self) -> None:
+        """Print what was counted since the last time."""
         if not self.counts:
             return
         head = self._run_record(self.command.name)
         rows = [head | row for row in self.counts.collect(self._obj)][: self.options.limit]
         self.unknown_owners = self.counts.of_unknown_owners
-        clear = self.renderer.clear()
-        self._write_rows(rows, clear + (self.renderer.header() if clear else ""))
+        self._write_counts(rows)
         if self.command.companion:
             self.command.companion.see(self._schema, rows)
+
+    def _write_counts(self, rows: list[Any]) -> None:
+        """Write rows of counts; a terminal keeps a whole interval rather than show part of one."""
+        interval, began = self.options.interval, self._interval_began
+        self._interval_began = time.monotonic()
+        if not interval or not self.renderer.redraws:
+            self._write_rows(rows)
+            return
+        lasted = self._interval_began - began
+        if self._drawn and lasted < WHOLE_INTERVAL * interval:
+            if rows:
+                tell(f"the last {lasted:.1f} s aren't shown: they are no whole interval")
+            return
+        self._drawn = True
+        self._write_rows(rows, screen=True)
 
     def _tell_more(self) -> None:
         """Say what the command has to say beside its rows."""
@@ -213,7 +255,6 @@ class Session:
             row["not_seen"] = list(self._unseen)
         if not self._write(self.renderer.notice(row)):
             also = "".join(f", {number} {name}" for name, number in more.items())
-            also += f"; not seen here: {', '.join(self._unseen)}" if self._unseen else ""
             if features.is_second_best(self._runs) or log.isEnabledFor(logging.INFO):
                 also += f"; by {', '.join(self._runs.values())}"
             tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
@@ -233,18 +274,17 @@ class Session:
                 if self.stop.requested:
                     return ExitStatus.DONE
                 raise
-            for line in remarks:
-                tell(line)
             if self.options.interval:
                 self._tell_living()
                 self._baseline_ns = time.monotonic_ns()
-            tell(f"tracing {self.command.name}; Ctrl-C ends it")
+            self._tell_start(remarks)
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
             self.stop.start()
             try:
-                self._write(self.renderer.header())
+                self._interval_began = time.monotonic()
+                self._write(self.renderer.begin())
                 self._trace(self._obj.ring("ring"), signals)
             except BrokenPipeError:
                 return ExitStatus.DONE
@@ -261,7 +301,7 @@ class Session:
             counting=options.counting, measures=options.measures, contents=options.contents,
             stopped=lambda: self.stop.requested,
         )  # fmt: skip
-        with pipeline.interruptible(signals):
+        with pipeline.interruptible(signals), said_if_slow("loading programs …"):
             obj, extra = launch.start(self.extras, options.btf, options.hook, options.transport)
         self._obj = cleanup.enter_context(obj)
         if launch.follows_listeners(obj):
@@ -270,8 +310,7 @@ class Session:
         if command.companion:
             command.companion.begin(obj)
         self._runs, self._unseen = launch.runs, launch.unseen
-        note = self.filters.hierarchies[0].note
-        return [*([note] if note else []), *launch.remarks(extra)]
+        return launch.remarks(extra)
 
     def _name_owners(self) -> None:
         """Tell the programs the names of the cgroups that are there, and whose namespaces they are."""
@@ -287,6 +326,29 @@ class Session:
             self._netns_owners.made(path)
         self._netns_owners.follow(math.inf)
         self.newcomers.tell_changes(naming.id, self._netns_owners)
+
+    def _tell_start(self, remarks: list[str]) -> None:
+        """Say that everything is attached, and before what there is to know of this run."""
+        note = self.filters.hierarchies[0].note
+        for line in [note, *remarks] if note else remarks:
+            tell(line)
+        for line in absent.of_devices(self.options.devices) if self.options.devices else ():
+            tell(line)
+        self._tell_absent()
+        if left_out := self.renderer.left_out:
+            names = ", ".join(left_out)
+            tell(f"this terminal is too narrow for {names}; -o wide cuts nothing")
+        tell(f"tracing {self.command.name}; Ctrl-C ends it")
+
+    def _tell_absent(self) -> None:
+        """Say which names nobody has, once all is known that the runtimes will tell soon."""
+        if not self.filters.named.use or self._told_absent:
+            return
+        known = [self.runtimes.of(path) for path in self.names.paths()]
+        if not any(each.expected for each in known):
+            self._told_absent = True
+            for line in absent.of_names(self.filters.named, known):
+                tell(line)
 
     def _trace(self, ring: Reader, signals: int) -> None:
         next_look = 0.0
@@ -308,6 +370,7 @@ class Session:
                 self.clock.adjust()
                 self.newcomers.forget(self._obj)
                 self._tell_netns_owners()
+                self._tell_absent()
                 self._check_lost()
                 if self.command.leftovers:
                     ended = self._emit(self.command.leftovers(self._obj, options, ended=False))
@@ -317,6 +380,7 @@ class Session:
             self._emit_the_rest(ring)
         self._print_counts()
         self._wait_for_names()
+        self._write(self.renderer.finish())
         self._tell_more()
         self._check_lost()
         self._summary()

@@ -7,6 +7,7 @@ tried with a tiny program; a name in the kernel's BTF or symbols promises nothin
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet import features, probes
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from cgnet.loader import Program
     from cgnet.probes import Feature
+
+log = logging.getLogger(__name__)
 
 FENTRY_WAY, MULTI_WAY, KPROBE_WAY = "fentry", "kprobe.multi", "kprobe"
 WAYS = (FENTRY_WAY, MULTI_WAY, KPROBE_WAY)  # the best first
@@ -95,11 +98,15 @@ def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
 
 
 def remarks(unseen: Mapping[str, str]) -> list[str]:
-    """Say of stages that nothing tells of them here; one line for each reason."""
+    """Say in a line of stages that nothing tells of them here; why is for -v."""
     names: dict[str, list[str]] = {}
     for stage, why in unseen.items():
         names.setdefault(why, []).append(stage)
-    return [f"not seen here: {', '.join(stages)} ({why})" for why, stages in names.items()]
+    for why, stages in names.items():
+        log.info("not seen here: %s: %s", ", ".join(stages), why)
+    if not unseen:
+        return []
+    return [f"not seen here: {', '.join(unseen)}; cgnet doctor tells why"]
 
 
 def rows(programs: Iterable[Program]) -> list[Row]:

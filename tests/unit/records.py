@@ -168,7 +168,8 @@ def connect_schema(names: Names) -> Schema:
 def renderer(kind: str, names: Names, fields: list[str] | None = None, **how: bool) -> Renderer:
     """Return what renders `connect -o kind --fields fields`."""
     how = {"terminal": False, "header": True, **how}
-    return make_renderer(kind, connect_schema(names), fields, COMMAND.columns, **how)
+    columns = {**COMMAND.columns, "first": COMMAND.first, "then": COMMAND.then}
+    return make_renderer(kind, connect_schema(names), fields, columns, **how)
 
 
 def u(bits: int) -> st.SearchStrategy[int]:

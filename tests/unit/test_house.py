@@ -21,12 +21,13 @@ SOURCE = ROOT / "src/cgnet"
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
     "probes", "features",
-    "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "name_filter", "filters",
+    "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "absent", "name_filter",
+    "filters",
     "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
     "histograms", "keys", "tables", "counts", "pipeline", "symbols", "reasons", "packets", "tcp_memory",
     "evidence",
     "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
-    "output", "launch", "command", "attempts", "newcomers", "session", "option_types",
+    "output", "launch", "command", "attempts", "newcomers", "session", "completion", "option_types",
     "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))

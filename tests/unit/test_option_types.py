@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cgnet.option_types import LONGEST_SPAN_NS, FieldList, Size, Span, a_number
+from cgnet.option_types import LONGEST_SPAN_NS, FieldList, OneOf, Seconds, Size, Span, a_number
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,8 @@ def test_an_empty_field_is_refused(text: str) -> None:
         ("500\u00b5s", 500_000),
         ("1.5s", 1_500_000_000),
         ("0s", 0),
+        ("5m", 300 * 10**9),
+        ("1.5h", 5400 * 10**9),
         ("0.5us", 500),
         ("007ms", 7_000_000),
         ("0.000000001s", 1),
@@ -103,7 +105,7 @@ def test_a_span_is_nanoseconds(text: str, ns: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "20", "ms", "20 ms", " 20ms", "20ms ", "-1ms", "+1ms", ".5s", "5.s", "1e3ms", "1m", "1h",
+        "", "20", "ms", "20 ms", " 20ms", "20ms ", "-1ms", "+1ms", ".5s", "5.s", "1e3ms", "1d", "1ns",
         "20MS", "1,5s", "\u0662ms", "1.0000000001s", "nan", "infs", "9" * 5000 + "s",
     ],
     ids=lambda text: text[:12],
@@ -141,6 +143,43 @@ def test_any_text_is_a_span_that_fits_or_refused(text: str) -> None:
 @pytest.mark.parametrize("kind", [Span(), Size()])
 def test_a_default_that_is_a_number_already_stays(kind: click.ParamType) -> None:
     assert kind.convert(4096, None, None) == 4096
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30), ("30s", 30), ("0.5", 0.5), ("0.5s", 0.5), ("500ms", 0.5), ("5m", 300), ("1h", 3600),
+        ("1.5h", 5400), ("1e3", 1000), ("inf", float("inf")),
+    ],
+)  # fmt: skip
+def test_a_duration_is_seconds(text: str, seconds: float) -> None:
+    assert Seconds().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "soon", "5 mins", "1d", "1h30m", "nan", "5M", "9" * 5000 + "x"]
+)
+def test_what_is_no_duration_is_refused_and_quoted(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no time; give seconds") as raised:
+        Seconds().convert(text, None, None)
+    assert repr(text) in raised.value.message
+
+
+@given(st.text() | st.from_regex(r"\A[0-9.]{1,14}(ms|s|m|h)?\Z"))
+def test_any_text_is_a_duration_in_range_or_refused(text: str) -> None:
+    try:
+        found = Seconds(min=0.1).convert(text, None, None)
+    except click.BadParameter:
+        return
+    assert found >= 0.1
+
+
+def test_a_word_that_is_none_of_some_is_told_with_the_nearest() -> None:
+    with pytest.raises(click.BadParameter, match=r"'tabel' is not one of .*; did you mean table\?"):
+        OneOf(["table", "wide"]).convert("tabel", None, None)
+    with pytest.raises(click.BadParameter) as raised:
+        OneOf(["table", "wide"]).convert("x", None, None)
+    assert "did you mean" not in raised.value.message
 
 
 def test_what_is_not_a_number_is_refused() -> None:

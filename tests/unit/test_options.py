@@ -60,7 +60,8 @@ ABSENT_PID = 1 << 30  # above the kernel's greatest
         (["-c", "--by", "pid/2"], ["--by", "'pid/2'", "cgroup/2 or daddr/24"]),
         (["-c", "--by", "selected"], ["--by selected", "the --cgroup given"]),
         (["--by", "pid"], ["--by", "goes with --count"]),
-        (["-i", "1"], ["--interval", "goes with --count"]),
+        (["-i", "1x"], ["--interval", "'1x'", "as in 5m"]),
+        (["-i", "0.05s"], ["--interval", "0.05", "x>=0.1"]),
         (["-c", "-i", "0"], ["--interval", "0", "x>=0.1"]),
         (["-c", "-i", "nan"], ["--interval", "nan"]),
         (
@@ -113,6 +114,8 @@ def test_a_wrong_number_gives_no_traceback(cgnet: Cgnet, option: str, value: str
         ["--sport", "80", "--dport", "!1-1023", "--port", "80,443,8000-8999", "-4", "-6"],
         ["--result", "!ok", "--role", "server", "--max-rate", "100"],
         ["-c", "--by", "container,daddr/24", "--by", "result", "-i", "0.5"],
+        ["-i", "1"],
+        ["--duration", "1h", "-i", "5m", "--by", "result"],
         ["-c", "--by", "selected", "--cgroup", "/", "-o", "json", "--fields", "selected,count"],
     ],
 )

@@ -123,6 +123,8 @@ def test_the_hierarchy_is_one(asked: Asked) -> None:
     [
         (["-c"], [Key("container"), Key("result")]),
         (["-c", "--by", "pid"], [Key("pid")]),
+        (["-i", "1"], [Key("container"), Key("result")]),
+        (["-i", "1", "--by", "pid"], [Key("pid")]),
         (
             ["--count", "--by", "pid,uid", "--by", "daddr/8"],
             [Key("pid"), Key("uid"), Key("daddr", 8)],
@@ -135,8 +137,12 @@ def test_keys_of_counts(asked: Asked, arguments: list[str], keys: list[Key]) -> 
     assert asked(*arguments)[0].counting == Counting(keys)
 
 
-def test_an_interval_is_seconds(asked: Asked) -> None:
-    assert asked("-c", "-i", "2.5")[0].interval == 2.5
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2.5", 2.5), ("30", 30), ("30s", 30), ("5m", 300), ("1h", 3600)]
+)
+def test_an_interval_is_seconds_or_has_a_unit(asked: Asked, text: str, seconds: float) -> None:
+    options = asked("-c", "-i", text, "--duration", text)[0]
+    assert (options.interval, options.duration) == (seconds, seconds)
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ RECORDS = [
 ]
 BATCH = [record.raw() for record in RECORDS]
 TABLE = """\
-TIME         CONTAINER/CGROUP             PID COMM            SOURCE          DESTINATION      PORT RESULT       LATENCY RETRANS
-12:34:56.789 /docker/web                 4711 curl            10.0.0.1        10.0.0.2          443 ok           1.23 ms       0
-12:34:58.289 -                              - -               10.0.0.1        10.0.0.2          443 ECONNREFUSED 1.23 ms       0
+TIME         CONTAINER/CGROUP                             PID COMM            SOURCE          DESTINATION           PORT RESULT       LATENCY RETRANS
+12:34:56.789 /docker/web                                 4711 curl            10.0.0.1        10.0.0.2               443 ok           1.23 ms       0
+12:34:58.289 -                                              - -               10.0.0.1        10.0.0.2               443 ECONNREFUSED 1.23 ms       0
 12:34:56.789 /docker/0123456789abcdef0123456789abcdef    4711 ""              2001:db8::1     2001:db8:1:2:3:4:5:6   443 aborted       2.00 s       1
-12:34:56.789 /docker/web                 4711 \\x1b[31m\\n      10.0.0.1        10.0.0.2          443 ENETUNREACH        -       0
+12:34:56.789 /docker/web                                 4711 \\x1b[31m\\n      10.0.0.1        10.0.0.2               443 ENETUNREACH        -       0
 """  # noqa: E501 - as it is on the screen
 
 
@@ -89,7 +89,7 @@ def colours(columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_in_a_pipe_is_this_text() -> None:
     shown = renderer("table", NAMES)
-    assert (shown.header() + shown.rows(BATCH)).split("\n") == TABLE.split("\n")
+    assert (shown.begin() + shown.above(BATCH) + shown.rows(BATCH)).split("\n") == TABLE.split("\n")
 
 
 def test_no_header_leaves_it_out() -> None:
@@ -129,23 +129,19 @@ def test_each_record_is_one_line_without_unsafe_characters(records: list[Connect
 def test_a_hostile_comm_leaves_the_next_column_in_its_place(comm: bytes) -> None:
     shown = renderer("table", NAMES, ["comm", "dport"])
     first, second = shown.rows([Connect(comm=comm).raw(), Connect().raw()]).splitlines()
-    assert second == "curl              443"
+    assert second.split() == ["curl", "443"]
     assert first.endswith(" 443")
-    assert cells(first) >= cells(second)
+    assert cells(first) == cells(second)
 
 
-def test_on_a_terminal_paths_lose_their_middle_and_the_line_fits(columns: Columns) -> None:
-    columns(123)
+def test_on_a_terminal_paths_and_addresses_lose_their_middle(columns: Columns) -> None:
+    columns(80)
     shown = renderer("table", NAMES, terminal=True)
     lines = (shown.header() + shown.rows(BATCH)).splitlines()
-    assert lines[3].startswith("12:34:56.789 /docker/0…789abcdef    4711")
-    assert {len(line) for index, line in enumerate(lines) if index != 3} == {123}
-
-
-def test_on_a_terminal_an_address_is_never_cut(columns: Columns) -> None:
-    columns(80)
-    text = renderer("table", NAMES, terminal=True).rows(BATCH)
-    assert "2001:db8:1:2:3:4:5:6" in text
+    assert lines[3].split() == [
+        "12:34:56.789", "/docker/012…456789abcdef", "2001:db…3:4:5:6", "443", "aborted", "2.00", "s",
+    ]  # fmt: skip
+    assert {cells(line) for line in lines} == {80}
 
 
 def test_a_wide_terminal_gives_its_room_to_the_path(columns: Columns) -> None:
@@ -155,12 +151,12 @@ def test_a_wide_terminal_gives_its_room_to_the_path(columns: Columns) -> None:
     assert "…" not in text
 
 
-@pytest.mark.parametrize("width", [110, 120, 121, 130, 160])
+@pytest.mark.parametrize("width", [80, 81, 110, 120, 121, 130, 160])
 def test_wide_characters_leave_the_next_column_in_its_place(columns: Columns, width: int) -> None:
     columns(width)
     shown = renderer("table", NAMES, terminal=True)
     rows = shown.rows([Connect(cgroup_id=each).raw() for each in (42, 43, 44, 45)]).splitlines()
-    places = [cells(row[: row.index("4711")]) for row in rows]
+    places = [cells(row[: row.index("10.0.0.2")]) for row in rows]
     assert places == [places[0]] * 4
 
 

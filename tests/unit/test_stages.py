@@ -119,11 +119,16 @@ def test_a_way_that_isnt_asked_for_isnt_taken(kernel: Kernel) -> None:
     assert (none.programs, none.unseen) == ({}, {"ip_rcv": "not asked for"})
 
 
-def test_stages_that_are_missing_for_one_reason_are_one_line() -> None:
+def test_stages_that_are_missing_are_one_line_and_why_is_for_who_asks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
     assert stages.remarks({"ip_out": "no", "ip_rcv": "no", "sock_queue": "never"}) == [
-        "not seen here: ip_out, ip_rcv (no)",
-        "not seen here: sock_queue (never)",
+        "not seen here: ip_out, ip_rcv, sock_queue; cgnet doctor tells why"
     ]
+    assert "not seen here: ip_out, ip_rcv: no" in caplog.text
+    assert "not seen here: sock_queue: never" in caplog.text
+    assert stages.remarks({}) == []
 
 
 class Attaching:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cgnet.attempts import WAYS, command_of_attempts, explained, for_roles, sync_error_ways
+from cgnet.option_types import OneOf
 from cgnet.options import collect, common, connections, counted, counting
 from cgnet.session import Session
 
@@ -19,7 +20,10 @@ WIDE = (
     "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
     "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
 )  # fmt: skip
-COMMAND = command_of_attempts("connect", TABLE, WIDE)
+# On a terminal: what a narrow one keeps, and what comes then; the most important first.
+FIRST = ("owner", "daddr", "dport", "result", "latency_us", "time")
+THEN = ("comm", "syn_retrans", "pid", "saddr")
+COMMAND = command_of_attempts("connect", TABLE, WIDE, FIRST, THEN)
 
 HELP = "Every outbound TCP connection attempt, and how it was decided."
 EPILOG = """\b
@@ -53,14 +57,14 @@ the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '
 @common
 @click.option(
     "--sync-errors",
-    type=click.Choice(["auto", "on", "off"]),
+    type=OneOf(["auto", "on", "off"]),
     default="auto",
     show_default=True,
     help="Errors before a SYN leaves, such as no route: auto shows them where the kernel allows it "
     "for little; on also where it takes the system call's tracepoints, which make every system "
     "call of the host some 50 ns slower.",
 )
-@click.option("--sync-errors-by", type=click.Choice(list(WAYS)), hidden=True)
+@click.option("--sync-errors-by", type=OneOf(list(WAYS)), hidden=True)
 def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:
     """Run the command."""
     options = collect(values, counted(values))

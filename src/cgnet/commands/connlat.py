@@ -21,7 +21,10 @@ WIDE = (
     "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
     "tcp_state", "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
 )  # fmt: skip
-COMMAND = command_of_attempts("connlat", TABLE, WIDE)
+# On a terminal: what a narrow one keeps, and what comes then; the most important first.
+FIRST = ("owner", "daddr", "dport", "result", "latency_us", "time")
+THEN = ("syn_retrans", "comm", "tcp_state", "pid", "saddr")
+COMMAND = command_of_attempts("connlat", TABLE, WIDE, FIRST, THEN)
 NSEC_PER_USEC, NSEC_PER_MSEC = 1000, 1_000_000
 
 HELP = "How long TCP connections take to be established, or to fail."
@@ -70,7 +73,7 @@ def _least_ns(min_ms: float | None, min_us: float | None) -> int:
 @common
 def command(*, min_ms: float | None, min_us: float | None, hist: bool, **values: Any) -> int:
     """Run the command."""
-    counting = distributed(values, wanted=hist, instead="--hist")
+    counting = distributed(values, wanted=hist or values["interval"] is not None, instead="--hist")
     if counting and not values["result"]:
         values["result"] = ("ok",)
     least_ns = _least_ns(min_ms, min_us)

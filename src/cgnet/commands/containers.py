@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import Any
 
 import click
 
+from cgnet import completion
 from cgnet.cgroups import default_hierarchy, hierarchies, hierarchy_named
 from cgnet.events import SCHEMA, Clock
+from cgnet.option_types import OneOf
 from cgnet.output import tell
 from cgnet.render import FORMATS
+from cgnet.render.layout import terminal_width
 from cgnet.render.listing import SHORT_ID, csv_text, json_text, table_text
 from cgnet.runtimes import PROC, Runtimes
 from cgnet.runtimes.listing import FIELDS, containers
@@ -62,6 +66,7 @@ WIDE = {
     "cgroup": lambda row: row["cgroup"],
     "labels": lambda row: row["labels"],
 }
+FIRST = ("container", "pod", "id", "pid", "image")  # what a narrow terminal keeps
 COLUMNS_OF_ALL = {**COLUMNS, "found": WIDE["found"], "cgroup": WIDE["cgroup"]}
 
 
@@ -74,15 +79,18 @@ def _text(output: str, rows: list[dict[str, Any]], *, every: bool, header: bool)
         return json_text(rows)
     if output == "csv":
         return csv_text(rows, (*HEAD, *FIELDS), header=header)
+    if output == "wide":
+        return table_text(rows, WIDE, header=header)
+    width = terminal_width() if sys.stdout.isatty() else None
     columns = COLUMNS_OF_ALL if every else COLUMNS
-    return table_text(rows, WIDE if output == "wide" else columns, header=header)
+    return table_text(rows, columns, header=header, width=width, first=FIRST)
 
 
 @click.command(name="containers", help=HELP, epilog=EPILOG)
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(FORMATS),
+    type=OneOf(FORMATS),
     default="table",
     show_default=True,
     help="json is one object a line, described in docs/containers.md; csv has the same fields.",
@@ -92,6 +100,7 @@ def _text(output: str, rows: list[dict[str, Any]], *, every: bool, header: bool)
 @click.option(
     "--hierarchy",
     metavar="NAME",
+    shell_complete=completion.hierarchies,
     help="The cgroup hierarchy that names containers: v2, or a v1 controller.",
 )
 def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool) -> None:

@@ -14,6 +14,7 @@ from cgnet.btf import elsewhere
 from cgnet.errors import ExitStatus, NotPermittedError
 from cgnet.events import SCHEMA
 from cgnet.launch import object_path
+from cgnet.option_types import OneOf
 from cgnet.probes import FEATURES, Answer
 from cgnet.render.report import report_text
 
@@ -119,7 +120,7 @@ def examine(btf: Path | None) -> dict[str, Any]:
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(["table", "json"]),
+    type=OneOf(["table", "json"]),
     default="table",
     show_default=True,
     help="json is one object, described in docs/doctor.md.",

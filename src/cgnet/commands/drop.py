@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgnet import completion
 from cgnet._layouts import DROP, DROP_EVENT, FLOW, RecordKind
 from cgnet.attribution import owner_group
 from cgnet.command import Command, Companion
 from cgnet.diagnosis import Diagnosis
-from cgnet.drop_options import programs, settings
+from cgnet.drop_options import STATES, programs, settings
 from cgnet.drops import drop_groups
 from cgnet.errors import UsageError
 from cgnet.events import FLOW_GROUPS
 from cgnet.evidence import has_netlink
 from cgnet.keys import OF_DROPS, OF_SOCKETS
 from cgnet.option_groups import DEFAULT_BY_OF_DROPS, select
-from cgnet.options import collect, common, counted, counting_drops
+from cgnet.option_types import OneOf
+from cgnet.options import collect, common_of_packets, counted, counting_drops
 from cgnet.output import tell
 from cgnet.reasons import BY_REASON, CLASSES
 from cgnet.session import Session
@@ -41,6 +43,9 @@ WIDE = (
     "tcp_flags", "tcp_state", "len", "payload", "reason", "reason_class", "owner_source", "cgroup",
     "stack",
 )  # fmt: skip
+# On a terminal: what a narrow one keeps, and what comes then; the most important first.
+FIRST = ("owner", "reason", "daddr", "dport", "saddr")
+THEN = ("time", "sport", "tcp_flags", "dev", "reason_class", "direction", "location", "len")
 HELP = "TCP packets that the kernel dropped: whose, where, and why."
 EPILOG = """\b
 Examples:
@@ -62,7 +67,8 @@ def _groups(symbols: Symbols, names: CgroupNames, runtimes: Runtimes) -> list[An
     return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(symbols)]
 
 
-def _command(symbols: Symbols, companion: Companion) -> Command:
+def make_command(symbols: Symbols, companion: Companion | None) -> Command:
+    """Return what a run is made of; ``symbols`` name its reasons and functions."""
     return Command(
         "drop",
         "drop",
@@ -71,6 +77,8 @@ def _command(symbols: Symbols, companion: Companion) -> Command:
         {"table": TABLE, "wide": WIDE},
         lambda names, runtimes: _groups(symbols, names, runtimes),
         companion,
+        first=FIRST,
+        then=THEN,
     )
 
 
@@ -112,14 +120,22 @@ def _fold(values: dict[str, Any]) -> None:
 
 
 @click.command(name="drop", help=HELP, epilog=EPILOG)
-@select("reason", "REASON", "Dropped for this reason, as in NO_SOCKET; see --list-reasons.")
-@select("reason-class", "CLASS", f"Reasons of this class: {', '.join(list(CLASSES.values())[1:])}.")
-@select("state", "STATE", "The socket is in this TCP state, as in LISTEN.")
-@select("dev", "NAME", "At this network device.")
+@select(
+    "reason", "REASON", "Dropped for this reason, as in NO_SOCKET; see --list-reasons.",
+    completion.reasons,
+)  # fmt: skip
+@select(
+    "reason-class", "CLASS", f"Reasons of this class: {', '.join(list(CLASSES.values())[1:])}.",
+    completion.listed(list(CLASSES.values())[1:]),
+)  # fmt: skip
+@select(
+    "state", "STATE", "The socket is in this TCP state, as in LISTEN.", completion.listed(STATES)
+)
+@select("dev", "NAME", "At this network device.", completion.devices)
 @click.option("--all", "every", is_flag=True, help="Also drops that come with ordinary traffic.")
 @click.option(
     "--stacks",
-    type=click.Choice(["each", "folded", "none"]),
+    type=OneOf(["each", "folded", "none"]),
     default="each",
     show_default=True,
     help="each: with every row. folded: counted in the kernel, printed as flame-graph tools read "
@@ -142,7 +158,7 @@ def _fold(values: dict[str, Any]) -> None:
     help="Show this kernel's reasons, and their classes.",
 )  # fmt: skip
 @counting_drops
-@common
+@common_of_packets
 def command(**values: Any) -> int:
     """Run the command."""
     symbols = Symbols(values["btf"] and Path(values["btf"]))
@@ -153,8 +169,9 @@ def command(**values: Any) -> int:
         counting = counting._replace(symbols=symbols)
     if values["explain"]:
         _check_explained(counting)
+    devices = tuple(name for name in values["dev"] if not name.startswith("!"))
     measures, contents = settings(symbols, values)
     extra = programs(values)
     companion = Diagnosis(explain=values.pop("explain"))
-    options = collect(values | {"both": True}, counting, measures, contents)
-    return Session(_command(symbols, companion), options, [extra]).run()
+    options = collect(values | {"both": True, "devices": devices}, counting, measures, contents)
+    return Session(make_command(symbols, companion), options, [extra]).run()

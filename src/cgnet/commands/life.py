@@ -16,7 +16,7 @@ from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.features import LIVING
 from cgnet.groups import Group, Number, between, part_of
 from cgnet.launch import Extra, Look, of_one_role
-from cgnet.option_types import Span
+from cgnet.option_types import OneOf, Span
 from cgnet.options import collect, common, living, role
 from cgnet.session import Session
 from cgnet.symbols import Symbols
@@ -36,6 +36,9 @@ WIDE = (
     "min_rtt_us", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns", "owner_source",
     "cgroup",
 )  # fmt: skip
+# On a terminal: what a narrow one keeps, and what comes then; the most important first.
+FIRST = ("owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause")
+THEN = ("duration_us", "time", "role", "closed_by", "comm", "retrans", "sport", "pid", "saddr")
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
 CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
 LIFE_PART = part_of(LIFE_EVENT, "life")
@@ -101,6 +104,8 @@ COMMAND = Command(
         "": "living_files",
     },
     was_open=was_open,
+    first=FIRST,
+    then=THEN,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 NO_LIVING = (
@@ -141,15 +146,17 @@ def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
 
 
 @click.command(name="life", help=HELP, epilog=EPILOG)
-@click.option("--min-duration", type=Span(), help="Only what lasted this long, as in 10s.")
+@click.option(
+    "--min-duration", type=Span(takes_seconds=True), help="Only what lasted this long, as in 10s."
+)
 @click.option(
     "--min-bytes", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Both ways together."
 )
 @click.option(
-    "--closed-by", type=click.Choice(list(CLOSERS.values())), multiple=True, help="Who ended it."
+    "--closed-by", type=OneOf(list(CLOSERS.values())), multiple=True, help="Who ended it."
 )
 @click.option(
-    "--close-cause", type=click.Choice(list(CAUSES.values())), multiple=True, help="How it ended."
+    "--close-cause", type=OneOf(list(CAUSES.values())), multiple=True, help="How it ended."
 )
 @click.option("--open-by", type=click.Choice([way.name for way in LIVING.ways]), hidden=True)
 @living

@@ -31,6 +31,9 @@ WIDE = (
     "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
     "rtt_us", "srtt_us", "handshake", "tcp_state", "netns", "owner_source", "cgroup",
 )  # fmt: skip
+# On a terminal: what a narrow one keeps, and what comes then; the most important first.
+FIRST = ("owner", "daddr", "dport", "rtt_us", "srtt_us", "time")
+THEN = ("role", "sport", "comm", "tcp_state", "pid", "saddr")
 SAMPLE_PART = part_of(RTT_EVENT, "sample")
 MARKS_PART = between(RTT_SAMPLE, "tcp_state", "handshake", SAMPLE_PART.start)
 
@@ -64,6 +67,8 @@ COMMAND = Command(
     RecordKind.RECORD_RTT,
     {"table": TABLE, "wide": WIDE},
     groups,
+    first=FIRST,
+    then=THEN,
 )
 PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
 

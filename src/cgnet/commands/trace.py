@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet import stages
+from cgnet import completion, stages
 from cgnet._layouts import (
     FLOW,
     JOURNEY,
@@ -31,8 +31,8 @@ from cgnet.histograms import LOG2
 from cgnet.keys import OF_SOCKETS, Key
 from cgnet.launch import Extra, object_path
 from cgnet.netns_owners import NetnsNames
-from cgnet.option_types import Span
-from cgnet.options import collect, common, keys_of, need, summary
+from cgnet.option_types import OneOf, Span
+from cgnet.options import collect, common_of_packets, keys_of, need, summary
 from cgnet.session import Session
 from cgnet.slow_part import SlowParts
 from cgnet.stages import WAYS
@@ -76,7 +76,9 @@ wait for the application after a minute.
 """
 
 
-def _command(symbols: Symbols, companion: SlowParts | None) -> Command:
+def make_command(symbols: Symbols, companion: SlowParts | None) -> Command:
+    """Return what a run is made of; ``symbols`` name its reasons and functions."""
+
     def make(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         return groups(symbols, names, runtimes, NetnsNames(runtimes, names.naming))
 
@@ -144,7 +146,10 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
 
 @click.command(name="trace", help=HELP, epilog=EPILOG)
 @click.option("--slower", type=Span(), help="Only packets that took longer in all, as in 1ms.")
-@click.option("--stage", metavar="NAME>TIME", help="Only where this stage took longer.")
+@click.option(
+    "--stage", metavar="NAME>TIME", help="Only where this stage took longer.",
+    shell_complete=completion.stages,
+)  # fmt: skip
 @click.option("--drops", is_flag=True, help="Only packets that end in a drop.")
 @click.option("--retrans", is_flag=True, help="Only packets that were sent again.")
 @click.option(
@@ -152,7 +157,7 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
 )
 @click.option(
     "--functions",
-    type=click.Choice([*WAYS, NO_FUNCTIONS]),
+    type=OneOf([*WAYS, NO_FUNCTIONS]),
     help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
 )
 @click.option(
@@ -160,7 +165,7 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
     help="So many packets are followed at once; for one more the oldest is given up.",
 )  # fmt: skip
 @summary
-@common
+@common_of_packets
 def command(
     *,
     slower: int | None,
@@ -190,4 +195,4 @@ def command(
     options = collect(values | {"both": True}, counting, measures)
     companion = SlowParts(counting) if counting else None
     extras = partial(_extras, functions, slow_stage)
-    return Session(_command(symbols, companion), options, extras).run()
+    return Session(make_command(symbols, companion), options, extras).run()

@@ -3,28 +3,28 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from cgnet.render import with_owner
+from cgnet.render import Renderer, with_owner
+from cgnet.render.layout import cells, filled, shortened, terminal_width
 from cgnet.render.text import duration_ns, local_time, safe
 
 if TYPE_CHECKING:
     from cgnet.events import Schema
 
 SLOWEST, OTHER = "*", " "
+LEAST_PLACE = 8  # cells
 NOTES = {"app_read": "waiting for the application"}
 
 
-class Blocks:
+class Blocks(Renderer):
     """The renderer of packets for ``-o table`` and ``-o wide``."""
 
-    def __init__(self, schema: Schema) -> None:
-        """Show the records of ``schema``."""
+    def __init__(self, schema: Schema, *, fitted: bool = False) -> None:
+        """Show the records of ``schema``; ``fitted``: no line is longer than the terminal's."""
         self._schema = schema
-
-    def header(self) -> str:
-        """Each block has its own."""
-        return ""
+        self._fitted = fitted
 
     def rows(self, batch: list[Any]) -> str:
         """Return a block for each record."""
@@ -32,32 +32,40 @@ class Blocks:
 
     def _block(self, row: dict[str, Any]) -> str:
         slowest = max(row["stages"], key=lambda stage: stage["delta_ns"], default=None)
-        lines = [self._head(row)]
-        lines += [self._stage(stage, slowest=stage is slowest) for stage in row["stages"]]
-        lines.append(f"  {self._end(row)}")
+        width = terminal_width() if self._fitted else sys.maxsize
+        lines = filled(self._head(row), width, "  ")
+        for stage in row["stages"]:
+            lines.append(self._stage(stage, width, slowest=stage is slowest))
+        lines.append(shortened(f"  {self._end(row)}", width))
         return "\n".join([*lines, "", ""])
 
-    def _head(self, row: dict[str, Any]) -> str:
-        when = local_time(row["ts_ns"], self._schema.clock.offset_ns)
-        again = " again" if row["retransmitted"] else ""
+    def _head(self, row: dict[str, Any]) -> list[str]:
+        """Return what is told of a packet, in pieces that stay whole."""
+        again = "again" if row["retransmitted"] else ""
         if row["retrans_of"]:
             again += f", after #{row['retrans_of']}"
         if row["retrans_after_ns"]:
             again += f", {duration_ns(row['retrans_after_ns'])} later"
-        return (
-            f"{when} #{row['packet']} {safe(row['owner'] or '-')} "
-            f"{row['saddr']}:{row['sport']} > {row['daddr']}:{row['dport']} {row['direction']} "
-            f"[{row['tcp_flags']}] seq {row['seq']} ack {row['ack']} payload {row['payload']}{again}"
-        )
+        pieces = [
+            f"{local_time(row['ts_ns'], self._schema.clock.offset_ns)} #{row['packet']}",
+            safe(row["owner"] or "-"),
+            f"{row['saddr']}:{row['sport']}",
+            f"> {row['daddr']}:{row['dport']}",
+            f"{row['direction']} [{row['tcp_flags']}]",
+            f"seq {row['seq']} ack {row['ack']} payload {row['payload']}",
+        ]
+        return [*pieces, *([again] if again else [])]
 
     @staticmethod
-    def _stage(stage: dict[str, Any], *, slowest: bool) -> str:
+    def _stage(stage: dict[str, Any], width: int, *, slowest: bool) -> str:
         where = stage["container"] or (f"netns {stage['netns']}" if stage["netns"] else "")
         place = "@".join(safe(each) for each in (stage["dev"], where) if each)
         note = stage["verdict"] or NOTES.get(stage["at"], "")
         mark = SLOWEST if slowest else OTHER
         delta = f"+{duration_ns(stage['delta_ns'])}"
-        return f"{mark} {delta:>10} {stage['at']:14} cpu {stage['cpu']:<3} {place}  {note}".rstrip()
+        before = f"{mark} {delta:>9} {stage['at']:14} cpu {stage['cpu']:<3} "
+        place = shortened(place, max(LEAST_PLACE, width - len(before) - 2 - cells(note)))
+        return shortened(f"{before}{place}  {note}".rstrip(), width)
 
     @staticmethod
     def _end(row: dict[str, Any]) -> str:
@@ -70,11 +78,3 @@ class Blocks:
             waits = any(stage["at"] == "tcp_receive" for stage in row["stages"])
             end = "still waiting for the application" if waits else "nothing more was heard of it"
         return f"total {duration_ns(row['total_ns'])}, {end}"
-
-    def clear(self) -> str:
-        """Nothing is taken back."""
-        return ""
-
-    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
-        """Told on stderr instead."""
-        return ""

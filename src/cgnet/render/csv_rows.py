@@ -8,7 +8,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from cgnet.render import with_owner
+from cgnet.render import Renderer, with_owner
 from cgnet.render.text import safe
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def cell(value: Any) -> str:
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-class CsvRows:
+class CsvRows(Renderer):
     """The renderer for ``-o csv``."""
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str], *, header: bool) -> None:
@@ -51,11 +51,3 @@ class CsvRows:
         """Return a line for each record."""
         rows = map(with_owner, self._schema.rows(batch))
         return self._lines([[cell(row[field]) for field in self._fields] for row in rows])
-
-    def clear(self) -> str:
-        """Nothing is taken back."""
-        return ""
-
-    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
-        """CSV has one kind of rows: told on stderr instead."""
-        return ""

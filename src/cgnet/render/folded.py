@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from cgnet.render import with_owner
+from cgnet.render import Renderer, with_owner
 from cgnet.render.text import safe
 
 LOST = "[stack is lost]"
@@ -26,12 +26,8 @@ def frames(row: dict[str, Any]) -> list[str]:
     return [*keys, *(functions or [LOST])]
 
 
-class Folded:
+class Folded(Renderer):
     """The renderer for ``--stacks folded``."""
-
-    def header(self) -> str:
-        """There is none."""
-        return ""
 
     def rows(self, batch: list[dict[str, Any]]) -> str:
         """Return a line for each stack. Places in one function are one."""
@@ -40,11 +36,3 @@ class Folded:
             line = ";".join(safe(frame).replace(";", ":") for frame in frames(row))
             totals[line] += row["count"]
         return "".join(f"{line} {count}\n" for line, count in totals.most_common())
-
-    def clear(self) -> str:
-        """Nothing is taken back."""
-        return ""
-
-    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002 - it is told on stderr
-        """Nothing but stacks is printed."""
-        return ""

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from cgnet.render.table import CLEAR
+from cgnet.render import Renderer
+from cgnet.render.layout import filled, shortened, terminal_width
+from cgnet.render.screen import CLEAR, drawn_anew
 from cgnet.render.text import cell, duration, local_time
 
 if TYPE_CHECKING:
     from cgnet.events import CountSchema
 
-BAR = 40  # cells, of the bucket with most
+BAR = 40  # cells, of the bucket with most, if there is room
 BOUND = 9  # cells, of a bucket's bound
+COUNT = 10  # cells
 FULL, PARTS = "█", " ▏▎▍▌▋▊▉"
 OF_EVERY = frozenset({"schema", "type", "time", "ts_ns"})
 STATISTICS = frozenset({
@@ -21,24 +25,26 @@ STATISTICS = frozenset({
 })  # fmt: skip
 
 
-def bar(count: int, most: int) -> str:
+def bar(count: int, most: int, longest: int = BAR) -> str:
     """Return a bar of eighths of a cell; what isn't nothing is seen."""
-    eighths = max(1, round(count * BAR * 8 / most)) if count else 0
+    eighths = max(1, round(count * longest * 8 / most)) if count else 0
     return (FULL * (eighths // 8) + PARTS[eighths % 8]).rstrip()
 
 
-class Drawings:
+class Drawings(Renderer):
     """The renderer of histograms for ``-o table`` and ``-o wide``."""
 
-    def __init__(self, schema: CountSchema, *, milliseconds: bool, terminal: bool) -> None:
-        """``milliseconds``: bounds are told in them, else each in what fits it."""
+    def __init__(
+        self, schema: CountSchema, *, milliseconds: bool, terminal: bool, whole: bool = False
+    ) -> None:
+        """``milliseconds``: bounds are told in them, else each in what fits it.
+
+        On a terminal no line is longer than its own, unless they are to be ``whole``.
+        """
         self._schema = schema
         self._ms = milliseconds
-        self._terminal = terminal
-
-    def header(self) -> str:
-        """Each drawing has its own."""
-        return ""
+        self._fitted = terminal and not whole
+        self.redraws = terminal
 
     def rows(self, batch: list[Any]) -> str:
         """Return a drawing for each row."""
@@ -54,9 +60,7 @@ class Drawings:
 
     def _drawing(self, row: dict[str, Any]) -> str:
         keys = [name for name in row if name not in OF_EVERY | STATISTICS]
-        named = " ".join(
-            f"{name}={cell(name, row[name])}" for name in keys if row[name] is not None
-        )
+        named = [f"{name}={cell(name, row[name])}" for name in keys if row[name] is not None]
         when = local_time(row["ts_ns"], self._schema.clock.offset_ns)
         numbers = [
             f"{row['count']:,} samples",
@@ -64,20 +68,29 @@ class Drawings:
             *(self._percentile(row, name) for name in ("p50", "p90", "p99")),
             f"max {self._time(row['max_us'])}",
         ]
-        most = max((count for _, _, count in row["buckets"]), default=0)
-        spans = [(self._time(low), self._time(high), count) for low, high, count in row["buckets"]]
-        width = max([BOUND, *(len(text) for low, high, _ in spans for text in (low, high))])
-        lines = [
-            f"{low:>{width}} … {high:<{width}} {count:>10,} {bar(count, most)}".rstrip()
+        width = terminal_width() if self._fitted else sys.maxsize
+        heads = filled([when, *named], width, "  ")
+        heads += filled(
+            [f"  {numbers[0]},", *(f"{each}," for each in numbers[1:-1]), numbers[-1]], width, "  "
+        )
+        return "\n".join([*heads, *self._buckets(row["buckets"], width), "", ""])
+
+    def _buckets(self, buckets: list[list[int]], width: int) -> list[str]:
+        """Return a line for each bucket."""
+        most = max((count for _, _, count in buckets), default=0)
+        spans = [(self._time(low), self._time(high), count) for low, high, count in buckets]
+        bound = max([BOUND, *(len(text) for low, high, _ in spans for text in (low, high))])
+        longest = max(0, min(BAR, width - 2 * bound - COUNT - len(" …   ")))
+        lines = (
+            f"{low:>{bound}} … {high:<{bound}} {count:>{COUNT},} {bar(count, most, longest)}"
             for low, high, count in spans
-        ]
-        head = f"{when} {named}".rstrip()
-        return "\n".join([head, "  " + ", ".join(numbers), *lines, "", ""])
+        )
+        return [shortened(line.rstrip(), width) for line in lines]
+
+    def screen(self, batch: list[Any]) -> str:
+        """Return the drawings in place of the last ones, as many as the terminal has lines for."""
+        return drawn_anew("", self.rows(batch)) if self.redraws else self.rows(batch)
 
     def clear(self) -> str:
         """Return the sequence that clears a terminal."""
-        return CLEAR if self._terminal else ""
-
-    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
-        """Told on stderr instead."""
-        return ""
+        return CLEAR if self.redraws else ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.events import SCHEMA
 from cgnet.groups import Group, Moment, Remembered
-from cgnet.render import with_owner
+from cgnet.render import Renderer, with_owner
 
 if TYPE_CHECKING:
     from cgnet.events import CountSchema, Schema
@@ -56,7 +56,7 @@ def _piece(group: AnyGroup) -> tuple[str, _Column]:
     return _template(group), partial(group.of, null="null")
 
 
-class JsonLines:
+class JsonLines(Renderer):
     """The renderer for ``-o json``."""
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str] | None) -> None:
@@ -67,10 +67,6 @@ class JsonLines:
         self._columns = [column for _, column in pieces]
         start = f'{{"schema":{SCHEMA},"type":{_string(schema.name)}'.replace("%", "%%")
         self._line = ",".join([start, *[template for template, _ in pieces]]) + "}\n"
-
-    def header(self) -> str:
-        """JSON lines have none."""
-        return ""
 
     def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
@@ -83,10 +79,6 @@ class JsonLines:
     def _chosen(self, row: dict[str, Any]) -> str:
         row = with_owner(row)
         return _dump({field: row[field] for field in self._fields or ()}) + "\n"
-
-    def clear(self) -> str:
-        """Nothing is taken back."""
-        return ""
 
     def notice(self, row: dict[str, Any]) -> str:
         """Return a record about the run as one more line."""

@@ -9,7 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cgnet.render import csv_rows
-from cgnet.render.table import SEPARATOR, cells, fit
+from cgnet.render.layout import Room, cells, choose, fit, share_out
+from cgnet.render.table import SEPARATOR
 from cgnet.render.text import cell
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 GAP = SEPARATOR * 2
 RIGHT = frozenset({"pid", "netns"})
 SHORT_ID = 12  # digits of an id, as runtimes show it
+# What isn't cut, and how narrow the other columns become.
+WHOLE = frozenset({"id", "pid", "netns", "runtime", "found", "qos"})
+TIGHT, LEAST = 8, 16
 
 
 def json_text(rows: Rows) -> str:
@@ -37,18 +41,45 @@ def csv_text(rows: Rows, fields: Sequence[str], *, header: bool) -> str:
     return text.getvalue()
 
 
+def _rooms(names: Sequence[str], natural: Sequence[int]) -> list[Room]:
+    return [
+        Room(*[width] * 5)
+        if name in WHOLE
+        else Room(min(width, TIGHT), min(width, LEAST), *[width] * 3)
+        for name, width in zip(names, natural, strict=True)
+    ]
+
+
 def table_text(
-    rows: Rows, columns: dict[str, Callable[[dict[str, Any]], Any]], *, header: bool
+    rows: Rows,
+    columns: dict[str, Callable[[dict[str, Any]], Any]],
+    *,
+    header: bool,
+    width: int | None = None,
+    first: Sequence[str] = (),
 ) -> str:
-    """Return a table; ``columns`` make what stands under each header."""
+    """Return a table; ``columns`` make what stands under each header.
+
+    With a ``width`` no line is longer: what finds no room is cut or left out; ``first`` names the most
+    important columns, in this order.
+    """
+    names = list(columns)
     lines = [[cell(name, value(row)) for name, value in columns.items()] for row in rows]
     if header:
-        lines.insert(0, [name.upper().replace("_", " ") for name in columns])
+        lines.insert(0, [name.upper().replace("_", " ") for name in names])
+    if not lines:
+        return ""
     widths = [max(map(cells, column)) for column in zip(*lines, strict=True)]
+    shown = list(range(len(names)))
+    if width is not None:
+        rooms = _rooms(names, widths)
+        order = [names.index(name) for name in dict.fromkeys((*first, *names)) if name in names]
+        shown = choose(rooms, order, len(order), len(GAP), width)
+        widths = share_out([rooms[index] for index in shown], len(GAP), width)
     return "".join(
         GAP.join(
-            fit(text, width, right=name in RIGHT, cut=False)
-            for name, text, width in zip(columns, line, widths, strict=True)
+            fit(line[index], cell_width, right=names[index] in RIGHT, cut=width is not None)
+            for index, cell_width in zip(shown, widths, strict=True)
         ).rstrip()
         + "\n"
         for line in lines

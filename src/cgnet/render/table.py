@@ -1,56 +1,84 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A table that streams: fixed widths, colour on a terminal, plain text in a pipe."""
+"""A table that streams: what fits a terminal's line, or all of it in a pipe."""
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet.render import with_owner
-from cgnet.render.text import cell, local_time
+from cgnet.render import Renderer, with_owner
+from cgnet.render.layout import Room, cells, choose, fit, share_out, terminal_width
+from cgnet.render.screen import CLEAR, drawn_anew
+from cgnet.render.text import cell, local_time, short_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cgnet.events import CountSchema, Schema
 
 SEPARATOR = " "
-ELLIPSIS = "…"
-CLEAR = "\x1b[H\x1b[2J"  # ECMA-48: cursor home, erase in page
+# Amounts: one that is too wide for its column is told in thousands, millions, …
+QUANTITIES = frozenset({
+    "count", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans", "syn_retrans", "len", "payload",
+    "tx_bytes_delta", "rx_bytes_delta", "retrans_delta",
+})  # fmt: skip
 
 
 class Column(NamedTuple):
-    """How a field is shown. ``width`` is the least one; numbers are aligned right."""
+    """How a field is shown. ``width`` is the common one; numbers are aligned right.
+
+    ``tight``, ``least``, ``wish`` and ``most`` are what a terminal makes of it; 0 is ``width``.
+    """
 
     header: str
     width: int
     right: bool = False
     style: str = ""
+    tight: int = 0
+    least: int = 0
+    wish: int = 0
+    most: int = 0
+
+    @property
+    def room(self) -> Room:
+        """How wide it may be on a terminal."""
+        width = self.width
+        return Room(
+            self.tight or width, self.least or width, width, self.wish or width, self.most or width
+        )
 
 
-DEFAULT_WIDTH = 10
-# Paths take what a terminal's line has left, and lose their middle where that is too little; an
-# address or a number is never cut.
-FLEXIBLE = ("owner", "cgroup", "selected")
-LEAST_FLEXIBLE = 16
+DEFAULT_WIDTH, DEFAULT_MOST = 10, 40
+# A pod's cgroup path has some 200. What is longer moves the rest of its own row: anybody may make a
+# path of thousands, and padding to it would fill disks.
+MOST_GROWN = 256
+
+
+def _path(header: str) -> Column:
+    return Column(header, 24, style="cyan", tight=8, least=16, wish=40, most=64)
+
+
+def _address(header: str) -> Column:
+    return Column(header, 15, tight=9, least=15, most=39)
+
+
 COLUMNS = {
     "time": Column("TIME", 12, style="dim"),
-    "owner": Column("CONTAINER/CGROUP", 24, style="cyan"),
-    "cgroup": Column("CGROUP", 24, style="cyan"),
+    "owner": _path("CONTAINER/CGROUP"),
+    "cgroup": _path("CGROUP"),
     "pid": Column("PID", 7, right=True),
     "uid": Column("UID", 5, right=True),
-    "comm": Column("COMM", 15),
-    "saddr": Column("SOURCE", 15),
+    "comm": Column("COMM", 15, tight=8),
+    "saddr": _address("SOURCE"),
     "sport": Column("SPORT", 5, right=True),
-    "daddr": Column("DESTINATION", 15),
+    "daddr": _address("DESTINATION"),
     "dport": Column("PORT", 5, right=True),
     "family": Column("IP", 2, right=True),
     "netns": Column("NETNS", 10, right=True),
-    "result": Column("RESULT", 12),
+    "result": Column("RESULT", 12, most=15),
     "latency_us": Column("LATENCY", 7, right=True),
     "syn_retrans": Column("RETRANS", 7, right=True),
     "role": Column("ROLE", 6),
-    "tcp_state": Column("STATE", 11),
+    "tcp_state": Column("STATE", 11, most=14),
     "rtt_us": Column("RTT", 7, right=True, style="bold"),
     "srtt_us": Column("SRTT", 7, right=True),
     "min_rtt_us": Column("MIN RTT", 7, right=True),
@@ -63,22 +91,22 @@ COLUMNS = {
     "retrans": Column("RETRANS", 7, right=True),
     "closed_by": Column("CLOSED", 6),
     "close_cause": Column("CAUSE", 7),
-    "rst_reason": Column("RST REASON", 16),
-    "dev": Column("DEVICE", 8),
+    "rst_reason": Column("RST REASON", 16, tight=10, most=28),
+    "dev": Column("DEVICE", 8, most=15),
     "direction": Column("WAY", 7),
     "tcp_flags": Column("FLAGS", 5),
     "len": Column("LEN", 5, right=True),
     "payload": Column("PAYLOAD", 7, right=True),
-    "reason": Column("REASON", 20, style="bold"),
+    "reason": Column("REASON", 20, style="bold", tight=12, most=32),
     "reason_class": Column("CLASS", 13),
-    "location": Column("LOCATION", 26),
-    "stage": Column("STAGE", 14, style="cyan"),
+    "location": Column("LOCATION", 26, tight=12, least=20, most=48),
+    "stage": Column("STAGE", 14, style="cyan", most=18),
     "p50_ns": Column("P50", 7, right=True),
     "p90_ns": Column("P90", 7, right=True),
     "p99_ns": Column("P99", 7, right=True),
     "max_ns": Column("MAX", 7, right=True),
     "share": Column("SHARE", 6, right=True, style="bold"),
-    "selected": Column("SELECTED", 24, style="cyan"),
+    "selected": _path("SELECTED"),
     "count": Column("COUNT", 10, right=True, style="bold"),
     "owner_source": Column("OWNER FROM", 10, style="dim"),
 }
@@ -86,107 +114,184 @@ COLUMNS = {
 
 def column(field: str) -> Column:
     """Return how a field is shown."""
-    return COLUMNS.get(field, Column(field.upper(), max(DEFAULT_WIDTH, len(field))))
+    width = max(DEFAULT_WIDTH, len(field))
+    return COLUMNS.get(field) or Column(field.upper(), width, tight=8, most=DEFAULT_MOST)
 
 
-def cells(text: str) -> int:
-    """Return how wide a terminal shows a text."""
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415 - only for wide characters
+class Fitted:
+    """Columns on a terminal: those that fit its line now, and never more."""
 
-    return cell_len(text)
+    def __init__(self, fields: Sequence[str], order: Sequence[str], kept: int) -> None:
+        """``fields`` are in the order that they are shown in, ``order`` has the important ones first.
+
+        The first ``kept`` fields of these are made narrow before one is left out.
+        """
+        self._rooms = [column(field).room for field in fields]
+        ranks = {field: rank for rank, field in enumerate(order)}
+        self._order = sorted(range(len(fields)), key=lambda index: ranks[fields[index]])
+        self._kept = kept
+        self._terminal = 0
+        self.shown: list[int] = []  # indices of fields
+        self.widths: list[int] = []
+        self.follow()
+
+    def follow(self) -> bool:
+        """Follow the terminal's width; tell whether it has changed."""
+        width = terminal_width()
+        if width == self._terminal:
+            return False
+        self._terminal = width
+        gap = len(SEPARATOR)
+        self.shown = choose(self._rooms, self._order, self._kept, gap, width)
+        self.widths = share_out([self._rooms[index] for index in self.shown], gap, width)
+        return True
+
+    def make_room(self, lines: Sequence[Sequence[str]]) -> None:
+        """What is too wide is cut."""
 
 
-def _head(text: str, width: int) -> str:
-    """Return as much of the beginning as fits."""
-    while cells(text) > width:
-        text = text[:-1]
-    return text
+class Grown:
+    """Columns that nothing is cut of: as wide as what stood in them so far, up to a bound."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        """Begin with the common widths."""
+        self.shown = list(range(len(fields)))
+        self.widths = [column(field).width for field in fields]
+
+    def follow(self) -> bool:
+        """No terminal is asked."""
+        return False
+
+    def make_room(self, lines: Sequence[Sequence[str]]) -> None:
+        """Widen the columns for what is to stand in them."""
+        for index, column_texts in enumerate(zip(*lines, strict=True)):
+            widest = max(map(cells, column_texts))
+            self.widths[index] = max(self.widths[index], min(widest, MOST_GROWN))
 
 
-def _tail(text: str, width: int) -> str:
-    while cells(text) > width:
-        text = text[1:]
-    return text
-
-
-def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
-    """Pad to ``width`` cells of a terminal; if ``cut``, what is longer loses its middle."""
-    if cut and cells(text) > width:
-        head = _head(text, (width - 1) // 2)
-        text = head + ELLIPSIS + _tail(text, width - 1 - cells(head))
-    pad = " " * max(0, width - cells(text))
-    return pad + text if right else text + pad
-
-
-class Table:
+class Table(Renderer):
     """The renderer for ``-o table`` and ``-o wide``."""
 
     def __init__(
-        self, schema: Schema | CountSchema, fields: list[str], *, terminal: bool, header: bool
+        self,
+        schema: Schema | CountSchema,
+        fields: list[str],
+        *,
+        terminal: bool,
+        header: bool,
+        first: Sequence[str] = (),
+        then: Sequence[str] = (),
+        whole: bool = False,
     ) -> None:
-        """Show ``fields``, in their order; ``terminal`` says whether to cut and to colour."""
+        """Show ``fields``, in their order; ``terminal`` says whether to colour.
+
+        On a terminal rows are made to fit its line, unless they are to be ``whole``: ``first`` are the
+        fields that a narrow one keeps, ``then`` those that follow, the most important first.
+        """
         self._schema = schema
         self._fields = fields
-        self._terminal = terminal
+        self.redraws = terminal
         self._header = header
         self._columns = [column(field) for field in fields]
-        self._widths = [each.width for each in self._columns]
-        self._cut = [terminal and field in FLEXIBLE for field in fields]
+        self._fitted = terminal and not whole
+        self._owes_header = False  # to what comes first
         self._paint: Callable[[str, str], str] = lambda text, _style: text
+        first = [field for field in first if field in fields] or fields
+        order = dict.fromkeys([*first, *(field for field in then if field in fields), *fields])
+        self._asked_for = len(first) == len(fields)  # each of them
+        self._layout = Fitted(fields, [*order], len(first)) if self._fitted else Grown(fields)
         if terminal:
-            self._stretch()
             self._paint = _painter()
 
-    def _stretch(self) -> None:
-        """Give the room that the terminal's line has left to the paths, or take theirs."""
-        flexible = [i for i, field in enumerate(self._fields) if field in FLEXIBLE]
-        used = sum(self._widths) + len(SEPARATOR) * (len(self._widths) - 1)
-        room = shutil.get_terminal_size().columns - used
-        for i in flexible:
-            self._widths[i] = max(LEAST_FLEXIBLE, self._widths[i] + room // len(flexible))
+    @property
+    def left_out(self) -> list[str]:
+        """The fields that were asked for, and that the terminal has no room for."""
+        shown = self._layout.shown if self._asked_for else range(len(self._fields))
+        return [field for index, field in enumerate(self._fields) if index not in shown]
+
+    @property
+    def shown(self) -> list[str]:
+        """The fields that are shown."""
+        return [self._fields[index] for index in self._layout.shown]
 
     def header(self) -> str:
         """Return the line of headers."""
         if not self._header:
             return ""
-        return self._line([each.header for each in self._columns], ["bold"] * len(self._columns))
+        texts = [each.header for each in self._columns]
+        if self._fitted:  # a word's beginning tells more than its ends
+            for index, width in zip(self._layout.shown, self._layout.widths, strict=True):
+                texts[index] = texts[index][:width]
+        return self._line(texts, ["bold"] * len(texts))
+
+    def begin(self) -> str:
+        """Return the headers on a terminal; elsewhere they wait, to be as wide as the first rows."""
+        self._owes_header = not self._fitted
+        return self.header() if self._fitted else ""
+
+    def finish(self) -> str:
+        """Return the headers if no row came."""
+        return self.header() if self._owes_header else ""
+
+    def above(self, batch: list[Any]) -> str:
+        """Return headers where the first rows come, or where the terminal's width has changed."""
+        if not batch or not (self._layout.follow() or self._owes_header):
+            return ""
+        self._owes_header = False
+        self._layout.make_room([self._texts(row) for row in self._rows_of(batch)])
+        return self.header()
 
     def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
-        return "".join(map(self._row, self._schema.rows(batch)))
+        rows = self._rows_of(batch)
+        lines = list(map(self._texts, rows))
+        self._layout.make_room(lines)
+        styles = [each.style for each in self._columns]
+        return "".join(
+            self._line(line, self._styles(row, styles))
+            for row, line in zip(rows, lines, strict=True)
+        )
 
-    def _row(self, row: dict[str, Any]) -> str:
-        row = with_owner(row)
-        cells = [self._cell(row, field) for field in self._fields]
-        styles = [
-            _result_style(row["result"]) if field == "result" else each.style
-            for field, each in zip(self._fields, self._columns, strict=True)
+    def _rows_of(self, batch: list[Any]) -> list[dict[str, Any]]:
+        return [with_owner(row) for row in self._schema.rows(batch)]
+
+    def _texts(self, row: dict[str, Any]) -> list[str]:
+        return [self._cell(row, field) for field in self._fields]
+
+    def _styles(self, row: dict[str, Any], styles: list[str]) -> list[str]:
+        return [
+            _result_style(row["result"]) if field == "result" else style
+            for field, style in zip(self._fields, styles, strict=True)
         ]
-        return self._line(cells, styles)
 
     def _cell(self, row: dict[str, Any], field: str) -> str:
         if field == "time":
             return local_time(row["ts_ns"], self._schema.clock.offset_ns)
         return cell(field, row[field])
 
-    def _line(self, cells: list[str], styles: list[str]) -> str:
-        padded = (
-            self._paint(fit(text, width, right=each.right, cut=cut), style)
-            for text, width, cut, each, style in zip(
-                cells, self._widths, self._cut, self._columns, styles, strict=True
+    def _line(self, texts: list[str], styles: list[str]) -> str:
+        padded = []
+        for index, width in zip(self._layout.shown, self._layout.widths, strict=True):
+            each, text = self._columns[index], texts[index]
+            if self._fitted and self._fields[index] in QUANTITIES:
+                text = short_number(text, width)
+            padded.append(
+                self._paint(fit(text, width, right=each.right, cut=self._fitted), styles[index])
             )
-        )
         return SEPARATOR.join(padded).rstrip() + "\n"
+
+    def screen(self, batch: list[Any]) -> str:
+        """Return the rows in place of the last ones, as many as the terminal has lines for."""
+        if not self.redraws:
+            return self.rows(batch)
+        self._layout.follow()
+        self._owes_header = False
+        rows = self.rows(batch)  # first: they may widen the columns
+        return drawn_anew(self.header(), rows)
 
     def clear(self) -> str:
         """Return the sequence that clears a terminal."""
-        return CLEAR if self._terminal else ""
-
-    def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002
-        """A table has one kind of rows: told on stderr instead."""
-        return ""
+        return CLEAR if self.redraws else ""
 
 
 def _result_style(result: str) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 FIGURES = 3  # of a duration
+ROUNDED_UP = 999.5  # what is above it would be shown as a thousand
 # Control, format (bidi overrides among them), surrogate, line and paragraph separator.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -46,6 +47,18 @@ def duration_ns(ns: int) -> str:
         return duration(round(ns / 1000))
     digits = 2 if ns < 10_000 else 1
     return f"{ns / 1000:.{digits}f} µs"
+
+
+def short_number(text: str, width: int) -> str:
+    """Return a whole number as it is, or, where that is too wide, in thousands, millions, …: 12.3M."""
+    if len(text) <= width or not text.isdigit():
+        return text
+    for power, unit in enumerate("kMGTPE", 1):
+        amount = int(text) / 1000**power
+        if amount < ROUNDED_UP:
+            texts = (f"{amount:.{digits}f}{unit}" for digits in (2, 1, 0))
+            return next((each for each in texts if len(each) <= width), text)
+    return text
 
 
 def local_time(ts_ns: int, offset_ns: int) -> str:

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which columns a terminal's line has room for, and how wide each of them is."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ELLIPSIS = "…"
+# After what is drawn anew: the cursor's line, the summary's, and the shell's next prompt.
+LINES_BELOW = 3
+FEWEST_LINES = 2
+
+
+class Room(NamedTuple):
+    """A column's width in cells, the narrowest first: each is reached by all before one goes on."""
+
+    tight: int  # on a narrow terminal
+    least: int  # beside others that may be left out
+    common: int  # before one of these comes in
+    wish: int
+    most: int
+
+
+def terminal_width() -> int:
+    """Return the terminal's columns; COLUMNS comes first, and 80 where nothing tells."""
+    return shutil.get_terminal_size().columns
+
+
+def terminal_lines() -> int:
+    """Return how many of the terminal's lines may be drawn anew; LINES comes first."""
+    return max(FEWEST_LINES, shutil.get_terminal_size().lines - LINES_BELOW)
+
+
+@lru_cache(maxsize=4096)
+def _char_cells(char: str) -> int:
+    from rich.cells import get_character_cell_size  # noqa: PLC0415 - only for wide characters
+
+    return get_character_cell_size(char)
+
+
+def cells(text: str) -> int:
+    """Return how wide a terminal shows a text."""
+    return len(text) if text.isascii() else sum(map(_char_cells, text))
+
+
+def _length(chars: Iterable[str], width: int) -> int:
+    """Return how many of the characters fit; those of no width stay with what is before them."""
+    number = 0
+    for char in chars:
+        width -= _char_cells(char)
+        if width < 0:
+            break
+        number += 1
+    return number
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text of at most ``width`` cells: what is longer loses its middle."""
+    if cells(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    head = text[: _length(text, (width - 1) // 2)]
+    tail = text[len(text) - _length(reversed(text), width - 1 - cells(head)) :]
+    while tail and unicodedata.combining(tail[0]):  # its letter is cut off
+        tail = tail[1:]
+    return head + ELLIPSIS + tail
+
+
+def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
+    """Pad to ``width`` cells of a terminal; if ``cut``, what is longer loses its middle."""
+    if cut:
+        text = shortened(text, width)
+    pad = " " * max(0, width - cells(text))
+    return pad + text if right else text + pad
+
+
+def choose(
+    rooms: Sequence[Room], order: Sequence[int], kept: int, gap: int, width: int
+) -> list[int]:
+    """Return which columns fit a line of ``width`` cells, ``gap`` cells apart, by their indices.
+
+    ``order`` has all indices, the most important first. The first ``kept`` of them are made as narrow
+    as they can be before one is left out; the others come in as long as all have their common widths.
+    """
+    found = list(order[:kept])
+    while len(found) > 1 and sum(rooms[index].tight + gap for index in found) > width + gap:
+        found.pop()
+    if len(found) < kept:
+        return sorted(found)
+    left = width + gap - sum(rooms[index].common + gap for index in found)
+    for index in order[kept:]:
+        left -= rooms[index].common + gap
+        if left < 0:
+            break
+        found.append(index)
+    return sorted(found)
+
+
+def _grow(widths: list[int], targets: Sequence[int], room: int) -> int:
+    """Widen towards the targets, each by its share of the room; return what is left of that."""
+    needs = [max(0, target - width) for width, target in zip(widths, targets, strict=True)]
+    total = sum(needs)
+    given = min(room, total)
+    shares = [need * given // total if total else 0 for need in needs]
+    for place in range(len(widths)):  # what rounding left over goes to the first ones
+        if sum(shares) < given and shares[place] < needs[place]:
+            shares[place] += 1
+    for place, share in enumerate(shares):
+        widths[place] += share
+    return room - given
+
+
+def share_out(rooms: Sequence[Room], gap: int, width: int) -> list[int]:
+    """Return the widths of columns that ``choose`` found: together no more than ``width``."""
+    widths = [room.tight for room in rooms]
+    left = width - sum(widths) - gap * (len(widths) - 1)
+    if left < 0:
+        return [width]  # one column, on a line that is too short for it
+    for targets in zip(*(room[1:] for room in rooms), strict=True):
+        left = _grow(widths, targets, left)
+    return widths
+
+
+def filled(pieces: Iterable[str], width: int, indent: str) -> list[str]:
+    """Return pieces in as many lines as they take; a piece that is longer than a line is cut."""
+    lines: list[str] = []
+    for piece in pieces:
+        line = f"{lines[-1]} {piece}" if lines else piece
+        if lines and cells(line) <= width:
+            lines[-1] = line
+        else:
+            lines.append(shortened(indent * bool(lines) + piece, width))
+    return lines
