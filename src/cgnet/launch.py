@@ -67,7 +67,7 @@ CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
 SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find who has what was open before
-FAILED = re.compile(r"prog '(\w+)': failed to load")  # as libbpf says which one it was
+FAILED = re.compile(r"prog '(\w+)': failed to (?:load|attach)")  # libbpf says which one it was
 NO_SEEDS = (
     "owners of connections from before the start are known once they are used, and not before: this "
     "kernel refuses the iterator over files ({why})"
@@ -233,7 +233,8 @@ class Launch:
             told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
         else:
             told = stages.remarks(self.unseen)
-        return [*self._told, *told, *(each.format(why=self._why_not) for each in extra.remarks)]
+        extra_told = [each.replace("{why}", self._why_not) for each in extra.remarks]
+        return [*self._told, *told, *extra_told]
 
     def _is_possible(self, extra: Extra) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""

@@ -30,6 +30,8 @@ from cgnet.probes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cgnet.loader import Program
+
 RING = 1 << 20
 SAID = "libbpf: prog '{}': BPF program load failed: x\nlibbpf: prog '{}': failed to load: -1"
 
@@ -123,6 +125,23 @@ def test_a_seed_that_is_refused_is_left_out_alone(kernel: Kernel, name: str) -> 
 @pytest.mark.usefixtures("kernel")
 def test_owners_of_attempts_are_in_slots() -> None:
     assert started("connect").runs == {"hook": "tp_btf", "transport": "ring", "ledger": "slots"}
+
+
+def test_so_is_one_that_is_refused_when_it_is_to_run(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attach(_launch: Launch, _obj: Object, _extra: Any, programs: list[Program]) -> None:
+        if any(program.name == "ledger_seed" for program in programs):
+            log = (
+                "libbpf: prog 'ledger_seed': failed to attach to iterator: Operation not permitted"
+            )
+            raise LibbpfError("bpf_program__attach_iter: no", errno.EPERM, log)
+
+    monkeypatch.setattr(Launch, "_attach", attach)
+    launch = started()
+    assert launch.runs["hook"] == "tp_btf"
+    assert "ledger_seed" not in kernel.taken
+    assert "Operation not permitted" in said(launch)[0]
 
 
 def test_what_is_open_is_looked_for_in_the_ledger(kernel: Kernel) -> None:
