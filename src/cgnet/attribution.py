@@ -53,4 +53,11 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
         known = runtimes.of(path)  # it may have been learnt since the values were made
         return known.settled and bool(values[FACTS] == known.facts)
 
-    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=settled)
+    return Group(
+        OWNER_FIELDS,
+        OWNER_PART,
+        values,
+        repeats=True,
+        settled=settled,
+        version=lambda: names.version,
+    )
