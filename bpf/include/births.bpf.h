@@ -107,4 +107,22 @@ int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
 	return SENDING(ctx, on_end_of_cgroup(cgrp, path));
 }
 
+/* Of v1 alone, within its parent. What is selected stays so. */
+static __always_inline int on_rename(struct cgroup *cgrp, const char *path)
+{
+	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
+
+	if (!hierarchy_is_used(key.hierarchy))
+		return 0;
+	key.id = cgroup_id(false, cgrp);
+	tell_cgroup(RECORD_CGROUP_RENAMED, &key, 0, path);
+	return 0;
+}
+
+SEC("raw_tp/cgroup_rename")
+int BPF_PROG(cgroup_renamed, struct cgroup *cgrp, const char *path)
+{
+	return SENDING(ctx, on_rename(cgrp, path));
+}
+
 #endif

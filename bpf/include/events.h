@@ -25,6 +25,7 @@ enum record_kind {
 	RECORD_LIFE = 5,
 	RECORD_DROP = 6,
 	RECORD_TRACE = 7,
+	RECORD_CGROUP_RENAMED = 8,
 };
 
 /* What the kernel side could not emit or store: indices of the map `lost`. */

@@ -206,6 +206,7 @@ class RecordKind(IntEnum):
     RECORD_LIFE = 5
     RECORD_DROP = 6
     RECORD_TRACE = 7
+    RECORD_CGROUP_RENAMED = 8
 
 
 class LostWhere(IntEnum):

@@ -36,7 +36,7 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
         path = names.path(hierarchy, cgroup_id)
         facts = runtimes.of(path).facts if path else Facts()
         return (
-            pid if known else None,
+            (pid or None) if known else None,
             uid if known else None,
             decode(comm.partition(b"\0")[0]) if known else None,
             names.hierarchy_name(hierarchy),
@@ -53,4 +53,11 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
         known = runtimes.of(path)  # it may have been learnt since the values were made
         return known.settled and bool(values[FACTS] == known.facts)
 
-    return Group(OWNER_FIELDS, OWNER_PART, values, repeats=True, settled=settled)
+    return Group(
+        OWNER_FIELDS,
+        OWNER_PART,
+        values,
+        repeats=True,
+        settled=settled,
+        version=lambda: names.version,
+    )

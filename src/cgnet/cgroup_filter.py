@@ -241,6 +241,20 @@ class CgroupFilter:
                 log.warning("%s", error)
             tell(f"--cgroup {each.text}: it is there again")
 
+    def renamed(
+        self, selected: Map, hierarchy: int, path: str, tell: Callable[[str], None]
+    ) -> None:
+        """Take up a cgroup that was renamed to what is given. What was selected stays so."""
+        given = next(self._naming(hierarchy, path), None)
+        if given is None:
+            return
+        try:
+            self._fill(selected, given.hierarchy, given.hierarchy.outer_path(path))
+        except CgnetError as error:  # no room; the run goes on with what there is
+            log.warning("%s", error)
+        if self.is_given(hierarchy, path):
+            tell(f"--cgroup {given.text}: a cgroup was renamed to it")
+
     def is_given(self, hierarchy: int, path: str) -> str | None:
         """Return the option's value if one named just this path."""
         return next((each.text for each in self._paths.get((hierarchy, path), ())), None)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet._layouts import CgroupController
 from cgnet.errors import UnsupportedError, UsageError
+from cgnet.long_paths import PATH_MAX, open_place, tellable_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +31,13 @@ V2 = "v2"
 INITIAL_NAMESPACE = 0xEFFFFFFB  # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
 SYS_OPEN_TREE, OPEN_TREE_CLONE = 428, 1  # asm-generic/unistd.h, linux/mount.h
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
-PATH_MAX = 4096  # include/uapi/linux/limits.h; a system call takes no longer path, with its zero
-ENOUGH_UP = 1024  # steps; "../" so often is a path that a system call takes
 MOST_PATH = 2 * PATH_MAX  # that is walked
 SHOWN = 80  # characters of a path in a message
-CUT = "…"  # the last name of a path that is longer than the kernel tells
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
 HANDLE_BYTES = 8
 ROOT_IDS = (1, 1 << 32 | 1)  # of every hierarchy's root, by type of handle
+MOST_RENAMED = 64  # cgroups between two looks
 WALK_AGAIN_S = 1.0  # new cgroups are told; a walk finds what isn't, or is gone
 
 
@@ -304,26 +303,6 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
     raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}")
 
 
-def open_place(path: Path) -> int:
-    """Open a directory as a place only, also one that is nested deeper than PATH_MAX. Raises OSError."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    rest = os.fsencode(path)
-    fd = -1
-    try:
-        while True:
-            end = len(rest) if len(rest) < PATH_MAX else rest.rindex(b"/", 1, PATH_MAX)
-            below = os.open(rest[:end], flags, dir_fd=None if fd < 0 else fd)
-            if fd >= 0:
-                os.close(fd)
-            fd, rest = below, rest[end:].lstrip(b"/")
-            if not rest:
-                return fd
-    except BaseException:
-        if fd >= 0:
-            os.close(fd)
-        raise
-
-
 def cgroup_id(path: Path) -> int:
     """Return the kernel's id of a cgroup's directory. Raises OSError."""
     raw = os.fsencode(path)
@@ -345,60 +324,6 @@ def _id_at(fd: int, path: bytes) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), decode(path))
     return int(handle.id)
-
-
-def tellable_path(fd: int) -> Path:
-    """Return the path of an open directory; CUT stands for what the kernel has no room to tell.
-
-    Raises OSError.
-    """
-    try:
-        return Path(f"/proc/self/fd/{fd}").readlink()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-    fd = os.dup(fd)
-    try:
-        while True:  # each step upwards takes two bytes off the path, or more
-            above = next((up for up in _powers_of_two(ENOUGH_UP) if _path_above(fd, up)), None)
-            if above is not None:
-                break
-            fd = _replace(fd, ENOUGH_UP)
-        # The nearest directory above that can be told lies between these two.
-        low, high = above // 2, above
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if _path_above(fd, middle) else (middle, high)
-        return (_path_above(fd, high) or Path("/")) / CUT
-    finally:
-        os.close(fd)
-
-
-def _powers_of_two(most: int) -> Iterator[int]:
-    return (1 << shift for shift in range(most.bit_length()))
-
-
-def _above(fd: int, up: int) -> int:
-    return os.open("../" * up, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-
-
-def _replace(fd: int, up: int) -> int:
-    found = _above(fd, up)
-    os.close(fd)
-    return found
-
-
-def _path_above(fd: int, up: int) -> Path | None:
-    """Return the path of the directory so many steps above, None if it is too long. Raises OSError."""
-    above = _above(fd, up)
-    try:
-        return Path(f"/proc/self/fd/{above}").readlink()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return None
-    finally:
-        os.close(above)
 
 
 def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hierarchy, Path]:
@@ -485,6 +410,9 @@ class CgroupNames:
         self._told: dict[tuple[int, int], str] = {}  # of any new cgroup: anybody may make many
         self._mounts: dict[int, int] = {}
         self._next_walk = 0.0
+        # What paths began with, by hierarchy, and begin with now; None where that isn't known.
+        self._renamed: list[tuple[int, str, str | None]] = []
+        self.version = 0  # grows as paths that were told turn out to be others
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     @property
@@ -501,6 +429,45 @@ class CgroupNames:
         while len(paths) >= self.LIMIT and key not in paths:
             del paths[next(iter(paths))]
         paths[key] = path
+
+    def rename(self, hierarchy: int, cgroup: int, path: str) -> str | None:
+        """Take the new path of a cgroup; return the old one if it is known.
+
+        The paths of those below it follow with ``tidy``.
+        """
+        key = hierarchy, cgroup
+        old = self._paths.get(key) or self._told.get(key)
+        self.remember(hierarchy, cgroup, path)
+        self.version += 1
+        if len(self._renamed) >= MOST_RENAMED:  # too many: what is there is looked up again
+            self._renamed = [(each, "/", None) for each in self._hierarchies]
+        elif old:
+            self._renamed.append((hierarchy, f"{old}/", f"{path}/"))
+        else:
+            self._renamed.append((hierarchy, path[: path.rfind("/") + 1], None))
+        return old
+
+    def tidy(self) -> None:
+        """Correct the paths below cgroups that were renamed, or forget them."""
+        if not self._renamed:
+            return
+        for paths in (self._paths, self._told):
+            for key, path in list(paths.items()):
+                known = self._path_now(key[0], path)
+                if known is None:
+                    del paths[key]
+                else:
+                    paths[key] = known
+        self._renamed.clear()
+        self.version += 1
+
+    def _path_now(self, hierarchy: int, path: str) -> str | None:
+        for each, old, new in self._renamed:
+            if each == hierarchy and path.startswith(old):
+                if new is None:
+                    return None
+                path = new + path.removeprefix(old)
+        return path
 
     def hierarchy_name(self, hierarchy: int) -> str | None:
         """Return "v2", the controller, or None for a hierarchy that isn't watched."""

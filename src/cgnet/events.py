@@ -23,11 +23,11 @@ from cgnet._layouts import (
     OUTCOME,
     OWNER,
     AttemptResult,
-    RecordKind,
     Role,
 )
-from cgnet.cgroups import CUT, decode
+from cgnet.cgroups import decode
 from cgnet.groups import AnyGroup, Group, Moment, Number, Parts, between, part_of, values_of
+from cgnet.long_paths import CUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,9 +157,12 @@ SYN_RETRANS = Number("syn_retrans", part_of(OUTCOME, "syn_retrans", OUTCOME_PART
 
 
 class CgroupChange(NamedTuple):
-    """A cgroup that was made or removed; ``is_cut`` if its path was longer than the record has room."""
+    """A cgroup that was made, renamed or removed.
 
-    born: bool
+    ``is_cut``: its path, after a change of its name the new one, was longer than the record has room.
+    """
+
+    kind: int
     hierarchy: int
     cgroup_id: int
     marks: int
@@ -174,8 +177,7 @@ def cgroup_change(raw: bytes) -> CgroupChange:
     is_cut = len(told) >= MOST_TOLD
     if is_cut:  # the last name may be a part of one
         told = told[: told.rindex(b"/") + 1] + CUT.encode()
-    born = kind == RecordKind.RECORD_CGROUP_BORN
-    return CgroupChange(born, hierarchy, cgroup_id, marks, decode(told), is_cut)
+    return CgroupChange(kind, hierarchy, cgroup_id, marks, decode(told), is_cut)
 
 
 class Schema:

@@ -76,6 +76,11 @@ class Selection(NamedTuple):
 def _process(text: str) -> Iterator[Process]:
     if not values.is_number(text):
         raise ValueError("no number; give the PID of a running process")
+    if processes.is_in_namespace():
+        raise ValueError(
+            "cgnet runs in a PID namespace, in which processes have other PIDs than the programs see: "
+            "run it in the host's (docker run --pid=host), or select by --comm or --cgroup"
+        )
     pid = values.number(text, netns.LARGEST_PID) or 0  # which no process has
     try:
         found = processes.facts(pid)

@@ -36,7 +36,8 @@ class Group(NamedTuple):
     """Fields that are decoded together.
 
     ``values`` takes the bytes of ``part``, and of ``more`` behind them. ``repeats``: the same bytes will
-    be seen often. ``settled`` tells whether they will then give the same values.
+    be seen often. ``settled`` tells whether they will then give the same values, as long as ``version``
+    stays what it is.
     """
 
     fields: tuple[str, ...]
@@ -45,6 +46,7 @@ class Group(NamedTuple):
     repeats: bool
     settled: Callable[[tuple[Any, ...]], bool] = lambda _values: True
     more: tuple[slice, ...] = ()
+    version: Callable[[], int] = lambda: 0
 
     @property
     def parts(self) -> tuple[slice, ...]:
@@ -64,6 +66,7 @@ class Remembered(dict[Any, T]):
         self._group = group
         self._make = make
         self._passing: list[Any] = []
+        self._version = group.version()
 
     def __missing__(self, taken: Any) -> T:
         values = self._group.values_of(taken)
@@ -77,6 +80,9 @@ class Remembered(dict[Any, T]):
 
     def of(self, column: Sequence[Any]) -> list[T]:
         """Return what is made of each record's. What may be another thing the next time is forgotten."""
+        if self._version != (version := self._group.version()):
+            self._version = version
+            self.clear()
         made = list(map(self.__getitem__, column))
         for taken in self._passing:
             self.pop(taken, None)

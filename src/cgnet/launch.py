@@ -63,7 +63,7 @@ CROSSING = (
     HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
-CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone"})
+CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
 SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find who has what was open before

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cgnet.cgroups import CgroupNames
+    from cgnet.events import CgroupChange
     from cgnet.filters import Filters
     from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 FORGET_CGROUP_AFTER_S = 60.0
 MOST_HELD = 65536  # records; then the oldest are decided about as they are
 MOST_LEAVING = 65536  # removed cgroups; then the oldest are forgotten sooner
-CGROUP_RECORDS = frozenset({RecordKind.RECORD_CGROUP_BORN, RecordKind.RECORD_CGROUP_GONE})
+CGROUP_RECORDS = frozenset(
+    {
+        RecordKind.RECORD_CGROUP_BORN,
+        RecordKind.RECORD_CGROUP_GONE,
+        RecordKind.RECORD_CGROUP_RENAMED,
+    }
+)
 
 
 class Held(NamedTuple):
@@ -138,21 +145,35 @@ class Newcomers:
         if change.is_cut:
             known = self._names.path(change.hierarchy, change.cgroup_id)
             change = change._replace(path=known or change.path)
+        if change.kind == RecordKind.RECORD_CGROUP_RENAMED:
+            self._on_renamed(obj, change)
+            return
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
-        if self._follower and self._follower[0] == change.hierarchy:
-            follower = self._follower[1]
-            (follower.made if change.born else follower.gone)(change.path)
-        if change.born:
-            self._runtimes.expect(change.path)
-            self._filters.cgroups.born(
-                obj.map("selected_cgroups"),
-                change.hierarchy,
-                change.cgroup_id,
-                change.path,
-                self._tell,
-            )
-            return
+        born = change.kind == RecordKind.RECORD_CGROUP_BORN
+        if follower := self._follower_of(change.hierarchy):
+            (follower.made if born else follower.gone)(change.path)
+        if born:
+            self._on_born(obj, change)
+        else:
+            self._on_gone(change)
+
+    def _follower_of(self, hierarchy: int) -> Follower | None:
+        if self._follower and self._follower[0] == hierarchy:
+            return self._follower[1]
+        return None
+
+    def _on_born(self, obj: Object, change: CgroupChange) -> None:
+        self._runtimes.expect(change.path)
+        self._filters.cgroups.born(
+            obj.map("selected_cgroups"),
+            change.hierarchy,
+            change.cgroup_id,
+            change.path,
+            self._tell,
+        )
+
+    def _on_gone(self, change: CgroupChange) -> None:
         self._runtimes.gone(change.path)
         if change.marks or self._filters.undecided:  # it may have been marked meanwhile
             forget = time.monotonic() + FORGET_CGROUP_AFTER_S
@@ -163,8 +184,21 @@ class Newcomers:
                     f"--cgroup {given}: it was removed; the run goes on, also if it comes back"
                 )
 
+    def _on_renamed(self, obj: Object, change: CgroupChange) -> None:
+        old = self._names.rename(change.hierarchy, change.cgroup_id, change.path)
+        if follower := self._follower_of(change.hierarchy):
+            if old:
+                follower.gone(old)
+            follower.made(change.path)
+        self._runtimes.expect(change.path)
+        self._filters.named.forget(obj.map("named_cgroups"), change.cgroup_id)
+        self._filters.cgroups.renamed(
+            obj.map("selected_cgroups"), change.hierarchy, change.path, self._tell
+        )
+
     def forget(self, obj: Object) -> None:
-        """Forget the cgroups that went long ago."""
+        """Forget the cgroups that went long ago, and what others were called."""
+        self._names.tidy()
         now = time.monotonic()
         while self._leaving and (self._leaving[0][0] <= now or len(self._leaving) > MOST_LEAVING):
             _, hierarchy, cgroup = self._leaving.popleft()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cgnet.cgroups import Hierarchy
 
 PROC = Path("/proc")
+INITIAL_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h: PROC_PID_INIT_INO
 START_FIELD = 22  # of /proc/PID/stat
 COMM_BYTES = next(each.size for each in OWNER.members if each.name == "comm")
 
@@ -42,6 +44,13 @@ class Facts(NamedTuple):
             return cgroups.cgroup_id(hierarchy.outer_path(path))
         except OSError:
             return 0
+
+
+def is_in_namespace() -> bool:
+    """Tell whether PIDs here are others than the programs see, which are the host's."""
+    with suppress(OSError):
+        return (PROC / "self/ns/pid").stat().st_ino != INITIAL_NAMESPACE
+    return False
 
 
 def facts(pid: int, hierarchies: Iterable[Hierarchy] = ()) -> Facts:

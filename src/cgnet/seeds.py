@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet._layouts import DESCRIPTOR, HOLDER, LISTENER_KEY, OwnerSource, Undecided
 from cgnet.errors import LibbpfError
-from cgnet.processes import facts
+from cgnet.processes import facts, is_in_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +179,8 @@ def pack_holder(owner: Facts | None, filters: Filters, sockets: int) -> bytes:
         return HOLDER.packed.pack(0, 0, 0, 0, 0, 0, 0, b"", wanted, 0, sockets)
     naming = filters.hierarchies[0].id
     source, pid = OwnerSource.OWNER_SEEDED, owner.process.pid
+    if is_in_namespace():
+        pid = 0  # which one it has on the host, nobody tells here
     undecided = Undecided.UNDECIDED_NAME if filters.named.use else 0
     fields = (owner.cgroup_id(), naming, source, undecided, given, pid, owner.uid, owner.comm)
     return HOLDER.packed.pack(*fields, wanted, 0, sockets)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from compare import inner
-from harness import CGNET, PYTHON, new_cgroup, tracing, wait_until
+from harness import CGNET, PYTHON, V1, new_cgroup, run, tracing, wait_until
 
-from cgnet.cgroups import CUT
+from cgnet.long_paths import CUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,3 +163,58 @@ def test_without_proc_there_is_a_sentence(arguments: tuple[str, ...]) -> None:
     done = run_with(NO_PROC, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
     assert "is /proc mounted?" in done.stderr
+
+
+# -- renamed, which v1 allows
+
+
+def test_a_renamed_cgroup_has_its_new_name(hook: str, port: int) -> None:
+    """So has what is below it; what was told before stays."""
+    if not V1.is_dir():
+        pytest.skip("v2 doesn't rename cgroups")
+    with new_cgroup(V1) as top:
+        old, new = top / "old", top / "new"
+        (old / "below").mkdir(parents=True)
+        with tracing("--hook", hook, "--hierarchy", "memory", "--port", str(port)) as tracer:
+            made = [run("connect", "127.0.0.1", port, cgroups=(old,))]
+            made.append(run("connect", "127.0.0.1", port, cgroups=(old / "below",)))
+            tracer.wait_for(2)
+            old.rename(new)
+            made.append(run("connect", "127.0.0.1", port, cgroups=(new,)))
+            tracer.wait_for(3)
+
+            def told_below() -> bool:
+                made.append(run("connect", "127.0.0.1", port, cgroups=(new / "below",)))
+                tracer.wait_for(len(made))
+                return tracer.rows()[-1]["cgroup"] == inner(new / "below", V1)
+
+            wait_until("the new path of what is below", told_below)
+            paths = {row["pid"]: row["cgroup"] for row in tracer.stop()}
+    wanted = [old, old / "below", new]
+    for path, (row,) in zip(wanted, made, strict=False):
+        assert paths[row["pid"]] == inner(path, V1)
+
+
+def test_a_cgroup_that_is_renamed_stays_selected_and_one_that_gets_the_name_is(port: int) -> None:
+    if not V1.is_dir():
+        pytest.skip("v2 doesn't rename cgroups")
+    with new_cgroup(V1) as top:
+        given, other = top / "given", top / "other"
+        given.mkdir()
+        (other / "below").mkdir(parents=True)
+        with tracing("--cgroup", str(given), "--port", str(port)) as tracer:
+            run("connect", "127.0.0.1", port, cgroups=(other,))
+            made = [run("connect", "127.0.0.1", port, cgroups=(given,))]
+            tracer.wait_for(1)
+            given.rename(top / "away")
+            made.append(run("connect", "127.0.0.1", port, cgroups=(top / "away",)))
+            tracer.wait_for(2)
+            other.rename(given)
+            tracer.wait_said("a cgroup was renamed to it")
+            below = given / "below"
+            made += [run("connect", "127.0.0.1", port, cgroups=(path,)) for path in (given, below)]
+            tracer.wait_for(len(made))
+            rows = tracer.stop()
+    assert [row["pid"] for row in rows] == [row["pid"] for (row,) in made]
+    expected = [given, top / "away", given, given / "below"]
+    assert [row["cgroup"] for row in rows] == [inner(path, V1) for path in expected]

@@ -160,3 +160,37 @@ def test_what_cannot_be_seen_is_said(hierarchy: str) -> None:
         arguments = ("--hierarchy", hierarchy, "--comm", unique("c"))
         with tracing(*arguments, program=(*enter, *without, CGNET)) as tracer:
             tracer.wait_said("shows a part of the hierarchy")
+
+
+# -- in a PID namespace
+
+IN_PID_NAMESPACE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x20000000 | 0x00020000) == 0
+pid = os.fork()
+if pid == 0:
+    for arguments in ((b"none", b"/", None, 0x44000, None), (b"proc", b"/proc", b"proc", 0, None)):
+        assert libc.mount(*arguments) == 0, ctypes.get_errno()
+    os.execv(sys.argv[1], sys.argv[1:])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+ENTER_PIDS = (PYTHON, "-c", IN_PID_NAMESPACE)
+
+
+def test_a_pid_of_another_namespace_is_refused() -> None:
+    command = [*ENTER_PIDS, CGNET, "connect", "--pid", "1", "--duration", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cgnet: --pid '1': cgnet runs in a PID namespace")
+    assert done.stderr.count("\n") == 1
+
+
+def test_containers_of_other_pid_namespaces_are_listed_without_pids(hierarchy: str) -> None:
+    top = top_of(hierarchy)
+    with lxc(top) as path:
+        command = [*ENTER_PIDS, CGNET, "containers", "--hierarchy", hierarchy, "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        rows = {row["container"]: row for row in map(json.loads, done.stdout.splitlines())}
+    row = rows[path.name]
+    assert (row["cgroup"], row["pid"], row["netns"]) == (inner(path, top), None, None)

@@ -73,11 +73,21 @@ class Names:
     def hierarchy_name(self, hierarchy: int) -> str | None:
         return {MEMORY: "memory", V2: "v2"}.get(hierarchy)
 
+    version = 0
+
     def path(self, hierarchy: int, cgroup: int) -> str | None:
         return self.paths.get((hierarchy, cgroup))
 
     def remember(self, hierarchy: int, cgroup: int, path: str) -> None:
         self.paths[hierarchy, cgroup] = path
+
+    def rename(self, hierarchy: int, cgroup: int, path: str) -> str | None:
+        old = self.paths.get((hierarchy, cgroup))
+        self.paths[hierarchy, cgroup] = path
+        return old
+
+    def tidy(self) -> None:
+        pass
 
 
 class Connect(NamedTuple):

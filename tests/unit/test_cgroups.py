@@ -240,6 +240,33 @@ def test_a_path_that_records_have_outlasts_any_number_of_others(
     assert names.path(5, 1000) == "/renamed"
 
 
+def test_what_is_renamed_has_its_new_path_and_so_has_what_is_below_it() -> None:
+    names = CgroupNames([])
+    for number, path in enumerate(("/a", "/a/b", "/a/b/c", "/ab", "/z")):
+        names.remember(5, number, path)
+    names.remember(0, 1, "/a/b")
+    assert names.path(5, 2) == "/a/b/c"
+    version = names.version
+    assert names.rename(5, 0, "/n") == "/a"
+    assert names.path(5, 0) == "/n"
+    assert names.version > version
+    names.tidy()
+    names.rename(5, 1, "/n/m")
+    names.tidy()
+    assert [names.path(5, number) for number in range(5)] == ["/n", "/n/m", "/n/m/c", "/ab", "/z"]
+    assert names.path(0, 1) == "/a/b"
+
+
+def test_below_what_had_an_unknown_path_paths_are_forgotten() -> None:
+    names = CgroupNames([])
+    for number, path in enumerate(("/x/a/b", "/xy", "/z/a")):
+        names.remember(5, number, path)
+        assert names.path(5, number) == path
+    assert names.rename(5, 77, "/x/new") is None
+    names.tidy()
+    assert [names.path(5, number) for number in range(3)] == [None, "/xy", "/z/a"]
+
+
 def test_the_id_of_a_cgroup_holds_its_directorys_inode() -> None:
     """Before Linux 5.5 the upper half is a generation."""
     mount = hierarchies()[0].mount

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from records import EPOCH_NS, MEMORY, V2, Connect, Names, connect_schema, connects, packed_address
 
 from cgnet._layouts import CGROUP_EVENT, CONNECT_EVENT, OwnerSource, RecordKind
-from cgnet.cgroups import CUT
 from cgnet.events import CgroupChange, cgroup_change, result_name
+from cgnet.long_paths import CUT
 
 if TYPE_CHECKING:
     from cgnet.events import Clock
@@ -62,7 +62,7 @@ def expected_owner(record: Connect) -> dict[str, Any]:
     if record.source == OwnerSource.OWNER_UNKNOWN:
         return {**dict.fromkeys(OWNER_FIELDS), "owner_source": "unknown"}
     process = {
-        "pid": record.pid,
+        "pid": record.pid or None,
         "uid": record.uid,
         "comm": record.comm.split(b"\0")[0].decode("utf-8", "backslashreplace"),
     }
@@ -231,13 +231,17 @@ def cgroup_event(kind: int, path: bytes, marks: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("kind", "born"),
-    [(RecordKind.RECORD_CGROUP_BORN, True), (RecordKind.RECORD_CGROUP_GONE, False)],
+    "kind",
+    [
+        RecordKind.RECORD_CGROUP_BORN,
+        RecordKind.RECORD_CGROUP_RENAMED,
+        RecordKind.RECORD_CGROUP_GONE,
+    ],
 )
 @pytest.mark.parametrize("marks", [0, 1, 6])
-def test_a_change_of_cgroups_is_decoded(kind: int, marks: int, *, born: bool) -> None:
+def test_a_change_of_cgroups_is_decoded(kind: int, marks: int) -> None:
     change = cgroup_change(cgroup_event(kind, b"/docker/a\0rubbish", marks))
-    assert change == CgroupChange(born, 7, 1 << 63, marks, "/docker/a", is_cut=False)
+    assert change == CgroupChange(kind, 7, 1 << 63, marks, "/docker/a", is_cut=False)
 
 
 def test_a_cgroups_name_that_is_not_utf_8_is_escaped() -> None:

@@ -20,7 +20,7 @@ SOURCE = ROOT / "src/cgnet"
 # Data flows one way: no module imports one that stands after it. A package is one place.
 ORDER = (
     "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
-    "probes", "features",
+    "probes", "features", "long_paths",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "absent", "name_filter",
     "filters",
     "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
@@ -57,6 +57,7 @@ HOOKS = {
     ),
     "tp_btf/tcp_send_reset",  # typed alone
     "raw_tp/cgroup_mkdir",
+    "raw_tp/cgroup_rename",
     "raw_tp/cgroup_rmdir",
     "tracepoint/syscalls/sys_enter_connect",
     "tracepoint/syscalls/sys_exit_connect",

@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeObject
 from records import Connect, Names
 
-from cgnet import newcomers
+from cgnet import cgroups, newcomers
 from cgnet._layouts import CGROUP_EVENT, CGROUP_MARK, FilterUse, RecordKind, Undecided
 from cgnet.cgroup_filter import SELECTED, cgroup_key
 from cgnet.containers import Facts, place
@@ -312,3 +312,25 @@ def test_a_removed_cgroup_is_not_looked_for_any_more(begin: Callable[..., Run]) 
     run = begin()
     run.pids(born("/docker/a"), gone("/docker/a"))
     assert run.runtimes.removed == ["/docker/a"]
+
+
+def renamed(path: str, cgroup: int = CGROUP) -> bytes:
+    return change(RecordKind.RECORD_CGROUP_RENAMED, path, cgroup)
+
+
+def test_a_renamed_cgroup_is_told_by_its_new_path(begin: Callable[..., Run]) -> None:
+    run = begin()
+    run.pids(born("/old"), renamed("/new"))
+    assert run.names.path(NAMING, CGROUP) == "/new"
+
+
+def test_what_is_renamed_to_a_given_path_is_selected(
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(cgroup=("/a",))
+    monkeypatch.setattr(cgroups, "cgroup_id", lambda _path: CGROUP)
+    run.pids(renamed("/c"))
+    assert run.obj.entries("selected_cgroups") == {}
+    run.pids(renamed("/a"))
+    assert set(run.obj.entries("selected_cgroups")) == {cgroup_key(NAMING, CGROUP)}
+    assert run.said == ["--cgroup /a: a cgroup was renamed to it"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.cgroups import cgroup_id, subtree
 from cgnet.containers import parts_of
+from cgnet.processes import is_in_namespace
 from cgnet.runtimes.found import lives_in
 
 if TYPE_CHECKING:
@@ -65,24 +66,31 @@ def row_of(hierarchy: Hierarchy, path: Path, proc: Path, known: Known) -> dict[s
                 "hierarchy": hierarchy.name,
                 "cgroup": cgroup,
                 "cgroup_id": str(cgroup_id(path)),
-                "netns": _netns(pid, proc),
-                "pid": pid,
+                "netns": _netns(pid, proc) if pid else None,
+                "pid": pid or None,
             }
             return _row(known, where)
     return None
 
 
 def _process(known: Known, path: Path, cgroup: str, proc: Path) -> int | None:
-    """Return the container's first process, as its runtime tells, else any; None without one."""
+    """Return the container's first process, as its runtime tells, else any; None without one.
+
+    0 is one in a PID namespace that isn't below ours, so that no number of ours says which.
+    """
     found = known.inside[0] if known.inside else None
     if found and found.pid and lives_in(found.pid, cgroup, proc):
         return found.pid
+    any_process = None
     for below in subtree(path):
         with suppress(OSError):  # removed meanwhile, or threaded
             for line in (below / "cgroup.procs").read_text().splitlines():
-                if line != "0":  # in a PID namespace that isn't below ours
-                    return int(line)
-    return None
+                any_process = int(line)
+                if any_process:
+                    return any_process
+    if any_process is None and known.inside and is_in_namespace():
+        return 0  # v1 leaves out what it has no number for
+    return any_process
 
 
 def _netns(pid: int, proc: Path) -> int | None:
