@@ -19,6 +19,7 @@ struct ledger_private {
 	u32 bytes_at_fin;
 };
 
+#define KEEPS_LIVES
 #include "tracking.bpf.h"
 #include "ending.bpf.h"
 #include "waiting_rows.bpf.h"

@@ -19,6 +19,7 @@ ADVICE = {
     "connect_calls": "calls of connect() that --sync-errors could not keep",
     "counts": "events of more keys than a table holds; count by less, or filter more",
     "packets": "packets that could not be followed: too many on their way at once",
+    "ends": "connections whose end the kernel hid from BPF programs, as hardened kernels do of PID 1",
     "rate": "rows above --max-rate",
 }
 

@@ -161,6 +161,14 @@ def many_pending(address: str, port: str, count: str, ending: str = "aborted") -
     return rows
 
 
+def held(address: str, port: str) -> list[Row]:
+    """Closes when it is told to."""
+    sock, row = pending(address, port)
+    sys.stdin.readline()
+    sock.close()
+    return [row]
+
+
 def shut_down(address: str, port: str) -> list[Row]:
     sock, row = pending(address, port)
     libc.shutdown(sock.fileno(), socket.SHUT_RDWR)
