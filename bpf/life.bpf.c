@@ -20,6 +20,7 @@ struct ledger_private {
 	u32 shown; /* in which look at all files its row was made: several may be of one socket */
 };
 
+#define KEEPS_LIVES
 #include "tracking.bpf.h"
 #include "ending.bpf.h"
 #include "waiting_rows.bpf.h"

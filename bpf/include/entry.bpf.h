@@ -9,6 +9,7 @@
 #define CGNET_ENTRY_BPF_H
 
 #include "select.bpf.h"
+#include "transport.bpf.h"
 
 /*
  * How well an owner is known; the best counts. Softirqs read an entry while a process writes to it, so
@@ -32,11 +33,6 @@ struct ledger_entry {
 	struct holder holders[RANKS];
 	u64 listener; /* the inode of the one that it is an entry of, or a copy of it */
 };
-
-static __always_inline void ledger_reset(struct ledger_entry *entry)
-{
-	__builtin_memset(entry, 0, sizeof(*entry));
-}
 
 /* Whoever comes first may write a rank. Untyped programs write under the socket's lock, one at a time. */
 static __always_inline bool rank_claim(const bool typed, struct ledger_entry *entry, enum rank rank)
@@ -67,6 +63,27 @@ static __always_inline const struct holder *holder_of(const struct ledger_entry 
 	if (whole & (1 << RANK_OPENED))
 		return &entry->holders[RANK_OPENED];
 	return &entry->holders[RANK_GUESSED];
+}
+
+/*
+ * An entry is given up. If its connection began and didn't end, an event was hidden from the programs: its row is lost. The
+ * includer whose entries have `established_ns` and `ended` says so by KEEPS_LIVES.
+ */
+static __always_inline void end_of_entry(struct ledger_entry *entry)
+{
+#ifdef KEEPS_LIVES
+	if (likely(!entry->private.established_ns || entry->private.ended))
+		return;
+	entry->private.ended = 1;
+	if (holder_of(entry)->wanted && role_passes(entry->role))
+		count_lost(LOST_ENDS);
+#endif
+}
+
+static __always_inline void ledger_reset(struct ledger_entry *entry)
+{
+	end_of_entry(entry);
+	__builtin_memset(entry, 0, sizeof(*entry));
 }
 
 #endif

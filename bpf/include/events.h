@@ -37,7 +37,8 @@ enum lost_where {
 	LOST_CONNECT_CALLS = 4,
 	LOST_COUNTS = 5,
 	LOST_PACKETS = 6,
-	LOST_WHERE_COUNT = 7,
+	LOST_ENDS = 7,
+	LOST_WHERE_COUNT = 8,
 };
 
 struct head {

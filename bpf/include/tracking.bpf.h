@@ -253,8 +253,15 @@ TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_
 static __always_inline int on_end_of_socket(const bool typed, struct sock *sk)
 {
 	struct ledger_slot *slot = typed ? ledger_slot_find(sk) : NULL;
+	struct ledger_entry *entry = slot ? &slot->entry : NULL;
 	u64 key = (u64)sk;
 
+#ifdef KEEPS_LIVES
+	if (!entry)
+		entry = typed ? ledger_stored(typed, sk) : ledger_find(typed, sk);
+#endif
+	if (entry)
+		end_of_entry(entry);
 	if (slot)
 		slot->gone = 1;
 	if (!typed)

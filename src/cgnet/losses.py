@@ -20,6 +20,7 @@ ADVICE = {
     "counts": "events of more keys than a table holds; count by less, or filter more",
     "packets": "packets that could not be followed: too many on their way at once",
     "names": "records of more new cgroups than may wait for their names",
+    "ends": "connections whose end the kernel hid from BPF programs, as hardened kernels do of PID 1",
     "rate": "rows above --max-rate",
     "output": "rows that standard output didn't take any more",
 }

@@ -142,6 +142,11 @@ class Actor(Talker):
     def accept(self, listener: int) -> int:
         return self._keep(self.sockets[listener].accept()[0])
 
+    def accept_all(self, listener: int) -> None:
+        """Wait in accept(), again and again, until the process is killed."""
+        while True:
+            self.sockets[listener].accept()[0].close()
+
     def ready(self, fd: int) -> bool:
         """Tell whether there is something to read or to accept."""
         return bool(select.select([fd], [], [], 0)[0])

@@ -7,6 +7,10 @@ import ctypes
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
 
@@ -51,6 +55,24 @@ def entries(pid: int, name: str) -> int:
             if kind == ARRAY and libbpf.bpf_map_lookup_elem(fd, key, value) == 0:
                 used = any(value.raw[:8])  # struct attempt: slot_key
             count += used
+        return count
+    finally:
+        os.close(fd)
+
+
+def rewrite(pid: int, name: str, change: Callable[[bytearray], bool]) -> int:
+    """Have all values of a map changed that a process holds; return how many were."""
+    fd, _, key_size, value_size = open_map(pid, name)
+    value = ctypes.create_string_buffer(value_size)
+    following, key, count = ctypes.create_string_buffer(key_size), None, 0
+    try:
+        while libbpf.bpf_map_get_next_key(fd, key, following) == 0:
+            key = ctypes.create_string_buffer(following.raw, key_size)
+            if libbpf.bpf_map_lookup_elem(fd, key, value) == 0:
+                changed = bytearray(value.raw)
+                if change(changed):
+                    assert libbpf.bpf_map_update_elem(fd, key, bytes(changed), 0) == 0
+                    count += 1
         return count
     finally:
         os.close(fd)

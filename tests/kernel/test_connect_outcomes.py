@@ -218,6 +218,22 @@ def test_given_up_while_in_syn_sent(hook: str, scenario: str) -> None:
         check(tracer, made, result="aborted", tcp_state="SYN_SENT", daddr=PEER)
 
 
+def test_time_out_of_the_application(hook: str) -> None:
+    """How long it waited, and how often the SYN was sent, tells it from somebody who gave up at once."""
+    with (
+        peer("silence") as (netns, silent),
+        tracing("--hook", hook, "--result", "!ok") as tracer,
+        tracing("--hook", hook, "--result", "ECONNREFUSED,ETIMEDOUT") as misses,
+    ):
+        misses.wait_said("time-outs that applications set themselves are aborted")
+        made = run("own_timeout", PEER, 80, netns=netns)
+        (row,) = check(tracer, made, result="aborted", syn_retrans=silent.syns - 1)
+        assert misses.stop() == []
+    assert silent.syns > 1
+    assert row["latency_us"] > 1_400_000
+    assert not any("time-outs" in line for line in tracer.said)
+
+
 def test_destroyed_from_outside_has_the_errno_that_connect_returns(hook: str) -> None:
     """As by `ss -K`."""
     with peer("silence") as (netns, _), tracing("--hook", hook) as tracer:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from compare import inner
 from delay import LEFT, RIGHT, delay_line
-from harness import HIERARCHY, in_netns, need, tracing, wait_until
+from harness import HIERARCHY, Workload, in_netns, need, tracing, wait_until
+from maps import rewrite
+from peer import PEER, peer
 from stage import Server, Stage
 
 if TYPE_CHECKING:
@@ -294,3 +297,31 @@ def test_time_outs(scene: Scene) -> None:
             assert row["daddr"] == RIGHT[pair.family]
             assert row["saddr"] == LEFT[pair.family]
             assert row["tx_bytes"] == 0
+
+
+# In struct ledger_entry: the time that a connection was established, and the PID of who opened it.
+ESTABLISHED_NS, OPENER_PID = 16 + 8, 80 + 48 + 16
+SLOT_HEAD = 16  # of struct ledger_slot, before the entry
+
+
+def test_end_that_no_program_saw_is_told(hook: str) -> None:
+    """As if it had been established: what TCP_SYN_SENT ends with makes no row."""
+    with peer("silence") as (netns, _), tracing("--hook", hook, command="life") as tracer:
+        workload = Workload("held", PEER, 80, netns=netns)
+        workload.begin()
+        wait_until("SYN_SENT", lambda: PEER in in_netns(netns, "ss", "-tn", "state", "syn-sent"))
+        name, entry = ("ledger_slots", SLOT_HEAD) if hook == "tp_btf" else ("ledger_hash", 0)
+
+        def establish(value: bytearray) -> bool:
+            at = entry + OPENER_PID
+            if int.from_bytes(value[at : at + 4], sys.byteorder) != workload.process.pid:
+                return False
+            value[entry + ESTABLISHED_NS] = 1
+            return True
+
+        assert rewrite(tracer.process.pid, name, establish) == 1
+        workload.begin()
+        workload.finish()
+        tracer.wait_said("lost 1 (ends)")
+        tracer.stop()
+        assert sum(row["count"] for row in tracer.rows("lost") if row["where"] == "ends") == 1

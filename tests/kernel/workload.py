@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 AF_UNSPEC_ADDRESS = struct.pack("H14x", socket.AF_UNSPEC)
@@ -80,6 +81,15 @@ def nonblocking(address: str, port: str) -> list[Row]:
         if not number:
             assert sock.connect_ex((address, int(port))) in (0, errno.EISCONN)
         return [facts(sock, address, int(port), result)]
+
+
+def own_timeout(address: str, port: str) -> list[Row]:
+    """As applications set: it closes when it has waited long enough, here for two SYNs."""
+    with make(address) as sock:
+        sock.settimeout(1.5)
+        with suppress(TimeoutError):
+            sock.connect((address, int(port)))
+        return [facts(sock, address, int(port), "aborted")]
 
 
 def asking(address: str, port: str) -> list[Row]:
@@ -149,6 +159,14 @@ def many_pending(address: str, port: str, count: str, ending: str = "aborted") -
     for _ in range(processes):
         os.wait()
     return rows
+
+
+def held(address: str, port: str) -> list[Row]:
+    """Closes when it is told to."""
+    sock, row = pending(address, port)
+    sys.stdin.readline()
+    sock.close()
+    return [row]
 
 
 def shut_down(address: str, port: str) -> list[Row]:

@@ -143,7 +143,12 @@ def _next(codes: list[Code], at: int, known: Known) -> Iterator[int]:
 def _after(code: Code, known: Known) -> Known:
     """Return what is known behind an instruction."""
     if code.opcode == CALL:
-        return {place: value for place, value in known.items() if place < 0 or place > 5}
+        # A helper may write to the stack; it doesn't put a pointer there.
+        return {
+            place: value
+            for place, value in known.items()
+            if place > 5 or (place < 0 and value == CTX)
+        }
     value: int | str | None = None
     place = code.dst
     if code.opcode == MOV64_IMM:
