@@ -57,6 +57,7 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
 	drop.location = caller_of_free(ctx, location);
+	FORGET_VALUES(&packet);
 	find_place(typed, skb, rx_sk, &place);
 	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);
@@ -84,6 +85,7 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 
 	if (likely(!is_received_syn(typed, skb)) || !read_packet(typed, skb, &packet))
 		return 0;
+	FORGET_VALUES(&packet);
 	place.netns = netns_of_route(skb);
 	listening = listening_for(place.netns, &packet.flow);
 	if (!listening)

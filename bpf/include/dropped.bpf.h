@@ -112,6 +112,7 @@ static __always_inline void fill_drop(struct drop *drop, const struct packet *pa
 		drop->tcp_state = TCP_TIME_WAIT;
 	__builtin_memcpy(drop->dev, place->dev, sizeof(drop->dev));
 	drop->drop_class = class_of(drop);
+	FORGET_VALUES(drop);
 }
 
 /* -- whose it is, where no socket of the packet tells */
@@ -136,11 +137,7 @@ static __always_inline struct holder *listener_of_flow(const struct flow *flow)
 	struct holder *found;
 
 	key_of_destination(flow->netns, flow, &key);
-	found = bpf_map_lookup_elem(&listeners, &key);
-	if (!found) {
-		__builtin_memset(key.address, 0, sizeof(key.address));
-		found = bpf_map_lookup_elem(&listeners, &key);
-	}
+	found = listener_at(&key);
 	return found && found->owner.source ? found : NULL;
 }
 
@@ -189,6 +186,7 @@ static __always_inline void tell_drop(const bool typed, void *ctx, struct packet
 		holder = *known;
 	else if (!holder_by_flow(typed, drop, &packet->flow, &holder))
 		drop->role = whose_packet(typed, place, &packet->flow, &holder);
+	FORGET_VALUES(&holder);
 	if (!holder.wanted)
 		return;
 	if (cfg.count)

@@ -184,18 +184,24 @@ static __always_inline void remember_listener(const bool typed, struct sock *sk,
 	remember_by_address(mine);
 }
 
+/* Who listens at an address, or at any; NULL if nobody is known to. */
+static __always_inline struct holder *listener_at(struct listener_key *key)
+{
+	struct tcp_listener *found = bpf_map_lookup_elem(&listeners, key);
+
+	if (!found) {
+		__builtin_memset(key->address, 0, sizeof(key->address));
+		found = bpf_map_lookup_elem(&listeners, key);
+	}
+	return holder_now(found);
+}
+
 static __always_inline struct holder *listener_by_address(const bool typed, struct sock *child)
 {
 	struct listener_key key = {};
-	struct tcp_listener *found;
 
 	key_of_listener(typed, child, &key);
-	found = bpf_map_lookup_elem(&listeners, &key);
-	if (!found) {
-		__builtin_memset(key.address, 0, sizeof(key.address));
-		found = bpf_map_lookup_elem(&listeners, &key);
-	}
-	return holder_now(found);
+	return listener_at(&key);
 }
 
 /* Of a listener that is in storage, as its children know it. */

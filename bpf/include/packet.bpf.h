@@ -38,6 +38,13 @@ struct packet {
 	u8 flags;
 };
 
+/*
+ * Copy an object on the stack onto itself: the verifier no longer knows what is in it. Many paths lead to one place in
+ * what looks at drops, and it would walk the rest of the program once for each that left other values: 275,000
+ * instructions where these copies leave 48,000 (of a verifier that knows no constants).
+ */
+#define FORGET_VALUES(object) bpf_probe_read_kernel(object, sizeof(*(object)), object)
+
 /* As they are on the wire (RFC 791, RFC 8200, RFC 9293): vmlinux.h has only parts of the kernel's. */
 struct ipv4_start {
 	u8 version_ihl; /* the length in words, in the lower half */

@@ -136,3 +136,28 @@ def test_other_protocols_never_appear(ends: tuple[Place, Place], family: int, ho
         drops.one(f"tcp_v{family}_rcv", dport=PORT)
         drops.tracer.stop()
     assert len(drops.tracer.rows()) == 1
+
+
+REPORTS = "Icmp6OutMLDv2Reports"
+
+
+def reports(place: Place) -> int:
+    """Return how many listener reports of multicast a namespace has sent."""
+    lines = (line.split() for line in place.run("cat", "/proc/net/snmp6").splitlines())
+    return int(dict(lines)[REPORTS])
+
+
+def test_icmp_behind_an_extension_header_never_appears(ends: tuple[Place, Place]) -> None:
+    """Reports on multicast have hop-by-hop options, and who isn't interested drops them."""
+    client, server = ends
+    with dropping("--all", *of(server)) as drops, client.puppet() as puppet:
+        before = reports(client)
+        puppet.do("udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)")
+        puppet.do("group = socket.inet_pton(socket.AF_INET6, 'ff02::1234')")
+        puppet.do("group += struct.pack('I', socket.if_nametoindex('e0'))")
+        puppet.do("udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)")
+        wait_until("a report", lambda: reports(client) > before)
+        puppet.connect(server.address(6), PORT, timeout=5)
+        drops.one("tcp_v6_rcv", dport=PORT)
+        drops.tracer.stop()
+    assert len(drops.tracer.rows()) == 1

@@ -206,3 +206,22 @@ def test_wrong_checksum(street: Street, family: int, hook: str) -> None:
         send(puppet, street, packet)
         row = drops.one(receiver(family), netns=server.inode)
     assert row == row | owned(server) | {"reason": "TCP_CSUM", "reason_class": "peer"}
+
+
+def test_segment_behind_an_extension_header(street: Street, hook: str) -> None:
+    client, server = street.client, street.server
+    packet = tcp_packet((client.address(6), 4000), (server.address(6), PORT))
+    options = bytes((packet[6], 0, 1, 4, 0, 0, 0, 0))  # for the destination: they fill eight bytes
+    length = (len(packet) - 40 + len(options)).to_bytes(2)
+    packet = packet[:4] + length + bytes((60,)) + packet[7:40] + options + packet[40:]
+    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+        send(puppet, street, packet)
+        row = drops.one("tcp_v6_rcv", netns=server.inode)
+    assert row == row | owned(server) | {
+        "reason": "NO_SOCKET",
+        "saddr": client.address(6),
+        "sport": 4000,
+        "dport": PORT,
+        "tcp_flags": "S",
+        "payload": 0,
+    }
