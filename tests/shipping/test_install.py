@@ -79,7 +79,7 @@ def test_the_wheel(root: Path) -> None:
 
 def test_the_installation_from_a_clone_and_its_end(root: Path) -> None:
     lines = block_with("make install")
-    shown = typed(root, lines, TRY, "make uninstall", "! command -v cgnet")
+    shown = typed(root, lines, TRY, "make uninstall", "! test -e /usr/local/bin/cgnet")
     assert f"cgnet {__version__} (libbpf " in shown
 
 
