@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet._layouts import CgroupController
-from cgnet.errors import UnsupportedError, UsageError
+from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -301,7 +301,8 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
             f"--hierarchy {name!r}: a named hierarchy has no controller, so programs can't read it; "
             f"the nearest usable one is {default_hierarchy(mounted).name} (usable: {usable})"
         )
-    raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}")
+    near = did_you_mean(name, (each.name for each in mounted))
+    raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}{near}")
 
 
 def open_place(path: Path) -> int:

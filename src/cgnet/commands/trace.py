@@ -25,7 +25,7 @@ from cgnet._layouts import (
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.command import Command
 from cgnet.counts import Counting
-from cgnet.errors import UnsupportedError, UsageError
+from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 from cgnet.features import HOOKS
 from cgnet.histograms import LOG2
 from cgnet.keys import OF_SOCKETS, Key
@@ -126,8 +126,10 @@ def _slow_stage(text: str | None) -> tuple[int, int]:
     found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
     numbers = {name: number for number, name in STAGES.items() if name != IN_SUMS_ONLY}
     if not found or found[1] not in numbers:
+        near = did_you_mean(found[1], numbers) if found else ""
         raise UsageError(
-            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: {', '.join(numbers)}"
+            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: "
+            f"{', '.join(numbers)}{near}"
         )
     try:
         least = Span().convert(found[2], None, None)
