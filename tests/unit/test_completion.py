@@ -125,12 +125,9 @@ def test_what_cant_be_read_completes_nothing(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_list_and_a_file_are_completed_in_each_shell(cgnet: Cgnet, shell: str) -> None:
     def complete(line: str) -> str:
-        number = line if shell == "fish" else str(len(line.split()) - 1)
-        words = {
-            "COMP_WORDS": line,
-            "COMP_CWORD": line.rsplit(maxsplit=1)[-1] if shell == "fish" else number,
-        }
-        done = cgnet(_CGNET_COMPLETE=f"{shell}_complete", **words)
+        words = line.split()
+        at = words[-1] if shell == "fish" else str(len(words) - 1)
+        done = cgnet(_CGNET_COMPLETE=f"{shell}_complete", COMP_WORDS=line, COMP_CWORD=at)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 

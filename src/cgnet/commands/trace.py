@@ -69,6 +69,8 @@ Examples:
   cgnet trace --retrans                        packets that were sent again
   cgnet trace -o json --limit 100
 
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
+
 \b
 A stage's delay is the time since the one before it. app_read is the time that the data waited for the
 application. Packets that nothing more is heard of are given up after two seconds, those that
