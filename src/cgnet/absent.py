@@ -43,6 +43,7 @@ POD_NAMESPACE = What(
 )
 UNIT = What("unit", "systemctl list-units", lambda known: filter(None, [known.facts.unit]))
 DEVICE = What("network device", "ip link")
+UNSEEN_DEVICE = DEVICE._replace(name="network device where processes live")
 
 
 def sentence(what: What, wanted: str, there: Iterable[str]) -> str:
@@ -68,10 +69,7 @@ def _text(value: Any) -> str:
 
 
 def of_devices(wanted: Iterable[str], proc: Path = PROC, named: Path = NAMED) -> list[str]:
-    """Return a sentence for each device that no network namespace has.
-
-    Where a namespace can't be looked into, because no process lives there, nothing is said.
-    """
+    """Return a sentence for each device that no network namespace has where a process lives."""
     seen: dict[int, set[str]] = {}
     for place in proc.glob("[0-9]*/ns/net"):
         with suppress(OSError):
@@ -79,8 +77,9 @@ def of_devices(wanted: Iterable[str], proc: Path = PROC, named: Path = NAMED) ->
             if inode not in seen:
                 lines = (place.parents[1] / "net/dev").read_text().splitlines()[2:]
                 seen[inode] = {line.partition(":")[0].strip() for line in lines}
+    there = set().union(*seen.values())
+    what = DEVICE
     with suppress(OSError):
         if any(place.stat().st_ino not in seen for place in named.glob("*")):
-            return []
-    there = set().union(*seen.values())
-    return [sentence(DEVICE, each, there) for each in wanted if each not in there]
+            what = UNSEEN_DEVICE
+    return [sentence(what, each, there) for each in wanted if each not in there]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet._layouts import CODE_RANGE, FUNCTION_CLASSES, DropClass, SyncErrors
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
-from cgnet.errors import UsageError
+from cgnet.errors import did_you_mean
 from cgnet.events import TCP_STATES
 from cgnet.launch import Extra
 from cgnet.reasons import (
@@ -58,7 +58,8 @@ def _one_of(names: Mapping[str, int]) -> Any:
     def read(text: str) -> Iterator[int]:
         for part in text.split(","):
             if part not in names:
-                raise ValueError(f"no such one; one of: {', '.join(names)}")
+                near = did_you_mean(part, names)
+                raise ValueError(f"no such one; one of: {', '.join(names)}{near}")
             yield names[part]
 
     return read
@@ -83,10 +84,7 @@ def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> An
         known |= symbols.swallowed
 
     def read(text: str) -> Iterator[int]:
-        try:
-            yield from numbers_of(tuple(text.split(",")), known)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
+        yield from numbers_of(tuple(text.split(",")), known)
 
     return choose("--reason", given, read)
 

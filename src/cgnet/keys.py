@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet._layouts import CountBy
-from cgnet.errors import UsageError
+from cgnet.errors import UsageError, did_you_mean
 from cgnet.values import is_number, number
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def _key(text: str, usable: Collection[str]) -> Key:
     name, slash, size = text.partition("/")
     known = ", ".join(f"{each}[/{SIZED[each]}]" if each in SIZED else each for each in usable)
     if name not in usable:
-        raise UsageError(f"--by {text!r}: nothing to count by; one of: {known}")
+        raise UsageError(
+            f"--by {text!r}: nothing to count by; one of: {known}{did_you_mean(name, usable)}"
+        )
     if not slash:
         return Key(name)
     if name not in SIZED or not is_number(size):

@@ -8,7 +8,7 @@ kfree_skb_reason()" (in v5.17) tell none: there the function that dropped the pa
 from __future__ import annotations
 
 from cgnet._layouts import DropClass
-from cgnet.errors import UsageError
+from cgnet.errors import UsageError, did_you_mean
 
 CLASSES = {each: each.name.removeprefix("DROP_").lower() for each in DropClass}
 UNSPECIFIED = "NOT_SPECIFIED"
@@ -103,6 +103,9 @@ def numbers_of(names: tuple[str, ...], known: dict[int, str]) -> dict[int, str]:
         wanted = name.upper().removeprefix("SKB_DROP_REASON_")
         if wanted not in by_name:
             what = "no such reason in this kernel" if known else "this kernel tells no reasons"
-            raise UsageError(f"--reason {name!r}: {what}; cgnet drop --list-reasons shows them")
+            near = did_you_mean(wanted, by_name)
+            raise UsageError(
+                f"--reason {name!r}: {what}; cgnet drop --list-reasons shows them{near}"
+            )
         found[by_name[wanted]] = wanted
     return found

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from cgnet._layouts import CONFIG, OWNER, AttemptResult, FilterUse, Role
-from cgnet.errors import UsageError
+from cgnet.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -133,7 +133,8 @@ def uid(text: str) -> Iterator[int]:
     try:
         yield pwd.getpwnam(text).pw_uid
     except (KeyError, ValueError):
-        raise ValueError("no such user; give a number or a name of this host") from None
+        near = did_you_mean(text, (each.pw_name for each in pwd.getpwall()))
+        raise ValueError(f"no such user; give a number or a name of this host{near}") from None
 
 
 def results(text: str) -> Iterator[int]:
@@ -144,7 +145,10 @@ def results(text: str) -> Iterator[int]:
         if found is None:
             found = number(item, MOST_RESULT)
         if found is None:
-            raise ValueError("no result; give ok, aborted or an errno's name such as ECONNREFUSED")
+            near = did_you_mean(item, (*RESULTS, *ERRNOS))
+            raise ValueError(
+                f"no result; give ok, aborted or an errno's name such as ECONNREFUSED{near}"
+            )
         yield found
 
 
@@ -158,5 +162,5 @@ def roles(text: str) -> Iterator[Role]:
     """Yield the role called ``client`` or ``server``. Raises ValueError."""
     for item in _items(text):
         if item not in ROLES:
-            raise ValueError(f"no role; one of: {', '.join(ROLES)}")
+            raise ValueError(f"no role; one of: {', '.join(ROLES)}{did_you_mean(item, ROLES)}")
         yield ROLES[item]

@@ -190,6 +190,23 @@ def test_without_a_command_the_help_is_shown_with_status_2(
     assert "Commands:" in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("conect", "connect"), ("rttt", "rtt"), ("connect --contaner x", "--container"),
+        ("connect -o jsn", "json"), ("connect --result ECONREFUSED", "ECONNREFUSED"),
+        ("connect --role cleint", "client"), ("connect -c --by contaner", "container"),
+        ("connect --fields latency", "latency_us"),
+        ("connect --uid rooot", "root"), ("drop --reason-class firewal", "firewall"),
+        ("drop --state LISTN", "LISTEN"), ("trace --stage app_rad>1ms", "app_read"),
+    ],
+)  # fmt: skip
+def test_what_was_meant_is_told(line: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(line.split()) == 2
+    said = capsys.readouterr().err.casefold()
+    assert near.casefold() in said.rpartition("did you mean")[2].partition("?")[0]
+
+
 def test_an_unknown_command_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["nosuch"]) == 2
     assert "'nosuch'" in capsys.readouterr().err

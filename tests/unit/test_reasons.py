@@ -113,6 +113,13 @@ def test_a_reason_that_is_not_there(known: dict[int, str], said: str) -> None:
         numbers_of(("NO_SOCKET",), known)
 
 
+def test_a_reason_is_named_once_and_the_nearest_told() -> None:
+    with pytest.raises(UsageError) as raised:
+        numbers_of(("NO_SOCKT",), {3: "NO_SOCKET"})
+    assert str(raised.value).count("--reason") == 1
+    assert str(raised.value).endswith("did you mean NO_SOCKET?")
+
+
 def test_the_kernels_part_of_a_name_is_taken_off_once(tmp_path: Path) -> None:
     source = "enum skb_drop_reason { SKB_CONSUMED, SKB_DROP_REASON_SKB_CSUM } reason;"
     known = symbols_of(tmp_path, source).drop_reasons

@@ -9,6 +9,8 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -265,3 +267,27 @@ def test_the_journals_line_takes_rows_from_between_messages(
     )
     assert json.loads(done.stdout)["result"] == "ECONNREFUSED"
     assert not done.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_slow_start_is_said_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    monkeypatch.setattr(session, "SLOW_S", 0.01)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    said: list[str] = []
+    monkeypatch.setattr(session, "tell", said.append)
+    with session.said_if_slow("loading"):
+        wait_end = time.monotonic() + (10 if terminal else 0.1)
+        while not said and time.monotonic() < wait_end:
+            time.sleep(0.005)
+    assert said == (["loading"] if terminal else [])
+
+
+def test_a_quick_start_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    said: list[str] = []
+    monkeypatch.setattr(session, "tell", said.append)
+    with session.said_if_slow("loading"):
+        pass
+    assert said == []

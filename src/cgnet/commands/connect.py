@@ -37,7 +37,7 @@ Examples:
   cgnet connect --fields time,comm,daddr,dport,result -o csv
   cgnet connect --result '!ok' --port 443         what fails on a port
   cgnet connect --inbound --cgroup '/kubepods/*'  what the pods accept
-  cgnet connect -c --by container,result -i 5     counts, every five seconds
+  cgnet connect -i 5 --by container,result        counts, every five seconds
   cgnet connect -c --by selected --cgroup /online --cgroup /offline
 
 Repeats of an option are OR, different options are AND; a value that begins with ! excludes.

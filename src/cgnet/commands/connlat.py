@@ -38,6 +38,8 @@ Examples:
   cgnet connlat --hist --linear 0,1000,50         buckets of 50 µs, up to 1 ms
   cgnet connlat --hist --result '!ok'             how long it took to fail
 
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
+
 \b
 The time is that from the first SYN to the decision. RESULT and STATE tell what it is: only "ok" is
 the time that it took to connect. SYNs that had to be sent again stand beside it: the first repetition

@@ -51,11 +51,13 @@ EPILOG = """\b
 Examples:
   cgnet drop                                   every drop that may be a fault
   cgnet drop --container web                   a container's
-  cgnet drop -c --by container,reason -i 5     counts, every five seconds
+  cgnet drop -i 5 --by container,reason        counts, every five seconds
   cgnet drop --reason-class firewall,configuration
   cgnet drop --reason NO_SOCKET --dport 8080
   cgnet drop --explain --container web         and what to do
   cgnet drop --stacks folded --duration 60 | flamegraph.pl > drops.svg
+
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
 
 \b
 Addresses and ports are the packet's own, source first. CLASS says what a reason means: benign (with

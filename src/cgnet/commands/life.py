@@ -135,6 +135,8 @@ Examples:
   cgnet life --min-duration 10s --min-bytes 1000000
   cgnet life -i 5                               also what is open, every five seconds
 
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
+
 \b
 CLOSED says who ended it: local, peer, or the kernel. CAUSE is fin, rst, timeout, or abort when
 it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledged, and received.

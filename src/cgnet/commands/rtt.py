@@ -81,6 +81,8 @@ Examples:
   cgnet rtt --container web --slower 20ms  single samples of a container, above 20 ms
   cgnet rtt --by selected --cgroup /online --cgroup /offline
 
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
+
 \b
 A sample is what the stack measured, not one for each packet: the time from a segment to the
 acknowledgement that answers it. Who only receives measures nothing. The sample shows with the

@@ -25,7 +25,7 @@ from cgnet._layouts import (
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.command import Command
 from cgnet.counts import Counting
-from cgnet.errors import UnsupportedError, UsageError
+from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 from cgnet.features import HOOKS
 from cgnet.histograms import LOG2
 from cgnet.keys import OF_SOCKETS, Key
@@ -68,6 +68,8 @@ Examples:
   cgnet trace --drops                          packets that end in a drop
   cgnet trace --retrans                        packets that were sent again
   cgnet trace -o json --limit 100
+
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
 
 \b
 A stage's delay is the time since the one before it. app_read is the time that the data waited for the
@@ -126,8 +128,10 @@ def _slow_stage(text: str | None) -> tuple[int, int]:
     found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
     numbers = {name: number for number, name in STAGES.items() if name not in IN_SUMS_ONLY}
     if not found or found[1] not in numbers:
+        near = did_you_mean(found[1], numbers) if found else ""
         raise UsageError(
-            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: {', '.join(numbers)}"
+            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: "
+            f"{', '.join(numbers)}{near}"
         )
     try:
         least = Span().convert(found[2], None, None)

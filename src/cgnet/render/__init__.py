@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgnet.errors import UsageError
+from cgnet.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,8 @@ def check_fields(fields: list[str], schema: Schema | CountSchema) -> list[str]:
     known = (*schema.fields, *DERIVED)
     for field in fields:
         if field not in known:
-            raise UsageError(f"--fields {field!r}: no such field; one of: {', '.join(known)}")
+            near = did_you_mean(field, known)
+            raise UsageError(f"--fields {field!r}: no such field; one of: {', '.join(known)}{near}")
     return fields
 
 
