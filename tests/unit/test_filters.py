@@ -167,7 +167,7 @@ def test_paths_of_more_hierarchies_than_there_is_room_for_are_refused(
 
 SMALL = {
     f"selected_{name}": 1 for name in ("cgroups", "pids", "comms", "uids", "netns", "addresses")
-} | {"listeners": 1, "named_cgroups": 1}
+} | {"listeners": 1, "listening": 1, "named_cgroups": 1}
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,11 @@ SMALL = {
         (Selection(uid=("0", "00", "!1")), {"selected_uids": 2}),
         (Selection(netns=(OWN, "4294967295")), {"selected_netns": 2}),
         (Selection(saddr=("::1", "!::1"), addr=("::1",)), {"selected_addresses": 3}),
-        (Selection(roles=frozenset({Role.ROLE_SERVER})), {"listeners": LISTENERS}),
-        (Selection(roles=BOTH_ROLES), {"listeners": LISTENERS}),
+        (
+            Selection(roles=frozenset({Role.ROLE_SERVER})),
+            {"listeners": LISTENERS, "listening": LISTENERS},
+        ),
+        (Selection(roles=BOTH_ROLES), {"listeners": LISTENERS, "listening": LISTENERS}),
         (Selection(container=("web",)), {"named_cgroups": NAMED_CGROUPS}),
         (Selection(unit=("!web",)), {"named_cgroups": NAMED_CGROUPS}),
     ],

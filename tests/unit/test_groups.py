@@ -116,7 +116,7 @@ def test_bytes_of_another_size_make_no_line(name: str, change: int) -> None:
 
 def test_drop_and_the_others_have_the_groups_that_are_tested() -> None:
     names: Any = NAMES
-    command = drop._command(anonymous(), None)  # type: ignore[arg-type]
+    command = drop.make_command(anonymous(), None)
     fields = [group.fields for group in command.groups(names, no_runtimes())]
     assert fields == [group.fields for group in schemas()["drop"][0].groups[2:]]
 
