@@ -319,7 +319,7 @@ def test_a_line_of_a_packet_never_wraps(
         "ts_ns": 0, "packet": 7, "container": owner, "pod": None, "cgroup": "/x", "cgroup_id": "1",
         "saddr": source, "sport": 4444, "daddr": destination, "dport": 80, "direction": "tx",
         "tcp_flags": "PA", "seq": 2**32 - 1, "ack": 2**32 - 1, "payload": 65535, "retransmitted": True,
-        "retrans_of": 3,
+        "retrans_of": 3, "answer_after_ns": 1_234_567_890,
         "reason": "TCP_INVALID_ACK_SEQUENCE", "retrans_after_ns": 204_000_000,
         "location": "tcp_rcv_state_process+0x123", "end": "dropped", "total_ns": 5,
         "stages": [STAGE | {"dev": dev, "container": owner}, STAGE | {"dev": None, "container": None}],
