@@ -92,7 +92,7 @@ def for_roles(command: Command, roles: Collection[Role]) -> Command:
     if Role.ROLE_CLIENT not in roles:
         first = tuple("sport" if field == "dport" else field for field in first)
     elif Role.ROLE_SERVER in roles:
-        then = ("role", "sport", *then)
+        first, then = (*first, "role"), ("sport", *then)
     return command._replace(columns=columns, first=first, then=then)
 
 
