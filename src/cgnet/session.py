@@ -212,10 +212,10 @@ class Session:
             self.losses.add("rate", len(records) - taken)
             records = records[:taken]
             self.unknown_owners += bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
+            if self.command.companion:  # first: what it reads of the host may soon be gone
+                self.command.companion.see(self._schema, records)
             for begin in range(0, len(records), ROWS_AT_ONCE):
                 self._write_rows(records[begin : begin + ROWS_AT_ONCE])
-            if self.command.companion:
-                self.command.companion.see(self._schema, records)
         return limit is not None and self.records >= limit and not self.counts
 
     def _tell_netns_owners(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 from chain import chain
 from drops import dropping, last, of
 from harness import wait_until
+from test_drop_stale import close_in_time_wait
 
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 
@@ -106,6 +107,26 @@ def test_ordinary_connections_lose_nothing(
     told = [[row[key] for key in BRIEF] for row in shown]
     assert len(shown) <= answered, told
     assert benign > 0 or way not in DROPPING
+
+
+@FAMILIES
+def test_data_after_the_close_is_shown(ends: tuple[Place, Place], family: int, hook: str) -> None:
+    """On each kernel, whether it tells the socket and a reason or not; the close itself is silent."""
+    client, server = ends
+    with (
+        dropping("--hook", hook, *of(server)) as drops,
+        client.puppet() as puppet,
+        server.puppet() as serving,
+    ):
+        port = serving.listen(server.address(family))
+        assert puppet.connect(server.address(family), port, timeout=5) == "ok"
+        serving.do("taken, _ = server.accept()")
+        close_in_time_wait(puppet, serving, family)
+        puppet.do("client.send(b'request')")
+        row = drops.one(f"tcp_v{family}_rcv", dport=port)
+        drops.tracer.stop()
+    assert row == row | {"tcp_state": "TIME_WAIT", "payload": 7, "reason_class": "application"}
+    assert len(drops.tracer.rows()) == 1
 
 
 def test_benign_drops_are_shown_if_asked_for(ends: tuple[Place, Place]) -> None:

@@ -46,7 +46,10 @@ FUNCTIONS = (
     "rules_that_are_slow_are_netfilters",
 )
 ONCE = {
-    "drop": ("test_drop_silence.py::test_ordinary_connections_lose_nothing",),
+    "drop": (
+        "test_drop_silence.py::test_ordinary_connections_lose_nothing",
+        "test_drop_silence.py::test_data_after_the_close_is_shown",
+    ),
     "trace": (
         *(f"test_trace_functions.py::test_{name}" for name in FUNCTIONS),
         "test_trace_refused.py::test_port_that_a_router_gives",
