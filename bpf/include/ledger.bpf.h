@@ -66,8 +66,12 @@ RAW_ONLY struct {
 static __always_inline u64 *lost_socket(u64 address)
 {
 	struct lost_sockets *all = bpf_map_lookup_elem(&lost_sockets, &(u32){0});
+	u64 place = (address >> 6) * 0x9e3779b97f4a7c15 >> 52;
 
-	return all ? &all->addresses[(address >> 6) * 0x9e3779b97f4a7c15 >> 52] : NULL;
+	/* A kernel 5.4 forgets the bounds of a number that is on the stack meanwhile: they are told where it is used. */
+	barrier_var(place);
+	place &= LOST_SOCKETS - 1;
+	return all ? &all->addresses[place] : NULL;
 }
 
 static __always_inline void count_lost_socket(const bool typed, struct sock *sk)

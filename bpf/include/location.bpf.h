@@ -31,7 +31,7 @@ static __always_inline bool is_freeing_code(u64 location)
 static __always_inline u64 caller_of_free(void *ctx, u64 location)
 {
 	bool reached = false;
-	u64 frame;
+	u64 frame = 0; /* to a kernel 5.4 the helper reads what it writes to */
 
 	if (likely(!is_freeing_code(location)))
 		return location;

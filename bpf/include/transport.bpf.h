@@ -82,31 +82,35 @@ static __always_inline void *outbox_room(u64 size, u32 where)
 {
 	struct outbox *box = bpf_map_lookup_elem(&outbox, &(u32){0});
 	struct letter *letter;
-	u32 used;
+	u64 used; /* as wide as a register, and masked before it is multiplied */
 
 	if (!box)
 		return NULL;
 	used = box->used;
 	if (used >= LETTERS)
 		return NULL;
-	barrier_var(used);
 	box->used = used + 1;
-	letter = &box->letters[used & (LETTERS - 1)];
+	barrier_var(used);
+	used &= LETTERS - 1;
+	barrier_var(used);
+	letter = &box->letters[used];
 	letter->size = size;
 	letter->where = where;
 	return letter->record;
 }
 
 /* False if there is none. */
-static __always_inline bool send_letter(void *ctx, struct outbox *box, u32 at)
+static __always_inline bool send_letter(void *ctx, struct outbox *box, u64 at)
 {
 	struct letter *letter;
-	u32 size;
+	u64 size;
 
 	if (at >= box->used || at >= LETTERS)
 		return false;
 	barrier_var(at);
-	letter = &box->letters[at & (LETTERS - 1)];
+	at &= LETTERS - 1;
+	barrier_var(at);
+	letter = &box->letters[at];
 	size = letter->size;
 	barrier_var(size);
 	if (size > sizeof(letter->record))
@@ -116,7 +120,7 @@ static __always_inline bool send_letter(void *ctx, struct outbox *box, u32 at)
 	return true;
 }
 
-static __always_inline void send_letters(void *ctx, struct outbox *box, u32 from, u32 most)
+static __always_inline void send_letters(void *ctx, struct outbox *box, u64 from, u32 most)
 {
 	for (u32 i = 0; i < most; i++)
 		if (!send_letter(ctx, box, from + i))
