@@ -36,7 +36,7 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
         path = names.path(hierarchy, cgroup_id)
         facts = runtimes.of(path).facts if path else Facts()
         return (
-            (pid or None) if known else None,
+            pid if known and (pid or source != OwnerSource.OWNER_SEEDED) else None,
             uid if known else None,
             decode(comm.partition(b"\0")[0]) if known else None,
             names.hierarchy_name(hierarchy),

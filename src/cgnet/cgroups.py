@@ -387,6 +387,9 @@ def subtree(top: Path) -> Iterator[Path]:
 
 def _children(path: Path) -> list[str]:
     """Return the names of the directories in one. Raises OSError."""
+    if len(os.fsencode(path)) < PATH_MAX:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     fd = open_place(path)
     try:
         opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

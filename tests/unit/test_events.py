@@ -62,7 +62,7 @@ def expected_owner(record: Connect) -> dict[str, Any]:
     if record.source == OwnerSource.OWNER_UNKNOWN:
         return {**dict.fromkeys(OWNER_FIELDS), "owner_source": "unknown"}
     process = {
-        "pid": record.pid or None,
+        "pid": record.pid or (None if record.source == OwnerSource.OWNER_SEEDED else 0),
         "uid": record.uid,
         "comm": record.comm.split(b"\0")[0].decode("utf-8", "backslashreplace"),
     }

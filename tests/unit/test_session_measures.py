@@ -190,4 +190,4 @@ def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(
         run(capfd, command="rtt")
         assert "made /" in said
         first = said.index("follow inf")
-        assert said[first + 1 : first + 4] == ["made /new", "gone /new", "follow 0.0"]
+        assert said[first + 1 : first + 3] == ["made /new", "gone /new"]
