@@ -36,7 +36,7 @@ class Renderer:
         return ""
 
     def begin(self) -> str:
-        """Return what is written before there are rows."""
+        """Return what is written to a file before there are rows."""
         return self.header()
 
     def above(self, batch: list[Any]) -> str:  # noqa: ARG002 - few formats have it
