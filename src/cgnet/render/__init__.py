@@ -81,7 +81,7 @@ def check_fields(fields: list[str], schema: Schema | CountSchema) -> list[str]:
     for field in fields:
         if field not in known:
             near = did_you_mean(field, known)
-            raise UsageError(f"--fields {field!r}: no such field; one of: {', '.join(known)}{near}")
+            raise UsageError(f"--fields {field!r}: no such field{near}; one of: {', '.join(known)}")
     return fields
 
 
