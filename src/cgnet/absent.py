@@ -49,7 +49,7 @@ UNSEEN_DEVICE = DEVICE._replace(name="network device where processes live")
 def sentence(what: What, wanted: str, there: Iterable[str]) -> str:
     """Say that nobody has a name yet."""
     near = did_you_mean(wanted, there)
-    return f"no {what.name} named {wanted} yet; waiting{near} ({what.listed_by} lists them)"
+    return f"no {what.name} named {wanted} yet; waiting{near}; {what.listed_by} lists them"
 
 
 def of_names(wanted: NameFilter, known: list[Known]) -> list[str]:

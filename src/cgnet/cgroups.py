@@ -301,7 +301,7 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
             f"the nearest usable one is {default_hierarchy(mounted).name} (usable: {usable})"
         )
     near = did_you_mean(name, (each.name for each in mounted))
-    raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}{near}")
+    raise UsageError(f"--hierarchy {name!r}: not mounted here{near}; one of: {usable}")
 
 
 def cgroup_id(path: Path) -> int:

@@ -59,7 +59,7 @@ def _one_of(names: Mapping[str, int]) -> Any:
         for part in text.split(","):
             if part not in names:
                 near = did_you_mean(part, names)
-                raise ValueError(f"no such one; one of: {', '.join(names)}{near}")
+                raise ValueError(f"no such one{near}; one of: {', '.join(names)}")
             yield names[part]
 
     return read

@@ -105,11 +105,14 @@ def refusal(error: LibbpfError) -> LibbpfError:
     return error
 
 
+NEAR = 0.7  # of difflib: what is less alike was hardly meant
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean NAME?" for the name that is nearest to a word, or nothing."""
+    """Return " (did you mean NAME?)" for the name that is nearest to a word, or nothing."""
     names = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold(), names, n=1)
-    return f"; did you mean {names[near[0]]}?" if near else ""
+    near = get_close_matches(word.casefold(), names, n=1, cutoff=NEAR)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
 class NotYetKnownError(Exception):

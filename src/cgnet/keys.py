@@ -66,9 +66,8 @@ def _key(text: str, usable: Collection[str]) -> Key:
     name, slash, size = text.partition("/")
     known = ", ".join(f"{each}[/{SIZED[each]}]" if each in SIZED else each for each in usable)
     if name not in usable:
-        raise UsageError(
-            f"--by {text!r}: nothing to count by; one of: {known}{did_you_mean(name, usable)}"
-        )
+        near = did_you_mean(name, usable)
+        raise UsageError(f"--by {text!r}: nothing to count by{near}; one of: {known}")
     if not slash:
         return Key(name)
     if name not in SIZED or not is_number(size):

@@ -105,7 +105,7 @@ def numbers_of(names: tuple[str, ...], known: dict[int, str]) -> dict[int, str]:
             what = "no such reason in this kernel" if known else "this kernel tells no reasons"
             near = did_you_mean(wanted, by_name)
             raise UsageError(
-                f"--reason {name!r}: {what}; cgnet drop --list-reasons shows them{near}"
+                f"--reason {name!r}: {what}{near}; cgnet drop --list-reasons shows them"
             )
         found[by_name[wanted]] = wanted
     return found

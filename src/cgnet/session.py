@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import stat
 import sys
 import threading
 import time
@@ -284,7 +285,9 @@ class Session:
             self.stop.start()
             try:
                 self._interval_began = time.monotonic()
-                self._write(self.renderer.begin())
+                # Who reads a pipe may want no more than the header.
+                later = stat.S_ISREG(os.fstat(STDOUT).st_mode)
+                self._write(self.renderer.begin() if later else self.renderer.header())
                 self._trace(self._obj.ring("ring"), signals)
             except BrokenPipeError:
                 return ExitStatus.DONE

@@ -134,7 +134,7 @@ def uid(text: str) -> Iterator[int]:
         yield pwd.getpwnam(text).pw_uid
     except (KeyError, ValueError):
         near = did_you_mean(text, (each.pw_name for each in pwd.getpwall()))
-        raise ValueError(f"no such user; give a number or a name of this host{near}") from None
+        raise ValueError(f"no such user{near}; give a number or a name of this host") from None
 
 
 def results(text: str) -> Iterator[int]:
@@ -147,7 +147,7 @@ def results(text: str) -> Iterator[int]:
         if found is None:
             near = did_you_mean(item, (*RESULTS, *ERRNOS))
             raise ValueError(
-                f"no result; give ok, aborted or an errno's name such as ECONNREFUSED{near}"
+                f"no result{near}; give ok, aborted or an errno's name such as ECONNREFUSED"
             )
         yield found
 
@@ -162,5 +162,5 @@ def roles(text: str) -> Iterator[Role]:
     """Yield the role called ``client`` or ``server``. Raises ValueError."""
     for item in _items(text):
         if item not in ROLES:
-            raise ValueError(f"no role; one of: {', '.join(ROLES)}{did_you_mean(item, ROLES)}")
+            raise ValueError(f"no role{did_you_mean(item, ROLES)}; one of: {', '.join(ROLES)}")
         yield ROLES[item]

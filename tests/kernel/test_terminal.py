@@ -218,7 +218,7 @@ def test_a_name_that_nobody_has_yet_is_said() -> None:
     arguments = ("--container", "webb", "--pod", "ns/web-0", "--unit", "nosuch")
     with terminal(200, 24, "connect", *arguments) as shown:
         shown.stop()
-    assert "cgnet: no container named webb yet; waiting (cgnet containers lists them)" in shown.text
+    assert "cgnet: no container named webb yet; waiting; cgnet containers lists them" in shown.text
     assert "cgnet: no pod named ns/web-0 yet; waiting" in shown.text
     assert "cgnet: no unit named nosuch.service yet; waiting" in shown.text
 

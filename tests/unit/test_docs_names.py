@@ -23,7 +23,7 @@ NAME = re.compile(r"`([a-z][a-z0-9_]*)`")
 CAPITALS = re.compile(r"(?<![\w`])[A-Z]{3,}(?: [A-Z]{2,})*(?:/[A-Z]+)?(?![\w`+])")
 # Words in capitals that are no columns.
 TERMS = {
-    "ACK", "BPF", "CPU", "FIN", "JSON", "MTU", "RST", "SYN", "SYNs", "TCP", "TIME_WAIT",
+    "ACK", "BPF", "CPU", "FIN", "ICMP", "JSON", "MTU", "RST", "SYN", "SYNs", "TCP", "TIME_WAIT",
 }  # fmt: skip
 # Where pages name other programs' options by themselves.
 FOREIGN = {"coming-from.md", "comparison.md", "kernels.md", "packages.md"}

@@ -175,7 +175,7 @@ def test_any_text_is_a_duration_in_range_or_refused(text: str) -> None:
 
 
 def test_a_word_that_is_none_of_some_is_told_with_the_nearest() -> None:
-    with pytest.raises(click.BadParameter, match=r"'tabel' is not one of .*; did you mean table\?"):
+    with pytest.raises(click.BadParameter, match=r"'tabel' is not one of .* .did you mean table\?"):
         OneOf(["table", "wide"]).convert("tabel", None, None)
     with pytest.raises(click.BadParameter) as raised:
         OneOf(["table", "wide"]).convert("x", None, None)

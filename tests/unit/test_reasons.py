@@ -117,7 +117,7 @@ def test_a_reason_is_named_once_and_the_nearest_told() -> None:
     with pytest.raises(UsageError) as raised:
         numbers_of(("NO_SOCKT",), {3: "NO_SOCKET"})
     assert str(raised.value).count("--reason") == 1
-    assert str(raised.value).endswith("did you mean NO_SOCKET?")
+    assert "(did you mean NO_SOCKET?)" in str(raised.value)
 
 
 def test_the_kernels_part_of_a_name_is_taken_off_once(tmp_path: Path) -> None:

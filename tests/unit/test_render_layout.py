@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from records import fixed_clock
 from test_cli import command_of
 
-from cgnet.commands import containers
+from cgnet._layouts import Role
+from cgnet.attempts import for_roles
+from cgnet.commands import connect, containers
 from cgnet.events import CountSchema
 from cgnet.render import columns_of_counts, make_blocks, make_drawings, make_renderer
 from cgnet.render.layout import Room, cells, choose, share_out, shortened
@@ -421,3 +423,16 @@ def test_an_amount_without_room_is_told_in_thousands(number: int, width: int, te
 
 def test_what_is_no_number_stays() -> None:
     assert short_number("-", 0) == "-"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_accepted_connections_keep_the_port_that_is_listened_at(
+    width: int, terminal: SetSize
+) -> None:
+    terminal(width)
+    command = for_roles(connect.COMMAND, {Role.ROLE_SERVER})
+    columns = {**command.columns, "first": command.first, "then": command.then}
+    made = table(columns["table"], columns)
+    assert isinstance(made, Table)
+    assert {"owner", "daddr", "sport", "result"} <= {*made.shown}
+    assert "dport" not in made.shown

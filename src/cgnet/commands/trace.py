@@ -130,8 +130,8 @@ def _slow_stage(text: str | None) -> tuple[int, int]:
     if not found or found[1] not in numbers:
         near = did_you_mean(found[1], numbers) if found else ""
         raise UsageError(
-            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: "
-            f"{', '.join(numbers)}{near}"
+            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'{near}; one of: "
+            f"{', '.join(numbers)}"
         )
     try:
         least = Span().convert(found[2], None, None)

@@ -36,7 +36,7 @@ class Renderer:
         return ""
 
     def begin(self) -> str:
-        """Return what is written before there are rows."""
+        """Return what is written to a file before there are rows."""
         return self.header()
 
     def above(self, batch: list[Any]) -> str:  # noqa: ARG002 - few formats have it
@@ -81,7 +81,7 @@ def check_fields(fields: list[str], schema: Schema | CountSchema) -> list[str]:
     for field in fields:
         if field not in known:
             near = did_you_mean(field, known)
-            raise UsageError(f"--fields {field!r}: no such field; one of: {', '.join(known)}{near}")
+            raise UsageError(f"--fields {field!r}: no such field{near}; one of: {', '.join(known)}")
     return fields
 
 

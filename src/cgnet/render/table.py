@@ -225,9 +225,9 @@ class Table(Renderer):
         return self._line(texts, ["bold"] * len(texts))
 
     def begin(self) -> str:
-        """Return the headers on a terminal; elsewhere they wait, to be as wide as the first rows."""
-        self._owes_header = not self._fitted
-        return self.header() if self._fitted else ""
+        """Nothing yet: the headers wait, to be as wide as the first rows."""
+        self._owes_header = True
+        return ""
 
     def finish(self) -> str:
         """Return the headers if no row came."""
