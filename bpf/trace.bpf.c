@@ -9,6 +9,7 @@
 struct ledger_private {
 	u32 first;
 	u32 behind;
+	u64 read_ns; /* of a server: when a request was read; 0: it was answered */
 };
 
 #include "tracking.bpf.h"
@@ -31,12 +32,7 @@ static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 	if (!journey)
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (journey->unnamed) {
-		name_here(typed, skb, journey);
-	} else if (READ(skb, sk) && !journey->event.trip.stages) {
-		stage_of_tcp(typed, skb, journey, now);
-		look_for_retransmit(typed, skb, journey);
-	}
+	at_first_device(typed, skb, journey);
 	at_device(typed, add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
 	return 0;
 }
@@ -208,6 +204,7 @@ PROGRAM_NAMED(tcp_probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
 PROGRAM_NAMED(tcp_probe_again, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
 	      on_tcp(typed, sk, skb))
 PROGRAM(tcp_rcv_space_adjust, WITH(struct sock *sk), on_app(typed, ctx, sk))
+PROGRAM(sock_send_length, WITH(struct sock *sk, int result), on_written(typed, sk, result))
 PROGRAM(consume_skb, WITH(struct sk_buff *skb), on_free(typed, skb))
 PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
 	on_drop(typed, skb, caller_of_free(ctx, (u64)location), reason_in(typed, ctx),

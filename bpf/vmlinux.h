@@ -82,6 +82,10 @@ struct pt_regs {
 	long unsigned int di;
 };
 
+struct rb_root {
+	void *rb_node;
+};
+
 typedef struct {
 	uid_t val;
 } kuid_t;
@@ -410,9 +414,13 @@ struct tcp_rack {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	u32 snd_wnd;
+	u32 mss_cache;
+	u32 snd_cwnd;
 	u8 tcp_usec_ts: 1;
 	u32 copied_seq;
 	struct minmax rtt_min;
+	struct rb_root out_of_order_queue;
 	u32 segs_out;
 	u64 bytes_sent;
 	u32 write_seq;
@@ -423,6 +431,7 @@ struct tcp_sock {
 	u32 snd_nxt;
 	u32 snd_una;
 	u32 srtt_us;
+	u32 packets_out;
 	u64 bytes_received;
 	u32 segs_in;
 	u32 data_segs_in;

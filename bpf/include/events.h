@@ -111,8 +111,8 @@ _Static_assert(sizeof(struct connect_event) == 120, "struct connect_event");
 _Static_assert(sizeof(struct rtt_event) == 120, "struct rtt_event");
 _Static_assert(sizeof(struct life_event) == 184, "struct life_event");
 _Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
-_Static_assert(sizeof(struct trip_event) == 936, "struct trip_event");
-_Static_assert(sizeof(struct journey) == 1008, "struct journey");
+_Static_assert(sizeof(struct trip_event) == 944, "struct trip_event");
+_Static_assert(sizeof(struct journey) == 1016, "struct journey");
 _Static_assert(sizeof(struct cgroup_event) == 1056, "struct cgroup_event");
 
 #endif

@@ -158,32 +158,37 @@ struct drop {
 
 /* Where a packet was seen on its way. */
 enum stage_at {
-	STAGE_TCP_TRANSMIT = 1,
-	STAGE_NF_OUTPUT = 2,
-	STAGE_IP_OUT = 3,
-	STAGE_NF_POSTROUTING = 4,
-	STAGE_DEV_QUEUE = 5,
-	STAGE_QDISC_ENQUEUE = 6,
-	STAGE_QDISC_DEQUEUE = 7,
-	STAGE_DEV_XMIT = 8,
-	STAGE_NETIF_RX = 9,
-	STAGE_GRO = 10,
-	STAGE_NETIF_RECEIVE = 11,
-	STAGE_NF_NETDEV = 12,
-	STAGE_NF_BRIDGE = 13,
-	STAGE_IP_RCV = 14,
-	STAGE_NF_PREROUTING = 15,
-	STAGE_NF_FORWARD = 16,
-	STAGE_NF_INPUT = 17,
-	STAGE_TCP_RCV = 18,
-	STAGE_TCP_BACKLOG = 19,
-	STAGE_TCP_RECEIVE = 20,
-	STAGE_SOCK_QUEUE = 21,
-	STAGE_APP_READ = 22,
-	STAGE_DROP = 23,
-	STAGE_CONSUME = 24,
-	STAGE_RETRANSMIT = 25, /* in sums only: the time until it was sent again */
-	STAGE_COUNT = 26,
+	STAGE_APP_WRITE = 1,
+	STAGE_NAGLE = 2,
+	STAGE_WINDOW = 3,
+	STAGE_TCP_TRANSMIT = 4,
+	STAGE_NF_OUTPUT = 5,
+	STAGE_IP_OUT = 6,
+	STAGE_NF_POSTROUTING = 7,
+	STAGE_DEV_QUEUE = 8,
+	STAGE_QDISC_ENQUEUE = 9,
+	STAGE_QDISC_DEQUEUE = 10,
+	STAGE_DEV_XMIT = 11,
+	STAGE_NETIF_RX = 12,
+	STAGE_GRO = 13,
+	STAGE_NETIF_RECEIVE = 14,
+	STAGE_NF_NETDEV = 15,
+	STAGE_NF_BRIDGE = 16,
+	STAGE_IP_RCV = 17,
+	STAGE_NF_PREROUTING = 18,
+	STAGE_NF_FORWARD = 19,
+	STAGE_NF_INPUT = 20,
+	STAGE_TCP_RCV = 21,
+	STAGE_TCP_BACKLOG = 22,
+	STAGE_TCP_RECEIVE = 23,
+	STAGE_SOCK_QUEUE = 24,
+	STAGE_IN_ORDER = 25,
+	STAGE_APP_READ = 26,
+	STAGE_DROP = 27,
+	STAGE_CONSUME = 28,
+	STAGE_RETRANSMIT = 29, /* in sums only: the time until it was sent again */
+	STAGE_ANSWER = 30,     /* likewise: from a request's reading to its answer */
+	STAGE_COUNT = 31,
 };
 
 /* What became of a packet in a hook of netfilter. */
@@ -227,8 +232,10 @@ struct trip {
 	__u8 role;	    /* enum role of the owner; 0: unknown */
 	__u8 sent;	    /* 1: it began at a socket of this host */
 	__u8 retransmitted; /* 1: TCP had sent its data before */
-	__u8 pad[4];
+	__u8 out_of_order;  /* 1: it came to its socket before data that comes before it */
+	__u8 pad[3];
 	__u64 retrans_ns; /* since that packet was sent; 0: unknown */
+	__u64 answer_ns;  /* from the reading of a request until it was written; 0: unknown */
 };
 
 _Static_assert(sizeof(struct owner) == 40, "struct owner");
@@ -238,6 +245,6 @@ _Static_assert(sizeof(struct rtt_sample) == 16, "struct rtt_sample");
 _Static_assert(sizeof(struct life) == 80, "struct life");
 _Static_assert(sizeof(struct drop) == 56, "struct drop");
 _Static_assert(sizeof(struct stage) == 32, "struct stage");
-_Static_assert(sizeof(struct trip) == 64, "struct trip");
+_Static_assert(sizeof(struct trip) == 72, "struct trip");
 
 #endif

@@ -12,6 +12,8 @@
 #define SENT_SETS 8192
 #define SENT_WAYS 4  /* a power of two */
 #define SENT_SPAN 10 /* log2 of the sequence numbers that a set is for */
+/* Kernels without a ring buffer verify each turn: see trip_taken.bpf.h. */
+#define SENT_BACK_BY_PERF 8
 #define SENT_BACK 64 /* sets that a packet may reach over: 64 KiB */
 
 /*
@@ -58,7 +60,7 @@ __noinline int find_sent(u64 sk, u32 seq)
 {
 	u32 begin = sent_set_of(sk, seq);
 
-	for (u32 i = 0; i < SENT_BACK; i++) {
+	for (u32 i = 0; i < (by_perf() ? SENT_BACK_BY_PERF : SENT_BACK); i++) {
 		u32 at = (begin - i) % SENT_SETS;
 		struct sent_set *set = bpf_map_lookup_elem(&sent_before, &at);
 

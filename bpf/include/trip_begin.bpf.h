@@ -5,6 +5,7 @@
 
 #include "trip_end.bpf.h"
 #include "retransmit.bpf.h"
+#include "send_queue.bpf.h"
 #include "whose_packet.bpf.h"
 
 #define LATEST_NS 10000000000ULL /* a transmit time before this is none */
@@ -19,11 +20,9 @@ static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 
 /* Of functions' programs, which can't look into every ledger: see name_owner(). `at_device`: it has one now. */
 static __always_inline struct journey *begin_unnamed(const bool typed, const bool at_device,
-						     struct sk_buff *skb,
-						     const struct packet *packet,
+						     struct sk_buff *skb, struct packet *packet,
 						     struct place *place)
 {
-	struct packet named = *packet;
 	struct journey *journey;
 
 	if (!ends_pass(&packet->flow))
@@ -34,8 +33,8 @@ static __always_inline struct journey *begin_unnamed(const bool typed, const boo
 		find_place(typed, skb, NULL, place);
 	if (cfg.by_netns && !netns_passes(place->netns, place->cookie))
 		return NULL;
-	named.flow.netns = place->netns;
-	journey = trip_begin(typed, skb, &named);
+	packet->flow.netns = place->netns;
+	journey = trip_begin(typed, skb, packet);
 	if (journey) {
 		journey->sent_ns = READ(skb, tstamp);
 		journey->event.trip.segs = segments_of(typed, skb);
@@ -68,7 +67,7 @@ static __always_inline void name_here(const bool typed, struct sk_buff *skb,
 }
 
 static __always_inline struct journey *begin_here(const bool typed, struct sk_buff *skb,
-						  const struct packet *packet)
+						  struct packet *packet)
 {
 	struct place place;
 	struct journey *journey = begin_unnamed(typed, true, skb, packet, &place);
@@ -90,6 +89,104 @@ static __always_inline void stage_of_tcp(const bool typed, struct sk_buff *skb,
 	stage = add_stage(journey, STAGE_TCP_TRANSMIT, sent);
 	if (stage)
 		stage->netns = journey->event.flow.netns;
+}
+
+/* What is known of a packet where its socket sends it. */
+static __always_inline void begin_at_socket(const bool typed, struct sk_buff *skb,
+					    struct journey *journey)
+{
+	look_for_retransmit(typed, skb, journey);
+	stages_of_queue(typed, skb, journey);
+	stage_of_tcp(typed, skb, journey, bpf_ktime_get_ns());
+}
+
+/*
+ * The first packet of an answer ends the time that the application had a request for. Where it isn't known when it was
+ * written, that time isn't, either.
+ */
+static __always_inline void look_for_answer(const bool typed, struct sk_buff *skb,
+					    struct journey *journey)
+{
+	struct trip *trip = &journey->event.trip;
+	struct sock *sk = READ(skb, sk);
+	struct ledger_entry *entry;
+	u64 read, written = 0;
+
+	if (trip->role != ROLE_SERVER || !trip->payload || trip->retransmitted || !sk ||
+	    !is_full(typed, sk))
+		return;
+	entry = ledger_find(typed, sk);
+	if (!entry || !entry->private.read_ns)
+		return;
+	read = entry->private.read_ns;
+	entry->private.read_ns = 0;
+	if (journey->event.stages[0].at == STAGE_APP_WRITE)
+		written = journey->event.stages[0].ts_ns;
+	else if (runs_for_user(typed, sk))
+		written = journey->sent_ns;
+	if (written > read)
+		trip->answer_ns = written - read;
+}
+
+/* Not inlined: the callers' frames are full. */
+static __noinline int begin_at_socket_raw(struct sk_buff *skb, struct journey *journey)
+{
+	begin_at_socket(false, skb, journey);
+	return 0;
+}
+
+static __always_inline int at_socket(const bool typed, struct sk_buff *skb, struct journey *journey)
+{
+	if (!journey->event.trip.stages)
+		begin_at_socket(typed, skb, journey);
+	look_for_answer(typed, skb, journey);
+	return 0;
+}
+
+static __noinline int at_socket_typed(struct sk_buff *skb, struct journey *journey)
+{
+	return at_socket(true, skb, journey);
+}
+
+static __noinline int at_socket_raw(struct sk_buff *skb, struct journey *journey)
+{
+	return at_socket(false, skb, journey);
+}
+
+static __always_inline int name_at_device(const bool typed, struct sk_buff *skb,
+					  struct journey *journey)
+{
+	struct place place;
+
+	find_place_at_device(typed, skb, &place);
+	name_owner(typed, skb, journey, &place);
+	return 0;
+}
+
+static __noinline int name_at_device_typed(struct sk_buff *skb, struct journey *journey)
+{
+	return name_at_device(true, skb, journey);
+}
+
+static __noinline int name_at_device_raw(struct sk_buff *skb, struct journey *journey)
+{
+	return name_at_device(false, skb, journey);
+}
+
+/* A packet that its socket has just sent, or whose owner no program before could tell. */
+static __always_inline void at_first_device(const bool typed, struct sk_buff *skb,
+					    struct journey *journey)
+{
+	if (!journey->unnamed && (journey->event.trip.stages || !READ(skb, sk)))
+		return;
+	if (journey->unnamed && typed)
+		name_at_device_typed(skb, journey);
+	else if (journey->unnamed)
+		name_at_device_raw(skb, journey);
+	if (typed)
+		at_socket_typed(skb, journey);
+	else
+		at_socket_raw(skb, journey);
 }
 
 /*

@@ -31,13 +31,20 @@ static __always_inline void add_in_netns(struct journey *journey, u32 at, struct
 		stage->netns = inode_of(net);
 }
 
+/* Not inlined: the callers' frames are full. */
+static __noinline struct journey *begin_sent(struct sk_buff *skb, struct packet *packet)
+{
+	struct place place;
+
+	return begin_unnamed(false, false, skb, packet, &place);
+}
+
 /* A packet that TCP sends now. What was begun in the hook before isn't looked at again. */
 static __always_inline struct journey *trip_sent(struct sk_buff *skb)
 {
 	const bool typed = false;
 	struct journey *journey = trip_find(skb);
 	struct packet packet = {};
-	struct place place;
 
 	if (journey && last_stage(journey) == STAGE_NF_OUTPUT)
 		return journey;
@@ -48,12 +55,11 @@ static __always_inline struct journey *trip_sent(struct sk_buff *skb)
 			return journey;
 		was_missed(typed, skb, journey);
 	}
-	journey = begin_unnamed(typed, false, skb, &packet, &place);
+	journey = begin_sent(skb, &packet);
 	if (!journey)
 		return NULL;
 	journey->event.trip.sent = 1;
-	stage_of_tcp(typed, skb, journey, bpf_ktime_get_ns());
-	look_for_retransmit(typed, skb, journey);
+	begin_at_socket_raw(skb, journey);
 	return journey;
 }
 

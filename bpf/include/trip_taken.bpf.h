@@ -7,6 +7,7 @@
 #define CGNET_TRIP_TAKEN_BPF_H
 
 #include "trip_end.bpf.h"
+#include "hole.bpf.h"
 #include "tracking.bpf.h"
 
 /*
@@ -143,8 +144,9 @@ static __always_inline void arrives(const bool typed, struct sock *sk, struct le
  * commit 4f693b55c3d2 "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint tells.
  */
 static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
-					  struct ledger_entry *entry, u32 seq, u64 now)
+					  struct ledger_entry *entry, const struct trip *head)
 {
+	u32 seq = head->seq + head->payload;
 	u32 numbers[2]; /* struct tcp_skb_cb begins with them: the first, and behind the last */
 	struct packet packet = {};
 
@@ -164,7 +166,8 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 		if (!journey)
 			break;
 		seq += journey->event.trip.payload;
-		arrives(typed, sk, entry, journey, now);
+		arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
+		journey->event.trip.out_of_order = head->out_of_order;
 		wait_for_reader(typed, sk, other, entry, journey);
 		if (is_aside)
 			bpf_map_delete_elem(&aside, &key);
@@ -175,33 +178,64 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 	}
 }
 
+/* Data that comes before its turn waits for what is missing; data in its turn may be what is missing. */
+static __always_inline bool look_for_hole(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					  const struct trip *trip)
+{
+	u32 rcv_nxt = READ(tp, rcv_nxt), ahead = (s32)(trip->seq - rcv_nxt) > 0;
+
+	if (!ahead && READ(tp, out_of_order_queue.rb_node))
+		note_fill(address_of(sk), rcv_nxt, trip->seq + trip->payload);
+	barrier_var(ahead); /* one way for the verifier, not two */
+	return ahead;
+}
+
 static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
 {
 	struct journey *journey = trip_find(skb);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
-	u32 behind;
-	u64 now;
 
 	if (!journey || last_stage(journey) == STAGE_TCP_RECEIVE) /* the first program was here */
 		return 0;
 	tp = tcp_sock_of(typed, sk);
 	if (!tp)
 		return 0;
-	now = bpf_ktime_get_ns();
 	entry = ledger_of(typed, true, sk);
-	behind = journey->event.trip.seq + journey->event.trip.payload;
-	arrives(typed, sk, entry, journey, now);
+	arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
 	if (!journey->event.trip.payload) {
 		trip_ends(typed, journey, TRIP_CONSUMED);
 	} else if (entry && is_new_data(typed, tp, &journey->event.trip)) {
+		journey->event.trip.out_of_order =
+			look_for_hole(typed, sk, tp, &journey->event.trip);
 		wait_for_reader(typed, sk, skb, entry, journey);
-		merged_arrive(typed, sk, skb, entry, behind, now);
+		merged_arrive(typed, sk, skb, entry, &journey->event.trip);
 	} else {
 		return 0;
 	}
 	trip_forget(typed, skb);
 	return 0;
+}
+
+/* When a packet's data could be read. Where nothing tells, all of its wait is that for the hole. */
+static __always_inline void stage_of_hole(struct journey *journey, u64 sk, u64 now, u32 netns)
+{
+	u32 last = journey->event.trip.stages - 1, cpu = bpf_get_smp_processor_id(), found = 0;
+	const struct hole_log *log = hole_log_of(sk);
+	struct stage *stage;
+
+	barrier_var(last);
+	if (last < CGNET_STAGES)
+		found = find_fill(sk, journey->event.trip.seq, journey->event.stages[last].ts_ns);
+	if (found && log) {
+		now = log->fills[(found - 1) & (HOLE_FILLS - 1)].ts_ns;
+		cpu = log->fills[(found - 1) & (HOLE_FILLS - 1)].cpu;
+	}
+	stage = add_stage(journey, STAGE_IN_ORDER, now);
+	if (!stage)
+		return;
+	stage->cpu = cpu;
+	stage->netns = netns;
 }
 
 /* The end of a packet that waits; false if the application hasn't got to it yet. */
@@ -210,12 +244,16 @@ static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 c
 	struct waiting_key key = {.sk = sk, .number = number};
 	struct journey *journey = find_waiting(&key);
 	struct stage *stage;
+	u64 now;
 
 	if (!journey)
 		return true;
 	if ((s32)(copied - journey->event.trip.seq - journey->event.trip.payload) < 0)
 		return false;
-	stage = add_stage(journey, STAGE_APP_READ, bpf_ktime_get_ns());
+	now = bpf_ktime_get_ns();
+	if (journey->event.trip.out_of_order)
+		stage_of_hole(journey, sk, now, netns);
+	stage = add_stage(journey, STAGE_APP_READ, now);
 	if (stage)
 		stage->netns = netns;
 	trip_ends(typed, journey, TRIP_DELIVERED);
@@ -234,7 +272,7 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	u8 *place = waited_at(typed, sk);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
-	u32 copied, netns;
+	u32 copied, netns, first;
 	u64 address;
 
 	on_read(typed, sk);
@@ -246,6 +284,7 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	tp = tcp_sock_of(typed, sk);
 	if (!tp)
 		return 0;
+	first = entry->private.first;
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);
 	address = address_of(sk);
@@ -260,6 +299,8 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 			break;
 		entry->private.first++;
 	}
+	if (entry->role == ROLE_SERVER && entry->private.first != first)
+		entry->private.read_ns = bpf_ktime_get_ns();
 	return 0;
 }
 

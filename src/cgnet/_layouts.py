@@ -82,32 +82,37 @@ class ToldReason(IntEnum):
 
 
 class StageAt(IntEnum):
-    STAGE_TCP_TRANSMIT = 1
-    STAGE_NF_OUTPUT = 2
-    STAGE_IP_OUT = 3
-    STAGE_NF_POSTROUTING = 4
-    STAGE_DEV_QUEUE = 5
-    STAGE_QDISC_ENQUEUE = 6
-    STAGE_QDISC_DEQUEUE = 7
-    STAGE_DEV_XMIT = 8
-    STAGE_NETIF_RX = 9
-    STAGE_GRO = 10
-    STAGE_NETIF_RECEIVE = 11
-    STAGE_NF_NETDEV = 12
-    STAGE_NF_BRIDGE = 13
-    STAGE_IP_RCV = 14
-    STAGE_NF_PREROUTING = 15
-    STAGE_NF_FORWARD = 16
-    STAGE_NF_INPUT = 17
-    STAGE_TCP_RCV = 18
-    STAGE_TCP_BACKLOG = 19
-    STAGE_TCP_RECEIVE = 20
-    STAGE_SOCK_QUEUE = 21
-    STAGE_APP_READ = 22
-    STAGE_DROP = 23
-    STAGE_CONSUME = 24
-    STAGE_RETRANSMIT = 25
-    STAGE_COUNT = 26
+    STAGE_APP_WRITE = 1
+    STAGE_NAGLE = 2
+    STAGE_WINDOW = 3
+    STAGE_TCP_TRANSMIT = 4
+    STAGE_NF_OUTPUT = 5
+    STAGE_IP_OUT = 6
+    STAGE_NF_POSTROUTING = 7
+    STAGE_DEV_QUEUE = 8
+    STAGE_QDISC_ENQUEUE = 9
+    STAGE_QDISC_DEQUEUE = 10
+    STAGE_DEV_XMIT = 11
+    STAGE_NETIF_RX = 12
+    STAGE_GRO = 13
+    STAGE_NETIF_RECEIVE = 14
+    STAGE_NF_NETDEV = 15
+    STAGE_NF_BRIDGE = 16
+    STAGE_IP_RCV = 17
+    STAGE_NF_PREROUTING = 18
+    STAGE_NF_FORWARD = 19
+    STAGE_NF_INPUT = 20
+    STAGE_TCP_RCV = 21
+    STAGE_TCP_BACKLOG = 22
+    STAGE_TCP_RECEIVE = 23
+    STAGE_SOCK_QUEUE = 24
+    STAGE_IN_ORDER = 25
+    STAGE_APP_READ = 26
+    STAGE_DROP = 27
+    STAGE_CONSUME = 28
+    STAGE_RETRANSMIT = 29
+    STAGE_ANSWER = 30
+    STAGE_COUNT = 31
 
 
 class Verdict(IntEnum):
@@ -453,13 +458,15 @@ class Trip(NamedTuple):
     role: int
     sent: int
     retransmitted: int
+    out_of_order: int
     pad: bytes
     retrans_ns: int
+    answer_ns: int
 
 
 TRIP = Layout(
     "trip",
-    64,
+    72,
     (
         Member("packet", 0, 8),
         Member("retrans_of", 8, 8),
@@ -476,10 +483,12 @@ TRIP = Layout(
         Member("role", 49, 1),
         Member("sent", 50, 1),
         Member("retransmitted", 51, 1),
-        Member("pad", 52, 4),
+        Member("out_of_order", 52, 1),
+        Member("pad", 53, 3),
         Member("retrans_ns", 56, 8),
+        Member("answer_ns", 64, 8),
     ),
-    Struct("=QQQIIIIIHBBBBBB4sQ"),
+    Struct("=QQQIIIIIHBBBBBBB3sQQ"),
 )
 
 
@@ -929,36 +938,36 @@ DROP_EVENT = Layout(
 
 TRIP_EVENT = Layout(
     "trip_event",
-    936,
+    944,
     (
         Member("head", 0, 16),
         Member("owner", 16, 40),
         Member("flow", 56, 48),
-        Member("trip", 104, 64),
-        Member("stages", 168, 768),
+        Member("trip", 104, 72),
+        Member("stages", 176, 768),
     ),
     Struct(
-        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBBB4sQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16s"
+        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBBBB3sQQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16s"
     ),
 )
 
 
 JOURNEY = Layout(
     "journey",
-    1008,
+    1016,
     (
-        Member("event", 0, 936),
-        Member("receiver", 936, 48),
-        Member("hook", 984, 1),
-        Member("unnamed", 985, 1),
-        Member("pad", 986, 2),
-        Member("hook_netns", 988, 4),
-        Member("sent_ns", 992, 8),
-        Member("wanted_sender", 1000, 4),
-        Member("waits", 1004, 4),
+        Member("event", 0, 944),
+        Member("receiver", 944, 48),
+        Member("hook", 992, 1),
+        Member("unnamed", 993, 1),
+        Member("pad", 994, 2),
+        Member("hook_netns", 996, 4),
+        Member("sent_ns", 1000, 8),
+        Member("wanted_sender", 1008, 4),
+        Member("waits", 1012, 4),
     ),
     Struct(
-        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBBB4sQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIBBHII16sHHIBB2sIQII"
+        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBBBB3sQQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIBBHII16sHHIBB2sIQII"
     ),
 )
 

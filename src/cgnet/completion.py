@@ -207,7 +207,7 @@ def _namespaces(_ctx: click.Context) -> Iterable[str]:
 def _stages(_ctx: click.Context) -> Iterable[str]:
     from cgnet.trips import IN_SUMS_ONLY, STAGES  # noqa: PLC0415
 
-    return (f"{name}>" for name in STAGES.values() if name != IN_SUMS_ONLY)
+    return (f"{name}>" for name in STAGES.values() if name not in IN_SUMS_ONLY)
 
 
 containers = _completing(_container_names)

@@ -25,6 +25,26 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("application", "the application is late to read", frozenset({"app_read"})),
+    Part(
+        "hole",
+        "data waits for what is missing before it: lost, or late on its way",
+        frozenset({"in_order"}),
+    ),
+    Part(
+        "nagle",
+        "small writes wait for an acknowledgement (Nagle's algorithm: TCP_NODELAY, or larger writes)",
+        frozenset({"nagle"}),
+    ),
+    Part(
+        "window",
+        "what is written waits for a window: the network, or the receiver, takes less",
+        frozenset({"window"}),
+    ),
+    Part(
+        "answer",
+        "the application has read a request, and hasn't answered yet",
+        frozenset({"answer"}),
+    ),
     Part("qdisc", "a queueing discipline holds packets back", frozenset({"qdisc_dequeue"})),
     Part("softirq", "the receiving softirq is late", frozenset({"netif_receive"})),
     Part("netfilter", "rules of the firewall", frozenset(NETFILTER)),
@@ -32,6 +52,12 @@ PARTS = (
     Part("socket", "TCP's backlog, while a process has the socket", frozenset({"tcp_receive"})),
 )
 STACK = Part("stack", "the stack itself", frozenset())
+# What holds up the data in a window is why other data waits for one: that is told, if it takes long
+# enough to be the cause.
+WINDOW = "window"
+CAUSE = 1 / 20
+SEND_QUEUE = "send_queue"  # what waits there without a word of the kernel's
+SEND_HOOK = "trace_sock_send_length"
 OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # fields of one name
 # Without netfilter's own stages its time is part of these.
 OVER_NETFILTER = frozenset({"dev_queue", "tcp_receive", "drop", "consume"})
@@ -43,6 +69,16 @@ def part_of_stage(stage: str, *, netfilter: bool) -> Part:
     return STACK if found.name == "socket" and not netfilter else found
 
 
+def _slowest(times: dict[Part, int]) -> Part:
+    """Return what takes most of the time; of a wait for a window what that waits for, if it is seen."""
+    slowest = max(times, key=lambda part: times[part])
+    others = {part: time for part, time in times.items() if part.name != WINDOW}
+    if slowest.name != WINDOW or not others:
+        return slowest
+    cause = max(others, key=lambda part: others[part])
+    return cause if cause != STACK and others[cause] >= times[slowest] * CAUSE else slowest
+
+
 class SlowParts:
     """The companion of ``cgnet trace --summary``: see command.Companion."""
 
@@ -51,11 +87,14 @@ class SlowParts:
         fields = (field for key in counting.keys for field in key.fields)
         self._keys = [field for field in dict.fromkeys(fields) if field != "stage"]
         self._netfilter = False  # whether its hooks are told apart
+        self._send_queue = False  # whether waits in it are told
         self._rows: list[dict[str, Any]] = []
 
     def begin(self, obj: Object) -> None:
-        """See whether netfilter's hooks are told apart."""
-        self._netfilter = any(each.name.startswith("netfilter__") for each in obj.attached())
+        """See what is told apart, and what isn't told at all."""
+        names = [each.name for each in obj.attached()]
+        self._netfilter = any(name.startswith("netfilter__") for name in names)
+        self._send_queue = any(name.startswith(SEND_HOOK) for name in names)
 
     def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:  # noqa: ARG002
         """Take down what was just printed."""
@@ -74,7 +113,7 @@ class SlowParts:
         for row in rows:
             part = part_of_stage(row["stage"], netfilter=self._netfilter)
             times[part] = times.get(part, 0) + row["total_ns"]
-        slowest = max(times, key=lambda part: times[part])
+        slowest = _slowest(times)
         of_part = [
             row for row in rows if part_of_stage(row["stage"], netfilter=self._netfilter) == slowest
         ]
@@ -83,6 +122,8 @@ class SlowParts:
         text = slowest.text
         if slowest is STACK and stage["stage"] in OVER_NETFILTER and not self._netfilter:
             text += ", or netfilter, which isn't told apart here"
+        if not self._send_queue:
+            text += "; waits in the sender's queue are not seen here"
         return {
             "type": "slow_part",
             **{name: rows[0][name] for name in self._keys},
@@ -90,6 +131,7 @@ class SlowParts:
             "share": round(times[slowest] / whole, 4) if whole else 0.0,
             "stage": stage["stage"],
             "p99_ns": stage["p99_ns"],
+            "not_covered": [] if self._send_queue else [SEND_QUEUE],
             "text": text,
         }
 

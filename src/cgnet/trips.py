@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 FIELDS = (
     "role", "packet", "tcp_flags", "seq", "ack", "len", "payload", "segs", "direction", "stages",
     "total_ns", "end", "reason", "location", "retransmitted", "retrans_of", "retrans_after_ns",
+    "out_of_order", "answer_after_ns",
 )  # fmt: skip
 STAGES: dict[int, str] = {
     each: each.name.removeprefix("STAGE_").lower()
@@ -52,7 +53,7 @@ STAGES: dict[int, str] = {
     if each != StageAt.STAGE_COUNT
 }
 NETFILTER = tuple(name for name in STAGES.values() if name.startswith("nf_"))
-IN_SUMS_ONLY = "retransmit"
+IN_SUMS_ONLY = frozenset({"retransmit", "answer"})
 VERDICTS = {
     each: each.name.removeprefix("VERDICT_").lower()
     for each in Verdict
@@ -134,7 +135,7 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
     def values(part: bytes) -> tuple[Any, ...]:
         (
             packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
-            sent, retransmitted, _, retrans_ns,
+            sent, retransmitted, out_of_order, _, retrans_ns, answer_ns,
         ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
         stages = sorted_stages(bytes(TRIP_PART.start) + part)
         shown, before = [], stages[0][0] if stages else 0
@@ -156,7 +157,7 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
             sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
             symbols.drop_reason(reason) if dropped else None,
             symbols.code(location) if dropped else None, bool(retransmitted), retrans_of or None,
-            retrans_ns or None,
+            retrans_ns or None, bool(out_of_order), answer_ns or None,
         )  # fmt: skip
 
     return Group(FIELDS, TRIP_PART, values, repeats=False)
@@ -188,19 +189,20 @@ class Side(NamedTuple):
 
 
 def _side(journey: bytes, *, includes: bool) -> Side | None:
-    """Return who is shown: as choose_owner() of trace.bpf.c. None: nobody is wanted."""
+    """Return who is shown: as shown_as() of trip_end.bpf.h. None: nobody is wanted."""
     receiver = journey[part_of(JOURNEY, "receiver")]
     wanted_sender = any(journey[part_of(JOURNEY, "wanted_sender")])
+    wanted = any(receiver[part_of(HOLDER, "wanted")])
     owner = journey[OWNER_PART]
-    source = part_of(OWNER, "source").start
+    source, undecided = (part_of(OWNER, name).start for name in ("source", "undecided"))
     role, sent = TRIP.packed.unpack(journey[TRIP_PART.start :][: TRIP.size])[12:14]
     unknown = OwnerSource.OWNER_UNKNOWN
     received = receiver[source] != unknown
-    if sent and wanted_sender and (not received or owner[source] != unknown):
+    surer = received and wanted and not receiver[undecided] and owner[undecided]
+    if sent and wanted_sender and not surer and (not received or owner[source] != unknown):
         return Side(owner, role)
     if not received:
         return None if sent or includes else Side(owner, role)
-    wanted = any(receiver[part_of(HOLDER, "wanted")])
     other = sum(ROLES) - role if sent and role else role
     return Side(receiver[: OWNER.size], other) if wanted else None
 

@@ -181,6 +181,7 @@ def test_schema(netns: str, pair: tuple[Puppet, Puppet]) -> None:
         "payload": int, "segs": int, "direction": str, "stages": list, "total_ns": int,
         "end": str, "reason": type(None), "location": type(None), "retrans_of": type(None),
         "retrans_after_ns": type(None), "retransmitted": bool,
+        "out_of_order": bool, "answer_after_ns": type(None),
         "schema": int, "type": str, "time": str, "ts_ns": int, "netns": int, "family": int,
         "saddr": str, "sport": int, "daddr": str, "dport": int, "cgroup": str, "cgroup_id": str,
     }  # fmt: skip

@@ -46,7 +46,7 @@ ARGUMENTS = {
     "cgroup_rmdir": 2,
 }  # fmt: skip
 # Not there at all, and its program is left out.
-NEWER = {"qdisc_enqueue", "inet_sk_error_report"}
+NEWER = {"qdisc_enqueue", "inet_sk_error_report", "sock_send_length"}
 BYTE_ORDER, ATOMIC, ADD, EXTENDING_LOAD = 0xD0, 0xC0, 0, 0x80
 
 

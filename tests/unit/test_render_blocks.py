@@ -21,7 +21,8 @@ def packet(*stages: tuple[Any, ...], **values: Any) -> dict[str, Any]:
         "ts_ns": 0, "packet": 7, "container": "web", "pod": None, "cgroup": "/x", "cgroup_id": "1",
         "saddr": "10.0.0.1", "sport": 4444, "daddr": "10.0.0.2", "dport": 80, "direction": "tx",
         "tcp_flags": "PA", "seq": 1, "ack": 2, "payload": 9, "retrans_of": None, "reason": None,
-        "retrans_after_ns": None, "retransmitted": False,
+        "retrans_after_ns": None, "retransmitted": False, "out_of_order": False,
+        "answer_after_ns": None,
         "location": None, "end": "delivered", "total_ns": sum(stage[1] for stage in stages),
         "stages": [dict(zip(NAMES, stage, strict=True)) for stage in stages],
     } | values  # fmt: skip

@@ -15,9 +15,10 @@ from cgnet.slow_part import SlowParts
 from cgnet.trips import STAGES
 
 
-def companion(*keys: str, netfilter: bool = False) -> SlowParts:
+def companion(*keys: str, netfilter: bool = False, writes: bool = True) -> SlowParts:
     made = SlowParts(Counting([*map(Key, keys), Key("stage")], LOG2, stages=STAGES))
     names = ["netfilter__both__nf_hook_slow__fentry"] if netfilter else []
+    names += ["trace_sock_send_length"] if writes else []
     programs = [SimpleNamespace(name=name) for name in ("trace_tcp_probe", *names)]
     obj: Any = SimpleNamespace(attached=lambda: programs)
     made.begin(obj)
@@ -43,6 +44,10 @@ def row(stage: str, total_ns: int, **keys: Any) -> dict[str, Any]:
         ("nf_forward", "netfilter"),
         ("nf_bridge", "netfilter"),
         ("retransmit", "retransmission"),
+        ("in_order", "hole"),
+        ("nagle", "nagle"),
+        ("window", "window"),
+        ("answer", "answer"),
         ("tcp_receive", "socket"),
         ("dev_xmit", "stack"),
     ],
@@ -52,9 +57,31 @@ def test_the_part_with_most_of_the_time_is_named(stage: str, part: str) -> None:
     (found,) = told(made, row("ip_rcv", 100_000), row(stage, 900_000))
     assert found == {
         "type": "slow_part", "part": part, "share": 1.0 if part == "stack" else 0.9,
-        "stage": stage, "p99_ns": 90_000, "text": found["text"],
+        "stage": stage, "p99_ns": 90_000, "not_covered": [], "text": found["text"],
     }  # fmt: skip
     assert made.records() == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "total_ns", "part"),
+    [
+        ("app_read", 5_000, "application"),
+        ("in_order", 5_000, "hole"),
+        ("app_read", 4_999, "window"),
+        ("dev_xmit", 90_000, "window"),
+    ],
+)
+def test_a_wait_for_a_window_is_told_by_what_holds_the_window_up(
+    stage: str, total_ns: int, part: str
+) -> None:
+    (found,) = told(companion(), row("window", 100_000), row(stage, total_ns))
+    assert found["part"] == part
+
+
+def test_time_that_no_stage_has_is_said() -> None:
+    (found,) = told(companion(writes=False), row("app_read", 900))
+    assert found["not_covered"] == ["send_queue"]
+    assert "sender's queue" in found["text"]
 
 
 def test_hooks_of_netfilter_are_one_part() -> None:

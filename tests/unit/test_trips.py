@@ -26,6 +26,7 @@ from cgnet._layouts import (
     Role,
     StageAt,
     TripEnd,
+    Undecided,
     Verdict,
 )
 from cgnet.filters import Selection
@@ -46,8 +47,8 @@ WAY = (StageAt.STAGE_TCP_TRANSMIT, StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_
 KEY, LONG_KEY = bytes(8), bytes(16)
 
 
-def owner(source: OwnerSource, pid: int = 7) -> bytes:
-    return OWNER.packed.pack(42, 0, source, 0, 0, pid, 0, b"web")
+def owner(source: OwnerSource, pid: int = 7, undecided: int = 0) -> bytes:
+    return OWNER.packed.pack(42, 0, source, undecided, 0, pid, 0, b"web")
 
 
 def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9, verdict: int = 0) -> bytes:
@@ -58,12 +59,12 @@ def event(*stages: bytes, **values: Any) -> bytes:
     """Make struct trip_event, as short as its stages are."""
     fact = {
         "packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0,
-        "retrans_ns": 0, "retransmitted": 0,
+        "retrans_ns": 0, "retransmitted": 0, "out_of_order": 0, "answer_ns": 0,
     } | values  # fmt: skip
     trip = TRIP.packed.pack(
         fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
-        fact["end"], len(stages), fact["role"], fact["sent"], fact["retransmitted"], bytes(4),
-        fact["retrans_ns"],
+        fact["end"], len(stages), fact["role"], fact["sent"], fact["retransmitted"],
+        fact["out_of_order"], bytes(3), fact["retrans_ns"], fact["answer_ns"],
     )  # fmt: skip
     head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
     who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
@@ -242,6 +243,9 @@ def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, young: int
     assert young * cpus <= MOST_YOUNG_OF_ALL
 
 
+NEW = owner(OwnerSource.OWNER_LEARNED, undecided=Undecided.UNDECIDED_NAME)
+
+
 @pytest.mark.parametrize(
     ("made", "more", "pid"),
     [
@@ -249,6 +253,8 @@ def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, young: int
         ({"wanted": False}, {}, None),
         ({"wanted": False, "receiver": holder(wanted=True)}, {}, 8),
         ({"wanted": False, "receiver": holder(wanted=False)}, {}, None),
+        ({"owner": NEW, "receiver": holder(wanted=True)}, {}, 8),
+        ({"owner": NEW, "receiver": holder(wanted=False)}, {}, 7),
         ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {}, 0),
         ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {"container": ("web",)}, None),
         ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {"container": ("!web",)}, 0),

@@ -124,7 +124,7 @@ def _slow_stage(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 0
     found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
-    numbers = {name: number for number, name in STAGES.items() if name != IN_SUMS_ONLY}
+    numbers = {name: number for number, name in STAGES.items() if name not in IN_SUMS_ONLY}
     if not found or found[1] not in numbers:
         raise UsageError(
             f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'; one of: {', '.join(numbers)}"

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 SLOWEST, OTHER = "*", " "
 LEAST_PLACE = 8  # cells
-NOTES = {"app_read": "waiting for the application"}
+NOTES = {
+    "app_read": "waiting for the application",
+    "in_order": "waiting for data before it",
+    "nagle": "waiting for an acknowledgement",
+    "window": "waiting for a window",
+}
 
 
 class Blocks(Renderer):
@@ -46,6 +51,9 @@ class Blocks(Renderer):
             again += f", after #{row['retrans_of']}"
         if row["retrans_after_ns"]:
             again += f", {duration_ns(row['retrans_after_ns'])} later"
+        answer = ""
+        if row["answer_after_ns"]:
+            answer = f"answer after {duration_ns(row['answer_after_ns'])}"
         pieces = [
             f"{local_time(row['ts_ns'], self._schema.clock.offset_ns)} #{row['packet']}",
             safe(row["owner"] or "-"),
@@ -54,7 +62,7 @@ class Blocks(Renderer):
             f"{row['direction']} [{row['tcp_flags']}]",
             f"seq {row['seq']} ack {row['ack']} payload {row['payload']}",
         ]
-        return [*pieces, *([again] if again else [])]
+        return [*pieces, *(piece for piece in (again, answer) if piece)]
 
     @staticmethod
     def _stage(stage: dict[str, Any], width: int, *, slowest: bool) -> str:
@@ -77,4 +85,6 @@ class Blocks(Renderer):
         elif end == "timeout":
             waits = any(stage["at"] == "tcp_receive" for stage in row["stages"])
             end = "still waiting for the application" if waits else "nothing more was heard of it"
+            if waits and row["out_of_order"]:
+                end = "still waiting for data before it, or for the application"
         return f"total {duration_ns(row['total_ns'])}, {end}"
