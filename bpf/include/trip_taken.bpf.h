@@ -8,6 +8,7 @@
 
 #include "trip_end.bpf.h"
 #include "hole.bpf.h"
+#include "retransmit.bpf.h"
 #include "tracking.bpf.h"
 
 /*
@@ -119,8 +120,8 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 }
 
 /* What the socket has already is thrown away, with or without a reason. */
-static __always_inline bool is_new_data(const bool typed, struct tcp_sock *tp,
-					const struct trip *trip)
+static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *tp,
+					    const struct trip *trip)
 {
 	return trip->payload && (s32)(trip->seq + trip->payload - READ(tp, rcv_nxt)) > 0;
 }
@@ -190,6 +191,15 @@ static __always_inline bool look_for_hole(const bool typed, struct sock *sk, str
 	return ahead;
 }
 
+/*
+ * An open connection is done with an acknowledgement or a FIN here, and no tracepoint tells when it frees them. What it may
+ * drop, a SYN or a reset, ends where that is told.
+ */
+static __always_inline bool ends_at_socket(const struct trip *trip)
+{
+	return !trip->payload && !(trip->tcp_flags & (TCPHDR_SYN | TCPHDR_RST));
+}
+
 static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
 {
 	struct journey *journey = trip_find(skb);
@@ -203,9 +213,9 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 		return 0;
 	entry = ledger_of(typed, true, sk);
 	arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
-	if (!journey->event.trip.payload) {
+	if (ends_at_socket(&journey->event.trip)) {
 		trip_ends(typed, journey, TRIP_CONSUMED);
-	} else if (entry && is_new_data(typed, tp, &journey->event.trip)) {
+	} else if (entry && brings_new_data(typed, tp, &journey->event.trip)) {
 		journey->event.trip.out_of_order =
 			look_for_hole(typed, sk, tp, &journey->event.trip);
 		wait_for_reader(typed, sk, skb, entry, journey);
