@@ -14,6 +14,7 @@ struct ledger_private {
 
 #include "tracking.bpf.h"
 #include "location.bpf.h"
+#include "drop_class.bpf.h"
 #include "trip_begin.bpf.h"
 #include "trip_taken.bpf.h"
 #include "trip_functions.bpf.h"
@@ -135,11 +136,31 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 	return 0;
 }
 
+/* Whether ordinary traffic has this drop, by the rule that `cgnet drop` goes by, too. */
+static __always_inline bool is_no_fault(const struct trip *trip, const struct place *place,
+					struct sock *rx_sk)
+{
+	struct drop drop = {
+		.location = trip->location,
+		.reason = trip->reason,
+		.payload = trip->payload,
+		.tcp_flags = trip->tcp_flags,
+		.tcp_state = place->tcp_state,
+	};
+	struct packet packet = {
+		.seq = trip->seq, .payload = trip->payload, .flags = trip->tcp_flags};
+
+	if (rx_sk && drop.tcp_state == TCP_TIME_WAIT)
+		drop.new_data = is_new_data(rx_sk, &packet);
+	return is_benign(&drop);
+}
+
 static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struct journey *journey,
 				    u64 location, u32 reason, struct sock *rx_sk)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct place place;
+	bool no_fault;
 
 	journey->event.trip.location = location;
 	journey->event.trip.reason = reason;
@@ -150,9 +171,10 @@ static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struc
 		journey->event.trip.role =
 			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
 	leave_hook(journey, VERDICT_DROP, now);
-	at_device(typed, add_stage(journey, STAGE_DROP, now),
+	no_fault = is_no_fault(&journey->event.trip, &place, rx_sk);
+	at_device(typed, add_stage(journey, no_fault ? STAGE_CONSUME : STAGE_DROP, now),
 		  place.ifindex ? READ(skb, dev) : NULL);
-	trip_ends(typed, journey, TRIP_DROPPED);
+	trip_ends(typed, journey, no_fault ? TRIP_CONSUMED : TRIP_DROPPED);
 }
 
 static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 location, u32 reason,

@@ -8,6 +8,7 @@
 /* include/net/tcp.h */
 #define TCPHDR_FIN 0x01
 #define TCPHDR_SYN 0x02
+#define TCPHDR_RST 0x04
 
 #define SENT_SETS 8192
 #define SENT_WAYS 4  /* a power of two */

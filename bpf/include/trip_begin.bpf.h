@@ -129,47 +129,64 @@ static __always_inline void look_for_answer(const bool typed, struct sk_buff *sk
 }
 
 /* Not inlined: the callers' frames are full. */
-static __noinline int name_at_device_typed(struct sk_buff *skb, struct journey *journey)
-{
-	name_here(true, skb, journey);
-	return 0;
-}
-
-static __noinline int name_at_device_raw(struct sk_buff *skb, struct journey *journey)
-{
-	name_here(false, skb, journey);
-	return 0;
-}
-
-static __noinline int begin_at_socket_typed(struct sk_buff *skb, struct journey *journey)
-{
-	begin_at_socket(true, skb, journey);
-	return 0;
-}
-
 static __noinline int begin_at_socket_raw(struct sk_buff *skb, struct journey *journey)
 {
 	begin_at_socket(false, skb, journey);
 	return 0;
 }
 
+static __always_inline int at_socket(const bool typed, struct sk_buff *skb, struct journey *journey)
+{
+	if (!journey->event.trip.stages)
+		begin_at_socket(typed, skb, journey);
+	look_for_answer(typed, skb, journey);
+	return 0;
+}
+
+static __noinline int at_socket_typed(struct sk_buff *skb, struct journey *journey)
+{
+	return at_socket(true, skb, journey);
+}
+
+static __noinline int at_socket_raw(struct sk_buff *skb, struct journey *journey)
+{
+	return at_socket(false, skb, journey);
+}
+
+static __always_inline int name_at_device(const bool typed, struct sk_buff *skb,
+					  struct journey *journey)
+{
+	struct place place;
+
+	find_place_at_device(typed, skb, &place);
+	name_owner(typed, skb, journey, &place);
+	return 0;
+}
+
+static __noinline int name_at_device_typed(struct sk_buff *skb, struct journey *journey)
+{
+	return name_at_device(true, skb, journey);
+}
+
+static __noinline int name_at_device_raw(struct sk_buff *skb, struct journey *journey)
+{
+	return name_at_device(false, skb, journey);
+}
+
+/* A packet that its socket has just sent, or whose owner no program before could tell. */
 static __always_inline void at_first_device(const bool typed, struct sk_buff *skb,
 					    struct journey *journey)
 {
-	if (journey->unnamed) {
-		if (typed)
-			name_at_device_typed(skb, journey);
-		else
-			name_at_device_raw(skb, journey);
-	} else if (READ(skb, sk) && !journey->event.trip.stages) {
-		if (typed)
-			begin_at_socket_typed(skb, journey);
-		else
-			begin_at_socket_raw(skb, journey);
-	} else {
+	if (!journey->unnamed && (journey->event.trip.stages || !READ(skb, sk)))
 		return;
-	}
-	look_for_answer(typed, skb, journey);
+	if (journey->unnamed && typed)
+		name_at_device_typed(skb, journey);
+	else if (journey->unnamed)
+		name_at_device_raw(skb, journey);
+	if (typed)
+		at_socket_typed(skb, journey);
+	else
+		at_socket_raw(skb, journey);
 }
 
 /*

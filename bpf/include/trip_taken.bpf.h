@@ -8,6 +8,7 @@
 
 #include "trip_end.bpf.h"
 #include "hole.bpf.h"
+#include "retransmit.bpf.h"
 #include "tracking.bpf.h"
 
 /*
@@ -119,8 +120,8 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 }
 
 /* What the socket has already is thrown away, with or without a reason. */
-static __always_inline bool is_new_data(const bool typed, struct tcp_sock *tp,
-					const struct trip *trip)
+static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *tp,
+					    const struct trip *trip)
 {
 	return trip->payload && (s32)(trip->seq + trip->payload - READ(tp, rcv_nxt)) > 0;
 }
@@ -144,9 +145,9 @@ static __always_inline void arrives(const bool typed, struct sock *sk, struct le
  * commit 4f693b55c3d2 "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint tells.
  */
 static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
-					  struct ledger_entry *entry, u32 seq, u64 now,
-					  u8 out_of_order)
+					  struct ledger_entry *entry, const struct trip *head)
 {
+	u32 seq = head->seq + head->payload;
 	u32 numbers[2]; /* struct tcp_skb_cb begins with them: the first, and behind the last */
 	struct packet packet = {};
 
@@ -166,8 +167,8 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 		if (!journey)
 			break;
 		seq += journey->event.trip.payload;
-		arrives(typed, sk, entry, journey, now);
-		journey->event.trip.out_of_order = out_of_order;
+		arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
+		journey->event.trip.out_of_order = head->out_of_order;
 		wait_for_reader(typed, sk, other, entry, journey);
 		if (is_aside)
 			bpf_map_delete_elem(&aside, &key);
@@ -190,31 +191,35 @@ static __always_inline bool look_for_hole(const bool typed, struct sock *sk, str
 	return ahead;
 }
 
+/*
+ * An open connection is done with an acknowledgement or a FIN here, and no tracepoint tells when it frees them. What it may
+ * drop, a SYN or a reset, ends where that is told.
+ */
+static __always_inline bool ends_at_socket(const struct trip *trip)
+{
+	return !trip->payload && !(trip->tcp_flags & (TCPHDR_SYN | TCPHDR_RST));
+}
+
 static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
 {
 	struct journey *journey = trip_find(skb);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
-	u8 out_of_order;
-	u32 behind;
-	u64 now;
 
 	if (!journey || last_stage(journey) == STAGE_TCP_RECEIVE) /* the first program was here */
 		return 0;
 	tp = tcp_sock_of(typed, sk);
 	if (!tp)
 		return 0;
-	now = bpf_ktime_get_ns();
 	entry = ledger_of(typed, true, sk);
-	behind = journey->event.trip.seq + journey->event.trip.payload;
-	arrives(typed, sk, entry, journey, now);
-	if (!journey->event.trip.payload) {
+	arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
+	if (ends_at_socket(&journey->event.trip)) {
 		trip_ends(typed, journey, TRIP_CONSUMED);
-	} else if (entry && is_new_data(typed, tp, &journey->event.trip)) {
-		out_of_order = look_for_hole(typed, sk, tp, &journey->event.trip);
-		journey->event.trip.out_of_order = out_of_order;
+	} else if (entry && brings_new_data(typed, tp, &journey->event.trip)) {
+		journey->event.trip.out_of_order =
+			look_for_hole(typed, sk, tp, &journey->event.trip);
 		wait_for_reader(typed, sk, skb, entry, journey);
-		merged_arrive(typed, sk, skb, entry, behind, now, out_of_order);
+		merged_arrive(typed, sk, skb, entry, &journey->event.trip);
 	} else {
 		return 0;
 	}

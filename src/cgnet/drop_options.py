@@ -26,6 +26,7 @@ from cgnet.values import choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from cgnet.symbols import Symbols
 
@@ -89,17 +90,11 @@ def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> An
     return choose("--reason", given, read)
 
 
-def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the constants, and the contents of maps, that the programs are told."""
-    reasons = _reasons(symbols, values.pop("reason"), syn_drops=values["syn_drops"])
-    devices = choose("--dev", values.pop("dev"), _device)
-    names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
-    classes = values.pop("reason_class")
-    btf = values["btf"] or KERNEL_BTF
+def rule_of_class(symbols: Symbols, btf: Path) -> dict[str, Any]:
+    """Return what struct config has of the rule that tells ordinary drops from others."""
     arguments = tracepoint_arguments("kfree_skb", btf)
     known = symbols.drop_reasons
-    named = known | symbols.swallowed
-    measures = {
+    return {
         "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MOST_ARGUMENTS)
         if known
         else FEW_ARGUMENTS,
@@ -107,19 +102,33 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "flags_reason": _number_of("TCP_FLAGS", known),
         "paws_reason": _number_of("TCP_RFC7323_PAWS", known),
         "no_socket_reason": _number_of("NO_SOCKET", known),
-        "filter_reason": _number_of("SOCKET_FILTER", known),
         "close_reason": _number_of("TCP_CLOSE", known),
+        "benign_code": symbols.functions.ranges(BENIGN_FUNCTIONS),
+        "receiving_code": symbols.functions.ranges(RECEIVING),
+        "resetting_code": symbols.functions.ranges(RESETTING),
+        "start_ns": time.monotonic_ns(),
+        "freeing_code": symbols.freeing_code(arguments),
+    }
+
+
+def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the constants, and the contents of maps, that the programs are told."""
+    reasons = _reasons(symbols, values.pop("reason"), syn_drops=values["syn_drops"])
+    devices = choose("--dev", values.pop("dev"), _device)
+    names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
+    classes = values.pop("reason_class")
+    btf = values["btf"] or KERNEL_BTF
+    known = symbols.drop_reasons
+    named = known | symbols.swallowed
+    measures = {
+        **rule_of_class(symbols, btf),
+        "filter_reason": _number_of("SOCKET_FILTER", known),
         "stacks": int(values.pop("stacks") == "each"),
         "benign": int(values.pop("every") or "benign" in ",".join(classes)),
         "by_reason": reasons.use,
         "by_dev": devices.use,
         "by_class": _bits("--reason-class", classes, names),
         "by_state": _bits("--state", values.pop("state"), STATES),
-        "benign_code": symbols.functions.ranges(BENIGN_FUNCTIONS),
-        "receiving_code": symbols.functions.ranges(RECEIVING),
-        "resetting_code": symbols.functions.ranges(RESETTING),
-        "start_ns": time.monotonic_ns(),
-        "freeing_code": symbols.freeing_code(arguments),
         "overflow_reason": symbols.overflow,
         "syn_drops": int(values["syn_drops"]),
         "consume_arguments": tracepoint_arguments("consume_skb", btf),

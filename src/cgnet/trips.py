@@ -72,9 +72,11 @@ END_AT = TRIP_PART.start + part_of(TRIP, "end").start
 PACKET_PART = slice(TRIP_PART.start, TRIP_PART.start + 8)
 COUNT_AT = TRIP_PART.start + part_of(TRIP, "stages").start
 RETRANSMITTED_AT = TRIP_PART.start + part_of(TRIP, "retransmitted").start
+FLAGS_AT = TRIP_PART.start + part_of(TRIP, "tcp_flags").start
 ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
 GIVE_UP_WAITING_NS = 60_000_000_000
+GIVE_UP_SYN_NS = 5_000_000_000  # it may wait for a neighbour that doesn't answer for three seconds
 
 # Options that select by owner: with one that includes, nobody's packets aren't shown.
 OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
@@ -224,6 +226,11 @@ def _passes(raw: bytes, measures: dict[str, Any]) -> bool:
     return bool(slow) or not measures["slow_stage"]
 
 
+def _is_syn(journey: bytes) -> bool:
+    """Tell whether a packet begins a connection: its end is told wherever it comes to."""
+    return "S" in flags_text(journey[FLAGS_AT])
+
+
 def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
     """Return struct trip_event. A packet without data is done with where it was seen last."""
     size = STAGES_AT + journey[COUNT_AT] * STAGE.size
@@ -233,7 +240,8 @@ def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
     kind, pad, _ = HEAD.packed.unpack(raw[HEAD_PART])
     raw[HEAD_PART] = HEAD.packed.pack(kind, pad, now)
     payload = TRIP.packed.unpack(raw[TRIP_PART.start :][: TRIP.size])[7]
-    raw[END_AT] = TripEnd.TRIP_GOES_ON if waits or payload else TripEnd.TRIP_CONSUMED
+    goes_on = waits or payload or _is_syn(journey)
+    raw[END_AT] = TripEnd.TRIP_GOES_ON if goes_on else TripEnd.TRIP_CONSUMED
     return bytes(raw)
 
 
@@ -241,7 +249,8 @@ def _has_left(left: Left, journey: bytes, now: int, *, ended: bool) -> bool:
     """Tell whether nothing was heard of a packet for long, and it isn't given up already."""
     stages = sorted_stages(journey)
     given_up = int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP
-    return bool(stages) and not given_up and (ended or now - stages[-1][0] >= left.patience_ns)
+    patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(journey) else 0)
+    return bool(stages) and not given_up and (ended or now - stages[-1][0] >= patience_ns)
 
 
 def _take_out(obj: Object, left: Left, key: bytes, journey: bytes) -> bool:

@@ -22,9 +22,10 @@ from cgnet._layouts import (
     SyncErrors,
     TripEnd,
 )
-from cgnet.btf import KERNEL_BTF, tracepoint_arguments
+from cgnet.btf import KERNEL_BTF
 from cgnet.command import Command
 from cgnet.counts import Counting
+from cgnet.drop_options import rule_of_class
 from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 from cgnet.features import HOOKS
 from cgnet.histograms import LOG2
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 
 TABLE = ("time", "owner", "saddr", "sport", "daddr", "dport", "tcp_flags", "payload", "end")
 SUMMARY = ("stage", "count", "p50_ns", "p90_ns", "p99_ns", "max_ns", "share")
-MOST_ARGUMENTS = 4  # of kfree_skb
 SLOW_STAGE = re.compile(r"(\w+)>(.+)")
 
 HELP = "Each packet's way through the stack, with the delay of every stage."
@@ -184,7 +184,6 @@ def command(
     """Run the command."""
     symbols = Symbols(values["btf"] and Path(values["btf"]))
     slow_stage, slow_stage_ns = _slow_stage(stage)
-    arguments = tracepoint_arguments("kfree_skb", values["btf"] or KERNEL_BTF)
     counting = _counting(values, summarize=summarize)
     measures = {
         "least_ns": slower or 0,
@@ -193,8 +192,7 @@ def command(
         "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
         "retransmitted": int(retrans),
         **crowd_constants(in_flight),
-        "drop_arguments": min(arguments, MOST_ARGUMENTS) if symbols.drop_reasons else 2,
-        "freeing_code": symbols.freeing_code(arguments),
+        **rule_of_class(symbols, values["btf"] or KERNEL_BTF),
     }
     options = collect(values | {"both": True}, counting, measures)
     companion = SlowParts(counting) if counting else None
