@@ -25,7 +25,7 @@ MODULES = Path("/sys/kernel/btf")
 UNRESOLVED = "?"
 # How a tracepoint gets from the code that frees a packet to a program.
 TO_US = re.compile(
-    r"(__)?(bpf_trace_run|bpf_trampoline_|kprobe_|arch_ftrace_|ftrace_|traceiter_|bpf_trace_|bpf_prog_|kfree_skb|consume_skb|sk_skb_reason_drop|skb_release)"
+    r"(__)?(bpf_get_stack|bpf_trace_run|bpf_trampoline_|kprobe_|arch_ftrace_|ftrace_|traceiter_|bpf_trace_|bpf_prog_|kfree_skb|consume_skb|sk_skb_reason_drop|skb_release)"
 )
 STACK_KEY = 4  # bytes
 STACK_BYTES = next(each.size for each in DROP_EVENT.members if each.name == "stack")
@@ -156,14 +156,14 @@ class Symbols:
     def frames(self, addresses: tuple[int, ...]) -> tuple[str, ...]:
         """Return a stack's functions from the one that dropped a packet on, innermost first.
 
-        What is further in is the way to the program that looks.
+        What is further in is the way to the program that looks; a kernel 5.4 may tell no more than that.
         """
         frames = [self.code(address) for address in addresses if address]
         names = [frame.partition("+")[0] for frame in frames]
         first = 0
         while first < len(names) and (names[first] == UNRESOLVED or TO_US.match(names[first])):
             first += 1
-        return tuple(frames[first:] or frames)
+        return tuple(frames[first:])
 
     @cached_property
     def _rst_reasons(self) -> dict[int, str]:

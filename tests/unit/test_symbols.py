@@ -214,6 +214,15 @@ def test_a_kernel_without_kallsyms_has_no_functions(tmp_path: Path) -> None:
     assert not Kallsyms(tmp_path / "none").readable
 
 
+def test_a_stack_that_ends_on_the_way_to_the_program_tells_nothing(
+    code: Callable[[str], Kallsyms],
+) -> None:
+    """bpf_get_stack() of a kernel 5.4 at a raw tracepoint."""
+    made = Symbols()
+    made.functions = code("ffffffff81000000 T bpf_get_stack_raw_tp\nffffffff81000100 T other\n")
+    assert made.frames((0xFFFFFFFF81000079, 0)) == ()
+
+
 def test_a_kept_stack_is_told_innermost_first(code: Callable[[str], Kallsyms]) -> None:
     made = Symbols()
     made.functions = code(CODE)
