@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet._layouts import CgroupController
-from cgnet.errors import UnsupportedError, UsageError, did_you_mean
+from cgnet.errors import UnsupportedError, UsageError
 from cgnet.long_paths import PATH_MAX, open_place, tellable_path
 
 if TYPE_CHECKING:
@@ -300,8 +300,7 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
             f"--hierarchy {name!r}: a named hierarchy has no controller, so programs can't read it; "
             f"the nearest usable one is {default_hierarchy(mounted).name} (usable: {usable})"
         )
-    near = did_you_mean(name, (each.name for each in mounted))
-    raise UsageError(f"--hierarchy {name!r}: not mounted here{near}; one of: {usable}")
+    raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}")
 
 
 def cgroup_id(path: Path) -> int:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from click.shell_completion import CompletionItem, FishComplete
@@ -153,12 +152,19 @@ def _processes() -> Iterable[tuple[str, str]]:
 # -- the rest
 
 
+class _Nobody:
+    """Stands for cgroups and runtimes where nothing is named."""
+
+    def __getattr__(self, name: str) -> None:
+        """Tell nothing."""
+
+
 def _fields(ctx: click.Context) -> Iterable[str]:
     from cgnet.events import Clock, Schema  # noqa: PLC0415 - only what is used
     from cgnet.render import DERIVED  # noqa: PLC0415
 
     command = _command(ctx.info_name or "")
-    nobody: Any = SimpleNamespace(naming=None)  # nothing is named
+    nobody: Any = _Nobody()
     groups = command.groups(nobody, nobody)
     schema = Schema(command.name, Clock(), groups, command.layouts[0].size, command.least)
     return (*schema.fields, *DERIVED)

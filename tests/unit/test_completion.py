@@ -71,7 +71,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ("drop", "--reason-class", "!fire", ["!firewall"]),
         ("drop", "--state", "LIS", ["LISTEN"]),
         ("drop", "--dev", "lo", ["lo"]),
-        ("trace", "--stage", "app", ["app_read>"]),
+        ("trace", "--stage", "app_r", ["app_read>"]),
         ("connect", "--fields", "time,lat", ["time,latency_us"]),
         ("life", "--fields", "dur", ["duration_us"]),
         ("rtt", "--fields", "rtt", ["rtt_us"]),
