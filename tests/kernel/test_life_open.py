@@ -38,7 +38,7 @@ def test_idle_ones_that_were_open(hook: str, stage: Stage) -> None:
 LOOKS = {
     "tp_btf": ("--hook", "tp_btf"),
     "raw_tp": ("--hook", "raw_tp"),
-    "files": ("--hook", "tp_btf", "--open-by", "iterator over files"),
+    "tp_btf-files": ("--hook", "tp_btf", "--open-by", "iterator over files"),
 }
 
 
@@ -110,7 +110,7 @@ def test_a_connection_that_several_have_open_is_one_row_a_look(stage: Stage) -> 
     near = client.do("connect", client.address, server.address, listener.port)
     far, port = listener.accept(), client.do("local_port", near)
     children = [client.fork() for _ in range(3)]
-    with tracing(*LOOKS["files"], "-i", "0.3", command="life") as tracer:
+    with tracing(*LOOKS["tp_btf-files"], "-i", "0.3", command="life") as tracer:
         wait_until(
             lambda: f"three rows: {tracer}",
             lambda: len(rows_of(tracer, port, opened=True)) >= 3,
