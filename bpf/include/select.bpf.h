@@ -83,7 +83,8 @@ static __always_inline bool hash_passes(void *map, const void *key, u32 use)
 /* User space decides about a cgroup that it has told nothing of. */
 static __always_inline bool name_passes(struct owner *owner)
 {
-	u32 *found = bpf_map_lookup_elem(&named_cgroups, &owner->cgroup_id);
+	u64 id = owner->cgroup_id; /* Linux 6.1 takes no memory of a global function for a key */
+	u32 *found = bpf_map_lookup_elem(&named_cgroups, &id);
 
 	if (found)
 		return *found & FILTER_INCLUDES;

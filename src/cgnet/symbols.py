@@ -25,7 +25,7 @@ MODULES = Path("/sys/kernel/btf")
 UNRESOLVED = "?"
 # How a tracepoint gets from the code that frees a packet to a program.
 TO_US = re.compile(
-    r"(__)?(bpf_get_stack|bpf_trace_run|bpf_trampoline_|kprobe_|arch_ftrace_|ftrace_|traceiter_|bpf_trace_|bpf_prog_|kfree_skb|consume_skb|sk_skb_reason_drop|skb_release)"
+    r"(__)?(bpf_get_stack|bpf_trace_run|bpf_trampoline_|kprobe_|arch_ftrace_|ftrace_|traceiter_|bpf_trace_|bpf_prog_|bpf_dispatcher_|kfree_skb|consume_skb|sk_skb_reason_drop|skb_release)"
 )
 STACK_KEY = 4  # bytes
 STACK_BYTES = next(each.size for each in DROP_EVENT.members if each.name == "stack")

@@ -39,6 +39,8 @@ def test_each_is_shown(street: Street, family: int, hook: str, most: int, backlo
         client.puppet() as puppet,
         server.puppet() as serving,
     ):
+        # A peer that TCP has metrics of is let in beyond tcp_max_syn_backlog.
+        server.run("ip", "tcp_metrics", "flush")
         port = serving.listen(server.address(family), backlog=backlog)
         before = listen_drops(server)
         target = (server.address(family), port)
