@@ -25,7 +25,7 @@ MANY = 10_000
 CROWDED = next(
     (p for p in (V1.with_name("freezer"), V1.with_name("pids")) if p.is_dir()), HIERARCHY
 )
-MOST_MADE = 200_000  # cgroups, to bring the ids of two hierarchies together
+MOST_MADE = 1_000_000  # cgroups, to bring the ids of two hierarchies together
 
 
 @contextmanager

@@ -300,7 +300,7 @@ def test_time_outs(scene: Scene) -> None:
 
 
 # In struct ledger_entry: the time that a connection was established, and the PID of who opened it.
-ESTABLISHED_NS, OPENER_PID = 16 + 8, 80 + 48 + 16
+ESTABLISHED_NS, OPENER_PID = 16 + 8, 88 + 48 + 16
 SLOT_HEAD = 16  # of struct ledger_slot, before the entry
 
 
