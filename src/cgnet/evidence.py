@@ -29,7 +29,7 @@ T = TypeVar("T")
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 COUNTERS = ("snmp", "netstat")
-LISTEN = 10  # include/net/tcp_states.h
+TIME_WAIT, LISTEN = 6, 10  # include/net/tcp_states.h
 LISTENING = 1 << LISTEN  # of TCP states, for inet_diag
 LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs nothing from elsewhere
@@ -48,7 +48,7 @@ class Queue(NamedTuple):
 
 
 class Socket(NamedTuple):
-    """A socket that doesn't listen: its own address and port, and those of its peer."""
+    """A socket of a connection: its own address and port, and those of its peer."""
 
     address: str
     port: int
@@ -94,12 +94,15 @@ def _end(text: str) -> tuple[str, int]:
 
 
 def parse_sockets(text: str, port: int) -> Iterator[Socket]:
-    """Yield the sockets of /proc/net/tcp or tcp6 at a local port that don't listen."""
+    """Yield the sockets of /proc/net/tcp or tcp6 at a local port that have a peer.
+
+    A listener has none, and one in TIME_WAIT has none any more.
+    """
     for line in text.splitlines():
         if f":{port:04X} " not in line:
             continue
         _, local, remote, state = line.split()[:4]
-        if local.endswith(f":{port:04X}") and int(state, 16) != LISTEN:
+        if local.endswith(f":{port:04X}") and int(state, 16) not in (TIME_WAIT, LISTEN):
             yield Socket(*_end(local), *_end(remote))
 
 
@@ -334,7 +337,7 @@ class Look:
         return {name: now[name] - before.get(name, 0) for name in names if name in now}
 
     def sockets(self, netns: int, port: int) -> list[Socket]:
-        """Return the sockets of a namespace that have a local port and don't listen."""
+        """Return the sockets of a namespace that have a local port and a peer."""
         place = self.places.get(netns)
         if not place:
             return []

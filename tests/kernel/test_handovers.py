@@ -151,11 +151,12 @@ def test_filters_and_counts_go_by_who_has_it(stage: Stage, hook: str, hierarchy:
         seen(hook, hierarchy, listener) as tracer,
         seen(hook, hierarchy, listener, "--cgroup", new) as of_new,
         seen(hook, hierarchy, listener, "--cgroup", old) as of_old,
-        seen(hook, hierarchy, listener, "-c", "--by", "pid", "--cgroup", new) as counts,
+        seen(hook, hierarchy, listener, "-i", "0.5", "--by", "pid", "--cgroup", new) as counts,
     ):
         fork_and_exit(stage, listener)
         wait_for_owner(tracer, listener, listener.before)
         wait_for_rows(of_new, listener)
+        wait_for_rows(counts, listener)
         wait_until("forgotten", lambda: all(is_silent(of_old, listener) for _ in range(3)))
         since = time.monotonic_ns()
         for _ in range(5):
