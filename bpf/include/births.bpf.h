@@ -107,7 +107,7 @@ int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
 	return SENDING(ctx, on_end_of_cgroup(cgrp, path));
 }
 
-/* Of v1 alone, within its parent. What is selected stays so. */
+/* A cgroup of v1 got a new name within its parent. A selected cgroup stays selected. */
 static __always_inline int on_rename(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};

@@ -41,7 +41,7 @@ static __always_inline bool is_benign_code(u64 location)
 	return false;
 }
 
-/* Where TCP drops what it has no socket for, or what comes to TIME_WAIT or to half of a handshake. */
+/* TCP drops here: packets without a socket, and packets for TIME_WAIT or a half-open connection. */
 static __always_inline bool is_receiving_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_RECEIVING; i++)
@@ -50,7 +50,7 @@ static __always_inline bool is_receiving_code(u64 location)
 	return false;
 }
 
-/* Where TCP drops what it answers with a reset, though it has a socket. */
+/* TCP drops here: packets that have a socket, and that it answers with a reset. */
 static __always_inline bool is_resetting_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_RECEIVING; i++)
@@ -145,7 +145,7 @@ static __always_inline bool is_for_handshake(const struct drop *drop)
 	       bpf_ktime_get_ns() > cfg.start_ns + TIME_WAIT_NS;
 }
 
-/* Ordinary closes drop packets, too: what comes to TIME_WAIT, or to a listener after an abort. */
+/* Healthy closes drop packets, too: those for TIME_WAIT, and those for a listener after an abort. */
 static __always_inline bool is_benign(const struct drop *drop)
 {
 	if (is_benign_code(drop->location) || is_late_ack(drop) || is_overtaken_ack(drop))
