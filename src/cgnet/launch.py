@@ -281,6 +281,7 @@ class Launch:
             self._prepare(obj, way.unused_maps, extra, programs)
             obj.load()
             self._require_going_on()
+            obj.ring("ring")  # before anything writes
             self._attach(obj, extra, programs)
         except BaseException:
             obj.close()

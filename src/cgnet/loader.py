@@ -141,6 +141,7 @@ class Object:
         self._links: dict[str, Any] = {}
         self._kept: frozenset[str] = frozenset()
         self._left_out: frozenset[str] = frozenset()  # maps
+        self._readers: dict[str, Reader] = {}
         options = OpenOpts(sz=ctypes.sizeof(OpenOpts))
         if btf is not None:
             options.btf_custom_path = str(btf).encode()
@@ -298,16 +299,20 @@ class Object:
             lib.bpf_link__destroy(link)
 
     def ring(self, name: str) -> Reader:
-        """Return a reader of the ring buffer; it is freed before the object.
+        """Return the reader of a ring buffer, the same one each time; it is freed before the object.
 
-        Where the ring is left out, it reads perf buffers, which have its size together.
+        Where the ring is left out, it reads perf buffers, which have its size together. They exist from
+        the first call on: make it before programs are attached, or their first records are lost.
         """
+        if name in self._readers:
+            return self._readers[name]
         ring = self.map(name)
         size = lib.bpf_map__max_entries(ring.handle)
         reader: Reader = (
             PerfBuffers(self.map(PERF).fd, size) if name in self._left_out else Ring(ring.fd, size)
         )
         self._cleanup.callback(reader.close)
+        self._readers[name] = reader
         return reader
 
     def close(self) -> None:

@@ -69,6 +69,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> K
     monkeypatch.setattr(probes, "trial", made.trial)
     monkeypatch.setattr(Object, "load", partialmethod(lambda obj, kernel: kernel.load(obj), made))
     monkeypatch.setattr(Object, "resize_inner", lambda *_: None)  # makes a map, which takes rights
+    monkeypatch.setattr(Object, "ring", lambda *_: None)
     monkeypatch.setattr(Launch, "_attach", lambda *_: None)
     return made
 
