@@ -12,6 +12,7 @@ from cgnet.errors import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from cgnet.cgroup_filter import CgroupFilter
     from cgnet.name_filter import NameFilter
     from cgnet.runtimes import Known
 
@@ -50,6 +51,14 @@ def sentence(what: What, wanted: str, there: Iterable[str]) -> str:
     """Say that nobody has a name yet."""
     near = did_you_mean(wanted, there)
     return f"no {what.name} named {wanted} yet; waiting{near}; {what.listed_by} lists them"
+
+
+def of_patterns(wanted: CgroupFilter, hierarchy: int, paths: Iterable[str]) -> list[str]:
+    """Return a sentence for each pattern of ``--cgroup`` that none of a hierarchy's cgroups matches."""
+    return [
+        f"no cgroup matches {text} yet; waiting; systemd-cgls lists them"
+        for text in wanted.unmatched(hierarchy, paths)
+    ]
 
 
 def of_names(wanted: NameFilter, known: list[Known]) -> list[str]:

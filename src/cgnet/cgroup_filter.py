@@ -255,6 +255,20 @@ class CgroupFilter:
         if self.is_given(hierarchy, path):
             tell(f"--cgroup {given.text}: a cgroup was renamed to it")
 
+    def unmatched(self, hierarchy: int, paths: Iterable[str]) -> list[str]:
+        """Return the patterns that select and match none of the paths that are there."""
+        waiting = {
+            each.number: each
+            for each in self._patterns
+            if each.hierarchy.id == hierarchy and each.mark == SELECTED
+        }
+        for path in paths:
+            if not waiting:
+                break
+            for each in self._naming(hierarchy, path):
+                waiting.pop(each.number, None)
+        return [each.text for each in waiting.values()]
+
     def is_given(self, hierarchy: int, path: str) -> str | None:
         """Return the option's value if one named just this path."""
         return next((each.text for each in self._paths.get((hierarchy, path), ())), None)

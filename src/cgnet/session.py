@@ -337,6 +337,9 @@ class Session:
             tell(line)
         for line in absent.of_devices(self.options.devices) if self.options.devices else ():
             tell(line)
+        naming = self.filters.hierarchies[0].id
+        for line in absent.of_patterns(self.filters.cgroups, naming, self.names.paths()):
+            tell(line)
         self._tell_absent()
         if left_out := self.renderer.left_out:
             names = ", ".join(left_out)

@@ -223,6 +223,14 @@ def test_a_name_that_nobody_has_yet_is_said() -> None:
     assert "cgnet: no unit named nosuch.service yet; waiting" in shown.text
 
 
+def test_a_pattern_that_no_cgroup_matches_yet_is_said(group: Path) -> None:
+    arguments = ("--cgroup", "/nosuch*", "--cgroup", f"{group}*", "--cgroup", "!/neither*")
+    with terminal(200, 24, "connect", *arguments) as shown:
+        shown.stop()
+    said = re.findall(r"no cgroup matches .*? lists them", shown.text)
+    assert said == ["no cgroup matches /nosuch* yet; waiting; systemd-cgls lists them"]
+
+
 def test_a_device_that_nobody_has_yet_is_said() -> None:
     with terminal(200, 24, "drop", "--dev", "nosuch0", "--dev", "lo") as shown:
         shown.stop()

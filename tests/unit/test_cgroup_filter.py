@@ -135,6 +135,22 @@ def test_below_a_mount_that_shows_a_part_paths_are_those_of_the_whole(
         assert all(mark == filter_.mark(MEMORY, path) for path, mark in found.items())
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["/nosuch*"], ["/nosuch*"]),
+        (["/a*", "/*/b", "/c"], []),
+        (["/x?", "/a*", "/**/z"], ["/x?", "/**/z"]),
+        (["!/nosuch*"], []),
+        (["/**"], []),
+    ],
+)
+def test_patterns_that_match_nothing_are_told_apart(
+    made: Callable[..., CgroupFilter], values: list[str], expected: list[str]
+) -> None:
+    assert made(*values).unmatched(MEMORY, ["/", "/a", "/a/b", "/c"]) == expected
+
+
 def born(filter_: CgroupFilter, selected: FakeMap, path: Path, inner: str) -> list[str]:
     """Make a cgroup as the kernel would tell it, and return what the user is told."""
     path.mkdir(exist_ok=True)
