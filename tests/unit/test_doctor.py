@@ -260,7 +260,36 @@ def test_the_report_for_people_escapes_names_and_says_all(
     assert "  sync errors not seen\n              not fexit: the kernel said no\n" in text
     assert "why not: the kernel said no\n" in text
     assert f"costs: {FEXIT.cost}\n" in text
-    assert max(map(len, text.splitlines())) <= WIDTH + 20
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_on_a_narrow_terminal_what_is_long_goes_on_below_its_column(
+    kernel: Kernel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel(FEXIT, KRETPROBE, TRACEPOINT)
+    monkeypatch.setattr(doctor, "terminal_width", lambda: 80)
+    monkeypatch.setattr(os, "isatty", lambda _descriptor: True)
+    _run(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    table = lines[lines.index(next(line for line in lines if line.startswith("FEATURE"))) + 1 :]
+    column = next(line for line in table if line.startswith("tp_btf")).index("hooks")
+    names = [feature.name for feature in probes.FEATURES]
+    assert [line.split()[0] for line in table if not line.startswith(" ")] == names
+    below = [line for line in table if line.startswith(" ")]
+    assert {len(line) - len(line.lstrip()) for line in below} == {column, column + 2}
+    words = " ".join(" ".join(lines).split())
+    assert all(feature.purpose in words for feature in probes.FEATURES)
+
+
+@pytest.mark.parametrize("width", [1, 30])
+def test_a_terminal_that_is_too_narrow_still_gets_all(
+    kernel: Kernel, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    kernel()
+    _, report = run(capsys)
+    narrow, wide = report_text(report, width).split(), report_text(report).split()
+    assert narrow == wide
 
 
 def test_a_btf_file_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

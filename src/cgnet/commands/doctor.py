@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from cgnet.events import SCHEMA
 from cgnet.launch import object_path
 from cgnet.option_types import OneOf
 from cgnet.probes import FEATURES, Answer
-from cgnet.render.report import report_text
+from cgnet.render.layout import terminal_width
+from cgnet.render.report import WIDTH, report_text
 
 HELP = "What each command can do on this host, which way, and what is missing."
 EPILOG = """\b
@@ -29,6 +31,7 @@ Examples:
 Programs are loaded for a try and removed again; nothing on the host is changed.
 It exits with 4 if a command can't run.
 """
+STDOUT = 1
 WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see stages.py
 
 
@@ -135,7 +138,8 @@ def examine(btf: Path | None) -> dict[str, Any]:
 def command(output: str, btf: Path | None) -> ExitStatus:
     """Run the command."""
     report = examine(btf)
-    text = f"{json.dumps(report)}\n" if output == "json" else report_text(report)
+    width = terminal_width() if os.isatty(STDOUT) else WIDTH
+    text = f"{json.dumps(report)}\n" if output == "json" else report_text(report, width)
     click.echo(text.encode(errors="backslashreplace"), nl=False)
     every = all(each["runs"] for each in report["commands"])
     return ExitStatus.DONE if every else ExitStatus.UNSUPPORTED
