@@ -57,6 +57,8 @@ STACK = Part("stack", "the stack itself", frozenset())
 WINDOW = "window"
 CAUSE = 1 / 20
 SEND_QUEUE = "send_queue"  # what waits there without a word of the kernel's
+# A write waits for room in the send buffer, what it has written in the queue: no kernel tells of it.
+BLOCKED_WRITE = "blocked_write"
 SEND_HOOK = "trace_sock_send_length"
 OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # fields of one name
 # Without netfilter's own stages its time is part of these.
@@ -131,7 +133,7 @@ class SlowParts:
             "share": round(times[slowest] / whole, 4) if whole else 0.0,
             "stage": stage["stage"],
             "p99_ns": stage["p99_ns"],
-            "not_covered": [] if self._send_queue else [SEND_QUEUE],
+            "not_covered": [BLOCKED_WRITE] if self._send_queue else [BLOCKED_WRITE, SEND_QUEUE],
             "text": text,
         }
 
