@@ -166,6 +166,24 @@ static __always_inline struct holder *holder_elsewhere(const bool typed, struct 
 	return found && found->owner.source ? found : NULL;
 }
 
+struct sock_common___request {
+	struct sock *skc_listener;
+} __attribute__((preserve_access_index));
+
+/* Who listens for a request that is answered by a SYN-ACK: the socket that sends that is no full one. */
+static __always_inline struct holder *holder_of_request(const struct place *place)
+{
+	struct sock_common___request *request;
+	struct sk_buff *skb = place->skb;
+	struct sock *listener;
+
+	if (place->sk || place->tcp_state != TCP_NEW_SYN_RECV || !skb)
+		return NULL;
+	request = (void *)BPF_CORE_READ(skb, sk);
+	listener = BPF_CORE_READ(request, skc_listener);
+	return listener ? holder_elsewhere(false, listener, TCP_LISTEN) : NULL;
+}
+
 /* Nothing is added to the ledger: the socket may be on its way out. */
 /* Returns the role of the socket's owner, 0 if it isn't known. */
 static __always_inline u8 whose_packet(const bool typed, const struct place *place,
@@ -173,8 +191,13 @@ static __always_inline u8 whose_packet(const bool typed, const struct place *pla
 {
 	struct sock *sk = place->sk;
 	struct ledger_entry *entry = sk ? ledger_find(typed, sk) : NULL;
-	struct holder *seeded;
+	struct holder *seeded = holder_of_request(place);
 
+	if (seeded) {
+		*holder = *seeded;
+		holder->owner.source = OWNER_INHERITED;
+		return ROLE_SERVER;
+	}
 	if (entry && place->tcp_state != TCP_LISTEN) {
 		*holder = *holder_of(entry);
 	} else if (sk) {

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import in_netns, ip, netns_inode, new_netns
+from harness import HIERARCHY, in_netns, ip, netns_inode, new_cgroup, new_netns, unique
 from puppets import Puppet
 from segments import send, tcp_packet
 from trips import (
@@ -60,8 +60,24 @@ def test_loopback(netns: str, family: int, hook: str) -> None:
         "len": SIZE + (52 if family == 4 else 72),
     }  # fmt: skip
     assert (slowest(row), syn["end"]) == ("app_read", "consumed")
+    assert (answer["pid"], answer["role"]) == (server.pid, "server")
     assert delay(row, "app_read") >= PAUSE_NS
     assert len({each["packet"] for each in (row, syn, answer)}) == 3
+
+
+def test_a_syn_ack_is_the_listeners(netns: str, hook: str) -> None:
+    """Of one that listened before, too; with its cgroup, and with none of the client's."""
+    with new_cgroup(HIERARCHY, unique()) as mine, new_cgroup(HIERARCHY, unique()) as other:
+        places = ((mine,), (other,))
+        client, server = (Puppet(f"/run/netns/{netns}", each) for each in places)
+        arguments = ("--hook", hook, "--netns", netns, "--cgroup", str(other))
+        with client, server:
+            port = server.listen("127.0.0.1")
+            with tripping(*arguments) as trips:
+                assert client.connect("127.0.0.1", port, timeout=30) == "ok"
+                row = trips.one(tcp_flags="SA", sport=port)
+    assert (row["pid"], row["role"], row["direction"]) == (server.pid, "server", "tx")
+    assert row["cgroup"].endswith(other.name)
 
 
 @FAMILIES
