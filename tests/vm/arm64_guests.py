@@ -30,8 +30,8 @@ DEBIAN = BUILD / "arm64/root.tar"
 SUITE = "bookworm"  # its libbpf and Python are the oldest that cgnet takes
 PACKAGES = "python3,libbpf1,iproute2,nftables,kmod,busybox-static,util-linux,mount"
 PURE = (
-    "_pytest", "click", "hypothesis", "iniconfig", "markdown_it", "mdurl", "packaging", "pluggy",
-    "pygments", "pyroute2", "pytest", "rich", "sortedcontainers",
+    "_pytest", "click", "iniconfig", "markdown_it", "mdurl", "packaging", "pluggy", "py.py",
+    "pygments", "pyroute2", "pytest", "rich",
 )  # fmt: skip
 RUN = ("5.10", "6.12")  # by default: the oldest, and one that has all
 MEMORY = "2G"
@@ -40,11 +40,14 @@ MACHINE = (
     "-smp", "2", "-m", MEMORY, "-nographic", "-no-reboot",
 )  # fmt: skip
 PLACE = "cgnet"  # of this tree in the guest
+APPLETS = "applets"  # what the packages lack: busybox has it
+LAST_LINES = 12  # of a guest that brought no results
 BEGIN, END = "-- results: begin", "-- results: end"
 INIT = f"""#!/bin/busybox sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/{APPLETS} HOME=/root LANG=C.UTF-8
 export PYTHONPATH=/{PLACE}/src:/{PLACE}/site PYTHONDONTWRITEBYTECODE=1
 B=/bin/busybox
+$B mkdir -p /proc /sys /dev /tmp /run /{APPLETS}
 $B mount -t proc proc /proc
 $B mount -t sysfs sys /sys
 $B mount -t devtmpfs dev /dev
@@ -55,10 +58,12 @@ $B mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $B mount -t tracefs tracefs /sys/kernel/tracing
 $B mount -t bpf bpf /sys/fs/bpf
 $B ip link set lo up
+$B --install -s /{APPLETS}
 cd /{PLACE}
 python3 tests/vm/guest.py v2 PART /tmp/results.json
+$B dmesg -n 1
 echo "{BEGIN}"
-cat /tmp/results.json
+$B cat /tmp/results.json
 echo
 echo "{END}"
 $B poweroff -f
@@ -109,7 +114,11 @@ def make_root(root: Path, kernel: Unpacked, part: str) -> None:
         shutil.copy(path, tree / "src/cgnet/_bpf")
     site = next((ROOT / ".venv/lib").glob("python3*/site-packages"))
     for name in PURE:
-        shutil.copytree(site / name, tree / "site" / name)
+        put = shutil.copytree if (site / name).is_dir() else shutil.copy
+        put(site / name, tree / "site" / name)
+    shell = root / "bin/sh"
+    if not shell.exists():
+        shell.symlink_to("busybox")
     command = tree / ".venv/bin/cgnet"
     command.parent.mkdir(parents=True)
     command.write_text(COMMAND)
@@ -154,6 +163,12 @@ def boot(kernel: Unpacked, part: str, log: Path) -> None:
                 guest.kill()
 
 
+def ended_how(log: Path) -> str:
+    """Return the end of what a guest printed, indented."""
+    lines = log.read_text(errors="replace").replace("\r", "").splitlines()
+    return "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
+
+
 def try_one(name: str, part: str) -> tuple[list[tuple[str, ...]], str]:
     """Run one guest; return its rows of the table, and what was wrong."""
     kernel = fetch(next(each for each in KERNELS if each.name == name), "arm64")
@@ -161,11 +176,11 @@ def try_one(name: str, part: str) -> tuple[list[tuple[str, ...]], str]:
     try:
         boot(kernel, part, log)
     except subprocess.TimeoutExpired:
-        return [], f"arm64 {name}: not ended after {PATIENCE_S} s; see {log}"
+        return [], f"arm64 {name}: not ended after {PATIENCE_S} s; see {log}{ended_how(log)}"
     text = log.read_text(errors="replace").replace("\r", "")
     results = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
-    if not results:
-        return [], f"arm64 {name}: no results; see {log}"
+    if not results.strip():
+        return [], f"arm64 {name}: no results; see {log}{ended_how(log)}"
     found = json.loads(results)
     log.with_suffix(".json").write_text(results)
     failed = [each["test"] for each in found["tests"] if each["outcome"] == "failed"]
