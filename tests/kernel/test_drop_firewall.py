@@ -55,6 +55,23 @@ def test_output(street: Street, family: int, hook: str) -> None:
 
 
 @FAMILIES
+def test_a_syn_ack_is_the_listeners(street: Street, family: int, hook: str) -> None:
+    """What sends it is no full socket."""
+    client, server = street.client, street.server
+    with (
+        dropping("--hook", hook) as drops,
+        client.puppet() as puppet,
+        server.puppet() as listener,
+    ):
+        port = listener.listen(server.address(family))
+        with server.firewall("output", f"tcp sport {port} drop"):
+            puppet.connect(server.address(family), port)
+            row = drops.one("nf_hook_slow", netns=server.inode)
+    wanted = {"pid": listener.pid, "role": "server", "tcp_flags": "SA", "direction": "tx"}
+    assert row == row | owned(server, "inherited") | wanted
+
+
+@FAMILIES
 def test_forward(street: Street, family: int, hook: str) -> None:
     row = block(street, street.router, "forward", family, hook).row
     assert row == row | FIREWALL | owned(street.client, "device") | {"direction": "forward"}
