@@ -15,8 +15,8 @@ import rivals
 import tracer
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet._layouts import DROP, DROP_EVENT, FLOW
-from cgnet.drop_options import programs, settings
+from cgnet.commands.drop import Drop
+from cgnet.drop_options import DropOptions
 from cgnet.filters import Filters
 from cgnet.launch import Launch
 from cgnet.symbols import Symbols
@@ -67,23 +67,14 @@ def ordinary() -> int:
     return tracer.load(SECONDS, 1).connections
 
 
-def _options(**given: Any) -> dict[str, Any]:
-    absent = {
-        "reason": (), "dev": (), "reason_class": (), "state": (), "every": False, "btf": None,
-        "stacks": "each", "syn_drops": False,
-    }  # fmt: skip
-    return absent | given
-
-
 def cost(hook: str, work: Callable[[], int], **options: Any) -> Cost:
     """Measure with a ring that is read as cgnet reads it."""
-    given = _options(**options)
-    measures, contents = settings(Symbols(), given)
-    extra = programs(given)
+    command = Drop(Symbols(), DropOptions(**options))
     launch = Launch(
-        "drop", (DROP_EVENT, FLOW, DROP), Filters(), RING_BYTES, measures=measures, contents=contents
+        command.object, command.layouts, Filters(), RING_BYTES,
+        config=command.config(), maps=command.maps(),
     )  # fmt: skip
-    found = beside_empty(launch, hook, EMPTY, work, extra)
+    found = beside_empty(launch, hook, EMPTY, work, *command.program_sets())
     others = found.programs.keys() - ON_DROP - ON_CONSUME
     return Cost(
         found.net(ON_DROP) / found.done,

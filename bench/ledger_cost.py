@@ -15,8 +15,9 @@ import tracer
 from cgnet import features
 from cgnet._layouts import HEAD, SyncErrors
 from cgnet.filters import Filters
-from cgnet.launch import Extra, Launch, object_path
+from cgnet.launch import Launch, object_path
 from cgnet.loader import Object
+from cgnet.program_sets import ProgramSet
 from cgnet.seeds import find, seed_sockets
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def costs(hook: str) -> Cost:
     kind = "typed" if hook == "tp_btf" else "raw"
     launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
     launch.folder = tracer.BUILD
-    none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+    none = ProgramSet()
     with Object(tracer.BUILD / "empty.bpf.o") as idle:  # the first on a hook pays for cold caches
         idle.keep({f"read_first_{kind}"}, set())
         idle.load()
@@ -54,7 +55,7 @@ def costs(hook: str) -> Cost:
         return _measured(launch, none, hook)
 
 
-def _measured(launch: Launch, none: Extra, hook: str) -> Cost:
+def _measured(launch: Launch, none: ProgramSet, hook: str) -> Cost:
     obj, _ = launch.start([none], None, hook)
     with obj, tracer.bpf_stats():
         programs = obj.attached()

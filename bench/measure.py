@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import tracer
 
-from cgnet._layouts import SyncErrors
-from cgnet.launch import CGROUP_PROGRAMS, Extra
+from cgnet.launch import CGROUP_PROGRAMS
 from cgnet.loader import Object
 from cgnet.pipeline import TICK_MS
+from cgnet.program_sets import ProgramSet
 from cgnet.program_stats import ProgramStats, stats_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RING_BYTES = 4 << 20
-NOTHING_MORE = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+NOTHING_MORE = ProgramSet()
 # linux/bpf.h, enum bpf_cmd
 BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID = 11, 13
 HOOKS = {"tp_btf": "typed", "raw_tp": "raw"}  # and how programs on them are called
@@ -124,7 +124,7 @@ def empty_programs(*names: str) -> Iterator[list[Callable[[], Counted]]]:
 
 
 def beside_empty(
-    launch: Launch, hook: str, empty: str, work: Callable[[], T], extra: Extra = NOTHING_MORE
+    launch: Launch, hook: str, empty: str, work: Callable[[], T], extra: ProgramSet = NOTHING_MORE
 ) -> Watched[T]:
     """Run what ``launch`` has under a load, with a ring that is read as cgnet reads it.
 

@@ -10,7 +10,7 @@ import tracer
 from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.trace import COMMAND_LAYOUTS, PROGRAMS
+from cgnet.commands.trace import COMMAND, PROGRAMS
 from cgnet.counts import Counting
 from cgnet.filters import Filters, Selection
 from cgnet.histograms import LOG2
@@ -37,8 +37,8 @@ def cost(hook: str, selection: Selection) -> Cost:
     """Measure a summary under bulk transfer."""
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
-        "trace", COMMAND_LAYOUTS, Filters(selection), RING_BYTES,
-        counting=counting, measures={"drop_arguments": 2, **crowd_constants(MOST_IN_FLIGHT)},
+        "trace", COMMAND.layouts, Filters(selection), RING_BYTES,
+        counting=counting, config={"drop_arguments": 2, **crowd_constants(MOST_IN_FLIGHT)},
     )  # fmt: skip
     found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
     packets = found.empty.runs

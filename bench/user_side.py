@@ -26,18 +26,17 @@ from cgnet._layouts import (
     OwnerSource,
     RecordKind,
     Role,
-    SyncErrors,
 )
 from cgnet.cgroups import CgroupNames, hierarchies
 from cgnet.commands import connect, connlat, drop, life, rtt
-from cgnet.diagnosis import Diagnosis
 from cgnet.events import Clock, Schema
 from cgnet.filters import Filters
 from cgnet.groups import part_of
-from cgnet.launch import Extra, Launch
+from cgnet.launch import Launch
+from cgnet.printer import ROWS_AT_ONCE
+from cgnet.program_sets import ProgramSet
 from cgnet.render.json_lines import JsonLines
 from cgnet.runtimes import Runtimes
-from cgnet.session import ROWS_AT_ONCE
 from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def kinds() -> list[Kind]:
     """Return the commands that print records."""
     symbols = Symbols()
     # The options make drop's command.
-    dropping = drop.make_command(symbols, Diagnosis(explain=False))
+    dropping = drop.Drop(symbols)
     return [
         Kind(connect.COMMAND, RecordKind.RECORD_CONNECT, _attempt),
         Kind(connlat.COMMAND, RecordKind.RECORD_CONNECT, _attempt),
@@ -144,7 +143,7 @@ def rate(work: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> f
 
 def read() -> float:
     """Return records a second from a ring that the kernel filled to the parts of their fields."""
-    none = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+    none = ProgramSet()
     command = connect.COMMAND
     obj, _ = Launch(command.object, command.layouts, Filters(), FILLED_RING).start(
         [none], None, None
@@ -164,7 +163,7 @@ def decode_and_write(kind: Kind, names: CgroupNames, output: int) -> tuple[float
     """Return records a second to their parts, and everything from there up to the file."""
     command, made = kind.command, records(kind)
     batches = [made[i : i + ROWS_AT_ONCE] for i in range(0, RECORDS, ROWS_AT_ONCE)]
-    groups = command.groups(names, Runtimes())
+    groups = command.fields(names, Runtimes())
     schema = Schema(command.name, Clock(), groups, command.layouts[0].size)
     renderer = JsonLines(schema, None)
     decoded = rate(schema.parts.columns, batches)

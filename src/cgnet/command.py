@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from cgnet.program_sets import ProgramSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from cgnet._layouts import Layout, RecordKind
+    from cgnet._layouts import Layout
     from cgnet.cgroups import CgroupNames
     from cgnet.counts import Counting
     from cgnet.events import CountSchema, Schema
@@ -20,51 +20,81 @@ if TYPE_CHECKING:
     from cgnet.runtimes import Runtimes
 
 
-class Leftovers(Protocol):
-    """Returns records of what nothing more was heard of; of all that is left when it has ``ended``."""
+class Command:
+    """What a subcommand is made of. A subclass overrides what is special about it.
 
-    def __call__(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:
-        """Take them out of the object's maps."""
+    A run calls ``config``, ``maps`` and ``program_sets`` to load, then ``on_started``; for each batch
+    of records ``expired`` and ``on_rows``; after each interval ``on_rows`` with counts, ``notices`` and
+    ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
+    """
 
+    name: ClassVar[str]
+    object: ClassVar[str]
+    """The name of its BPF objects."""
+    layouts: ClassVar[tuple[Layout, ...]]
+    """Of its records; the first is the whole record."""
+    min_record_size: ClassVar[int | None] = None
+    """Bytes of the shortest record, where their sizes differ."""
+    draws_blocks: ClassVar[bool] = False
+    """Whether people see its records as blocks of lines."""
+    table: tuple[str, ...]
+    wide: tuple[str, ...]
+    first: tuple[str, ...] = ()
+    """Of the table's columns: those that a narrow terminal keeps, the most important first."""
+    then: tuple[str, ...] = ()
+    """Those that come in as there is room, the most important first."""
+    draws_milliseconds: bool = False
+    """Whether histograms are drawn in them."""
 
-class Companion(Protocol):
-    """What a command tells beside its rows: see session.py for when."""
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The fields that are columns, by kind of output."""
+        return {"table": self.table, "wide": self.wide, "first": self.first, "then": self.then}
 
-    def begin(self, obj: Object) -> None:
-        """Everything is attached, and nothing was told yet."""
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+        """Return the groups of a record's fields, in order."""
+        raise NotImplementedError
 
-    def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
-        """Look at what was just printed."""
+    def config(self) -> dict[str, Any]:
+        """Return the members of struct config that its own options set."""
+        return {}
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return what there is to say after a print of counts, and at the end; ``type`` is set."""
+    def maps(self) -> dict[str, dict[bytes, bytes]]:
+        """Return entries of its own maps, by the map's name."""
+        return {}
 
-    def text(self, row: dict[str, Any]) -> str:
-        """Return such a record as it is said to people."""
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the sets of programs that do its work, the best first."""
+        return [ProgramSet()]
 
-    def summary(self, obj: Object) -> dict[str, int]:
-        """Return what is added to the summary."""
+    def on_started(self, obj: Object) -> None:
+        """Act once everything is attached, and nothing was printed yet."""
 
+    def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
+        """Look at records, or rows of counts, that are being printed."""
 
-class Command(NamedTuple):
-    """What a subcommand is made of."""
+    def on_interval(self, obj: Object) -> None:
+        """Have the kernel side emit what is open: at the start, and after each interval."""
 
-    name: str
-    object: str  # the name of its BPF objects
-    layouts: tuple[Layout, ...]  # of its records; the first is the whole record
-    record: RecordKind
-    columns: dict[str, tuple[str, ...]]
-    groups: Callable[[CgroupNames, Runtimes], list[AnyGroup]]
-    companion: Companion | None = None
-    living: Mapping[str, str] = MappingProxyType(
-        {}
-    )  # by map, if any: the program that tells what is open
-    least: int | None = None  # bytes of the shortest record, where their sizes differ
-    leftovers: Leftovers | None = None
-    drawn: bool = False  # as blocks of lines, for people
-    was_open: Callable[[bytes], bool] | None = None  # its record: since before the start, and still
-    first: tuple[str, ...] = ()  # of the table's columns: what a narrow terminal keeps, and what
-    then: tuple[str, ...] = ()  # comes in as there is room, the most important first
+    def was_open(self, record: bytes) -> bool:  # noqa: ARG002 - a subclass looks
+        """Tell whether a record is of something that was open before the start, and is."""
+        return False
+
+    def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:  # noqa: ARG002
+        """Take records of what nothing was heard of for long out of maps; all, if it has ``ended``."""
+        return []
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Return records beside its rows, with their ``type``: after an interval and at the end."""
+        return []
+
+    def notice_text(self, row: dict[str, Any]) -> str:
+        """Return such a record as people see it."""
+        raise NotImplementedError
+
+    def summary(self, obj: Object) -> dict[str, int]:  # noqa: ARG002
+        """Return what it adds to the summary."""
+        return {}
 
 
 class Options(NamedTuple):
@@ -72,8 +102,6 @@ class Options(NamedTuple):
 
     selection: Selection
     counting: Counting | None  # None: a row for each event
-    measures: dict[str, Any]  # what struct config has of the command's own options
-    contents: dict[str, dict[bytes, bytes]]  # likewise: entries of maps
     interval: float | None
     output: str
     fields: list[str] | None
@@ -86,4 +114,3 @@ class Options(NamedTuple):
     btf: Path | None
     hook: str | None
     transport: str | None
-    devices: tuple[str, ...] = ()  # that are waited for

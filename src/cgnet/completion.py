@@ -166,17 +166,15 @@ def _fields(ctx: click.Context) -> Iterable[str]:
 
     command = _command(ctx)
     nobody: Any = _Nobody()
-    groups = command.groups(nobody, nobody)
-    schema = Schema(command.name, Clock(), groups, command.layouts[0].size, command.least)
+    groups = command.fields(nobody, nobody)
+    schema = Schema(command.name, Clock(), groups, command.layouts[0].size, command.min_record_size)
     return (*schema.fields, *DERIVED)
 
 
 def _command(ctx: click.Context) -> Command:
-    from cgnet.symbols import Symbols  # noqa: PLC0415
-
     module: Any = sys.modules[str(ctx.command.callback.__module__)]
-    found: Command = getattr(module, "COMMAND", None) or module.make_command(Symbols(), None)
-    return found
+    made: Command = module.COMMAND
+    return made
 
 
 def _results(_ctx: click.Context) -> Iterable[str]:

@@ -60,7 +60,7 @@ def _kind_of_row(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class Diagnosis:
-    """The companion of ``cgnet drop``: see command.Companion."""
+    """Advice for drops, and the count of benign ones."""
 
     def __init__(self, *, explain: bool) -> None:
         """``explain``: with advice."""

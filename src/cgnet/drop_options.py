@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet drop`` is told by its options: constants and maps of drop.bpf.c."""
+"""The options of ``cgnet drop``, and what they set in drop.bpf.c: constants and maps."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet._layouts import DropClass, SyncErrors
+from cgnet._layouts import DropClass
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.class_rule import function_classes, number_of, rule_of_class
 from cgnet.errors import did_you_mean
 from cgnet.events import TCP_STATES
-from cgnet.launch import Extra
 from cgnet.reasons import (
     BY_REASON,
     CLASSES,
@@ -21,12 +20,32 @@ from cgnet.values import choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from cgnet.symbols import Symbols
 
 DEVICE_BYTES = 16
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
+
+
+class DropOptions(NamedTuple):
+    """The options that ``cgnet drop`` alone has."""
+
+    reason: tuple[str, ...] = ()
+    reason_class: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    every: bool = False  # also what comes with ordinary traffic
+    stacks: str = "each"
+    syn_drops: bool = False
+    explain: bool = False
+    btf: Path | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of devices that are waited for."""
+        return tuple(name for name in self.dev if not name.startswith("!"))
 
 
 def _u32(number: int) -> bytes:
@@ -68,29 +87,28 @@ def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> An
     return choose("--reason", given, read)
 
 
-def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the constants, and the contents of maps, that the programs are told."""
-    reasons = _reasons(symbols, values.pop("reason"), syn_drops=values["syn_drops"])
-    devices = choose("--dev", values.pop("dev"), _device)
+def settings(symbols: Symbols, asked: DropOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return members of struct config, and entries of maps."""
+    reasons = _reasons(symbols, asked.reason, syn_drops=asked.syn_drops)
+    devices = choose("--dev", asked.dev, _device)
     names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
-    classes = values.pop("reason_class")
-    btf = values["btf"] or KERNEL_BTF
+    btf = asked.btf or KERNEL_BTF
     known = symbols.drop_reasons
     named = known | symbols.swallowed
-    measures = {
+    config = {
         **rule_of_class(symbols, btf),
         "filter_reason": number_of("SOCKET_FILTER", known),
-        "stacks": int(values.pop("stacks") == "each"),
-        "benign": int(values.pop("every") or "benign" in ",".join(classes)),
+        "stacks": int(asked.stacks == "each"),
+        "benign": int(asked.every or "benign" in ",".join(asked.reason_class)),
         "by_reason": reasons.use,
         "by_dev": devices.use,
-        "by_class": _bits("--reason-class", classes, names),
-        "by_state": _bits("--state", values.pop("state"), STATES),
+        "by_class": _bits("--reason-class", asked.reason_class, names),
+        "by_state": _bits("--state", asked.state, STATES),
         "overflow_reason": symbols.overflow,
-        "syn_drops": int(values["syn_drops"]),
+        "syn_drops": int(asked.syn_drops),
         "consume_arguments": tracepoint_arguments("consume_skb", btf),
     }
-    contents = {
+    maps = {
         "drop_classes": {
             _u32(number): _u32(BY_REASON[name])
             for number, name in named.items()
@@ -100,10 +118,4 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "selected_reasons": {_u32(number): _u32(use) for number, use in reasons.uses().items()},
         "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
     }
-    return measures, contents
-
-
-def programs(values: dict[str, Any]) -> Extra:
-    """Return what runs beside the ledger and the drops themselves."""
-    left_out = () if values.pop("syn_drops") else SYN_PROGRAMS
-    return Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=left_out)
+    return config, maps

@@ -8,8 +8,7 @@ import logging
 import re
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cgnet import features, seeds, stages, tracefs
 from cgnet._layouts import (
@@ -47,13 +46,14 @@ from cgnet.stages import MULTI_WAY
 from cgnet.tables import COUNTS, HISTOGRAMS, SUMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
-    from cgnet._layouts import Layout, SyncErrors
+    from cgnet._layouts import Layout
     from cgnet.counts import Counting
-    from cgnet.features import Hook, Transport, Way
+    from cgnet.features import Hook, Transport
     from cgnet.filters import Filters
     from cgnet.loader import Program
+    from cgnet.program_sets import Look, ProgramSet
 
 log = logging.getLogger(__name__)
 
@@ -85,41 +85,7 @@ ROLE_OF_PROGRAMS = {
 }
 
 
-class Look(NamedTuple):
-    """One way to show what is open now: iterators, of which an object may have some or none."""
-
-    way: Way
-    programs: frozenset[str]
-    remark: str = ""  # for the user, when it is what the kernel takes
-
-
-class Extra(NamedTuple):
-    """Programs beside the main ones, by kind of hook, and what the kernel side is told of them."""
-
-    hooks: frozenset[str]
-    sync_errors: SyncErrors
-    remarks: tuple[
-        str, ...
-    ] = ()  # for the user, when this is what the kernel takes; {why}: of better ones
-    left_out: tuple[str, ...] = ()  # how names begin of programs that aren't wanted
-    functions: Mapping[str, str] = MappingProxyType({})  # programs at functions: the way to attach
-    unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
-    looks: tuple[Look, ...] = ()  # the best first; the first one that works is taken
-
-
-SIDE_UNKNOWN = (
-    "connections from before the start aren't shown with --role: which side they are isn't known"
-)
-
-
-def of_one_role(ways: list[Extra], roles: Collection[Role]) -> list[Extra]:
-    """Return the ways, of a command that follows connections, with what a choice of roles hides."""
-    if len(roles) > 1:
-        return ways
-    return [way._replace(remarks=(*way.remarks, SIDE_UNKNOWN)) for way in ways]
-
-
-Extras: TypeAlias = "list[Extra] | Callable[[], list[Extra]]"
+ProgramSets: TypeAlias = "list[ProgramSet] | Callable[[], list[ProgramSet]]"
 
 
 def object_path(name: str, hook: Hook, folder: Path = OBJECTS) -> Path:
@@ -138,13 +104,13 @@ class Launch:
         buffer: int,
         *,
         counting: Counting | None = None,
-        measures: dict[str, Any] | None = None,
-        contents: dict[str, dict[bytes, bytes]] | None = None,
+        config: dict[str, Any] | None = None,
+        maps: dict[str, dict[bytes, bytes]] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """``name`` is the objects'; ``buffer`` is the ring's size in bytes.
 
-        ``measures`` has members of struct config, ``contents`` entries of a command's own maps.
+        ``config`` has members of struct config, ``maps`` entries of a command's own maps.
         ``stopped`` tells whether somebody wants the end, before it begins.
         """
         self.name = name
@@ -153,8 +119,8 @@ class Launch:
         self.filters = filters
         self.buffer = buffer
         self.counting = counting
-        self.measures = measures or {}
-        self.contents = contents or {}
+        self.config = config or {}
+        self.maps = maps or {}
         self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
         self.runs: dict[str, str] = {}  # what does, as the summary tells it
         self._stopped = stopped
@@ -166,45 +132,50 @@ class Launch:
         self._unattached: dict[str, str] = {}  # stages that were refused all the same
 
     def start(
-        self, extras: Extras, btf: Path | None, hook: str | None, transport: str | None = None
-    ) -> tuple[Object, Extra]:
+        self,
+        program_sets: ProgramSets,
+        btf: Path | None,
+        hook: str | None,
+        transport: str | None = None,
+    ) -> tuple[Object, ProgramSet]:
         """Load and attach; each variant is tried in order, none is guessed.
 
-        ``extras`` may be a function that asks the kernel which there are. Raises NotPermittedError,
-        UnsupportedError, LayoutError, StoppedError, or CgnetError where this host lacks room.
+        ``program_sets`` may be a function that asks the kernel which there are. Raises
+        NotPermittedError, UnsupportedError, LayoutError, StoppedError, or CgnetError where this host
+        lacks room.
         """
         features.require_capabilities()
         features.require_btf(btf)
-        extras = extras() if callable(extras) else extras
+        program_sets = program_sets() if callable(program_sets) else program_sets
         way = features.transport(transport)
         if transport == "perf":
             with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
-                return self._start(extras, forced, hook, way)
+                return self._start(program_sets, forced, hook, way)
         if transport is None:
             self._tell_transport(way)
-        return self._start(extras, btf, hook, way)
+        return self._start(program_sets, btf, hook, way)
 
     def _start(
-        self, extras: list[Extra], btf: Path | None, hook: str | None, way: Transport
-    ) -> tuple[Object, Extra]:
+        self, program_sets: list[ProgramSet], btf: Path | None, hook: str | None, way: Transport
+    ) -> tuple[Object, ProgramSet]:
         failure: LibbpfError | None = None
-        whys: dict[str, str] = {}  # by hook or kind of extra programs: why not
-        for each, extra in product(features.hooks(hook), extras):
+        whys: dict[str, str] = {}  # by hook or program set: why not
+        for each, chosen in product(features.hooks(hook), program_sets):
             if hook is None and each.asked and features.works(each.asked).ok is False:
                 whys[each.name] = f"{each.asked.name}: {features.works(each.asked).why}"
                 continue
-            if not way.takes(each) or not self._is_possible(extra):
+            if not way.takes(each) or not self._is_possible(chosen):
                 continue
             try:
-                obj = self._try(way, each, extra, btf)
+                obj = self._try(way, each, chosen, btf)
             except LibbpfError as error:
-                log.info("no %s, %s with %s: %s", way.name, each.name, sorted(extra.hooks), error)
+                log.info("no %s, %s with %s: %s", way.name, each.name, sorted(chosen.hooks), error)
                 failure = refusal(error)
                 whys[each.name] = _why(each, error)
                 continue
             self.runs = {"hook": each.name, "transport": way.name, "ledger": _ledger(obj)}
             self._tell_hook(each, hook, whys)
-            return obj, extra
+            return obj, chosen
         raise self._refused(failure)
 
     def _tell_transport(self, way: Transport) -> None:
@@ -226,21 +197,21 @@ class Launch:
         """Tell whether the programs ask whose the listeners are."""
         return _tracks(obj) or Role.ROLE_SERVER in self.filters.roles
 
-    def remarks(self, extra: Extra) -> list[str]:
+    def remarks(self, chosen: ProgramSet) -> list[str]:
         """Return what there is to say of what runs, and doesn't."""
         if self.unseen is None:
             missing = sorted(self.missing)
             told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
         else:
             told = stages.remarks(self.unseen)
-        extra_told = [each.replace("{why}", self._why_not) for each in extra.remarks]
-        return [*self._told, *told, *extra_told]
+        chosen_told = [each.replace("{why}", self._why_not) for each in chosen.remarks]
+        return [*self._told, *told, *chosen_told]
 
-    def _is_possible(self, extra: Extra) -> bool:
+    def _is_possible(self, chosen: ProgramSet) -> bool:
         """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
-        answer = features.hooks_work(extra.hooks)
+        answer = features.hooks_work(chosen.hooks)
         if answer.ok is False:
-            log.info("no %s: %s", ", ".join(sorted(extra.hooks)), answer.why)
+            log.info("no %s: %s", ", ".join(sorted(chosen.hooks)), answer.why)
             self._why_not = self._why_not or answer.why
         return answer.ok is not False
 
@@ -253,12 +224,12 @@ class Launch:
             f"this kernel takes none of the variants of {self.name} {why}; cgnet doctor tells more"
         )
 
-    def _try(self, way: Transport, hook: Hook, extra: Extra, btf: Path | None) -> Object:
+    def _try(self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None) -> Object:
         """Load and attach a variant. Of iterators those alone are left out that the kernel refuses."""
         self._refused_iterators = {}
         while True:
             try:
-                obj, told = self._load(way, hook, extra, btf)
+                obj, told = self._load(way, hook, chosen, btf)
             except LibbpfError as error:
                 failed = FAILED.search(refusal(error).log)
                 if not failed or failed[1] not in self._iterators:
@@ -270,25 +241,25 @@ class Launch:
             return obj
 
     def _load(
-        self, way: Transport, hook: Hook, extra: Extra, btf: Path | None
+        self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None
     ) -> tuple[Object, list[str]]:
         """Return the object, attached, and what there is to say of its iterators."""
         self._require_going_on()
         obj = self._open(object_path(self.name, hook, self.folder), btf)
         try:
-            self._iterators, told = self._choose_iterators(obj, hook, extra)
-            programs = self._there(self._wanted(obj, hook, extra), btf)
-            self._prepare(obj, way.unused_maps, extra, programs)
+            self._iterators, told = self._choose_iterators(obj, hook, chosen)
+            programs = self._there(self._wanted(obj, hook, chosen), btf)
+            self._prepare(obj, way.unused_maps, chosen, programs)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before anything writes
-            self._attach(obj, extra, programs)
+            self._attach(obj, chosen, programs)
         except BaseException:
             obj.close()
             raise
-        if extra.unseen is not None:
+        if chosen.unseen is not None:
             missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
-            self.unseen = missing | {**extra.unseen} | self._unattached
+            self.unseen = missing | {**chosen.unseen} | self._unattached
         return obj, told
 
     def _require_going_on(self) -> None:
@@ -304,7 +275,7 @@ class Launch:
             raise damaged(path, self.layouts[0], error.log or str(error)) from error
 
     def _choose_iterators(
-        self, obj: Object, hook: Hook, extra: Extra
+        self, obj: Object, hook: Hook, chosen: ProgramSet
     ) -> tuple[frozenset[str], list[str]]:
         """Return those to take, and what there is to say of others that this kernel refuses."""
         there = {
@@ -316,10 +287,10 @@ class Launch:
         for name in SEED_PROGRAMS:
             if name in self._refused_iterators:
                 told.append(NO_SEEDS.format(why=self._refused_iterators[name]))
-            elif name in there and not name.startswith(extra.left_out):
+            elif name in there and not name.startswith(chosen.left_out):
                 taken.add(name)
         whys: list[str] = []
-        for look in extra.looks:
+        for look in chosen.looks:
             programs = look.programs & there
             if look.programs and not programs:
                 continue
@@ -338,17 +309,17 @@ class Launch:
         needs = tuple(each for each in look.way.needs if each not in hook.needs)
         return features.all_work(needs).why
 
-    def _wanted(self, obj: Object, hook: Hook, extra: Extra) -> list[Program]:
+    def _wanted(self, obj: Object, hook: Hook, chosen: ProgramSet) -> list[Program]:
         """Return the programs to run; those that follow cgroups come first."""
         wanted = [
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
-            or program.name in extra.functions
+            or program.name in chosen.functions
             or program.name in self._iterators
             or (
-                program.hook in {hook.name} | extra.hooks
-                and not program.name.startswith(extra.left_out)
+                program.hook in {hook.name} | chosen.hooks
+                and not program.name.startswith(chosen.left_out)
                 and self._has_role(obj, program)
             )
         ]
@@ -372,14 +343,14 @@ class Launch:
         return role is None or role in self.filters.roles
 
     def _prepare(
-        self, obj: Object, unused: frozenset[str], extra: Extra, programs: list[Program]
+        self, obj: Object, unused: frozenset[str], chosen: ProgramSet, programs: list[Program]
     ) -> None:
         check_layouts(obj, (*self.layouts, *CROSSING))
-        if not extra.functions:
+        if not chosen.functions:
             unused |= MAPS_OF_FUNCTIONS
         obj.keep({program.name for program in programs}, set(unused))
         for program in programs:
-            if extra.functions.get(program.name) == MULTI_WAY:
+            if chosen.functions.get(program.name) == MULTI_WAY:
                 obj.use_multi(program)
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
@@ -391,23 +362,23 @@ class Launch:
                 obj.resize(name, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
-        constants = self.measures | (self.counting.constants() if self.counting else {})
-        config = self.filters.config(extra.sync_errors, constants)
+        own = self.config | (self.counting.constants() if self.counting else {})
+        config = self.filters.config(chosen.sync_errors, own)
         obj.set_constants(".rodata.config", config)
 
-    def _attach(self, obj: Object, extra: Extra, programs: list[Program]) -> None:
+    def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
         """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
         self.filters.fill(obj)
-        for name, entries in self.contents.items():
+        for name, entries in self.maps.items():
             for key, value in entries.items():
                 obj.map(name).update(key, value)
         rest = programs[first:]
         for program in rest:
-            if program.name in extra.functions:
-                self._unattached |= stages.attach(obj, program, extra.functions[program.name])
+            if program.name in chosen.functions:
+                self._unattached |= stages.attach(obj, program, chosen.functions[program.name])
             elif program.hook != ITERATOR:
                 self._attach_one(obj, program)
         if "ledger_seed" in self._iterators:

@@ -98,15 +98,15 @@ def living(function: F) -> F:
     return _add(LIVING)(function)
 
 
-def _roles(values: dict[str, Any]) -> frozenset[Role]:
+def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:
     """Return whose connections are wanted: clients', unless something else is asked for."""
     everybody = {Role.ROLE_CLIENT, Role.ROLE_SERVER}
     chosen = choose("--role", values["role"], roles)
-    if values["both"] or chosen.use:
+    if both or chosen.use:
         base = everybody
     else:
         base = {Role.ROLE_SERVER if values["inbound"] else Role.ROLE_CLIENT}
-    if values["inbound"] and not values["both"]:
+    if values["inbound"] and not both:
         base = {Role.ROLE_SERVER}
     wanted = base & chosen.chosen(everybody)
     if not wanted:
@@ -159,33 +159,30 @@ def distributed(
 def collect(
     values: dict[str, Any],
     counting: Counting | None = None,
-    measures: dict[str, Any] | None = None,
-    contents: dict[str, dict[bytes, bytes]] | None = None,
+    *,
+    both_roles: bool = False,
 ) -> Options:
     """Return the options of a command from its parameters. Raises UsageError.
 
-    ``counting``, ``measures`` and ``contents`` are what the command makes of its own ones.
+    ``both_roles``: unless --role chooses, clients' and servers' connections are wanted.
     """
     absent: dict[str, Any] = {
         "role": (),
-        "both": False,
         "inbound": False,
+        "both": False,
         "result": (),
         "interval": None,
-        "devices": (),
     }
     values = absent | values
     names = set(Selection._fields) - {"families", "roles"}
     selection = Selection(
         families=frozenset(number for number in (4, 6) if values[f"ipv{number}"]),
-        roles=_roles(values),
+        roles=_roles(values, both=both_roles or values["both"]),
         **{name: values[name] for name in names},
     )
-    names = set(Options._fields) - {"selection", "counting", "measures", "contents"}
+    names = set(Options._fields) - {"selection", "counting"}
     return Options(
         selection=selection,
         counting=counting,
-        measures=measures or {},
-        contents=contents or {},
         **{name: values[name] for name in names},
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,10 @@ from cgnet.errors import LibbpfError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cgnet.loader import Object
+
+log = logging.getLogger(__name__)
 
 # linux/bpf.h: enum bpf_attach_type, and BPF_F_QUERY_EFFECTIVE: with those of the cgroups above
 INGRESS, EGRESS = 0, 1
@@ -76,3 +81,12 @@ def stats_of(fd: int) -> ProgramStats:
     """Return the run count and time of the program that a descriptor refers to."""
     info = _info_of(fd)
     return ProgramStats(info.run_count, info.run_time_ns)
+
+
+def log_costs(obj: Object) -> None:
+    """With -v: what an object's programs cost, if the kernel measured it."""
+    for program in obj.attached():
+        stats = program.stats()
+        if stats.run_count:
+            each = stats.run_time_ns / stats.run_count
+            log.info("%s: %d runs, %.0f ns each", program.name, stats.run_count, each)

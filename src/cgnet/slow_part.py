@@ -11,7 +11,6 @@ from cgnet.trips import NETFILTER
 
 if TYPE_CHECKING:
     from cgnet.counts import Counting
-    from cgnet.events import CountSchema, Schema
     from cgnet.loader import Object
 
 
@@ -98,7 +97,7 @@ class SlowParts:
         self._netfilter = any(name.startswith("netfilter__") for name in names)
         self._send_queue = any(name.startswith(SEND_HOOK) for name in names)
 
-    def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:  # noqa: ARG002
+    def see(self, rows: list[dict[str, Any]]) -> None:
         """Take down what was just printed."""
         self._rows += rows
 
@@ -147,7 +146,3 @@ class SlowParts:
             f"{whose}: {row['share']:.0%} of the time: {row['text']} "
             f"({row['stage']}, p99 {duration_ns(row['p99_ns'])})"
         )
-
-    def summary(self, obj: Object) -> dict[str, int]:  # noqa: ARG002
-        """Nothing is added to the summary."""
-        return {}

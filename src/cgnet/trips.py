@@ -33,7 +33,7 @@ from cgnet.groups import AnyGroup, Group, part_of
 from cgnet.packets import flags_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cgnet.cgroups import CgroupNames
     from cgnet.command import Options
@@ -209,7 +209,7 @@ def _side(journey: bytes, *, includes: bool) -> Side | None:
     return Side(receiver[: OWNER.size], other) if wanted else None
 
 
-def _passes(raw: bytes, measures: dict[str, Any]) -> bool:
+def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
     """Tell whether a packet is shown: as trip_passes() of trace.bpf.c."""
     if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
         return False
@@ -278,7 +278,9 @@ def _count_taken_out(obj: Object, crowd: int) -> None:
     taken_out.update(key, (number + 1).to_bytes(8, sys.byteorder))
 
 
-def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
+def leftovers(
+    obj: Object, options: Options, config: Mapping[str, int], *, ended: bool
+) -> list[bytes]:
     """Give up packets that nothing was heard of for long; all that are left when it has ``ended``.
 
     A summary has none of them. What TCP merged leaves its place all the same: nobody else gives it up.
@@ -299,6 +301,6 @@ def leftovers(obj: Object, options: Options, *, ended: bool) -> list[bytes]:
             if side is None:
                 continue
             record = _record(journey, side, now, waits=left.name == "waiting")
-            if _passes(record, options.measures):
+            if _passes(record, config):
                 found.append(record)
     return found

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness import ROOT, need, wait_until
 
-from cgnet._layouts import HEAD, LostWhere, OwnerSource, SyncErrors
+from cgnet._layouts import HEAD, LostWhere, OwnerSource
 from cgnet.errors import LibbpfError
 from cgnet.filters import Filters, Selection
-from cgnet.launch import Extra, Launch
+from cgnet.launch import Launch
+from cgnet.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,8 +145,8 @@ def probing(
     filters = Filters((selection or Selection())._replace(hierarchy=hierarchy))
     launch = Launch("attribution", (HEAD,), filters, RING)
     launch.folder = folder
-    extras = [Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)]
-    obj, _ = launch.start(extras, None, hook)
+    program_sets = [ProgramSet()]
+    obj, _ = launch.start(program_sets, None, hook)
     with obj:
         yield Probe(obj, hook, hierarchy)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness import wait_until
 
 from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, LostWhere
-from cgnet.commands.life import PROGRAMS
+from cgnet.commands.life import COMMAND
 from cgnet.filters import Filters
 from cgnet.launch import Launch
 from cgnet.loader import Object
@@ -49,7 +49,7 @@ def test_a_socket_without_room_is_one_loss(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Object, "load", load_small)
     launch = Launch("life", (LIFE_EVENT, FLOW, LIFE), Filters(), RING)
-    obj, _ = launch.start([PROGRAMS], None, "raw_tp")
+    obj, _ = launch.start(COMMAND.program_sets(), None, "raw_tp")
     counted: list[int] = []
 
     def counts_each_once() -> bool:

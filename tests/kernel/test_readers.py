@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from cgnet._layouts import LIFE_EVENT
-from cgnet.commands.life import COMMAND, PROGRAMS
+from cgnet.commands.life import COMMAND
 from cgnet.filters import Filters, Selection
 from cgnet.launch import Launch
 from cgnet.pipeline import drain
@@ -23,7 +23,7 @@ def test_the_first_record_of_each_cpu_is_kept(transport: str) -> None:
         port = listener.getsockname()[1]
         filters = Filters(Selection(dport=(str(port),)))
         launch = Launch("life", COMMAND.layouts, filters, RING)
-        obj, _ = launch.start([PROGRAMS], None, "raw_tp", transport)
+        obj, _ = launch.start(COMMAND.program_sets(), None, "raw_tp", transport)
         with obj:
             allowed = os.sched_getaffinity(0)
             try:

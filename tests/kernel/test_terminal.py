@@ -138,6 +138,7 @@ def test_a_row_takes_one_line(
         run("connect", "127.0.0.1", port, cgroups=(group,))
         run("connect", "::1", port6, cgroups=(group,))
         run("connect", "127.0.0.1", 1, cgroups=(group,))  # nobody listens
+        run("connect", "::1", 1, cgroups=(group,))
         wait_until(lambda: shown.text, lambda: len(shown.rows) >= 3)
         shown.stop()
     assert max(map(cells, shown.rows)) <= width

@@ -135,14 +135,14 @@ class FakeKernel(FakeObject):
     def iterate_if_loaded(self, name: str, elements_of: str) -> None:
         self.did.append(f"{name} over {elements_of}")
 
-    def start(self, extras: list[Any], *_: Any) -> tuple[Self, Any]:
+    def start(self, program_sets: Any, *_: Any) -> tuple[Self, Any]:
         self.did.append("start")
         for where, number in self.lost.items():
             self.map("lost").update(u32(where), number.to_bytes(8, sys.byteorder))
-        return self, extras[-1]
+        return self, program_sets()[-1]
 
-    def remarks(self, extra: Any) -> list[str]:
-        return list(extra.remarks)
+    def remarks(self, chosen: Any) -> list[str]:
+        return list(chosen.remarks)
 
     def ring(self, _name: str) -> Self:
         return self

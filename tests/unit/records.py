@@ -171,14 +171,14 @@ def no_runtimes() -> Any:
 def connect_schema(names: Names) -> Schema:
     """Return the fields of `connect`."""
     return Schema(
-        "connect", fixed_clock(), COMMAND.groups(names, no_runtimes()), CONNECT_EVENT.size
+        "connect", fixed_clock(), COMMAND.fields(names, no_runtimes()), CONNECT_EVENT.size
     )
 
 
 def renderer(kind: str, names: Names, fields: list[str] | None = None, **how: bool) -> Renderer:
     """Return what renders `connect -o kind --fields fields`."""
     how = {"terminal": False, "header": True, **how}
-    columns = {**COMMAND.columns, "first": COMMAND.first, "then": COMMAND.then}
+    columns = COMMAND.columns
     return make_renderer(kind, connect_schema(names), fields, columns, **how)
 
 

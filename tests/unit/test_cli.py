@@ -86,10 +86,10 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
 
     command = command_of(name)
     names: Any = Names()
-    groups = command.groups(names, no_runtimes())
-    schema = Schema(name, fixed_clock(), groups, command.layouts[0].size, command.least)
+    groups = command.fields(names, no_runtimes())
+    schema = Schema(name, fixed_clock(), groups, command.layouts[0].size, command.min_record_size)
     known = {*schema.fields, *DERIVED}
-    assert set(command.columns) == {"table", "wide"}
+    assert set(command.columns) == {"table", "wide", "first", "then"}
     assert {field for fields in command.columns.values() for field in fields} - known == set()
 
 

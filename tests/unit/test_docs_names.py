@@ -106,7 +106,7 @@ def test_an_option_of_the_chinese_manual_is_there() -> None:
 def fields_of(name: str) -> tuple[str, ...]:
     """Return the fields of a command's records."""
     names: Any = Names()
-    groups = command_of(name).groups(names, no_runtimes())
+    groups = command_of(name).fields(names, no_runtimes())
     return tuple(dict.fromkeys(field for group in groups for field in group.fields))
 
 

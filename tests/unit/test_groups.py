@@ -54,9 +54,13 @@ def schemas() -> dict[str, tuple[Schema, int]]:
     symbols = anonymous()
     found = {}
     for command in (connlat.COMMAND, rtt.COMMAND):
-        groups: Sequence[AnyGroup] = command.groups(names, no_runtimes())
+        groups: Sequence[AnyGroup] = command.fields(names, no_runtimes())
         found[command.name] = groups, command.layouts[0].size, None
-    found["life"] = life.groups(names, no_runtimes(), symbols), life.COMMAND.layouts[0].size, None
+    found["life"] = (
+        life.Life(symbols=symbols).fields(names, no_runtimes()),
+        life.COMMAND.layouts[0].size,
+        None,
+    )
     shared = found["rtt"][0][:4]
     found["drop"] = [*shared, *drop_groups(symbols)], DROP_EVENT.size, None
     trips: Any = NoNamespaces()
@@ -116,8 +120,8 @@ def test_bytes_of_another_size_make_no_line(name: str, change: int) -> None:
 
 def test_drop_and_the_others_have_the_groups_that_are_tested() -> None:
     names: Any = NAMES
-    command = drop.make_command(anonymous(), None)
-    fields = [group.fields for group in command.groups(names, no_runtimes())]
+    command = drop.Drop(anonymous())
+    fields = [group.fields for group in command.fields(names, no_runtimes())]
     assert fields == [group.fields for group in schemas()["drop"][0].groups[2:]]
 
 

@@ -24,11 +24,11 @@ ORDER = (
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "absent", "name_filter",
     "filters",
     "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
-    "histograms", "keys", "tables", "counts", "pipeline", "symbols", "reasons", "class_rule", "packets",
-    "tcp_memory", "evidence",
+    "histograms", "keys", "tables", "counts", "program_sets", "pipeline", "symbols", "reasons",
+    "class_rule", "packets", "tcp_memory", "evidence",
     "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
-    "output", "launch", "command", "attempts", "newcomers", "session", "completion", "option_types",
-    "option_groups", "options", "drop_options", "commands", "cli",
+    "output", "launch", "command", "attempts", "newcomers", "owner_names", "printer", "session",
+    "completion", "option_types", "option_groups", "options", "drop_options", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(SOURCE.rglob("*.py"))
 MOST_LINES = 600

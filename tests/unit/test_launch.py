@@ -26,6 +26,7 @@ from cgnet.probes import (
     Answer,
     Feature,
 )
+from cgnet.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,13 +76,13 @@ def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> K
 
 
 def started(
-    name: str = "life", extras: Iterable[Any] = (life.PROGRAMS,), hook: str | None = None,
+    name: str = "life", program_sets: Iterable[Any] = (ProgramSet(),), hook: str | None = None,
     transport: str | None = None, stopped: Callable[[], bool] = lambda: False,
 ) -> Launch:  # fmt: skip
     launch = Launch(name, (LIFE_EVENT,) if name == "life" else (), Filters(), RING, stopped=stopped)
-    obj, extra = launch.start(list(extras), None, hook, transport)
+    obj, chosen = launch.start(list(program_sets), None, hook, transport)
     obj.close()
-    launch.said = launch.remarks(extra)  # type: ignore[attr-defined]
+    launch.said = launch.remarks(chosen)  # type: ignore[attr-defined]
     return launch
 
 
@@ -90,7 +91,7 @@ def said(launch: Launch) -> list[str]:
 
 
 def with_looks() -> list[Any]:
-    return [life.PROGRAMS._replace(looks=life.LOOKS)]
+    return [ProgramSet(looks=life.LOOKS)]
 
 
 def test_the_best_variant_is_taken_without_a_word(kernel: Kernel) -> None:
@@ -107,7 +108,7 @@ def test_listeners_are_looked_for_by_those_alone_who_show_what_they_accept(kerne
     assert "client" in kernel.taken
     assert not kernel.taken & {"server", "ledger_seed"}
     launch = Launch("connect", (), Filters(Selection(roles=frozenset({Role.ROLE_SERVER}))), RING)
-    launch.start([life.PROGRAMS], None, None)[0].close()
+    launch.start([ProgramSet()], None, None)[0].close()
     assert {"server", "ledger_seed"} <= kernel.taken
 
 
@@ -146,7 +147,7 @@ def test_so_is_one_that_is_refused_when_it_is_to_run(
 
 
 def test_what_is_open_is_looked_for_in_the_ledger(kernel: Kernel) -> None:
-    launch = started(extras=with_looks())
+    launch = started(program_sets=with_looks())
     assert {"living", "living_slots"} <= kernel.taken
     assert "living_files" not in kernel.taken
     assert said(launch) == []
@@ -157,7 +158,7 @@ def test_or_in_files_where_iterators_over_maps_are_missing(
     kernel: Kernel, lacking: Feature
 ) -> None:
     kernel.lacks = {lacking}
-    launch = started(extras=with_looks())
+    launch = started(program_sets=with_looks())
     assert launch.runs["hook"] == "tp_btf"
     assert {name for name in kernel.taken if name.startswith("living")} == {"living_files"}
     assert len(kernel.looked) == 1
@@ -166,7 +167,7 @@ def test_or_in_files_where_iterators_over_maps_are_missing(
 
 def test_or_where_they_turn_out_to_be_refused(kernel: Kernel) -> None:
     kernel.refuses = {"living": errno.EPERM}
-    launch = started(extras=with_looks())
+    launch = started(program_sets=with_looks())
     assert launch.runs["hook"] == "tp_btf"
     assert {name for name in kernel.taken if name.startswith("living")} == {"living_files"}
     assert said(launch) == [f"{life.FILES_ONLY} (Operation not permitted)"]
@@ -174,19 +175,19 @@ def test_or_where_they_turn_out_to_be_refused(kernel: Kernel) -> None:
 
 def test_or_not_at_all(kernel: Kernel) -> None:
     kernel.lacks = {MAP_ELEM, TASK_FILE}
-    launch = started(extras=with_looks())
+    launch = started(program_sets=with_looks())
     assert launch.runs["hook"] == "tp_btf"
     assert not [name for name in kernel.taken if name.startswith("living")]
     assert said(launch) == [f"{life.NO_LIVING} (map_elem: no; task_file: no)"]
 
 
 def test_raw_programs_have_an_iterator_over_their_hash_alone(kernel: Kernel) -> None:
-    launch = started(extras=with_looks(), hook="raw_tp")
+    launch = started(program_sets=with_looks(), hook="raw_tp")
     assert launch.runs == {"hook": "raw_tp", "transport": "ring", "ledger": "hash"}
     assert {name for name in kernel.taken if name.startswith("living")} == {"living"}
     assert said(launch) == []
     kernel.lacks = {MAP_ELEM}
-    launch = started(extras=with_looks(), hook="raw_tp")
+    launch = started(program_sets=with_looks(), hook="raw_tp")
     assert said(launch) == [f"{life.NO_LIVING} (map_elem: no)"]
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -16,6 +16,7 @@ from cgnet.counts import Counting
 from cgnet.filters import Filters
 from cgnet.histograms import LOG2, linear
 from cgnet.keys import Key
+from cgnet.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,6 @@ class Asked(NamedTuple):
 
     command: Command
     options: Options
-    extras: list[Any]
-    how: dict[str, bool]
 
 
 @pytest.fixture
@@ -41,8 +40,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
     made: list[Asked] = []
 
     class Session:
-        def __init__(self, *arguments: Any, **how: bool) -> None:
-            made.append(Asked(*arguments, how))
+        def __init__(self, command: Command, options: Options) -> None:
+            made.append(Asked(command, options))
 
         def run(self) -> int:
             return 0
@@ -60,7 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
 def test_without_options_nothing_is_left_out(asked: Callable[..., Asked], name: str) -> None:
     found = asked(name)
     assert found.command.name == name
-    measured = {key: value for key, value in found.options.measures.items() if key != "count"}
+    measured = {key: value for key, value in found.command.config().items() if key != "count"}
     assert set(measured.values()) == {0}
 
 
@@ -91,11 +90,11 @@ def test_what_is_left_out_is_told_the_programs(
     asked: Callable[..., Asked], line: str, measures: dict[str, int]
 ) -> None:
     name = line.split(maxsplit=1)[0]
-    plain, found = asked(name).options.measures, asked(line).options.measures
+    plain, found = asked(name).command.config(), asked(line).command.config()
     if "--slower" in line:
         plain |= {"count": 0}  # rows
     assert found == plain | measures
-    assert len(Filters().config(attempts.NOT_AT_ALL.sync_errors, found)) == CONFIG.size
+    assert len(Filters().config(attempts.NO_SYNC_ERRORS.sync_errors, found)) == CONFIG.size
 
 
 @pytest.mark.parametrize(
@@ -149,7 +148,7 @@ def test_a_histogram_of_connlat_has_successes_unless_told_otherwise(
 def test_what_fails_before_a_syn_leaves_takes_no_time_and_is_not_looked_for(
     asked: Callable[..., Asked], line: str
 ) -> None:
-    assert asked(line).extras == [attempts.NOT_AT_ALL]
+    assert asked(line).command.program_sets() == [attempts.NO_SYNC_ERRORS]
 
 
 @pytest.mark.parametrize(
@@ -169,13 +168,13 @@ def test_whose_connections_are_shown(
 
 
 def test_with_an_interval_life_needs_what_tells_the_living(asked: Callable[..., Asked]) -> None:
-    assert asked("life").extras == [life.PROGRAMS]
-    assert asked("life -i 5").extras == [life.PROGRAMS._replace(looks=life.LOOKS)]
+    assert asked("life").command.program_sets() == [ProgramSet()]
+    assert asked("life -i 5").command.program_sets() == [ProgramSet(looks=life.LOOKS)]
 
 
 def test_milliseconds_are_for_drawings(asked: Callable[..., Asked]) -> None:
-    assert asked("rtt --ms").how == {"milliseconds": True}
-    assert not asked("rtt").how.get("milliseconds")
+    assert asked("rtt --ms").command.draws_milliseconds
+    assert not asked("rtt").command.draws_milliseconds
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from cgnet.options import collect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgnet.command import Options
+    from cgnet.command import Command, Options
 
     Asked = Callable[..., tuple[Options, list[Any]]]
 
@@ -33,8 +33,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     made: list[tuple[Options, list[Any]]] = []
 
     class Session:
-        def __init__(self, _command: Any, options: Options, extras: list[Any]) -> None:
-            made.append((options, extras))
+        def __init__(self, command: Command, options: Options) -> None:
+            made.append((options, command.program_sets()))
 
         def run(self) -> int:
             return 0
@@ -151,8 +151,8 @@ def test_an_interval_is_seconds_or_has_a_unit(asked: Asked, text: str, seconds: 
 def test_errors_before_a_syn_are_looked_for_where_somebody_connects(
     asked: Asked, arguments: list[str], *, looked_for: bool
 ) -> None:
-    extras = asked(*arguments)[1]
-    assert (extras != [attempts.NOT_AT_ALL]) == looked_for
+    found = asked(*arguments)[1]
+    assert (found != [attempts.NO_SYNC_ERRORS]) == looked_for
 
 
 def test_a_command_without_the_options_of_connections_shows_clients() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cgnet._layouts import FUNCTION_CLASSES, DropClass
 from cgnet.class_rule import function_classes
-from cgnet.drop_options import settings
+from cgnet.drop_options import DropOptions, settings
 from cgnet.errors import UsageError
 from cgnet.reasons import BY_REASON, CLASSES, class_name, numbers_of
 from cgnet.symbols import OVERFLOW, OVERFLOW_NUMBER, SYN_QUEUE, Kallsyms, Symbols
@@ -156,12 +156,6 @@ def test_classes_of_functions(kernel: Symbols) -> None:
     ]  # fmt: skip
 
 
-OPTIONS = {
-    "reason": (), "dev": (), "btf": None, "stacks": "none", "every": False, "state": (),
-    "syn_drops": False,
-}  # fmt: skip
-
-
 @given(
     chosen=st.sets(st.sampled_from(sorted(CLASSES.values())[:-1]), min_size=1),
     excluded=st.booleans(),
@@ -173,13 +167,13 @@ def test_filter_and_column_agree(chosen: set[str], excluded: bool, kind: DropCla
     if not names:
         return
     given_names = tuple(f"!{name}" if excluded else name for name in names)
-    measures, _ = settings(SYMBOLS, {**OPTIONS, "reason_class": given_names})
+    measures, _ = settings(SYMBOLS, DropOptions(reason_class=given_names))
     passes = bool(measures["by_class"] >> kind & 1)
     assert passes is ((class_name(kind) in names) is not excluded)
 
 
 def test_the_kernel_side_knows_the_class_of_each_reason() -> None:
-    _, contents = settings(SYMBOLS, {**OPTIONS, "reason_class": ()})
+    _, contents = settings(SYMBOLS, DropOptions())
     told = {
         SYMBOLS.drop_reason(int.from_bytes(number, sys.byteorder)): int.from_bytes(
             kind, sys.byteorder

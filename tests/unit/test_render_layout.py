@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from records import fixed_clock
 
 from cgnet._layouts import Role
-from cgnet.attempts import for_roles
 from cgnet.commands import connect, containers
 from cgnet.events import CountSchema
+from cgnet.filters import Selection
 from cgnet.render import columns_of_counts, make_blocks, make_drawings, make_renderer
 from cgnet.render.layout import Room, cells, choose, share_out, shortened
 from cgnet.render.listing import table_text
@@ -430,8 +430,8 @@ def test_accepted_connections_keep_the_port_that_is_listened_at(
     width: int, terminal: SetSize
 ) -> None:
     terminal(width)
-    command = for_roles(connect.COMMAND, {Role.ROLE_SERVER})
-    columns = {**command.columns, "first": command.first, "then": command.then}
+    command = connect.Connect(Selection(roles=frozenset({Role.ROLE_SERVER})))
+    columns = command.columns
     made = table(columns["table"], columns)
     assert isinstance(made, Table)
     assert {"owner", "daddr", "sport", "result"} <= {*made.shown}

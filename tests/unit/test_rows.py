@@ -50,7 +50,7 @@ LEARNT = {
 
 
 def schema(command: Command) -> Schema:
-    groups = command.groups(NAMES, no_runtimes())
+    groups = command.fields(NAMES, no_runtimes())
     return Schema(command.name, fixed_clock(), groups, command.layouts[0].size)
 
 
@@ -160,7 +160,7 @@ def test_what_was_open_at_the_start_and_is(duration_ns: int) -> None:
     for by in (0, *ClosedBy):
         tail = LIFE.packed.pack(*ENDED._replace(closed_by=by, duration_ns=duration_ns))
         record = record_of(RecordKind.RECORD_LIFE, tail)
-        assert life.was_open(record) == (by == 0 and duration_ns == 0)
+        assert life.COMMAND.was_open(record) == (by == 0 and duration_ns == 0)
 
 
 @given(st.binary(min_size=LIFE.size, max_size=LIFE.size))

@@ -18,7 +18,7 @@ from command_lines import ROOT
 from fakes import lines, run
 from records import Connect
 
-from cgnet import output, session
+from cgnet import output, printer, session
 from cgnet._layouts import CGROUP_EVENT, LostWhere, OwnerSource, RecordKind
 from cgnet.cgroups import default_hierarchy, hierarchies
 from cgnet.cli import _run
@@ -171,7 +171,7 @@ def test_a_reader_that_goes_away_ends_it_cleanly(
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    monkeypatch.setattr(session, "STDOUT", writer)
+    monkeypatch.setattr(printer, "STDOUT", writer)
     kernel.batches = [[Connect().raw()]]
     status = _run(["connect"])
     os.close(writer)
@@ -183,7 +183,7 @@ def test_a_full_disk_is_told_in_one_line(
     kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(session, "STDOUT", full)
+    monkeypatch.setattr(printer, "STDOUT", full)
     kernel.batches = [[Connect().raw()]]
     try:
         status, _, err = run(capfd)
@@ -199,7 +199,7 @@ class Stalled:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reader, self.writer = os.pipe()
-        monkeypatch.setattr(session, "STDOUT", self.writer)
+        monkeypatch.setattr(printer, "STDOUT", self.writer)
         monkeypatch.setattr(output, "STALL_S", 0.1)
 
     def lines(self) -> list[str]:
@@ -239,7 +239,7 @@ def test_a_disk_that_is_full_has_a_summary_too(
     kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(session, "STDOUT", full)
+    monkeypatch.setattr(printer, "STDOUT", full)
     kernel.batches = [[Connect().raw()] * 3]
     kernel.late = [Connect().raw()] * 2
     status, _, err = run(capfd, "-o", "json")

@@ -14,7 +14,7 @@ from fakes import lines, run
 from histogram import Made
 from records import ENDED, SAMPLE, Connect, record_of
 
-from cgnet import cgroups, session
+from cgnet import cgroups, owner_names
 from cgnet._layouts import CGROUP_EVENT, LIFE, RTT_SAMPLE, OwnerSource, RecordKind
 from cgnet.counts import Counting
 from cgnet.histograms import FIELDS, LOG2, Scale, linear
@@ -39,7 +39,7 @@ def life(ts_ns: int = 0, **values: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "counting", "measures"),
+    ("command", "arguments", "counting", "config"),
     [
         ("connlat", ["--min-ms", "1"], None, {"least_ns": 1_000_000}),
         ("connlat", ["--hist", "--by", "pid"], Counting([Key("pid")], LOG2), {"least_ns": 0}),
@@ -54,11 +54,11 @@ def test_the_launch_is_told_what_to_count_and_measure(  # noqa: PLR0917
     command: str,
     arguments: list[str],
     counting: Counting | None,
-    measures: dict[str, int],
+    config: dict[str, int],
 ) -> None:
     assert run(capfd, *arguments, command=command)[0] == 0
     assert not kernel.told.pop("stopped")()
-    assert kernel.told == {"counting": counting, "measures": measures, "contents": {}}
+    assert kernel.told == {"counting": counting, "config": config, "maps": {}}
 
 
 @pytest.mark.parametrize("command", ["connlat", "rtt"])
@@ -170,7 +170,7 @@ def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(
         def follow(self, spent: float = 0.0) -> None:
             said.append(f"follow {spent}")
 
-    monkeypatch.setattr(session, "NetnsOwners", Owners)
+    monkeypatch.setattr(owner_names, "NetnsOwners", Owners)
     wants_addresses = False
     run(capfd)
     assert said == []

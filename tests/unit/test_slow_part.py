@@ -26,8 +26,7 @@ def companion(*keys: str, netfilter: bool = False, writes: bool = True) -> SlowP
 
 
 def told(made: SlowParts, *rows: dict[str, Any]) -> list[dict[str, Any]]:
-    schema: Any = None
-    made.see(schema, list(rows))
+    made.see(list(rows))
     return made.records()
 
 
@@ -122,8 +121,3 @@ def test_without_a_group_all_packets_are_one() -> None:
     (record,) = told(made, row("app_read", 0))
     assert record["share"] == 0.0
     assert made.text(record).startswith("all packets: ")
-
-
-def test_nothing_is_added_to_the_summary() -> None:
-    obj: Any = None
-    assert companion().summary(obj) == {}

@@ -109,10 +109,10 @@ def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: 
     selection = Selection(
         **{name: more.pop(name) for name in list(more) if name in Selection._fields}
     )
-    measures = {"by_end": 0, "retransmitted": 0, "least_ns": 0, "slow_stage": 0, "slow_stage_ns": 0}
-    options: Any = SimpleNamespace(counting=counting, measures=measures | more, selection=selection)
+    config = {"by_end": 0, "retransmitted": 0, "least_ns": 0, "slow_stage": 0, "slow_stage_ns": 0}
+    options: Any = SimpleNamespace(counting=counting, selection=selection)
     source: Any = obj
-    return leftovers(source, options, ended=ended)
+    return leftovers(source, options, config | more, ended=ended)
 
 
 def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:

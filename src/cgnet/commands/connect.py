@@ -3,27 +3,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet.attempts import WAYS, command_of_attempts, explained, for_roles, sync_error_ways
+from cgnet.attempts import WAYS, Attempts, explained, sync_error_sets
+from cgnet.filters import Selection
 from cgnet.option_types import OneOf
 from cgnet.options import collect, common, connections, counted, counting
 from cgnet.session import Session
 
-TABLE = (
-    "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "result", "latency_us",
-    "syn_retrans",
-)  # fmt: skip
-WIDE = (
-    "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
-    "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
-)  # fmt: skip
-# On a terminal: what a narrow one keeps, and what comes then; the most important first.
-FIRST = ("owner", "daddr", "dport", "result", "latency_us", "time")
-THEN = ("comm", "syn_retrans", "pid", "saddr")
-COMMAND = command_of_attempts("connect", TABLE, WIDE, FIRST, THEN)
+if TYPE_CHECKING:
+    from cgnet.program_sets import ProgramSet
+
+ANY = Selection()
+
+
+class Connect(Attempts):
+    """Every attempt, with the ways to see errors before a SYN leaves."""
+
+    name = "connect"
+    table = (
+        "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "result", "latency_us",
+        "syn_retrans",
+    )  # fmt: skip
+    wide = (
+        "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
+        "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
+    )  # fmt: skip
+    first = ("owner", "daddr", "dport", "result", "latency_us", "time")
+    then = ("comm", "syn_retrans", "pid", "saddr")
+
+    def __init__(
+        self, selection: Selection = ANY, sync_errors: str = "auto", forced: str | None = None
+    ) -> None:
+        """Choose the columns, and how to see errors: see ``sync_error_sets``."""
+        super().__init__(selection.roles)
+        sets = sync_error_sets(sync_errors, selection.roles, forced)
+        self._sets = explained(sets, selection.result)
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the sets of programs, the best first."""
+        return self._sets
+
+
+COMMAND = Connect()
+
 
 HELP = "Every outbound TCP connection attempt, and how it was decided."
 EPILOG = """\b
@@ -68,6 +93,4 @@ the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '
 def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:
     """Run the command."""
     options = collect(values, counted(values))
-    roles, results = options.selection.roles, options.selection.result
-    ways = explained(sync_error_ways(sync_errors, roles, sync_errors_by), results)
-    return Session(for_roles(COMMAND, roles), options, ways).run()
+    return Session(Connect(options.selection, sync_errors, sync_errors_by), options).run()

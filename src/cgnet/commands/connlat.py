@@ -3,29 +3,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet.attempts import NOT_AT_ALL, command_of_attempts, explained, for_roles
+from cgnet.attempts import NO_SYNC_ERRORS, Attempts, explained
 from cgnet.errors import UsageError
+from cgnet.filters import Selection
 from cgnet.option_types import a_number
 from cgnet.options import collect, common, connections, distributed, histogram
 from cgnet.session import Session
 
-TABLE = (
-    "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "tcp_state", "result", "latency_us",
-    "syn_retrans",
-)  # fmt: skip
-WIDE = (
-    "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
-    "tcp_state", "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
-)  # fmt: skip
-# On a terminal: what a narrow one keeps, and what comes then; the most important first.
-FIRST = ("owner", "daddr", "dport", "result", "latency_us", "time")
-THEN = ("syn_retrans", "comm", "tcp_state", "pid", "saddr")
-COMMAND = command_of_attempts("connlat", TABLE, WIDE, FIRST, THEN)
+if TYPE_CHECKING:
+    from cgnet.program_sets import ProgramSet
+
 NSEC_PER_USEC, NSEC_PER_MSEC = 1000, 1_000_000
+ANY = Selection()
+
+
+class Connlat(Attempts):
+    """Attempts that took long, or histograms of all."""
+
+    name = "connlat"
+    table = (
+        "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "tcp_state", "result", "latency_us",
+        "syn_retrans",
+    )  # fmt: skip
+    wide = (
+        "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
+        "tcp_state", "result", "latency_us", "syn_retrans", "netns", "owner_source", "cgroup",
+    )  # fmt: skip
+    first = ("owner", "daddr", "dport", "result", "latency_us", "time")
+    then = ("syn_retrans", "comm", "tcp_state", "pid", "saddr")
+
+    def __init__(self, selection: Selection = ANY, min_ns: int = 0) -> None:
+        """Show attempts that took ``min_ns`` or longer."""
+        super().__init__(selection.roles)
+        self._min_ns = min_ns
+        self._results = selection.result
+
+    def config(self) -> dict[str, Any]:
+        """Return the threshold."""
+        return {"least_ns": self._min_ns}
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the one set: what fails before a SYN leaves takes no time."""
+        return explained([NO_SYNC_ERRORS], self._results)
+
+
+COMMAND = Connlat()
+
 
 HELP = "How long TCP connections take to be established, or to fail."
 EPILOG = """\b
@@ -49,7 +76,7 @@ asks for something else, and are made in the kernel.
 """
 
 
-def _least_ns(min_ms: float | None, min_us: float | None) -> int:
+def _min_ns(min_ms: float | None, min_us: float | None) -> int:
     if min_ms is not None and min_us is not None:
         raise UsageError("--min-ms and --min-us: give one of them")
     return round((min_ms or 0) * NSEC_PER_MSEC + (min_us or 0) * NSEC_PER_USEC)
@@ -78,8 +105,5 @@ def command(*, min_ms: float | None, min_us: float | None, hist: bool, **values:
     counting = distributed(values, wanted=hist or values["interval"] is not None, instead="--hist")
     if counting and not values["result"]:
         values["result"] = ("ok",)
-    least_ns = _least_ns(min_ms, min_us)
-    options = collect(values, counting, {"least_ns": least_ns})
-    selection = options.selection
-    ways = explained([NOT_AT_ALL], selection.result)  # what fails before a SYN takes no time
-    return Session(for_roles(COMMAND, selection.roles), options, ways).run()
+    options = collect(values, counting)
+    return Session(Connlat(options.selection, _min_ns(min_ms, min_us)), options).run()

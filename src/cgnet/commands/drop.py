@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet import completion
-from cgnet._layouts import DROP, DROP_EVENT, FLOW, RecordKind
+from cgnet import absent, completion
+from cgnet._layouts import DROP, DROP_EVENT, FLOW
 from cgnet.attribution import owner_group
-from cgnet.command import Command, Companion
+from cgnet.command import Command
 from cgnet.diagnosis import Diagnosis
-from cgnet.drop_options import STATES, programs, settings
+from cgnet.drop_options import STATES, SYN_PROGRAMS, DropOptions, settings
 from cgnet.drops import drop_groups
 from cgnet.errors import UsageError
 from cgnet.events import FLOW_GROUPS
@@ -24,6 +24,7 @@ from cgnet.option_groups import DEFAULT_BY_OF_DROPS, select
 from cgnet.option_types import OneOf
 from cgnet.options import collect, common_of_packets, counted, counting_drops
 from cgnet.output import tell
+from cgnet.program_sets import ProgramSet
 from cgnet.reasons import BY_REASON, CLASSES
 from cgnet.session import Session
 from cgnet.symbols import Symbols
@@ -31,21 +32,79 @@ from cgnet.symbols import Symbols
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
     from cgnet.counts import Counting
+    from cgnet.events import CountSchema, Schema
     from cgnet.groups import AnyGroup
+    from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
 
-TABLE = (
-    "time", "owner", "dev", "direction", "saddr", "sport", "daddr", "dport", "tcp_flags", "len",
-    "reason", "reason_class", "location",
-)  # fmt: skip
-WIDE = (
-    "time", "owner", "pid", "comm", "netns", "dev", "direction", "saddr", "sport", "daddr", "dport",
-    "tcp_flags", "tcp_state", "len", "payload", "reason", "reason_class", "owner_source", "cgroup",
-    "stack",
-)  # fmt: skip
-# On a terminal: what a narrow one keeps, and what comes then; the most important first.
-FIRST = ("owner", "reason", "daddr", "dport", "saddr")
-THEN = ("time", "sport", "tcp_flags", "dev", "reason_class", "direction", "location", "len")
+SYMBOLS = Symbols()
+
+
+class Drop(Command):
+    """Drops, whose they were, where and why; with advice where it is asked for."""
+
+    name = object = "drop"
+    layouts = (DROP_EVENT, FLOW, DROP)
+    table = (
+        "time", "owner", "dev", "direction", "saddr", "sport", "daddr", "dport", "tcp_flags", "len",
+        "reason", "reason_class", "location",
+    )  # fmt: skip
+    wide = (
+        "time", "owner", "pid", "comm", "netns", "dev", "direction", "saddr", "sport", "daddr", "dport",
+        "tcp_flags", "tcp_state", "len", "payload", "reason", "reason_class", "owner_source", "cgroup",
+        "stack",
+    )  # fmt: skip
+    first = ("owner", "reason", "daddr", "dport", "saddr")
+    then = ("time", "sport", "tcp_flags", "dev", "reason_class", "direction", "location", "len")
+
+    def __init__(self, symbols: Symbols = SYMBOLS, asked: DropOptions | None = None) -> None:
+        """``symbols`` name reasons and functions."""
+        self._symbols, self._asked = symbols, asked
+        self._diagnosis = Diagnosis(explain=bool(asked and asked.explain))
+        self._config, self._maps = settings(symbols, asked) if asked else ({}, {})
+
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+        """Return the groups of a record's fields, in order."""
+        return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(self._symbols)]
+
+    def config(self) -> dict[str, Any]:
+        """Return which drops are wanted, and the rule of classes."""
+        return self._config
+
+    def maps(self) -> dict[str, dict[bytes, bytes]]:
+        """Return classes by reason and function, and what is selected."""
+        return self._maps
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the one set; without --syn-drops it lacks what they cost."""
+        return [ProgramSet(left_out=() if self._asked and self._asked.syn_drops else SYN_PROGRAMS)]
+
+    def on_started(self, obj: Object) -> None:
+        """Say which devices aren't there yet, and take down what counters are before."""
+        for line in absent.of_devices(self._asked.devices) if self._asked else ():
+            tell(line)
+        self._diagnosis.begin(obj)
+
+    def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
+        """Take down the reasons that came, and whose they were."""
+        self._diagnosis.see(schema, rows)
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Return the advice for what came since the last time."""
+        return self._diagnosis.records()
+
+    def notice_text(self, row: dict[str, Any]) -> str:
+        """Return advice as people see it."""
+        return self._diagnosis.text(row)
+
+    def summary(self, obj: Object) -> dict[str, int]:
+        """Return how many drops were benign."""
+        return self._diagnosis.summary(obj)
+
+
+COMMAND = Drop()
+
+
 HELP = "TCP packets that the kernel dropped: whose, where, and why."
 EPILOG = """\b
 Examples:
@@ -63,25 +122,6 @@ Repeats of an option are OR, different options are AND; a value that begins with
 Addresses and ports are the packet's own, source first. CLASS says what a reason means: benign (with
 ordinary traffic; --all shows them), peer, application, resource, firewall, configuration.
 """
-
-
-def _groups(symbols: Symbols, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
-    return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(symbols)]
-
-
-def make_command(symbols: Symbols, companion: Companion | None) -> Command:
-    """Return what a run is made of; ``symbols`` name its reasons and functions."""
-    return Command(
-        "drop",
-        "drop",
-        (DROP_EVENT, FLOW, DROP),
-        RecordKind.RECORD_DROP,
-        {"table": TABLE, "wide": WIDE},
-        lambda names, runtimes: _groups(symbols, names, runtimes),
-        companion,
-        first=FIRST,
-        then=THEN,
-    )
 
 
 def _list_reasons(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
@@ -171,9 +211,7 @@ def command(**values: Any) -> int:
         counting = counting._replace(symbols=symbols)
     if values["explain"]:
         _check_explained(counting)
-    devices = tuple(name for name in values["dev"] if not name.startswith("!"))
-    measures, contents = settings(symbols, values)
-    extra = programs(values)
-    companion = Diagnosis(explain=values.pop("explain"))
-    options = collect(values | {"both": True, "devices": devices}, counting, measures, contents)
-    return Session(make_command(symbols, companion), options, [extra]).run()
+    own = set(DropOptions._fields) - {"btf"}
+    asked = DropOptions(**{name: values.pop(name) for name in own}, btf=values["btf"])
+    options = collect(values, counting, both_roles=True)
+    return Session(Drop(symbols, asked), options).run()

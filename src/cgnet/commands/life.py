@@ -9,36 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, RecordKind, SyncErrors
+from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
 from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.features import LIVING
 from cgnet.groups import Group, Number, between, part_of
-from cgnet.launch import Extra, Look, of_one_role
 from cgnet.option_types import OneOf, Span
 from cgnet.options import collect, common, living, role
+from cgnet.program_sets import Look, ProgramSet, of_one_role
 from cgnet.session import Session
 from cgnet.symbols import Symbols
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
+    from cgnet.command import Options
     from cgnet.groups import AnyGroup
+    from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
 
-TABLE = (
-    "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
-    "tx_bytes", "rx_bytes", "retrans", "closed_by", "close_cause",
-)  # fmt: skip
-WIDE = (
-    "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
-    "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans", "srtt_us",
-    "min_rtt_us", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns", "owner_source",
-    "cgroup",
-)  # fmt: skip
-# On a terminal: what a narrow one keeps, and what comes then; the most important first.
-FIRST = ("owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause")
-THEN = ("duration_us", "time", "role", "closed_by", "comm", "retrans", "sport", "pid", "saddr")
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
 CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
 LIFE_PART = part_of(LIFE_EVENT, "life")
@@ -64,50 +53,17 @@ def _end(symbols: Symbols, marks: bytes) -> tuple[Any, ...]:
     return CLOSERS.get(by), CAUSES.get(cause), named, not by
 
 
-def was_open(record: bytes) -> bool:
-    """Tell whether a record's connection was open before the start, and is."""
-    return not record[CLOSED_BY_PART.start] and not any(record[DURATION_PART])
-
-
 def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> Number:
     return Number(field, part_of(LIFE, member or field, LIFE_PART.start), per, null)
 
 
-def groups(names: CgroupNames, runtimes: Runtimes, symbols: Symbols = SYMBOLS) -> list[AnyGroup]:
-    """Return the groups of a record, in order."""
-    end = ("closed_by", "close_cause", "rst_reason", "open")
-    return [
-        owner_group(names, runtimes),
-        *FLOW_GROUPS,
-        Group(("role", "tcp_state"), MARKS_PART, _side, repeats=True),
-        _number("duration_us", "duration_ns", NSEC_PER_USEC, null=0),
-        _number("handshake_us", "handshake_ns", NSEC_PER_USEC, null=0),
-        *map(_number, ("tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans")),
-        _number("srtt_us", null=0),
-        _number("min_rtt_us", null=NEVER_US),
-        Group(end, MARKS_PART, partial(_end, symbols), repeats=True),
-        *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
-    ]
-
-
-COMMAND = Command(
-    "life",
-    "life",
-    (LIFE_EVENT, FLOW, LIFE),
-    RecordKind.RECORD_LIFE,
-    {"table": TABLE, "wide": WIDE},
-    groups,
-    living={
-        "ledger": "living",
-        "ledger_slots": "living_slots",
-        "ledger_hash": "living",
-        "": "living_files",
-    },
-    was_open=was_open,
-    first=FIRST,
-    then=THEN,
-)
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+# By map, if any: the program that emits what is open.
+OPEN_BY_MAP = {
+    "ledger": "living",
+    "ledger_slots": "living_slots",
+    "ledger_hash": "living",
+    "": "living_files",
+}
 NO_LIVING = (
     "connections are shown when they end, and not before: this kernel has no iterator over maps, "
     "which --interval takes"
@@ -126,6 +82,87 @@ LOOKS = tuple(
     )
 )
 
+
+def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
+    return sum(1 << value for value, name in names.items() if name in chosen)
+
+
+class Life(Command):
+    """Lives of connections, as they end; with an interval also what is open."""
+
+    name = object = "life"
+    layouts = (LIFE_EVENT, FLOW, LIFE)
+    table = (
+        "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
+        "tx_bytes", "rx_bytes", "retrans", "closed_by", "close_cause",
+    )  # fmt: skip
+    wide = (
+        "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
+        "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans",
+        "srtt_us", "min_rtt_us", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns",
+        "owner_source", "cgroup",
+    )  # fmt: skip
+    first = ("owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause")
+    then = ("duration_us", "time", "role", "closed_by", "comm", "retrans", "sport", "pid", "saddr")
+
+    def __init__(
+        self, options: Options | None = None, *, symbols: Symbols = SYMBOLS, min_ns: int = 0,
+        min_bytes: int = 0, closed_by: tuple[str, ...] = (), causes: tuple[str, ...] = (),
+        open_by: str | None = None,
+    ) -> None:  # fmt: skip
+        """Show lives of ``min_ns`` and ``min_bytes``, or more, that ended so.
+
+        ``open_by`` is the one of features.LIVING that must show what is open.
+        """
+        self._options, self._symbols, self._open_by = options, symbols, open_by
+        self._config = {
+            "least_ns": min_ns,
+            "least_bytes": min_bytes,
+            "by_closed": _bits(CLOSERS, closed_by),
+            "by_cause": _bits(CAUSES, causes),
+        }
+
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+        """Return the groups of a record's fields, in order."""
+        end = ("closed_by", "close_cause", "rst_reason", "open")
+        return [
+            owner_group(names, runtimes),
+            *FLOW_GROUPS,
+            Group(("role", "tcp_state"), MARKS_PART, _side, repeats=True),
+            _number("duration_us", "duration_ns", NSEC_PER_USEC, null=0),
+            _number("handshake_us", "handshake_ns", NSEC_PER_USEC, null=0),
+            *map(_number, ("tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans")),
+            _number("srtt_us", null=0),
+            _number("min_rtt_us", null=NEVER_US),
+            Group(end, MARKS_PART, partial(_end, self._symbols), repeats=True),
+            *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
+        ]
+
+    def config(self) -> dict[str, Any]:
+        """Return which lives are wanted."""
+        return self._config
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the one set, with the ways to show what is open."""
+        if not self._options:
+            return [ProgramSet()]
+        looks = [each for each in LOOKS if self._open_by in (None, each.way.name)]
+        chosen = ProgramSet(looks=tuple(looks) if self._options.interval else ())
+        return of_one_role([chosen], self._options.selection.roles)
+
+    def on_interval(self, obj: Object) -> None:
+        """Have the iterators that were taken emit what is open."""
+        for name, program in OPEN_BY_MAP.items():
+            obj.iterate_if_loaded(program, name)
+
+    def was_open(self, record: bytes) -> bool:
+        """Tell whether a record's connection was open before the start, and is."""
+        return not record[CLOSED_BY_PART.start] and not any(record[DURATION_PART])
+
+
+COMMAND = Life()
+
+
 HELP = "Each TCP connection's life: how long, how much, who ended it and how."
 EPILOG = """\b
 Examples:
@@ -141,10 +178,6 @@ Repeats of an option are OR, different options are AND; a value that begins with
 CLOSED says who ended it: local, peer, or the kernel. CAUSE is fin, rst, timeout, or abort when
 it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledged, and received.
 """
-
-
-def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
-    return sum(1 << value for value, name in names.items() if name in chosen)
 
 
 @click.command(name="life", help=HELP, epilog=EPILOG)
@@ -174,15 +207,9 @@ def command(
     **values: Any,
 ) -> int:
     """Run the command."""
-    measures = {
-        "least_ns": min_duration or 0,
-        "least_bytes": min_bytes or 0,
-        "by_closed": _bits(CLOSERS, closed_by),
-        "by_cause": _bits(CAUSES, close_cause),
-    }
-    options = collect(values | {"both": True}, None, measures)
-    looks = LOOKS if not open_by else tuple(each for each in LOOKS if each.way.name == open_by)
-    programs = PROGRAMS._replace(looks=looks if options.interval else ())
-    ways = of_one_role([programs], options.selection.roles)
-    named = COMMAND._replace(groups=partial(groups, symbols=Symbols(options.btf)))
-    return Session(named, options, ways).run()
+    options = collect(values, both_roles=True)
+    made = Life(
+        options, symbols=Symbols(options.btf), min_ns=min_duration or 0, min_bytes=min_bytes or 0,
+        closed_by=closed_by, causes=close_cause, open_by=open_by,
+    )  # fmt: skip
+    return Session(made, options).run()

@@ -7,33 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RecordKind, SyncErrors
+from cgnet._layouts import FLOW, RTT_EVENT, RTT_SAMPLE
 from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, ROLES, tcp_state_name
 from cgnet.groups import Group, Number, between, part_of
 from cgnet.keys import OF_SOCKETS
-from cgnet.launch import Extra, of_one_role
 from cgnet.option_types import Span
 from cgnet.options import collect, common, distributed, distribution, role
+from cgnet.program_sets import BOTH, ProgramSet, of_one_role
 from cgnet.session import Session
 
 if TYPE_CHECKING:
     from cgnet.cgroups import CgroupNames
+    from cgnet.command import Options
     from cgnet.groups import AnyGroup
     from cgnet.runtimes import Runtimes
 
-TABLE = (
-    "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "rtt_us", "srtt_us",
-    "tcp_state",
-)  # fmt: skip
-WIDE = (
-    "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
-    "rtt_us", "srtt_us", "handshake", "tcp_state", "netns", "owner_source", "cgroup",
-)  # fmt: skip
-# On a terminal: what a narrow one keeps, and what comes then; the most important first.
-FIRST = ("owner", "daddr", "dport", "rtt_us", "srtt_us", "time")
-THEN = ("role", "sport", "comm", "tcp_state", "pid", "saddr")
 SAMPLE_PART = part_of(RTT_EVENT, "sample")
 MARKS_PART = between(RTT_SAMPLE, "tcp_state", "handshake", SAMPLE_PART.start)
 
@@ -55,22 +45,51 @@ SAMPLE = (
 )
 
 
-def groups(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
-    """Return the groups of a record, in order."""
-    return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE]
+class Rtt(Command):
+    """Samples of round-trip times, or histograms of them."""
+
+    name = object = "rtt"
+    layouts = (RTT_EVENT, FLOW, RTT_SAMPLE)
+    table = (
+        "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "rtt_us", "srtt_us",
+        "tcp_state",
+    )  # fmt: skip
+    wide = (
+        "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
+        "rtt_us", "srtt_us", "handshake", "tcp_state", "netns", "owner_source", "cgroup",
+    )  # fmt: skip
+    first = ("owner", "daddr", "dport", "rtt_us", "srtt_us", "time")
+    then = ("role", "sport", "comm", "tcp_state", "pid", "saddr")
+
+    def __init__(
+        self, options: Options | None = None, *, slower_ns: int = 0, handshakes: bool = True,
+        smoothed: bool = False, milliseconds: bool = False,
+    ) -> None:  # fmt: skip
+        """Show samples that took longer than ``slower_ns``, or count where the options say so."""
+        self._options = options
+        self._slower_ns, self._handshakes, self._smoothed = slower_ns, handshakes, smoothed
+        self.draws_milliseconds = milliseconds
+
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+        """Return the groups of a record's fields, in order."""
+        return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE]
+
+    def config(self) -> dict[str, Any]:
+        """Return which samples are wanted."""
+        return {
+            "least_ns": self._slower_ns,
+            "no_handshakes": int(not self._handshakes),
+            "smoothed": int(self._smoothed),
+            "count": int(bool(self._options and self._options.counting)),
+        }
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the one set, with what a choice of roles hides."""
+        return of_one_role([ProgramSet()], self._options.selection.roles if self._options else BOTH)
 
 
-COMMAND = Command(
-    "rtt",
-    "rtt",
-    (RTT_EVENT, FLOW, RTT_SAMPLE),
-    RecordKind.RECORD_RTT,
-    {"table": TABLE, "wide": WIDE},
-    groups,
-    first=FIRST,
-    then=THEN,
-)
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+COMMAND = Rtt()
+
 
 HELP = "Round-trip times of TCP connections: histograms, or the slow ones."
 EPILOG = """\b
@@ -109,12 +128,8 @@ def command(*, slower: int | None, no_handshake: bool, srtt: bool, ms: bool, **v
     counting = distributed(
         values, wanted=slower is None, instead="histograms, not with --slower", usable=OF_SOCKETS
     )
-    measures = {
-        "least_ns": slower or 0,
-        "no_handshakes": int(no_handshake),
-        "smoothed": int(srtt),
-        "count": int(counting is not None),
-    }
-    options = collect(values | {"both": True}, counting, measures)
-    ways = of_one_role([PROGRAMS], options.selection.roles)
-    return Session(COMMAND, options, ways, milliseconds=ms).run()
+    options = collect(values, counting, both_roles=True)
+    made = Rtt(
+        options, slower_ns=slower or 0, handshakes=not no_handshake, smoothed=srtt, milliseconds=ms
+    )
+    return Session(made, options).run()

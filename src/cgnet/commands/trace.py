@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,8 +18,6 @@ from cgnet._layouts import (
     SUMS_HEAD,
     TRIP,
     TRIP_EVENT,
-    RecordKind,
-    SyncErrors,
     TripEnd,
 )
 from cgnet.btf import KERNEL_BTF
@@ -30,10 +28,11 @@ from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 from cgnet.features import HOOKS
 from cgnet.histograms import LOG2
 from cgnet.keys import OF_SOCKETS, Key
-from cgnet.launch import Extra, object_path
+from cgnet.launch import object_path
 from cgnet.netns_owners import NetnsNames
 from cgnet.option_types import OneOf, Span
 from cgnet.options import collect, common_of_packets, keys_of, need, summary
+from cgnet.program_sets import ProgramSet
 from cgnet.session import Session
 from cgnet.slow_part import SlowParts
 from cgnet.stages import WAYS
@@ -50,12 +49,15 @@ from cgnet.trips import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cgnet.cgroups import CgroupNames
+    from cgnet.command import Options
+    from cgnet.events import CountSchema, Schema
     from cgnet.groups import AnyGroup
+    from cgnet.loader import Object
     from cgnet.runtimes import Runtimes
 
-TABLE = ("time", "owner", "saddr", "sport", "daddr", "dport", "tcp_flags", "payload", "end")
-SUMMARY = ("stage", "count", "p50_ns", "p90_ns", "p99_ns", "max_ns", "share")
 SLOW_STAGE = re.compile(r"(\w+)>(.+)")
 
 HELP = "Each packet's way through the stack, with the delay of every stage."
@@ -78,34 +80,14 @@ wait for the application after a minute.
 """
 
 
-def make_command(symbols: Symbols, companion: SlowParts | None) -> Command:
-    """Return what a run is made of; ``symbols`` name its reasons and functions."""
-
-    def make(names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
-        return groups(symbols, names, runtimes, NetnsNames(runtimes, names.naming))
-
-    return Command(
-        "trace",
-        "trace",
-        COMMAND_LAYOUTS,
-        RecordKind.RECORD_TRACE,
-        {"table": TABLE, "wide": TABLE},
-        make,
-        least=LEAST,
-        leftovers=leftovers,
-        drawn=True,
-        companion=companion,
-    )
-
-
-COMMAND_LAYOUTS = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY, SUMS_HEAD)
 # Who reads is noted by the program that ends the trips of what was read.
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=("ledger_read",))
+PROGRAMS = ProgramSet(left_out=("ledger_read",))
 NO_FUNCTIONS = "none"
+SYMBOLS = Symbols()
 
 
-def _extras(way: str | None, slow_stage: int) -> list[Extra]:
-    """Return with which programs to try it: at functions where this kernel takes them, else without.
+def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
+    """Return the sets of programs to try: at functions where this kernel takes them, else without.
 
     Raises UnsupportedError for a stage that is looked for, and that nothing tells of.
     """
@@ -116,9 +98,9 @@ def _extras(way: str | None, slow_stage: int) -> list[Extra]:
     why = found.unseen.get("netfilter" if name in NETFILTER else name)
     if why:
         raise UnsupportedError(f"--stage {name}: nothing tells of it on this kernel ({why})")
-    extra = PROGRAMS._replace(functions=found.programs, unseen=found.unseen)
+    best = PROGRAMS._replace(functions=found.programs, unseen=found.unseen)
     every = dict.fromkeys((row.stage for row in table), "the kernel refuses these programs")
-    return [extra, *([PROGRAMS._replace(unseen=every)] if found.programs else [])]
+    return [best, *([PROGRAMS._replace(unseen=every)] if found.programs else [])]
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
@@ -146,6 +128,68 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
         return Counting([*keys, Key("stage")], LOG2, stages=STAGES)
     need("--summary", values, ("by", "interval"))
     return None
+
+
+class Trace(Command):
+    """Packets on their way, or the delays of all stages in sum."""
+
+    name = object = "trace"
+    layouts = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY, SUMS_HEAD)
+    min_record_size = LEAST
+    draws_blocks = True
+    table = wide = (
+        "time", "owner", "saddr", "sport", "daddr", "dport", "tcp_flags", "payload", "end",
+    )  # fmt: skip
+
+    def __init__(
+        self, symbols: Symbols = SYMBOLS, options: Options | None = None,
+        own: Mapping[str, int] = MappingProxyType({}), functions: str | None = None,
+    ) -> None:  # fmt: skip
+        """``own`` has members of struct config; ``functions`` is the one of WAYS to take."""
+        self._symbols, self._functions = symbols, functions
+        self._slow_stage = own.get("slow_stage", 0)
+        self._config = dict(own)
+        if options:
+            self._config |= rule_of_class(symbols, options.btf or KERNEL_BTF)
+        counting = options.counting if options else None
+        self._slow_parts = SlowParts(counting) if counting else None
+
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+        """Return the groups of a record's fields, in order."""
+        return groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming))
+
+    def config(self) -> dict[str, Any]:
+        """Return which packets are wanted, and the rule of classes."""
+        return self._config
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the sets of programs, the best first. Raises UnsupportedError."""
+        return _program_sets(self._functions, self._slow_stage)
+
+    def on_started(self, obj: Object) -> None:
+        """See what is told apart, and what isn't told at all."""
+        if self._slow_parts:
+            self._slow_parts.begin(obj)
+
+    def on_rows(self, _schema: Schema | CountSchema, rows: list[Any]) -> None:
+        """Take down the sums that are printed."""
+        if self._slow_parts:
+            self._slow_parts.see(rows)
+
+    def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:
+        """Take out packets that nothing was heard of for long."""
+        return leftovers(obj, options, self._config, ended=ended)
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Return the slow part of each group that was printed since the last time."""
+        return self._slow_parts.records() if self._slow_parts else []
+
+    def notice_text(self, row: dict[str, Any]) -> str:
+        """Return a slow part as people see it."""
+        return self._slow_parts.text(row) if self._slow_parts else ""
+
+
+COMMAND = Trace()
 
 
 @click.command(name="trace", help=HELP, epilog=EPILOG)
@@ -185,16 +229,13 @@ def command(
     symbols = Symbols(values["btf"] and Path(values["btf"]))
     slow_stage, slow_stage_ns = _slow_stage(stage)
     counting = _counting(values, summarize=summarize)
-    measures = {
+    own = {
         "least_ns": slower or 0,
         "slow_stage": slow_stage,
         "slow_stage_ns": slow_stage_ns,
         "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
         "retransmitted": int(retrans),
         **crowd_constants(in_flight),
-        **rule_of_class(symbols, values["btf"] or KERNEL_BTF),
     }
-    options = collect(values | {"both": True}, counting, measures)
-    companion = SlowParts(counting) if counting else None
-    extras = partial(_extras, functions, slow_stage)
-    return Session(make_command(symbols, companion), options, extras).run()
+    options = collect(values, counting, both_roles=True)
+    return Session(Trace(symbols, options, own, functions), options).run()
