@@ -19,6 +19,7 @@
 #define READ_AT_ONCE 64
 #define READ_AT_ONCE_BY_PERF 8
 #define MERGED_AT_ONCE 32
+#define MERGED_AT_ONCE_BY_PERF 8
 
 struct waiting_key {
 	u64 sk;
@@ -156,7 +157,7 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 		return;
 	if (!read_packet(typed, skb, &packet))
 		return;
-	for (u32 i = 0; i < MERGED_AT_ONCE; i++) {
+	for (u32 i = 0; i < (by_perf() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++) {
 		struct sk_buff *other = arrived(&packet.flow, seq);
 		struct aside_key key = {.skb = (u64)other, .seq = seq};
 		struct journey *journey = other ? trip_find(other) : NULL;

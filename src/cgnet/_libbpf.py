@@ -99,6 +99,7 @@ API: dict[str, _Fn] = {
     "libbpf_version_string": _Fn(_C_CHAR_P),
     "libbpf_set_print": _Fn(_VOID_P, (PRINT_CALLBACK,)),
     "bpf_object__open_file": _Fn(_Object, (_C_CHAR_P, ctypes.POINTER(OpenOpts)), "null"),
+    "bpf_object__open_mem": _Fn(_Object, (_C_CHAR_P, _SIZE, ctypes.POINTER(OpenOpts)), "null"),
     "bpf_object__load": _Fn(_INT, (_Object,), "negative"),
     "bpf_object__close": _Fn(None, (_Object,)),
     "bpf_object__btf": _Fn(_Btf, (_Object,), "null"),

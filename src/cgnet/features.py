@@ -49,6 +49,9 @@ class Hook(NamedTuple):
     way: str  # of NAME.WAY.bpf.o
     needs: tuple[Feature, ...]
     asked: Feature | None = None  # of these: before all programs are tried, it takes 1 ms
+    folds: bool = (
+        False  # constants are written into the code: its kernels' verifiers may not know them
+    )
     slower: str = ""  # what it means that this one runs in the place of a better one
 
 
@@ -59,7 +62,7 @@ HOOKS = (
         (TP_BTF, TASK_BTF, TCP_SOCK, SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, RAW_TP),
         COMPARE_AND_SWAP,
     ),
-    Hook("raw_tp", "raw", (RAW_TP,), slower="each event takes more time"),
+    Hook("raw_tp", "raw", (RAW_TP,), folds=True, slower="each event takes more time"),
 )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ CROSSING = (
     HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
+CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
@@ -274,11 +275,14 @@ class Launch:
     ) -> tuple[Object, list[str]]:
         """Return the object, attached, and what there is to say of its iterators."""
         self._require_going_on()
-        obj = self._open(object_path(self.name, hook, self.folder), btf)
+        config = self._config(extra)
+        folded = (CONFIG_SECTION, config) if hook.folds else None
+        obj = self._open(object_path(self.name, hook, self.folder), btf, folded)
         try:
             self._iterators, told = self._choose_iterators(obj, hook, extra)
             programs = self._there(self._wanted(obj, hook, extra), btf)
             self._prepare(obj, way.unused_maps, extra, programs)
+            obj.set_constants(CONFIG_SECTION, config)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before anything writes
@@ -295,9 +299,13 @@ class Launch:
         if self._stopped():
             raise StoppedError("stopped before tracing began")
 
-    def _open(self, path: Path, btf: Path | None) -> Object:
+    def _config(self, extra: Extra) -> bytes:
+        constants = self.measures | (self.counting.constants() if self.counting else {})
+        return self.filters.config(extra.sync_errors, constants)
+
+    def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
         try:
-            return Object(path, btf)
+            return Object(path, btf, folded)
         except LibbpfError as error:
             if error.errno == errno.ENOENT:
                 raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
@@ -391,9 +399,6 @@ class Launch:
                 obj.resize(name, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
-        constants = self.measures | (self.counting.constants() if self.counting else {})
-        config = self.filters.config(extra.sync_errors, constants)
-        obj.set_constants(".rodata.config", config)
 
     def _attach(self, obj: Object, extra: Extra, programs: list[Program]) -> None:
         """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src/cgnet"
 # Data flows one way: no module imports one that stands after it. A package is one place.
 ORDER = (
-    "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
-    "probes", "features", "long_paths",
+    "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "folding", "loader", "btf",
+    "tracefs", "probes", "features", "long_paths",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "absent", "name_filter",
     "filters",
     "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
