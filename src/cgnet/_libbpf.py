@@ -108,6 +108,7 @@ API: dict[str, _Fn] = {
     "bpf_program__name": _Fn(_C_CHAR_P, (_Program,)),
     "bpf_program__section_name": _Fn(_C_CHAR_P, (_Program,)),
     "bpf_program__set_autoload": _Fn(_INT, (_Program, ctypes.c_bool), "negative"),
+    "bpf_program__set_log_level": _Fn(_INT, (_Program, _U32), "negative"),
     "bpf_program__attach_iter": _Fn(_Link, (_Program, ctypes.POINTER(IterAttachOpts)), "null"),
     "bpf_program__attach": _Fn(_Link, (_Program,), "null"),
     "bpf_program__set_attach_target": _Fn(_INT, (_Program, _INT, _C_CHAR_P), "negative"),

@@ -78,6 +78,7 @@ class Transport(NamedTuple):
     shown: str
     unused_maps: frozenset[str]
     needs: tuple[Feature, ...]
+    logs_briefly: bool = False  # its kernels may refuse the room for a long log: see loader.py
 
     def takes(self, hook: Hook) -> bool:
         """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
@@ -92,7 +93,7 @@ class Transport(NamedTuple):
 # The best first.
 TRANSPORTS = (
     Transport("ring", "ring buffer", frozenset({"perf", "outbox"}), (RING_BUFFER,)),
-    Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,)),
+    Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,), logs_briefly=True),
 )
 
 
@@ -202,6 +203,7 @@ LIVING = Part(
     (
         Way("iterators over the ledger's maps", (MAP_ELEM, STORAGE_ELEM)),
         Way("iterator over files", (*TYPED, TASK_FILE)),
+        Way("one question for each, by a tracepoint", UNTYPED),
         Way("not seen", ()),
     ),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from cgnet import features, seeds, stages, tracefs
+from cgnet import asking, features, seeds, stages, tracefs
 from cgnet._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
@@ -87,7 +87,7 @@ ROLE_OF_PROGRAMS = {
 
 
 class Look(NamedTuple):
-    """One way to show what is open now: iterators, of which an object may have some or none."""
+    """One way to show what is open now: programs, of which an object may have some or none."""
 
     way: Way
     programs: frozenset[str]
@@ -282,6 +282,8 @@ class Launch:
             self._iterators, told = self._choose_iterators(obj, hook, extra)
             programs = self._there(self._wanted(obj, hook, extra), btf)
             self._prepare(obj, way.unused_maps, extra, programs)
+            if way.logs_briefly:
+                obj.log_briefly()
             obj.set_constants(CONFIG_SECTION, config)
             obj.load()
             self._require_going_on()
@@ -315,10 +317,11 @@ class Launch:
         self, obj: Object, hook: Hook, extra: Extra
     ) -> tuple[frozenset[str], list[str]]:
         """Return those to take, and what there is to say of others that this kernel refuses."""
+        shown = frozenset[str]().union(*(look.programs for look in extra.looks))
         there = {
             program.name
             for program in obj.programs
-            if program.hook == ITERATOR and self._has_role(obj, program)
+            if (program.hook == ITERATOR or program.name in shown) and self._has_role(obj, program)
         }
         taken, told = set(), []
         for name in SEED_PROGRAMS:
@@ -340,11 +343,9 @@ class Launch:
 
     def _why_no(self, look: Look, hook: Hook) -> str:
         """Return why a look isn't possible; nothing if it is."""
-        for name, why in self._refused_iterators.items():
-            if name in look.programs:
-                return why
         needs = tuple(each for each in look.way.needs if each not in hook.needs)
-        return features.all_work(needs).why
+        whys = (why for name, why in self._refused_iterators.items() if name in look.programs)
+        return features.all_work(needs).why or next(whys, "")
 
     def _wanted(self, obj: Object, hook: Hook, extra: Extra) -> list[Program]:
         """Return the programs to run; those that follow cgroups come first."""
@@ -428,6 +429,8 @@ class Launch:
             seeds.seed_listeners(*maps, sockets, self.filters)
             if obj.has_map("seeds") and _tracks(obj):
                 seeds.seed_sockets(obj.map("seeds"), sockets, self.filters)
+            if asking.can_ask(obj):
+                asking.learn_open(obj, sockets)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
         if program.hook == "tracepoint":  # the link closes the event

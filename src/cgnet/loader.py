@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PERF = "perf"  # the map of perf buffers, in every object that has a ring
 BPF_EXIST = 2  # linux/bpf.h
+LOG_STATS = 4  # linux/bpf_verifier.h: BPF_LOG_STATS
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
@@ -239,6 +240,15 @@ class Object:
         if size.value != len(value):
             raise ValueError(f"{name} holds {size.value} bytes, not {len(value)}")
         ctypes.memmove(address, value, len(value))
+
+    def log_briefly(self) -> None:
+        """Before loading: have the verifier say why it refuses a program, and not what it walked before.
+
+        Where a program's walk fills a log of 16 MB, libbpf asks for it again with more room. A kernel 5.4
+        refuses that with EINVAL, which hides the verifier's error.
+        """
+        for program in self.programs:
+            lib.bpf_program__set_log_level(program.handle, LOG_STATS)
 
     def load(self) -> None:
         """Create the maps and have the kernel verify the programs. Raises LibbpfError."""

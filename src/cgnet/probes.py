@@ -123,7 +123,7 @@ TASK_FILE = Feature(
 MAP_ELEM = Feature(
     "map_elem",
     "connections that are open, for life --interval",
-    "life --interval shows those that a process has open, with tp_btf; none with raw_tp",
+    "life --interval shows those that a process has open, with tp_btf; it takes longer with raw_tp",
 )
 STORAGE_ELEM = Feature(
     "storage_elem", "the same, of sockets that have storage", "see map_elem, with tp_btf"

@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cgnet import absent, features, output, pipeline
+from cgnet import absent, asking, features, output, pipeline
 from cgnet._layouts import HEAD, OwnerSource
 from cgnet.cgroups import CgroupNames
 from cgnet.counts import Counts
@@ -98,6 +98,7 @@ class Session:
         self._runs: dict[str, str] = {}  # hook, transport and ledger
         self._unseen: dict[str, str] | None = None  # stages that this kernel doesn't tell of
         self._baseline_ns = 0  # what was alive is told since then
+        self._early: list[bytes] = []  # records that came before the header was written
         self._interval_began = 0.0  # by the monotonic clock, in seconds
         self._drawn = False  # counts, on a terminal
         self._told_absent = False  # which names nobody has
@@ -223,10 +224,14 @@ class Session:
         if self._netns_owners:
             self._netns_owners.follow()
 
-    def _tell_living(self) -> None:
-        """Have the kernel side tell what goes on, where it can."""
-        for name, program in self.command.living.items():
-            self._obj.iterate_if_loaded(program, name)
+    def _tell_living(self) -> list[bytes]:
+        """Have the kernel side tell what goes on, where it can; return what was fetched meanwhile."""
+        obj, living = self._obj, self.command.living
+        told = [obj.iterate_if_loaded(program, name) for name, program in living.items()]
+        if any(each is not None for each in told) or not (living and asking.can_ask(obj)):
+            return []
+        ring = obj.ring("ring")
+        return [record for _ in asking.tell_open(obj) for record in ring.consume()]
 
     def _is_baseline(self, raw: bytes) -> bool:
         """Tell whether a record is of the look at the start, which deltas are counted from."""
@@ -276,7 +281,7 @@ class Session:
                     return ExitStatus.DONE
                 raise
             if self.options.interval:
-                self._tell_living()
+                self._early = self._tell_living()
                 self._baseline_ns = time.monotonic_ns()
             self._tell_start(remarks)
             # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
@@ -358,7 +363,7 @@ class Session:
         options = self.options
         interval = options.interval
         next_print = time.monotonic() + (interval or math.inf)
-        ended = False
+        ended = self._emit(self._early)
         for batch in pipeline.batches(ring, self.stop, signals, STDOUT):
             ended = self._emit(batch)
             if ended or self.out.problem:
@@ -367,7 +372,7 @@ class Session:
                 next_print += interval or math.inf
                 self._print_counts()
                 self._tell_more()
-                self._tell_living()
+                ended = self._emit(self._tell_living())
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOST_EVERY_S
                 self.clock.adjust()

@@ -43,7 +43,7 @@ ARGUMENTS = {
     "tcp_retransmit_skb": 2, "tcp_send_reset": 2, "tcp_receive_reset": 1, "tcp_destroy_sock": 1,
     "tcp_rcv_space_adjust": 1, "net_dev_queue": 1, "netif_receive_skb": 1, "netif_rx_entry": 1,
     "napi_gro_receive_entry": 1, "net_dev_start_xmit": 2, "qdisc_dequeue": 4, "cgroup_mkdir": 2,
-    "cgroup_rmdir": 2, "cgroup_rename": 2,
+    "cgroup_rmdir": 2, "cgroup_rename": 2, "task_rename": 2,
 }  # fmt: skip
 # Not there at all, and its program is left out.
 NEWER = {"qdisc_enqueue", "inet_sk_error_report", "sock_send_length"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, RecordKind, SyncErrors
+from cgnet.asking import PROGRAM as ASKED
 from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
@@ -107,10 +108,10 @@ COMMAND = Command(
     first=FIRST,
     then=THEN,
 )
-PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN)
+PROGRAMS = Extra(frozenset(), SyncErrors.SYNC_ERRORS_UNSEEN, left_out=(ASKED,))
 NO_LIVING = (
     "connections are shown when they end, and not before: this kernel has no iterator over maps, "
-    "which --interval takes"
+    "and refuses the program that answers in its place"
 )
 FILES_ONLY = (
     "of open connections those are shown that a process has open, and not those that are closed and "
@@ -120,8 +121,8 @@ LOOKS = tuple(
     Look(way, frozenset(programs), remark)
     for way, programs, remark in zip(
         LIVING.ways,
-        (("living", "living_slots"), ("living_files",), ()),
-        ("", FILES_ONLY, NO_LIVING),
+        (("living", "living_slots", ASKED), ("living_files",), (ASKED,), ()),
+        ("", FILES_ONLY, "", NO_LIVING),
         strict=True,
     )
 )
