@@ -18,6 +18,7 @@
  */
 #define READ_AT_ONCE 64
 #define READ_AT_ONCE_BY_PERF 8
+#define SUMMED_UP_AT_ONCE_BY_PERF 2
 #define MERGED_AT_ONCE 32
 #define MERGED_AT_ONCE_BY_PERF 8
 
@@ -277,6 +278,13 @@ __noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
 	return read_one(TYPED, sk, number, copied, netns);
 }
 
+static __always_inline u32 read_at_once(void)
+{
+	if (!by_perf())
+		return READ_AT_ONCE;
+	return cfg.count ? SUMMED_UP_AT_ONCE_BY_PERF : READ_AT_ONCE_BY_PERF;
+}
+
 /* The application took what comes before copied_seq; the ledger notes who that is. */
 static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
@@ -299,7 +307,7 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);
 	address = address_of(sk);
-	for (u32 i = 0; i < (by_perf() ? READ_AT_ONCE_BY_PERF : READ_AT_ONCE); i++) {
+	for (u32 i = 0; i < read_at_once(); i++) {
 		u64 number = entry->private.first;
 		int done;
 

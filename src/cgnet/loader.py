@@ -244,8 +244,8 @@ class Object:
     def log_briefly(self) -> None:
         """Before loading: have the verifier say why it refuses a program, and not what it walked before.
 
-        Where a program's walk fills a log of 16 MB, libbpf asks for it again with more room. A kernel 5.4
-        refuses that with EINVAL, which hides the verifier's error.
+        Where a program's walk fills a log of 16 MB, libbpf asks for it again with more room. A kernel
+        5.4 refuses that with EINVAL, which hides the verifier's error.
         """
         for program in self.programs:
             lib.bpf_program__set_log_level(program.handle, LOG_STATS)
