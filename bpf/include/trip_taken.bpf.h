@@ -278,7 +278,7 @@ __noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
 	return read_one(TYPED, sk, number, copied, netns);
 }
 
-static __always_inline u32 read_at_once(void)
+static __always_inline u64 read_at_once(void)
 {
 	if (!by_perf())
 		return READ_AT_ONCE;
@@ -292,7 +292,7 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 	u32 copied, netns, first;
-	u64 address;
+	u64 address, most;
 
 	on_read(typed, sk);
 	if (!place || !*place)
@@ -307,7 +307,9 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);
 	address = address_of(sk);
-	for (u32 i = 0; i < read_at_once(); i++) {
+	most = read_at_once();
+	barrier_var(most);
+	for (u64 i = 0; i < most; i++) {
 		u64 number = entry->private.first;
 		int done;
 
