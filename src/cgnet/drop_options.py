@@ -7,11 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from cgnet import features
 from cgnet._layouts import CODE_RANGE, FUNCTION_CLASSES, DropClass, SyncErrors
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.errors import did_you_mean
 from cgnet.events import TCP_STATES
 from cgnet.launch import Extra
+from cgnet.probes import COMPARE_AND_SWAP, STACK
 from cgnet.reasons import (
     BENIGN_FUNCTIONS,
     BY_FUNCTION,
@@ -144,6 +146,23 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
         "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
     }
     return measures, contents
+
+
+STACK_FIELDS = ("stack", "direction")
+
+
+def with_stacks(extra: Extra) -> list[Extra]:
+    """Return the programs with what this kernel doesn't tell: an old one may walk no stack.
+
+    It is asked where there are no typed programs: kernels that take those have stacks. Raises as
+    features.works().
+    """
+    if features.works(COMPARE_AND_SWAP).ok is not False:
+        return [extra]
+    answer = features.works(STACK)
+    if answer.ok is not False:
+        return [extra]
+    return [extra._replace(unseen=dict.fromkeys(STACK_FIELDS, f"stack: {answer.why}"))]
 
 
 def programs(values: dict[str, Any]) -> Extra:

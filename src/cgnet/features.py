@@ -23,6 +23,7 @@ from cgnet.probes import (
     RING_BUFFER,
     SOCKET_COOKIE,
     SOCKET_STORAGE,
+    STACK,
     STORAGE_ELEM,
     TASK_BTF,
     TASK_FILE,
@@ -218,6 +219,8 @@ SYNC_ERRORS = Part(
         Way("not seen", ()),
     ),
 )
+# How a dropped packet came to its end: `stack`, and `direction` where the function alone doesn't tell.
+STACKS = Part("stacks", (Way("of the tracepoint", (STACK,)), Way("not seen", ())))
 # What each command is made of. One that isn't here needs nothing of the kernel.
 CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
 SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
@@ -226,7 +229,7 @@ NEEDS = {
     "connlat": CONNECTIONS[:-1],
     "rtt": SOCKETS,
     "life": (*SOCKETS, LIVING),
-    "drop": SOCKETS,
+    "drop": (*SOCKETS, STACKS),
     "trace": SOCKETS,
 }
 

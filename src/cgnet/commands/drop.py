@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from cgnet._layouts import DROP, DROP_EVENT, FLOW, RecordKind
 from cgnet.attribution import owner_group
 from cgnet.command import Command, Companion
 from cgnet.diagnosis import Diagnosis
-from cgnet.drop_options import STATES, programs, settings
+from cgnet.drop_options import STATES, programs, settings, with_stacks
 from cgnet.drops import drop_groups
 from cgnet.errors import UsageError
 from cgnet.events import FLOW_GROUPS
@@ -176,4 +177,4 @@ def command(**values: Any) -> int:
     extra = programs(values)
     companion = Diagnosis(explain=values.pop("explain"))
     options = collect(values | {"both": True, "devices": devices}, counting, measures, contents)
-    return Session(make_command(symbols, companion), options, [extra]).run()
+    return Session(make_command(symbols, companion), options, partial(with_stacks, extra)).run()
