@@ -236,7 +236,7 @@ struct {
 SEC("raw_tp/task_rename")
 int probe_stack(void *ctx)
 {
-	u64 frames[4] = {};
+	u64 frames[16] = {};
 	u32 first = 0;
 	s64 *size = bpf_map_lookup_elem(&probe_frames, &first);
 

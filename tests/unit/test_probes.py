@@ -192,9 +192,9 @@ def test_what_is_loaded_and_not_attached_does_not_work(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize(("result", "answer"), [
-    (16, Answer(ok=True)),
-    (8, Answer(ok=False, why="it has no more than 1 frame")),
-    (0, Answer(ok=False, why="it has no more than 0 frame")),
+    (40, Answer(ok=True)),
+    (32, Answer(ok=False, why="it has no more than 4 frames")),
+    (0, Answer(ok=False, why="it has no more than 0 frames")),
     (-errno.EFAULT, Answer(ok=False, why="Bad address")),
 ])  # fmt: skip
 def test_a_stack_is_one_of_several_functions(kernel: Kernel, result: int, answer: Answer) -> None:
@@ -211,7 +211,7 @@ def test_drops_without_a_stack_say_so(kernel: Kernel, monkeypatch: pytest.Monkey
     kernel.load_error = LibbpfError("no", errno.EINVAL)
     assert not features.works(COMPARE_AND_SWAP).ok
     kernel.load_error, kernel.result = None, 8
-    why = "stack: it has no more than 1 frame"
+    why = "stack: it has no more than 1 frames"
     assert with_stacks(extra) == [extra._replace(unseen={"stack": why, "direction": why})]
     probes.trial.cache_clear()
 
