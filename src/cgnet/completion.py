@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -163,19 +164,17 @@ def _fields(ctx: click.Context) -> Iterable[str]:
     from cgnet.events import Clock, Schema  # noqa: PLC0415 - only what is used
     from cgnet.render import DERIVED  # noqa: PLC0415
 
-    command = _command(ctx.info_name or "")
+    command = _command(ctx)
     nobody: Any = _Nobody()
     groups = command.groups(nobody, nobody)
     schema = Schema(command.name, Clock(), groups, command.layouts[0].size, command.least)
     return (*schema.fields, *DERIVED)
 
 
-def _command(name: str) -> Command:
-    from importlib import import_module  # noqa: PLC0415 - only what is used
-
+def _command(ctx: click.Context) -> Command:
     from cgnet.symbols import Symbols  # noqa: PLC0415
 
-    module = import_module(f"cgnet.commands.{name}")
+    module: Any = sys.modules[str(ctx.command.callback.__module__)]
     found: Command = getattr(module, "COMMAND", None) or module.make_command(Symbols(), None)
     return found
 

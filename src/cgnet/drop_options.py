@@ -4,57 +4,35 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from cgnet import features
-from cgnet._layouts import CODE_RANGE, FUNCTION_CLASSES, DropClass, SyncErrors
+from cgnet._layouts import DropClass, SyncErrors
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
+from cgnet.class_rule import function_classes, number_of, rule_of_class
 from cgnet.errors import did_you_mean
 from cgnet.events import TCP_STATES
 from cgnet.launch import Extra
 from cgnet.probes import COMPARE_AND_SWAP, STACK
 from cgnet.reasons import (
-    BENIGN_FUNCTIONS,
-    BY_FUNCTION,
     BY_REASON,
     CLASSES,
-    RECEIVING,
-    RESETTING,
-    UNSPECIFIED,
     numbers_of,
 )  # fmt: skip
 from cgnet.values import choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from cgnet.symbols import Symbols
 
-FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
 DEVICE_BYTES = 16
-FUNCTIONS = FUNCTION_CLASSES.size // (CODE_RANGE.size + 4)
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
 
 
 def _u32(number: int) -> bytes:
     return number.to_bytes(4, sys.byteorder)
-
-
-def _number_of(name: str, reasons: dict[int, str]) -> int:
-    """Return a reason's number; one that none has where the kernel doesn't know it."""
-    return next((number for number, each in reasons.items() if each == name), 2**32 - 1)
-
-
-def function_classes(symbols: Symbols) -> bytes:
-    """Return struct function_classes: BY_FUNCTION by the addresses of the running kernel."""
-    found = list(symbols.functions.parts(BY_FUNCTION))[:FUNCTIONS]
-    code = [bound for each in found for bound in (each.start, each.end)]
-    classes = [int(BY_FUNCTION[each.name.partition(".")[0]]) for each in found]
-    none = [0] * (FUNCTIONS - len(found))
-    return FUNCTION_CLASSES.packed.pack(*code, *none, *none, *classes, *none)
 
 
 def _one_of(names: Mapping[str, int]) -> Any:
@@ -92,27 +70,6 @@ def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> An
     return choose("--reason", given, read)
 
 
-def rule_of_class(symbols: Symbols, btf: Path) -> dict[str, Any]:
-    """Return what struct config has of the rule that tells ordinary drops from others."""
-    arguments = tracepoint_arguments("kfree_skb", btf)
-    known = symbols.drop_reasons
-    return {
-        "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MOST_ARGUMENTS)
-        if known
-        else FEW_ARGUMENTS,
-        "not_specified": _number_of(UNSPECIFIED, known),
-        "flags_reason": _number_of("TCP_FLAGS", known),
-        "paws_reason": _number_of("TCP_RFC7323_PAWS", known),
-        "no_socket_reason": _number_of("NO_SOCKET", known),
-        "close_reason": _number_of("TCP_CLOSE", known),
-        "benign_code": symbols.functions.ranges(BENIGN_FUNCTIONS),
-        "receiving_code": symbols.functions.ranges(RECEIVING),
-        "resetting_code": symbols.functions.ranges(RESETTING),
-        "start_ns": time.monotonic_ns(),
-        "freeing_code": symbols.freeing_code(arguments),
-    }
-
-
 def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the constants, and the contents of maps, that the programs are told."""
     reasons = _reasons(symbols, values.pop("reason"), syn_drops=values["syn_drops"])
@@ -124,7 +81,7 @@ def settings(symbols: Symbols, values: dict[str, Any]) -> tuple[dict[str, Any], 
     named = known | symbols.swallowed
     measures = {
         **rule_of_class(symbols, btf),
-        "filter_reason": _number_of("SOCKET_FILTER", known),
+        "filter_reason": number_of("SOCKET_FILTER", known),
         "stacks": int(values.pop("stacks") == "each"),
         "benign": int(values.pop("every") or "benign" in ",".join(classes)),
         "by_reason": reasons.use,

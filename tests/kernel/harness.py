@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 CGNET = ROOT / ".venv/bin/cgnet"
 WORKLOAD = Path(__file__).with_name("workload.py")
 PYTHON = sys.executable
-PATIENCE_S = 60.0  # for what must happen; only a failing test waits so long
+# For what must happen; only a failing test waits so long. Guests without KVM are given more.
+PATIENCE_S = float(os.environ.get("CGNET_TESTS_PATIENCE_S", "60"))
 V1 = Path("/sys/fs/cgroup/memory")
 _CGROUPS = Path("/sys/fs/cgroup")
 _MOUNTED = [path for path in (_CGROUPS / "unified", _CGROUPS) if (path / "cgroup.procs").exists()]
@@ -49,6 +51,20 @@ def wait_until(what: str | Callable[[], str], condition: Any) -> Any:
         time.sleep(0.005)  # between two looks at the condition
     told = what if isinstance(what, str) else what()
     raise AssertionError(f"waited {PATIENCE_S} s for {told}")
+
+
+def cgnet(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run cgnet to its end."""
+    return subprocess.run(
+        [CGNET, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, **options
+    )
+
+
+def unused_port(address: str = "127.0.0.1") -> int:
+    """A port on which nobody listens."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as server:
+        return int(server.getsockname()[1])
 
 
 class Tracer:

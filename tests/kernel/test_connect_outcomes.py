@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 from harness import (
     Workload,
@@ -16,16 +14,10 @@ from harness import (
     new_netns,
     run,
     tracing,
+    unused_port,
     wait_until,
 )
 from peer import LOCAL, PEER, peer
-
-
-def unused_port(address: str = "127.0.0.1") -> int:
-    """A port on which nobody listens."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

@@ -20,6 +20,7 @@ from harness import (
     PATIENCE_S,
     ROOT,
     Tracer,
+    cgnet,
     check,
     need,
     new_cgroup,
@@ -30,12 +31,6 @@ from harness import (
 from maps import entries
 
 BTF = Path("/sys/kernel/btf/vmlinux")
-
-
-def cgnet(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [CGNET, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, **options
-    )
 
 
 def test_limit_ends_after_so_many_rows(group: Path, port: int) -> None:

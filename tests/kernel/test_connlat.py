@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from compare import inner, totals
 from delay import LEFT, RIGHT, delay_line
-from harness import HIERARCHY, in_netns, run, tracing, wait_until
+from harness import HIERARCHY, in_netns, run, tracing, unused_port, wait_until
 from stage import Server
-from test_connect_outcomes import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from drops import dropping
-from harness import run, tracing, wait_until
-from test_everywhere import refusing_port
+from harness import run, tracing, unused_port, wait_until
 
 if TYPE_CHECKING:
     from harness import Row
@@ -35,7 +34,7 @@ def behind(row: Row, function: str) -> str:
 
 
 def test_drop_is_told_at_the_caller(hook: str, netns: str) -> None:
-    port = refusing_port()
+    port = unused_port()
     with dropping("--hook", hook, "--netns", f"/run/netns/{netns}", program=PROGRAM) as drops:
         run("connect", "127.0.0.1", port, netns=netns)
         row = drops.one("tcp_v4_rcv", dport=port)
@@ -46,7 +45,7 @@ def test_drop_is_told_at_the_caller(hook: str, netns: str) -> None:
 def test_trace_is_told_at_the_caller(
     hook: str, netns: str, program: tuple[str, ...] | None
 ) -> None:
-    port = refusing_port()
+    port = unused_port()
     how = ("--hook", hook, "--functions", "none", "--drops", "--netns", f"/run/netns/{netns}")
     with tracing(*how, command="trace", **({"program": program} if program else {})) as tracer:
         run("connect", "127.0.0.1", port, netns=netns)

@@ -4,13 +4,22 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 from compare import inner
 from drops import dropping
-from harness import CGNET, HIERARCHY, PATIENCE_S, check, netns_inode, run, tracing, wait_until
+from harness import (
+    CGNET,
+    HIERARCHY,
+    PATIENCE_S,
+    check,
+    netns_inode,
+    run,
+    tracing,
+    unused_port,
+    wait_until,
+)
 from stage import Server
 
 if TYPE_CHECKING:
@@ -21,17 +30,12 @@ if TYPE_CHECKING:
 BURSTS = 20
 
 
-def refusing_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def path_of(stage: Stage) -> str:
     return f"/run/netns/{stage.netns}"
 
 
 def test_connect(hook: str, group: Path, port: int) -> None:
-    refusing = refusing_port()
+    refusing = unused_port()
     with tracing("--hook", hook, "--cgroup", str(group)) as tracer:
         run("connect", "127.0.0.1", port)
         made = run("connect", "127.0.0.1", port, 2, cgroups=(group,))
@@ -54,7 +58,7 @@ def test_connect_counts(hook: str, group: Path, port: int) -> None:
     filters = ("--cgroup", str(group), "--daddr", "127.0.0.0/8")
     with tracing("--hook", hook, "-c", "--by", "result", *filters) as tracer:
         run("connect", "127.0.0.1", port, 5, cgroups=(group,))
-        run("connect", "127.0.0.1", refusing_port(), 2, cgroups=(group,))
+        run("connect", "127.0.0.1", unused_port(), 2, cgroups=(group,))
         run("connect", "::1", 1, cgroups=(group,))
         counts = {row["result"]: row["count"] for row in tracer.stop()}
     assert counts == {"ok": 5, "ECONNREFUSED": 2}
@@ -119,7 +123,7 @@ def test_life(hook: str, stage: Stage) -> None:
 
 def test_drop(hook: str, netns: str) -> None:
     """A SYN for a closed port has no socket."""
-    port = refusing_port()
+    port = unused_port()
     with dropping("--hook", hook, "--netns", f"/run/netns/{netns}") as drops:
         run("connect", "127.0.0.1", port, netns=netns)
         row = drops.one("tcp_v4_rcv", dport=port)
@@ -129,7 +133,7 @@ def test_drop(hook: str, netns: str) -> None:
 
 
 def test_drop_counts(hook: str, netns: str) -> None:
-    port = refusing_port()
+    port = unused_port()
     how = ("-c", "--by", "reason,dport", "--netns", f"/run/netns/{netns}")
     with tracing("--hook", hook, *how, command="drop") as tracer:
         run("connect", "127.0.0.1", port, 7, netns=netns)

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from compare import inner, only
-from harness import (
-    HIERARCHY,
-    V2,
-    Row,
-    Workload,
-    run,
-    tracing,
-    wait_until,
-)
+from harness import HIERARCHY, V2, Row, Workload, cgnet, run, tracing, wait_until
 from maps import entries
 from peer import PEER, peer
-from test_connect_run import cgnet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,17 +9,7 @@ from pathlib import Path
 
 import pytest
 from compare import only
-from harness import (
-    Row,
-    Workload,
-    ip,
-    netns_inode,
-    new_netns,
-    run,
-    tracing,
-    wait_until,
-)
-from test_connect_run import cgnet
+from harness import Row, Workload, cgnet, ip, netns_inode, new_netns, run, tracing, wait_until
 
 NOBODY = 65534
 

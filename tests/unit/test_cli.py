@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from commands_made import TRACING, command_of
 
 from cgnet import commands, errors, probes
 from cgnet.cli import LazyGroup, _run, cli, main
-from cgnet.command import Command
 from cgnet.errors import (
     CgnetError,
     ExitStatus,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Python = Callable[[str], subprocess.CompletedProcess[str]]
 
 MODULES = sorted(each.name for each in pkgutil.iter_modules(commands.__path__))
-TRACING = [name for name in MODULES if name not in {"containers", "doctor"}]
 OBJECTS = Path(errors.__file__).parent / "_bpf"
 STATUSES = {
     CgnetError: 1,
@@ -56,25 +55,6 @@ def raise_from_command(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
 
     command = click.Command("connect", callback=callback)
     monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
-
-
-def command_of(name: str) -> Command:
-    """Return what a command's run is made with."""
-    made: list[Any] = []
-
-    class Session:
-        def __init__(self, *arguments: Any, **_: Any) -> None:
-            made.append(arguments[0])
-
-        def run(self) -> int:
-            return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module(f"cgnet.commands.{name}"), "Session", Session)
-        assert _run([name]) == 0
-    (found,) = made
-    assert isinstance(found, Command)
-    return found
 
 
 def test_the_commands_are_the_modules_of_their_package() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 import pytest
 from command_lines import NAMES, PAGES, ROOT
+from commands_made import TRACING, command_of
 from records import Names, no_runtimes
-from test_cli import TRACING, command_of
 
 from cgnet import histograms
 from cgnet.commands.containers import FIELDS, HEAD

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgnet._layouts import FUNCTION_CLASSES, DropClass
-from cgnet.drop_options import function_classes, settings
+from cgnet.class_rule import function_classes
+from cgnet.drop_options import settings
 from cgnet.errors import UsageError
 from cgnet.reasons import BY_REASON, CLASSES, class_name, numbers_of
 from cgnet.symbols import OVERFLOW, OVERFLOW_NUMBER, SYN_QUEUE, Kallsyms, Symbols

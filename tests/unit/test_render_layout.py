@@ -10,10 +10,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands_made import command_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from records import fixed_clock
-from test_cli import command_of
 
 from cgnet._layouts import Role
 from cgnet.attempts import for_roles

@@ -26,6 +26,7 @@ import rates  # noqa: E402
 CGROUPS = Path("/sys/fs/cgroup")
 CGNET = ROOT / ".venv/bin/cgnet"
 SCRATCH = "/tmp/cgnet"  # the guest's own
+PATIENCE_S = 240  # of each test: a guest may be emulated, on a host that is busy
 LINES = 5  # of what a failing test said
 
 
@@ -92,6 +93,7 @@ def why(report: pytest.TestReport) -> str:
 def run_tests(part: str, transport: str, hooks: str) -> list[dict[str, Any]]:
     """Run the tests of a part, those of the hooks that pytest's -k chooses."""
     os.chdir(ROOT)
+    os.environ["CGNET_TESTS_PATIENCE_S"] = str(PATIENCE_S)
     recorder = Recorder(transport)
     arguments = [f"tests/kernel/{test}" for tests in PARTS[part].values() for test in tests]
     pytest.main(

@@ -21,6 +21,7 @@ from subset import LAYOUTS, PARTS, parts_of
 from table import joined, put_between_marks, rows_of_kernel, table, told_before
 
 DOCUMENT = ROOT / "docs/kernels.md"
+LAST_LINES = 20  # shown of what a guest without results printed
 GUEST = Path(__file__).with_name("guest.py")
 
 
@@ -38,12 +39,13 @@ def try_one(name: str, kernel: Unpacked, layout: str, part: str) -> str:
     ended = boot.boot(kernel, words, log)
     took = f"{time.monotonic() - began:.0f} s"
     if not results.exists():
+        print(*log.read_text(errors="replace").splitlines()[-LAST_LINES:], sep="\n")
         results.write_text(json.dumps(failure(kernel, layout, "ended" if ended else "was ended")))
         return f"{kernel.release} {layout} {part}: no results after {took}; see {log}"
     found = json.loads(results.read_text())
-    failed = [each["test"] for each in found["tests"] if each["outcome"] == "failed"]
+    failed = [each for each in found["tests"] if each["outcome"] == "failed"]
     for each in failed:
-        print(f"  failed: {each}")
+        print(f"  failed: {each['test']}: {each['why']}")
     done = found["lacks"] or f"{len(found['tests'])} tests, {len(failed)} failed"
     print(f"{kernel.release} {layout} {part}: {done}, {took}", flush=True)
     return f"{kernel.release} {layout} {part}: {len(failed)} failed; see {log}" if failed else ""

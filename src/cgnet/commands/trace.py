@@ -23,9 +23,9 @@ from cgnet._layouts import (
     TripEnd,
 )
 from cgnet.btf import KERNEL_BTF
+from cgnet.class_rule import rule_of_class
 from cgnet.command import Command
 from cgnet.counts import Counting
-from cgnet.drop_options import rule_of_class
 from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 from cgnet.features import HOOKS
 from cgnet.histograms import LOG2
