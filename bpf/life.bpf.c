@@ -26,6 +26,9 @@ struct ledger_private {
 #include "waiting_rows.bpf.h"
 #include "births.bpf.h"
 #include "count.bpf.h"
+#if !TYPED
+#include "asking.bpf.h"
+#endif
 
 #define NSEC_PER_USEC 1000ULL
 
@@ -195,6 +198,11 @@ int BPF_PROG(destroy, struct sock *sk)
 
 /* -- those that are open now: user space runs these when it prints */
 
+static __always_inline bool is_open(u32 state)
+{
+	return state != TCP_CLOSE && was_open(state);
+}
+
 static __always_inline void tell_living(const bool typed, struct sock *sk,
 					struct ledger_entry *entry)
 {
@@ -207,8 +215,7 @@ static __always_inline void tell_living(const bool typed, struct sock *sk,
 
 	if (entry->private.ended || entry->listens || !holder->wanted || !role_passes(entry->role))
 		return;
-	if (state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT ||
-	    state == TCP_SYN_RECV)
+	if (!is_open(state))
 		return;
 	flow_of_sock(false, sk, tp, &flow);
 	if (!flow_passes(false, sk, &flow))
@@ -305,6 +312,34 @@ int living(struct element *ctx)
 	if (address && entry)
 		return SENDING(ctx, (tell_living(false, (struct sock *)*address, entry), 0));
 	return 0;
+}
+
+/* A socket that a process has had open since before the start comes into the ledger; one that is there is told. */
+static __always_inline int on_question(const char *name)
+{
+	struct question *asked = question_of(name);
+	struct ledger_entry *entry;
+	struct sock *sk;
+
+	if (!asked)
+		return 0;
+	if (!asked->address) {
+		sk = socket_of(asked);
+		if (sk && is_tcp(false, sk) && is_open(BPF_CORE_READ(sk, __sk_common.skc_state)))
+			ledger_of(false, false, sk);
+		return 0;
+	}
+	sk = (struct sock *)asked->address;
+	entry = ledger_find(false, sk);
+	if (entry)
+		tell_living(false, sk, entry);
+	return 0;
+}
+
+SEC("raw_tp/task_rename")
+int BPF_PROG(living_asked, struct task_struct *task, const char *name)
+{
+	return SENDING(ctx, on_question(name));
 }
 #endif
 

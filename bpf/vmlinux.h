@@ -67,6 +67,7 @@ struct task_struct {
 	unsigned int flags;
 	pid_t tgid;
 	struct task_struct *group_leader;
+	struct hlist_node pid_links[4];
 	u64 start_boottime;
 	void *cred;
 	char comm[16];
@@ -89,6 +90,10 @@ struct rb_root {
 typedef struct {
 	uid_t val;
 } kuid_t;
+
+struct pid {
+	struct hlist_head tasks[4];
+};
 
 struct cred {
 	kuid_t uid;
@@ -370,6 +375,11 @@ struct skb_shared_info {
 	short unsigned int gso_segs;
 };
 
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
+
 struct nf_hook_state {
 	u8 hook;
 	u8 pf;
@@ -469,6 +479,10 @@ typedef __u32 __wsum;
 enum {
 	false = 0,
 	true = 1,
+};
+
+enum {
+	PIDTYPE_TGID = 1,
 };
 
 enum {

@@ -28,13 +28,18 @@ struct {
 	__type(value, struct refused);
 } refused SEC(".maps");
 
-/* Of an address; to the verifier half of a typed pointer is a number, a whole one can't be shifted. */
+/*
+ * Of an address. To the verifier a part of a typed pointer is a number, and the whole one can't be computed with; raw
+ * programs, those at functions among them, have the part through memory.
+ */
 static __always_inline u32 mixed(const void *address)
 {
-	u32 half = (u64)address;
+	u32 half = 0;
 
 #if TYPED
 	asm volatile("%0 = %1" : "=w"(half) : "w"((u32)(u64)address));
+#else
+	bpf_probe_read_kernel(&half, sizeof(half), &address);
 #endif
 	return (half >> 6) * 2654435761U; /* Knuth's: 2^32 by the golden ratio */
 }

@@ -140,6 +140,14 @@ struct listener_fd {
 	struct descriptor at;
 };
 
+/* What user space asks of a socket, where the kernel has no iterators: see asking.bpf.h. */
+struct question {
+	__u64 name[2]; /* that a thread of its own gets then: nobody else has it */
+	__u64 address; /* of a socket in the ledger; 0: it is the one that is open as `fd` */
+	__s32 process; /* in the asking process: the descriptor of /proc/PID */
+	__s32 fd;      /* of that process */
+};
+
 /* Whose a network namespace is, by its inode. */
 struct netns_owner {
 	__u64 cookie;	 /* 0: any */
@@ -304,6 +312,7 @@ _Static_assert(sizeof(struct holder) == 48, "struct holder");
 _Static_assert(sizeof(struct descriptor) == 32, "struct descriptor");
 _Static_assert(sizeof(struct tcp_listener) == 112, "struct tcp_listener");
 _Static_assert(sizeof(struct listener_fd) == 48, "struct listener_fd");
+_Static_assert(sizeof(struct question) == 32, "struct question");
 _Static_assert(sizeof(struct device_address) == 20, "struct device_address");
 _Static_assert(sizeof(struct netns_owner) == 16, "struct netns_owner");
 _Static_assert(sizeof(struct netns_value) == 16, "struct netns_value");

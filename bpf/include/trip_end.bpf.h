@@ -98,13 +98,13 @@ static __always_inline bool has_two_sides(struct journey *journey, u32 shown)
 
 static __always_inline int summarize(const bool typed, struct journey *journey, u32 shown)
 {
-	bool two = has_two_sides(journey, shown), there = false;
+	bool two = has_two_sides(journey, shown), was_there = false;
 	struct stage_sums *here = NULL, *receivers = NULL;
 	struct trip_event *event = &journey->event;
 	u32 stages = event->trip.stages;
 	struct count_key key = {};
-	u8 role = event->trip.role;
 
+	barrier_var(two); /* one way for the verifier, not two */
 	if (!two && shown == SHOWN_RECEIVER)
 		show_receiver(journey);
 	count_by_flow(&key, &event->flow);
@@ -122,16 +122,22 @@ static __always_inline int summarize(const bool typed, struct journey *journey, 
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
 		const struct stage *before = &event->stages[i - 1];
+		bool there;
+		u64 delay;
 
 		if (i >= stages)
 			break;
-		if (two && is_at_receiver(stage->at) != there) {
-			there = !there;
-			role = there ? role_of_receiver(&event->trip) : event->trip.role;
-			key_of_side(&key, there ? &journey->receiver.owner : &event->owner, role);
+		there = two && is_at_receiver(stage->at);
+		/* What was before is one way more for each stage to a verifier that knows all numbers. */
+		if (two && (!typed || there != was_there)) {
+			was_there = there;
+			key_of_side(&key, there ? &journey->receiver.owner : &event->owner,
+				    there ? role_of_receiver(&event->trip) : event->trip.role);
 		}
-		sum_up(typed, there ? receivers : here, &key, stage->at,
-		       stage->ts_ns > before->ts_ns ? stage->ts_ns - before->ts_ns : 0);
+		delay = stage->ts_ns - before->ts_ns;
+		barrier_var(delay);
+		delay &= ~((s64)delay >> 63); /* not below 0 */
+		sum_up(typed, there ? receivers : here, &key, stage->at, delay);
 	}
 	return 0;
 }

@@ -18,7 +18,9 @@
  */
 #define READ_AT_ONCE 64
 #define READ_AT_ONCE_BY_PERF 8
+#define SUMMED_UP_AT_ONCE_BY_PERF 2
 #define MERGED_AT_ONCE 32
+#define MERGED_AT_ONCE_BY_PERF 8
 
 struct waiting_key {
 	u64 sk;
@@ -156,7 +158,7 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 		return;
 	if (!read_packet(typed, skb, &packet))
 		return;
-	for (u32 i = 0; i < MERGED_AT_ONCE; i++) {
+	for (u32 i = 0; i < (by_perf() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++) {
 		struct sk_buff *other = arrived(&packet.flow, seq);
 		struct aside_key key = {.skb = (u64)other, .seq = seq};
 		struct journey *journey = other ? trip_find(other) : NULL;
@@ -276,6 +278,13 @@ __noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
 	return read_one(TYPED, sk, number, copied, netns);
 }
 
+static __always_inline u64 read_at_once(void)
+{
+	if (!by_perf())
+		return READ_AT_ONCE;
+	return cfg.count ? SUMMED_UP_AT_ONCE_BY_PERF : READ_AT_ONCE_BY_PERF;
+}
+
 /* The application took what comes before copied_seq; the ledger notes who that is. */
 static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
@@ -283,7 +292,7 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 	u32 copied, netns, first;
-	u64 address;
+	u64 address, most;
 
 	on_read(typed, sk);
 	if (!place || !*place)
@@ -298,7 +307,9 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 	copied = READ(tp, copied_seq);
 	netns = netns_of(typed, sk);
 	address = address_of(sk);
-	for (u32 i = 0; i < (by_perf() ? READ_AT_ONCE_BY_PERF : READ_AT_ONCE); i++) {
+	most = read_at_once();
+	barrier_var(most);
+	for (u64 i = 0; i < most; i++) {
 		u64 number = entry->private.first;
 		int done;
 

@@ -661,6 +661,19 @@ LISTENER_FD = Layout(
 )
 
 
+QUESTION = Layout(
+    "question",
+    32,
+    (
+        Member("name", 0, 16),
+        Member("address", 16, 8),
+        Member("process", 24, 4),
+        Member("fd", 28, 4),
+    ),
+    Struct("=QQQii"),
+)
+
+
 class NetnsOwner(NamedTuple):
     cookie: int
     cgroup_id: int

@@ -73,8 +73,12 @@ class Command:
     def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
         """Look at records, or rows of counts, that are being printed."""
 
-    def on_interval(self, obj: Object) -> None:
-        """Have the kernel side emit what is open: at the start, and after each interval."""
+    def on_interval(self, obj: Object) -> list[bytes]:  # noqa: ARG002
+        """Have the kernel side emit what is open, at the start and after each interval.
+
+        Return the records that were read meanwhile.
+        """
+        return []
 
     def was_open(self, record: bytes) -> bool:  # noqa: ARG002 - a subclass looks
         """Tell whether a record is of something that was open before the start, and is."""

@@ -6,11 +6,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgnet import features
 from cgnet._layouts import DropClass
 from cgnet.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.class_rule import function_classes, number_of, rule_of_class
 from cgnet.errors import did_you_mean
 from cgnet.events import TCP_STATES
+from cgnet.probes import COMPARE_AND_SWAP, STACK
 from cgnet.reasons import (
     BY_REASON,
     CLASSES,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 DEVICE_BYTES = 16
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
+STACK_FIELDS = ("stack", "direction")
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
 
 
@@ -119,3 +122,15 @@ def settings(symbols: Symbols, asked: DropOptions) -> tuple[dict[str, Any], dict
         "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
     }
     return config, maps
+
+
+def without_stacks() -> dict[str, str] | None:
+    """Return the fields that this kernel doesn't tell, and why: an old one may walk no stack.
+
+    It is asked where there are no typed programs: kernels that take those have stacks. Raises as
+    features.works().
+    """
+    if features.works(COMPARE_AND_SWAP).ok is not False:
+        return None
+    answer = features.works(STACK)
+    return dict.fromkeys(STACK_FIELDS, f"stack: {answer.why}") if answer.ok is False else None

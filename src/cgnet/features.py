@@ -23,6 +23,7 @@ from cgnet.probes import (
     RING_BUFFER,
     SOCKET_COOKIE,
     SOCKET_STORAGE,
+    STACK,
     STORAGE_ELEM,
     TASK_BTF,
     TASK_FILE,
@@ -49,6 +50,9 @@ class Hook(NamedTuple):
     way: str  # of NAME.WAY.bpf.o
     needs: tuple[Feature, ...]
     asked: Feature | None = None  # of these: before all programs are tried, it takes 1 ms
+    folds: bool = (
+        False  # constants are written into the code: its kernels' verifiers may not know them
+    )
     slower: str = ""  # what it means that this one runs in the place of a better one
 
 
@@ -59,7 +63,7 @@ HOOKS = (
         (TP_BTF, TASK_BTF, TCP_SOCK, SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, RAW_TP),
         COMPARE_AND_SWAP,
     ),
-    Hook("raw_tp", "raw", (RAW_TP,), slower="each event takes more time"),
+    Hook("raw_tp", "raw", (RAW_TP,), folds=True, slower="each event takes more time"),
 )  # fmt: skip
 
 
@@ -75,6 +79,7 @@ class Transport(NamedTuple):
     shown: str
     unused_maps: frozenset[str]
     needs: tuple[Feature, ...]
+    logs_briefly: bool = False  # its kernels may refuse the room for a long log: see loader.py
 
     def takes(self, hook: Hook) -> bool:
         """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
@@ -89,7 +94,7 @@ class Transport(NamedTuple):
 # The best first.
 TRANSPORTS = (
     Transport("ring", "ring buffer", frozenset({"perf", "outbox"}), (RING_BUFFER,)),
-    Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,)),
+    Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,), logs_briefly=True),
 )
 
 
@@ -199,6 +204,7 @@ LIVING = Part(
     (
         Way("iterators over the ledger's maps", (MAP_ELEM, STORAGE_ELEM)),
         Way("iterator over files", (*TYPED, TASK_FILE)),
+        Way("one question for each, by a tracepoint", UNTYPED),
         Way("not seen", ()),
     ),
 )
@@ -213,6 +219,8 @@ SYNC_ERRORS = Part(
         Way("not seen", ()),
     ),
 )
+# How a dropped packet came to its end: `stack`, and `direction` where the function alone doesn't tell.
+STACKS = Part("stacks", (Way("of the tracepoint", (STACK,)), Way("not seen", ())))
 # What each command is made of. One that isn't here needs nothing of the kernel.
 CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
 SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
@@ -221,7 +229,7 @@ NEEDS = {
     "connlat": CONNECTIONS[:-1],
     "rtt": SOCKETS,
     "life": (*SOCKETS, LIVING),
-    "drop": SOCKETS,
+    "drop": (*SOCKETS, STACKS),
     "trace": SOCKETS,
 }
 

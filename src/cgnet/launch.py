@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cgnet import features, seeds, stages, tracefs
+from cgnet import asking, features, seeds, stages, tracefs
 from cgnet._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
@@ -63,6 +63,7 @@ CROSSING = (
     HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
+CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
@@ -245,11 +246,16 @@ class Launch:
     ) -> tuple[Object, list[str]]:
         """Return the object, attached, and what there is to say of its iterators."""
         self._require_going_on()
-        obj = self._open(object_path(self.name, hook, self.folder), btf)
+        config = self._config(chosen)
+        folded = (CONFIG_SECTION, config) if hook.folds else None
+        obj = self._open(object_path(self.name, hook, self.folder), btf, folded)
         try:
             self._iterators, told = self._choose_iterators(obj, hook, chosen)
             programs = self._there(self._wanted(obj, hook, chosen), btf)
             self._prepare(obj, way.unused_maps, chosen, programs)
+            if way.logs_briefly:
+                obj.log_briefly()
+            obj.set_constants(CONFIG_SECTION, config)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before anything writes
@@ -266,9 +272,13 @@ class Launch:
         if self._stopped():
             raise StoppedError("stopped before tracing began")
 
-    def _open(self, path: Path, btf: Path | None) -> Object:
+    def _config(self, chosen: ProgramSet) -> bytes:
+        constants = self.config | (self.counting.constants() if self.counting else {})
+        return self.filters.config(chosen.sync_errors, constants)
+
+    def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
         try:
-            return Object(path, btf)
+            return Object(path, btf, folded)
         except LibbpfError as error:
             if error.errno == errno.ENOENT:
                 raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
@@ -278,10 +288,11 @@ class Launch:
         self, obj: Object, hook: Hook, chosen: ProgramSet
     ) -> tuple[frozenset[str], list[str]]:
         """Return those to take, and what there is to say of others that this kernel refuses."""
+        shown = frozenset[str]().union(*(look.programs for look in chosen.looks))
         there = {
             program.name
             for program in obj.programs
-            if program.hook == ITERATOR and self._has_role(obj, program)
+            if (program.hook == ITERATOR or program.name in shown) and self._has_role(obj, program)
         }
         taken, told = set(), []
         for name in SEED_PROGRAMS:
@@ -303,11 +314,9 @@ class Launch:
 
     def _why_no(self, look: Look, hook: Hook) -> str:
         """Return why a look isn't possible; nothing if it is."""
-        for name, why in self._refused_iterators.items():
-            if name in look.programs:
-                return why
         needs = tuple(each for each in look.way.needs if each not in hook.needs)
-        return features.all_work(needs).why
+        whys = (why for name, why in self._refused_iterators.items() if name in look.programs)
+        return features.all_work(needs).why or next(whys, "")
 
     def _wanted(self, obj: Object, hook: Hook, chosen: ProgramSet) -> list[Program]:
         """Return the programs to run; those that follow cgroups come first."""
@@ -362,9 +371,6 @@ class Launch:
                 obj.resize(name, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
-        own = self.config | (self.counting.constants() if self.counting else {})
-        config = self.filters.config(chosen.sync_errors, own)
-        obj.set_constants(".rodata.config", config)
 
     def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
         """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
@@ -394,6 +400,8 @@ class Launch:
             seeds.seed_listeners(*maps, sockets, self.filters)
             if obj.has_map("seeds") and _tracks(obj):
                 seeds.seed_sockets(obj.map("seeds"), sockets, self.filters)
+            if asking.can_ask(obj):
+                asking.learn_open(obj, sockets)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
         if program.hook == "tracepoint":  # the link closes the event

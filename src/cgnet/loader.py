@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cgnet._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
+from cgnet.folding import fold
 from cgnet.perf import PerfBuffers
 from cgnet.program_stats import ProgramStats, stats_of
 from cgnet.ring import Ring
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PERF = "perf"  # the map of perf buffers, in every object that has a ring
 BPF_EXIST = 2  # linux/bpf.h
+LOG_STATS = 4  # linux/bpf_verifier.h: BPF_LOG_STATS
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
@@ -134,8 +136,13 @@ class Program:
 class Object:
     """A BPF object file: open, choose programs and maps, load, attach. Use it with ``with``."""
 
-    def __init__(self, path: Path, btf: Path | None = None) -> None:
-        """Open ``path``; ``btf`` replaces the kernel's own BTF for CO-RE. Raises LibbpfError."""
+    def __init__(
+        self, path: Path, btf: Path | None = None, folded: tuple[str, bytes] | None = None
+    ) -> None:
+        """Open ``path``; ``btf`` replaces the kernel's own BTF for CO-RE. Raises LibbpfError.
+
+        ``folded``: a read-only section and what will be in it, to be written into the code.
+        """
         self.path = path
         self._cleanup = ExitStack()
         self._links: dict[str, Any] = {}
@@ -145,7 +152,7 @@ class Object:
         options = OpenOpts(sz=ctypes.sizeof(OpenOpts))
         if btf is not None:
             options.btf_custom_path = str(btf).encode()
-        self._handle = lib.bpf_object__open_file(str(path).encode(), options)
+        self._handle = self._open(options, folded)
         self._cleanup.callback(self._close_object)
         self.programs = tuple(
             Program(self, handle) for handle in self._each(lib.bpf_object__next_program)
@@ -154,6 +161,17 @@ class Object:
             lib.bpf_map__name(handle).decode(): Map(self, handle)
             for handle in self._each(lib.bpf_object__next_map)
         }
+
+    def _open(self, options: OpenOpts, folded: tuple[str, bytes] | None) -> Any:
+        path = str(self.path).encode()
+        if folded is None:
+            return lib.bpf_object__open_file(path, options)
+        try:
+            file = fold(self.path.read_bytes(), *folded)
+        except (OSError, ValueError):  # libbpf says what is wrong
+            return lib.bpf_object__open_file(path, options)
+        options.object_name = self.path.name.partition(".")[0].encode()
+        return lib.bpf_object__open_mem(file, len(file), options)
 
     def _each(self, following: Callable[[Any, Any], Any]) -> Iterator[Any]:
         handle = following(self.handle, None)
@@ -222,6 +240,15 @@ class Object:
         if size.value != len(value):
             raise ValueError(f"{name} holds {size.value} bytes, not {len(value)}")
         ctypes.memmove(address, value, len(value))
+
+    def log_briefly(self) -> None:
+        """Before loading: have the verifier say why it refuses a program, and not what it walked before.
+
+        Where a program's walk fills a log of 16 MB, libbpf asks for it again with more room. A kernel
+        5.4 refuses that with EINVAL, which hides the verifier's error.
+        """
+        for program in self.programs:
+            lib.bpf_program__set_log_level(program.handle, LOG_STATS)
 
     def load(self) -> None:
         """Create the maps and have the kernel verify the programs. Raises LibbpfError."""

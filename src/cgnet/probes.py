@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,10 @@ from cgnet.loader import Object, Program
 log = logging.getLogger(__name__)
 
 OBJECT = Path(__file__).parent / "_bpf" / "probe.bpf.o"
+FRAME = 8  # bytes
+LEAST_STACK = (
+    5 * FRAME
+)  # from a system call to a tracepoint; the first frames are the program's own
 ALL = "everything: no command runs without it"
 
 
@@ -34,7 +39,7 @@ class Feature(NamedTuple):
     """Something that a kernel has or lacks. ``cost`` is what its absence costs the user.
 
     Its program is ``probe_NAME``, with ``maps`` of its own. ``attach``: a kernel may load the program,
-    and yet refuse to attach it.
+    and yet refuse to attach it. ``fires``: it has to run, and writes what came of it into its map.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Feature(NamedTuple):
     cost: str
     maps: frozenset[str] = frozenset()
     attach: bool = False
+    fires: bool = False
 
 
 class Answer(NamedTuple):
@@ -123,7 +129,7 @@ TASK_FILE = Feature(
 MAP_ELEM = Feature(
     "map_elem",
     "connections that are open, for life --interval",
-    "life --interval shows those that a process has open, with tp_btf; none with raw_tp",
+    "life --interval shows those that a process has open, with tp_btf; it takes longer with raw_tp",
 )
 STORAGE_ELEM = Feature(
     "storage_elem", "the same, of sockets that have storage", "see map_elem, with tp_btf"
@@ -140,11 +146,19 @@ ARRAY_OF_MAPS = Feature(
     ALL,
     frozenset({"probe_outer"}),
 )
+STACK = Feature(
+    "stack",
+    "the functions that a dropped packet came through",
+    "drop: no stack, and no direction where the function that drops doesn't tell it",
+    frozenset({"probe_frames"}),
+    attach=True,
+    fires=True,
+)
 FEATURES = (
     TP_BTF, RAW_TP, FENTRY, FEXIT, KPROBE, KRETPROBE, TRACEPOINT, RING_BUFFER, PERF_BUFFERS,
     TASK_BTF, TCP_SOCK,
     SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, TASK_FILE, MAP_ELEM,
-    STORAGE_ELEM, LPM_TRIE, ARRAY_OF_MAPS,
+    STORAGE_ELEM, LPM_TRIE, ARRAY_OF_MAPS, STACK,
 )  # fmt: skip
 PROBE_OF_WAYS = {
     "fentry": "probe_fentry", "kprobe.multi": "probe_kprobe", "kprobe": "probe_kprobe",
@@ -208,7 +222,8 @@ def _try(feature: Feature) -> Answer:
                 ok=False, why=f"not loaded: {strerror(refusal(error).errno)}{_remark(error)}"
             )
         program = next(each for each in obj.programs if each.name == name)
-        return _try_hook(obj, program) if feature.attach else _try_tracepoint(program)
+        answer = _try_hook(obj, program) if feature.attach else _try_tracepoint(program)
+        return _try_run(obj, feature) if answer.ok and feature.fires else answer
 
 
 def _try_hook(obj: Object, program: Program) -> Answer:
@@ -216,6 +231,21 @@ def _try_hook(obj: Object, program: Program) -> Answer:
         obj.attach(program)
     except LibbpfError as error:
         return Answer(ok=False, why=f"not attached: {strerror(refusal(error).errno)}")
+    return Answer(ok=True)
+
+
+def _try_run(obj: Object, feature: Feature) -> Answer:
+    """Have it run, by a new name for this thread, which is the old one."""
+    try:
+        with Path("/proc/thread-self/comm").open("r+b", buffering=0) as name:
+            name.write(name.read().rstrip(b"\n"))
+    except OSError as error:
+        return Answer(ok=None, why=f"/proc/thread-self/comm: {error.strerror}")
+    (result,) = feature.maps
+    size = int.from_bytes(obj.map(result).lookup(bytes(4), 8), sys.byteorder, signed=True)
+    if size < LEAST_STACK:
+        why = strerror(-size) if size < 0 else f"it has no more than {size // FRAME} frames"
+        return Answer(ok=False, why=why)
     return Answer(ok=True)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """One way to show what is open now: iterators, of which an object may have some or none."""
+    """One way to show what is open now: programs, of which an object may have some or none."""
 
     way: Way
     programs: frozenset[str]

@@ -75,6 +75,7 @@ class Session:
         self.rate = pipeline.RateLimit(options.max_rate)
         self.unknown_owners = 0
         self._runs: dict[str, Any] = {}  # hook, transport, ledger, and stages that aren't seen
+        self._early: list[bytes] = []  # records that came before the header was written
         self._baseline_ns = 0  # what was open then is told as changes since
 
     def _make_schema(self) -> Schema | CountSchema:
@@ -132,7 +133,7 @@ class Session:
         not_seen = {} if launch.unseen is None else {"not_seen": list(launch.unseen)}
         self._runs = launch.runs | not_seen
         if options.interval:
-            command.on_interval(obj)
+            self._early = command.on_interval(obj)
             self._baseline_ns = time.monotonic_ns()
         self._tell_start(launch.remarks(chosen))
 
@@ -153,7 +154,7 @@ class Session:
     def _trace(self, ring: Reader, signals: int) -> None:
         next_look, interval = 0.0, self.options.interval or math.inf
         next_print = time.monotonic() + interval
-        ended = False
+        ended = self._emit(self._early)
         for batch in pipeline.batches(ring, self.stop, signals, self.printer.fd):
             ended = self._emit(batch)
             if ended or self.printer.problem:
@@ -162,7 +163,7 @@ class Session:
                 next_print += interval
                 self._print_counts()
                 self._print_notices()
-                self.command.on_interval(self._obj)
+                ended = self._emit(self.command.on_interval(self._obj))
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOST_EVERY_S
                 ended = self._look_around()

@@ -183,3 +183,27 @@ def reached(codes: list[Code], starts: set[int], without: set[int]) -> dict[int,
         behind = _after(codes[at], known)
         todo += [(following, behind) for following in _next(codes, at, known)]
     return seen
+
+
+def falling_back(codes: list[Code], start: int) -> set[int]:
+    """Return the instructions of a function that fall through to the head of a loop that they are in.
+
+    The walk is that of the kernel's check_cfg(), which refuses it on 5.10 and before.
+    """
+    found: set[int] = set()
+    on_way: set[int] = {start}
+    seen = {start}
+    way = [(start, _next(codes, start, {}))]
+    while way:
+        at, following = way[-1]
+        to = next(following, None)
+        if to is None:
+            on_way.discard(at)
+            way.pop()
+        elif to in on_way and codes[at].kind not in (JMP, JMP32):
+            found.add(at)
+        elif to not in seen:
+            seen.add(to)
+            on_way.add(to)
+            way.append((to, _next(codes, to, {})))
+    return found

@@ -19,12 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src/cgnet"
 # Data flows one way: no module imports one that stands after it. A package is one place.
 ORDER = (
-    "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "loader", "btf", "tracefs",
-    "probes", "features", "long_paths",
+    "errors", "_layouts", "_libbpf", "ring", "perf", "program_stats", "folding", "loader", "btf",
+    "tracefs", "probes", "features", "long_paths",
     "cgroups", "host", "processes", "values", "netns", "cgroup_filter", "absent", "name_filter",
     "filters",
-    "seeds", "handovers", "groups", "events", "containers", "runtimes", "netns_owners", "attribution",
-    "histograms", "keys", "tables", "counts", "program_sets", "pipeline", "symbols", "reasons",
+    "seeds", "asking", "handovers", "groups", "events", "containers", "runtimes", "netns_owners",
+    "attribution", "histograms", "keys", "tables", "counts", "program_sets", "pipeline", "symbols",
+    "reasons",
     "class_rule", "packets", "tcp_memory", "evidence",
     "advice", "diagnosis", "trips", "drops", "stages", "render", "slow_part", "losses",
     "output", "launch", "command", "attempts", "newcomers", "owner_names", "printer", "session",
@@ -59,6 +60,7 @@ HOOKS = {
     "raw_tp/cgroup_mkdir",
     "raw_tp/cgroup_rename",
     "raw_tp/cgroup_rmdir",
+    "raw_tp/task_rename",
     "tracepoint/syscalls/sys_enter_connect",
     "tracepoint/syscalls/sys_exit_connect",
     "iter/task_file",
@@ -141,7 +143,14 @@ def test_only_few_modules_import_ctypes() -> None:
 
 
 def test_only_handles_and_layout_checks_call_libbpf() -> None:
-    assert importers("cgnet._libbpf") <= {"perf", "program_stats", "loader", "btf", "cli"}
+    assert importers("cgnet._libbpf") <= {
+        "perf",
+        "program_stats",
+        "folding",
+        "loader",
+        "btf",
+        "cli",
+    }
 
 
 def test_no_command_imports_another() -> None:

@@ -91,7 +91,7 @@ def said(launch: Launch) -> list[str]:
 
 
 def with_looks() -> list[Any]:
-    return [ProgramSet(looks=life.LOOKS)]
+    return [life.PROGRAMS._replace(looks=life.LOOKS)]
 
 
 def test_the_best_variant_is_taken_without_a_word(kernel: Kernel) -> None:
@@ -184,11 +184,27 @@ def test_or_not_at_all(kernel: Kernel) -> None:
 def test_raw_programs_have_an_iterator_over_their_hash_alone(kernel: Kernel) -> None:
     launch = started(program_sets=with_looks(), hook="raw_tp")
     assert launch.runs == {"hook": "raw_tp", "transport": "ring", "ledger": "hash"}
-    assert {name for name in kernel.taken if name.startswith("living")} == {"living"}
+    assert {name for name in kernel.taken if name.startswith("living")} == {
+        "living",
+        "living_asked",
+    }
     assert said(launch) == []
+
+
+def test_raw_programs_answer_questions_where_there_is_no_iterator(kernel: Kernel) -> None:
     kernel.lacks = {MAP_ELEM}
     launch = started(program_sets=with_looks(), hook="raw_tp")
-    assert said(launch) == [f"{life.NO_LIVING} (map_elem: no)"]
+    assert {name for name in kernel.taken if name.startswith("living")} == {"living_asked"}
+    assert said(launch) == []
+    kernel.refuses = {"living_asked": errno.EACCES}
+    launch = started(program_sets=with_looks(), hook="raw_tp")
+    assert not [name for name in kernel.taken if name.startswith("living")]
+    assert said(launch) == [f"{life.NO_LIVING} (map_elem: no; Permission denied)"]
+
+
+def test_without_a_look_nobody_answers(kernel: Kernel) -> None:
+    started(program_sets=[life.PROGRAMS], hook="raw_tp")
+    assert not [name for name in kernel.taken if name.startswith("living")]
 
 
 def test_a_slower_hook_is_told_with_the_reason(kernel: Kernel) -> None:

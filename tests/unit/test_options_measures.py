@@ -16,7 +16,6 @@ from cgnet.counts import Counting
 from cgnet.filters import Filters
 from cgnet.histograms import LOG2, linear
 from cgnet.keys import Key
-from cgnet.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,8 +167,8 @@ def test_whose_connections_are_shown(
 
 
 def test_with_an_interval_life_needs_what_tells_the_living(asked: Callable[..., Asked]) -> None:
-    assert asked("life").command.program_sets() == [ProgramSet()]
-    assert asked("life -i 5").command.program_sets() == [ProgramSet(looks=life.LOOKS)]
+    assert asked("life").command.program_sets() == [life.PROGRAMS]
+    assert asked("life -i 5").command.program_sets() == [life.PROGRAMS._replace(looks=life.LOOKS)]
 
 
 def test_milliseconds_are_for_drawings(asked: Callable[..., Asked]) -> None:

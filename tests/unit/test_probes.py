@@ -5,14 +5,26 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from cgnet import features, probes, tracefs
+from cgnet.drop_options import without_stacks
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.loader import Object
-from cgnet.probes import FEATURES, FEXIT, RAW_TP, RING_BUFFER, TP_BTF, TRACEPOINT, Answer
+from cgnet.probes import (
+    COMPARE_AND_SWAP,
+    FEATURES,
+    FEXIT,
+    RAW_TP,
+    RING_BUFFER,
+    STACK,
+    TP_BTF,
+    TRACEPOINT,
+    Answer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +50,7 @@ class Kernel:
         self.load_error: LibbpfError | None = None
         self.attach_error: LibbpfError | None = None
         self.did: list[Any] = []
+        self.result = 0  # what a program wrote
 
     def open(self, _path: Path) -> Self:
         with Object(probes.OBJECT) as obj:
@@ -56,6 +69,13 @@ class Kernel:
         self.did.append(f"attach {program.name}")
         if self.attach_error:
             raise self.attach_error
+
+    def map(self, name: str) -> Self:
+        self.did.append(f"read {name}")
+        return self
+
+    def lookup(self, _key: bytes, size: int) -> bytes:
+        return self.result.to_bytes(size, sys.byteorder, signed=True)
 
     def aim(self, program: Any, function: str) -> None:
         self.did.append(f"aim {program.name} at {function}")
@@ -106,7 +126,7 @@ def test_no_trial_makes_libbpf_read_the_kernels_btf_for_nothing(built_object: Pa
 
 def test_one_program_and_its_own_maps_are_loaded(kernel: Kernel) -> None:
     assert probes.trial(RING_BUFFER) == Answer(ok=True)
-    others = {"probe_storage", "probe_trie", "probe_outer", "probe_perf"}
+    others = {"probe_storage", "probe_trie", "probe_outer", "probe_perf", "probe_frames"}
     assert kernel.did == [({"probe_ring_buffer"}, others), "load", "close"]
 
 
@@ -167,6 +187,30 @@ def test_what_is_loaded_and_not_attached_does_not_work(kernel: Kernel) -> None:
     answer = probes.trial(FEXIT)
     assert answer == Answer(ok=False, why="not attached: Device or resource busy")
     assert kernel.did[-1] == "close"
+
+
+@pytest.mark.parametrize(("result", "answer"), [
+    (40, Answer(ok=True)),
+    (32, Answer(ok=False, why="it has no more than 4 frames")),
+    (0, Answer(ok=False, why="it has no more than 0 frames")),
+    (-errno.EFAULT, Answer(ok=False, why="Bad address")),
+])  # fmt: skip
+def test_a_stack_is_one_of_several_functions(kernel: Kernel, result: int, answer: Answer) -> None:
+    kernel.result = result
+    assert probes.trial(STACK) == answer
+    assert kernel.did[1:] == ["load", "attach probe_stack", "read probe_frames", "close"]
+
+
+def test_drops_without_a_stack_say_so(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "require_capabilities", lambda: None)
+    assert without_stacks() is None  # it takes typed programs: not asked
+    probes.trial.cache_clear()
+    kernel.load_error = LibbpfError("no", errno.EINVAL)
+    assert not features.works(COMPARE_AND_SWAP).ok
+    kernel.load_error, kernel.result = None, 8
+    why = "stack: it has no more than 1 frames"
+    assert without_stacks() == {"stack": why, "direction": why}
+    probes.trial.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from bpf_code import (
     Code,
     Known,
     Sections,
+    falling_back,
     reached,
 )
 
@@ -43,7 +44,7 @@ ARGUMENTS = {
     "tcp_retransmit_skb": 2, "tcp_send_reset": 2, "tcp_receive_reset": 1, "tcp_destroy_sock": 1,
     "tcp_rcv_space_adjust": 1, "net_dev_queue": 1, "netif_receive_skb": 1, "netif_rx_entry": 1,
     "napi_gro_receive_entry": 1, "net_dev_start_xmit": 2, "qdisc_dequeue": 4, "cgroup_mkdir": 2,
-    "cgroup_rmdir": 2, "cgroup_rename": 2,
+    "cgroup_rmdir": 2, "cgroup_rename": 2, "task_rename": 2,
 }  # fmt: skip
 # Not there at all, and its program is left out.
 NEWER = {"qdisc_enqueue", "inet_sk_error_report", "sock_send_length"}
@@ -151,3 +152,29 @@ def test_the_types_of_maps_are_those_of_54(name: str) -> None:
     with Object(OBJECTS / f"{name}.raw.bpf.o") as obj:
         kinds = {each: lib.bpf_map__type(obj.map(each).handle) for each in obj.maps}
     assert {each: kind for each, kind in kinds.items() if kind not in MAPS_OF_54} == {RING: 27}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_loop_begins_again_by_falling_through(name: str) -> None:
+    """Verifiers follow jumps back since Linux 5.3, and nothing else that leads back."""
+    sections = Sections(OBJECTS / f"{name}.raw.bpf.o")
+    starts = sections.starts()
+    assert {
+        (section, at)
+        for section, codes in sections.codes().items()
+        for start in starts[section]
+        for at in falling_back(codes, start)
+    } == set()
+
+
+def test_what_falls_through_to_its_loop_is_told() -> None:
+    """if r1 == 0 goto the end; r1 -= 1; goto the loop. And with its head behind its body."""
+    leave, less, back, end = (
+        Code(0x15, 1, 0, 2, 0),
+        Code(0x17, 1, 0, 0, 1),
+        Code(0x05, 0, 0, -3, 0),
+        Code(0x95, 0, 0, 0, 0),
+    )
+    assert falling_back([leave, less, back, end], 0) == set()
+    enter, again = back._replace(offset=1), Code(0x55, 1, 0, -2, 0)
+    assert falling_back([enter, less, again, end], 0) == {1}

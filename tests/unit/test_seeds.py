@@ -58,7 +58,7 @@ def read(entries: dict[bytes, bytes]) -> dict[Any, Holder]:
 
 
 def test_without_processes_nothing_is_open(proc: ProcTree) -> None:
-    assert seeds.find(proc.root) == Sockets({}, {})
+    assert seeds.find(proc.root) == Sockets({}, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_listener_is_found_with_its_place_and_process(
 ) -> None:
     proc.process(7, 901, sockets=(Socket(901, address, 8080),))
     place = Place(proc.netns(), 8080, packed)
-    assert seeds.find(proc.root) == Sockets({901: place}, {901: 7})
+    assert seeds.find(proc.root) == Sockets({901: place}, {901: 7}, {901: 2})
     assert LISTENER_KEY.packed.unpack(place.key()) == (proc.netns(), 8080, 0, packed)
 
 
@@ -90,7 +90,7 @@ def test_any_place_is_read_as_it_is_written(address: Any, port: int) -> None:
 
 def test_a_connection_has_a_process_and_no_place(proc: ProcTree) -> None:
     proc.process(7, 902, sockets=(Socket(902, state=ESTABLISHED),))
-    assert seeds.find(proc.root) == Sockets({902: None}, {902: 7})
+    assert seeds.find(proc.root) == Sockets({902: None}, {902: 7}, {902: 2})
 
 
 def test_what_has_no_file_any_more_is_left_out(proc: ProcTree) -> None:

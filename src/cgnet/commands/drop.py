@@ -14,7 +14,7 @@ from cgnet._layouts import DROP, DROP_EVENT, FLOW
 from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.diagnosis import Diagnosis
-from cgnet.drop_options import STATES, SYN_PROGRAMS, DropOptions, settings
+from cgnet.drop_options import STATES, SYN_PROGRAMS, DropOptions, settings, without_stacks
 from cgnet.drops import drop_groups
 from cgnet.errors import UsageError
 from cgnet.events import FLOW_GROUPS
@@ -77,7 +77,8 @@ class Drop(Command):
 
     def program_sets(self) -> list[ProgramSet]:
         """Return the one set; without --syn-drops it lacks what they cost."""
-        return [ProgramSet(left_out=() if self._asked and self._asked.syn_drops else SYN_PROGRAMS)]
+        left_out = () if self._asked and self._asked.syn_drops else SYN_PROGRAMS
+        return [ProgramSet(left_out=left_out, unseen=without_stacks())]
 
     def on_started(self, obj: Object) -> None:
         """Say which devices aren't there yet, and take down what counters are before."""

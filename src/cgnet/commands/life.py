@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgnet import asking
 from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
+from cgnet.asking import PROGRAM as ASKED
 from cgnet.attribution import owner_group
 from cgnet.command import Command
 from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
@@ -57,6 +59,7 @@ def _number(field: str, member: str = "", per: int = 1, null: int | None = None)
     return Number(field, part_of(LIFE, member or field, LIFE_PART.start), per, null)
 
 
+PROGRAMS = ProgramSet(left_out=(ASKED,))
 # By map, if any: the program that emits what is open.
 OPEN_BY_MAP = {
     "ledger": "living",
@@ -66,7 +69,7 @@ OPEN_BY_MAP = {
 }
 NO_LIVING = (
     "connections are shown when they end, and not before: this kernel has no iterator over maps, "
-    "which --interval takes"
+    "and refuses the program that answers in its place"
 )
 FILES_ONLY = (
     "of open connections those are shown that a process has open, and not those that are closed and "
@@ -76,8 +79,8 @@ LOOKS = tuple(
     Look(way, frozenset(programs), remark)
     for way, programs, remark in zip(
         LIVING.ways,
-        (("living", "living_slots"), ("living_files",), ()),
-        ("", FILES_ONLY, NO_LIVING),
+        (("living", "living_slots", ASKED), ("living_files",), (ASKED,), ()),
+        ("", FILES_ONLY, "", NO_LIVING),
         strict=True,
     )
 )
@@ -145,15 +148,18 @@ class Life(Command):
     def program_sets(self) -> list[ProgramSet]:
         """Return the one set, with the ways to show what is open."""
         if not self._options:
-            return [ProgramSet()]
+            return [PROGRAMS]
         looks = [each for each in LOOKS if self._open_by in (None, each.way.name)]
-        chosen = ProgramSet(looks=tuple(looks) if self._options.interval else ())
+        chosen = PROGRAMS._replace(looks=tuple(looks) if self._options.interval else ())
         return of_one_role([chosen], self._options.selection.roles)
 
-    def on_interval(self, obj: Object) -> None:
-        """Have the iterators that were taken emit what is open."""
-        for name, program in OPEN_BY_MAP.items():
-            obj.iterate_if_loaded(program, name)
+    def on_interval(self, obj: Object) -> list[bytes]:
+        """Have the iterators that were taken emit what is open; where there are none, ask for each."""
+        told = [obj.iterate_if_loaded(program, name) for name, program in OPEN_BY_MAP.items()]
+        if any(each is not None for each in told) or not asking.can_ask(obj):
+            return []
+        ring = obj.ring("ring")
+        return [record for _ in asking.tell_open(obj) for record in ring.consume()]
 
     def was_open(self, record: bytes) -> bool:
         """Tell whether a record's connection was open before the start, and is."""
