@@ -151,8 +151,7 @@ static __noinline int summarize_raw(struct journey *journey, u32 shown)
 static __always_inline bool is_slow(const struct trip_event *event)
 {
 	u32 stages = event->trip.stages;
-	u64 total = 0;
-	bool slow = !cfg.slow_stage;
+	u64 total = 0, slow = !cfg.slow_stage;
 
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
@@ -161,11 +160,13 @@ static __always_inline bool is_slow(const struct trip_event *event)
 		if (i >= stages)
 			break;
 		delta = stage->ts_ns - event->stages[i - 1].ts_ns;
-		if ((s64)delta < 0)
-			continue;
+		barrier_var(delta);
+		delta &= ~((s64)delta >>
+			   63); /* not below 0; no branch, which verifiers follow both ways */
 		total += delta;
-		if (stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
-			slow = true;
+		if (cfg.slow_stage && stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
+			slow = 1;
+		barrier_var(slow); /* any number, for the verifier: one way on, not two */
 	}
 	return slow && total >= cfg.least_ns;
 }
