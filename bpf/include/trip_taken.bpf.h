@@ -282,7 +282,8 @@ static __always_inline u64 read_at_once(void)
 {
 	if (!by_perf())
 		return READ_AT_ONCE;
-	return cfg.count ? SUMMED_UP_AT_ONCE_BY_PERF : READ_AT_ONCE_BY_PERF;
+	return cfg.count || cfg.least_ns || cfg.slow_stage ? SUMMED_UP_AT_ONCE_BY_PERF
+							   : READ_AT_ONCE_BY_PERF;
 }
 
 /* The application took what comes before copied_seq; the ledger notes who that is. */
