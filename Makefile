@@ -22,7 +22,7 @@ ARCH ?= $(HOST_ARCH)
 
 # Paths in the objects are relative and the debug information is cut, so that a build from any
 # folder gives the same bytes. BTF stays.
-BPF_CLANG = $(CLANG) -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) -Ibpf/include \
+BPF_CLANG = $(CLANG) -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) -Ibpf \
 	$(addprefix -I,$(LIBBPF_INCLUDE)) -Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
 # Each source gives two objects: docs/design/objects.md tells why.
 BPF_TYPED := -mcpu=v3 -DTYPED=1
@@ -33,7 +33,7 @@ BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
 BPF_OBJECTS := $(BPF_PROBE:bpf/%.c=$(BPF_FOLDER)/%.o) \
 	$(foreach way,typed raw,$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.$(way).bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))))
-BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/include/*.h)
+BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/*/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench hatch_build.py
 
@@ -61,7 +61,7 @@ define compile_bpf
 @command -v $(CLANG) $(LLVM_STRIP) >/dev/null && test -e $(or $(LIBBPF_INCLUDE),/usr/include)/bpf/bpf_helpers.h || \
 	{ echo "the build needs clang, llvm and libbpf's headers: run 'sudo make deps'" >&2; exit 1; }
 @mkdir -p $(@D)
-$(BPF_CLANG) $(1) -Ibpf -c $< -o $@
+$(BPF_CLANG) $(1) -c $< -o $@
 $(LLVM_STRIP) -g $@
 endef
 
@@ -89,9 +89,9 @@ vmlinux: ## write bpf/vmlinux.h anew from the running kernel's BTF
 	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --way='$(BPF_TYPED)' --way='$(BPF_RAW)' --bpf bpf bpf/vmlinux.h
 
 .PHONY: gen
-gen: $(VENV)/.ready ## write src/cgnet/_layouts.py anew from bpf/include/events.h
-	$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/include/events.h src/cgnet/_layouts.py
-	$(BIN)/ruff format --quiet src/cgnet/_layouts.py
+gen: $(VENV)/.ready ## write src/cgnet/records/_layouts.py anew from bpf/abi/events.h
+	$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/abi/events.h src/cgnet/records/_layouts.py
+	$(BIN)/ruff format --quiet src/cgnet/records/_layouts.py
 
 ## Test
 
@@ -178,11 +178,11 @@ lint-workflows: $(VENV)/.ready ## permissions, pins and injections in .github/wo
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
 .PHONY: check-gen
-check-gen: $(VENV)/.ready ## fail if src/cgnet/_layouts.py isn't what `make gen` writes
+check-gen: $(VENV)/.ready ## fail if src/cgnet/records/_layouts.py isn't what `make gen` writes
 	@mkdir -p build
-	@$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/include/events.h build/_layouts.py
+	@$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/abi/events.h build/_layouts.py
 	@$(BIN)/ruff format --quiet build/_layouts.py
-	@diff -u src/cgnet/_layouts.py build/_layouts.py || { echo "run 'make gen'" >&2; exit 1; }
+	@diff -u src/cgnet/records/_layouts.py build/_layouts.py || { echo "run 'make gen'" >&2; exit 1; }
 
 .PHONY: format
 format: $(VENV)/.ready ## format the sources

@@ -15,11 +15,11 @@ import rivals
 import tracer
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.drop import Drop
-from cgnet.drop_options import DropOptions
-from cgnet.filters import Filters
-from cgnet.launch import Launch
-from cgnet.symbols import Symbols
+from cgnet.commands.drop.command import Drop
+from cgnet.commands.drop.config import DropOptions
+from cgnet.filters.selection import Filters
+from cgnet.kernel.symbols import Symbols
+from cgnet.run.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

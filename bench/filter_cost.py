@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from kernel_cost import cost
 
-from cgnet.cgroups import default_hierarchy, hierarchies
-from cgnet.counts import Counting
-from cgnet.filters import Filters, Selection
-from cgnet.keys import read_by
+from cgnet.counting.counts import Counting
+from cgnet.counting.keys import read_by
+from cgnet.filters.selection import Filters, Selection
+from cgnet.owners.cgroups import default_hierarchy, hierarchies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import tracer
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.connect import COMMAND
-from cgnet.filters import Filters
-from cgnet.launch import Launch
+from cgnet.commands.connect.command import COMMAND
+from cgnet.filters.selection import Filters
+from cgnet.run.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cgnet.counts import Counting
+    from cgnet.counting.counts import Counting
 
 SECONDS = 5.0
 PROMISED_NS = 600

@@ -4,15 +4,15 @@
  * segment. The programs before and after are empty; see empty.bpf.c. What learning adds to every read is in
  * the ledger's own program, with empty ones around.
  */
-#include "flow.bpf.h"
+#include "base/flow.bpf.h"
 
 struct ledger_private {
 	u64 none;
 };
 
-#include "tracking.bpf.h"
-#include "births.bpf.h"
-#include "count.bpf.h"
+#include "owner/all_sockets.bpf.h"
+#include "filter/cgroup_events.bpf.h"
+#include "count/count.bpf.h"
 
 u64 asked; /* so that the answer is used */
 

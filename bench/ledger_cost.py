@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tracer
 
-from cgnet import features
-from cgnet._layouts import HEAD, SyncErrors
-from cgnet.filters import Filters
-from cgnet.launch import Launch, object_path
+from cgnet.filters.selection import Filters
+from cgnet.kernel import variants
 from cgnet.loader import Object
-from cgnet.program_sets import ProgramSet
-from cgnet.seeds import find, seed_sockets
+from cgnet.owners.open_sockets import find, seed_sockets
+from cgnet.records._layouts import HEAD, SyncErrors
+from cgnet.run.launch import Launch, object_path
+from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,9 +99,9 @@ def _slab_bytes() -> int:
 def seeding(hook: str) -> tuple[float, float]:
     """Return how long it takes to find what is open, in ms, and the bytes of kernel memory."""
     launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
-    (kind,) = features.hooks(hook)
+    (kind,) = variants.hooks(hook)
     with Object(object_path("ledger", kind, tracer.BUILD)) as obj:
-        obj.keep({"ledger_seed", "ledger_gone"}, set(features.TRANSPORTS[0].unused_maps))
+        obj.keep({"ledger_seed", "ledger_gone"}, set(variants.TRANSPORTS[0].unused_maps))
         config = launch.filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
         obj.set_constants(".rodata.config", config)
         obj.load()

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import tracer
 
-from cgnet.launch import CGROUP_PROGRAMS
+from cgnet.kernel.program_stats import ProgramStats, stats_of
 from cgnet.loader import Object
-from cgnet.pipeline import TICK_MS
-from cgnet.program_sets import ProgramSet
-from cgnet.program_stats import ProgramStats, stats_of
+from cgnet.run.launch import CGROUP_PROGRAMS
+from cgnet.run.program_sets import ProgramSet
+from cgnet.run.reader import TICK_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cgnet.launch import Launch
-    from cgnet.ring import Reader
+    from cgnet.kernel.ring_buffer import Reader
+    from cgnet.run.launch import Launch
 
 T = TypeVar("T")
 

@@ -131,7 +131,7 @@ def starts(report: Report) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bpf-clang", default="clang -g -O2 -target bpf -Ibpf/include")
+    parser.add_argument("--bpf-clang", default="clang -g -O2 -target bpf -Ibpf")
     parser.add_argument("--loss-seconds", type=float, default=30)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     args = parser.parse_args()

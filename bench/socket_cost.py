@@ -13,16 +13,16 @@ from kept import ratio
 from measure import HOOKS, RING_BYTES, Watched, beside_empty
 
 from cgnet.commands import life, rtt
-from cgnet.counts import Counting
-from cgnet.filters import Filters
-from cgnet.histograms import LOG2
-from cgnet.keys import read_by
-from cgnet.launch import Launch
+from cgnet.counting.counts import Counting
+from cgnet.counting.histograms import LOG2
+from cgnet.counting.keys import read_by
+from cgnet.filters.selection import Filters
+from cgnet.run.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgnet.command import Command
+    from cgnet.run.command import Command
 
 RUNS, SECONDS, PAIRS, RATE_SECONDS = 5, 3.0, 15, 2.0
 BY_CONTAINER = Counting(read_by(["container"]), LOG2)

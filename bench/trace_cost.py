@@ -10,13 +10,14 @@ import tracer
 from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.trace import COMMAND, PROGRAMS
-from cgnet.counts import Counting
-from cgnet.filters import Filters, Selection
-from cgnet.histograms import LOG2
-from cgnet.keys import Key
-from cgnet.launch import Launch
-from cgnet.trips import MOST_IN_FLIGHT, STAGES, crowd_constants
+from cgnet.commands.trace.command import COMMAND, PROGRAMS
+from cgnet.commands.trace.record import MOST_IN_FLIGHT, crowd_constants
+from cgnet.counting.counts import Counting
+from cgnet.counting.histograms import LOG2
+from cgnet.counting.keys import Key
+from cgnet.filters.selection import Filters, Selection
+from cgnet.records.packet import STAGES
+from cgnet.run.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tracer
 
-from cgnet._layouts import (
+from cgnet.commands import connlat, life, rtt
+from cgnet.commands.connect import command as connect
+from cgnet.commands.drop import command as drop
+from cgnet.filters.selection import Filters
+from cgnet.kernel.symbols import Symbols
+from cgnet.owners.cgroups import CgroupNames, hierarchies
+from cgnet.owners.runtimes import Runtimes
+from cgnet.records._layouts import (
     DROP,
     DROP_EVENT,
     FLOW,
@@ -27,22 +34,17 @@ from cgnet._layouts import (
     RecordKind,
     Role,
 )
-from cgnet.cgroups import CgroupNames, hierarchies
-from cgnet.commands import connect, connlat, drop, life, rtt
-from cgnet.events import Clock, Schema
-from cgnet.filters import Filters
-from cgnet.groups import part_of
-from cgnet.launch import Launch
-from cgnet.printer import ROWS_AT_ONCE
-from cgnet.program_sets import ProgramSet
+from cgnet.records.fields import part_of
+from cgnet.records.schema import Clock, Schema
 from cgnet.render.json_lines import JsonLines
-from cgnet.runtimes import Runtimes
-from cgnet.symbols import Symbols
+from cgnet.run.launch import Launch
+from cgnet.run.printer import ROWS_AT_ONCE
+from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgnet.command import Command
+    from cgnet.run.command import Command
 
 RECORDS = 50_000
 OWNERS, SERVICES = 200, 500

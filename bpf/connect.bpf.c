@@ -7,10 +7,10 @@
  * simultaneous open, mostly in softirq. One decision ends the attempt, so that no attempt gives two
  * records.
  */
-#include "attempt.bpf.h"
-#include "connection.bpf.h"
-#include "sync_errors.bpf.h"
-#include "inbound.bpf.h"
+#include "connect/attempt.bpf.h"
+#include "connect/emit.bpf.h"
+#include "connect/sync_errors.bpf.h"
+#include "connect/inbound.bpf.h"
 
 static __always_inline void begin(const bool typed, struct sock *sk)
 {

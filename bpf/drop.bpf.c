@@ -5,16 +5,16 @@
  * kfree_skb comes on top of whatever runs. The socket that a packet belongs to tells its owner, if there is
  * one; else the network namespace that it was in, or the addresses that it had.
  */
-#include "packet.bpf.h"
+#include "base/packet.bpf.h"
 
 struct ledger_private {
 	u64 none;
 };
 
-#include "tracking.bpf.h"
-#include "dropped.bpf.h"
-#include "accept_queues.bpf.h"
-#include "births.bpf.h"
+#include "owner/all_sockets.bpf.h"
+#include "drop/emit.bpf.h"
+#include "drop/accept_queues.bpf.h"
+#include "filter/cgroup_events.bpf.h"
 
 static __always_inline bool reason_passes(u32 reason)
 {

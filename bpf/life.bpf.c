@@ -3,7 +3,7 @@
  * Connections, from being established to their end. A row is made at TCP_CLOSE, which comes once: later the
  * socket is emptied, or connects again.
  */
-#include "flow.bpf.h"
+#include "base/flow.bpf.h"
 
 struct ledger_private {
 	u64 begun_ns;	    /* the client's SYN; 0: not seen */
@@ -21,13 +21,13 @@ struct ledger_private {
 };
 
 #define KEEPS_LIVES
-#include "tracking.bpf.h"
-#include "ending.bpf.h"
-#include "waiting_rows.bpf.h"
-#include "births.bpf.h"
-#include "count.bpf.h"
+#include "owner/all_sockets.bpf.h"
+#include "life/close_cause.bpf.h"
+#include "life/pending_rows.bpf.h"
+#include "filter/cgroup_events.bpf.h"
+#include "count/count.bpf.h"
 #if !TYPED
-#include "asking.bpf.h"
+#include "owner/socket_query.bpf.h"
 #endif
 
 #define NSEC_PER_USEC 1000ULL

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Does this kernel have X? One tiny program for each question, with maps of its own, so that one that
- * is refused costs only its own answer. src/cgnet/probes.py loads one at a time; the programs do
+ * is refused costs only its own answer. src/cgnet/kernel/probes.py loads one at a time; the programs do
  * nothing if they run.
  *
  * Nothing here leaves a CO-RE relocation: with a single one in the object, libbpf would read the
@@ -225,7 +225,7 @@ int probe_array_of_maps(void *ctx)
 	return inner && !bpf_map_lookup_elem(inner, &first);
 }
 
-/* The size of what came of it; src/cgnet/probes.py renames its thread to have it run. */
+/* The size of what came of it; src/cgnet/kernel/probes.py renames its thread to have it run. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -6,7 +6,7 @@
  * segment of an established connection, before it is processed: what changed since the last one was a
  * sample, and the way that it is smoothed can be undone exactly.
  */
-#include "flow.bpf.h"
+#include "base/flow.bpf.h"
 
 /* What the stack had at the last look at a socket. */
 struct ledger_private {
@@ -17,9 +17,9 @@ struct ledger_private {
 	u32 looked; /* 0: never */
 };
 
-#include "tracking.bpf.h"
-#include "histogram.bpf.h"
-#include "births.bpf.h"
+#include "owner/all_sockets.bpf.h"
+#include "count/histogram.bpf.h"
+#include "filter/cgroup_events.bpf.h"
 
 CROSSES_TO_USER_SPACE(rtt_event);
 

@@ -3,7 +3,7 @@
  * Packets' ways through the stack. Each stage is a tracepoint; a packet's record is made at its end, and
  * only if it is wanted: fast packets cost no record.
  */
-#include "flow.bpf.h"
+#include "base/flow.bpf.h"
 
 /* Packets that wait for the socket's application, numbered in a row: the first, and behind the last. */
 struct ledger_private {
@@ -12,13 +12,13 @@ struct ledger_private {
 	u64 read_ns; /* of a server: when a request was read; 0: it was answered */
 };
 
-#include "tracking.bpf.h"
-#include "location.bpf.h"
-#include "drop_class.bpf.h"
-#include "trip_begin.bpf.h"
-#include "trip_taken.bpf.h"
-#include "trip_functions.bpf.h"
-#include "births.bpf.h"
+#include "owner/all_sockets.bpf.h"
+#include "base/location.bpf.h"
+#include "drop/class.bpf.h"
+#include "trace/start.bpf.h"
+#include "trace/receive.bpf.h"
+#include "trace/functions.bpf.h"
+#include "filter/cgroup_events.bpf.h"
 
 #define DEQUEUED_AT_ONCE 16
 
@@ -218,7 +218,7 @@ PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_
 PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
 PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
 /*
- * Twice, as hook.bpf.h tells: TCP takes up its backlog in a process, where a softirq may come between, for
+ * Twice, as base/program.bpf.h tells: TCP takes up its backlog in a process, where a softirq may come between, for
  * another socket. The second program finds no trip where the first one did the work.
  */
 PROGRAM_NAMED(tcp_probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
@@ -235,7 +235,7 @@ PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
 
 /*
- * Functions, where the kernel lets programs run at them: src/cgnet/stages.py reads this table from the
+ * Functions, where the kernel lets programs run at them: src/cgnet/kernel/function_hooks.py reads this table from the
  * names. Rows of one stage and part are alternatives, the first is the best; all parts are wanted.
  */
 #define AT_CALL(stage, part, function, kind, program, arguments, call)  \

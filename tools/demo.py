@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from cgnet.cgroups import default_hierarchy, hierarchies
+from cgnet.owners.cgroups import default_hierarchy, hierarchies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     args = parser.parse_args()
     sources = sorted(set(args.bpf.glob("*.bpf.c")) - {args.bpf / PROBE})
-    texts = [args.bpf / PROBE, *sources, *sorted(args.bpf.glob("include/*.h"))]
+    texts = [args.bpf / PROBE, *sources, *sorted(args.bpf.glob("*/*.h"))]
     words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in texts)))
     with tempfile.TemporaryDirectory() as work:
         whole, trimmed = trimmed_types(

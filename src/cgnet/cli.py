@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet import __version__
+from cgnet.commands import COMMANDS
 from cgnet.errors import CgnetError, ExitStatus, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,16 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMMANDS = Path(__file__).parent / "commands"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-def _help_line(module: Path) -> str:
-    """Return a command's one-liner without importing it: ``--help`` must be fast."""
-    for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "HELP":
-            return str(ast.literal_eval(node.value))
-    return ""
 
 
 class _ReaderGoneError(Exception):
@@ -50,7 +41,7 @@ def _closed_pipe_is_an_end() -> Iterator[None]:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are the modules of cgnet.commands, imported when they run."""
+    """A group of the commands in cgnet.commands, each imported when it runs."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse the arguments; ``--help`` prints here."""
@@ -74,23 +65,20 @@ class LazyGroup(click.Group):
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the commands' names."""
-        modules = COMMANDS.glob("[!_]*.py")
-        return sorted(module.stem for module in modules)
+        return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in COMMANDS:
             return None
-        found = importlib.import_module(f"cgnet.commands.{cmd_name}").command
+        found = importlib.import_module(COMMANDS[cmd_name].module).command
         assert isinstance(found, click.Command)  # noqa: S101 - each module's promise
         return found
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, _help_line(COMMANDS / f"{name}.py")) for name in self.list_commands(ctx)]
-            )
+            formatter.write_dl([(name, COMMANDS[name].help) for name in sorted(COMMANDS)])
 
 
 class _Continued(logging.Formatter):
@@ -104,7 +92,7 @@ class _Continued(logging.Formatter):
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
     if not value or ctx.resilient_parsing:
         return
-    from cgnet._libbpf import lib  # noqa: PLC0415 - only here
+    from cgnet.kernel._libbpf import lib  # noqa: PLC0415 - only here
 
     click.echo(f"cgnet {__version__} (libbpf {lib.libbpf_version_string().decode()})")
     ctx.exit()
@@ -132,14 +120,14 @@ def cli(*, verbose: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    from cgnet import output  # noqa: PLC0415 - the streams are no business of who calls _run()
+    from cgnet.run import output  # noqa: PLC0415 - the streams are no business of who calls _run()
 
     if arguments is None:
         _speak_utf8()
     if "_CGNET_COMPLETE" in os.environ:
         from click.shell_completion import add_completion_class  # noqa: PLC0415 - only for shells
 
-        from cgnet.completion import Fish  # noqa: PLC0415
+        from cgnet.options.completion import Fish  # noqa: PLC0415
 
         add_completion_class(Fish)
     status: int = ExitStatus.FAILED
@@ -174,7 +162,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         status: Any = cli.main(arguments, prog_name="cgnet", standalone_mode=False)
     except CgnetError as error:
-        from cgnet.output import tell  # noqa: PLC0415 - only here
+        from cgnet.run.output import tell  # noqa: PLC0415 - only here
 
         tell(str(error))
         return error.exit_status

@@ -15,17 +15,17 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cgnet._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
 from cgnet.errors import LibbpfError
-from cgnet.folding import fold
-from cgnet.perf import PerfBuffers
-from cgnet.program_stats import ProgramStats, stats_of
-from cgnet.ring import Ring
+from cgnet.kernel._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
+from cgnet.kernel.constant_folding import fold
+from cgnet.kernel.perf_buffer import PerfBuffers
+from cgnet.kernel.program_stats import ProgramStats, stats_of
+from cgnet.kernel.ring_buffer import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cgnet.ring import Reader
+    from cgnet.kernel.ring_buffer import Reader
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ pytest.register_assert_rewrite(
 )  # its assertions tell what they compared, too
 
 from attribution import build  # noqa: E402
-from blind import Witness, watching  # noqa: E402
 from harness import (  # noqa: E402
     FORCED,
     HIERARCHIES,
@@ -27,9 +26,10 @@ from harness import (  # noqa: E402
     new_cgroup,
     new_netns,
 )  # fmt: skip
+from hidden_events import Witness, watching  # noqa: E402
+from owner_lab import Stage  # noqa: E402
 from podman import Podman  # noqa: E402
-from stage import Stage  # noqa: E402
-from street import Street  # noqa: E402
+from two_containers import Street  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,16 +16,18 @@ from fakes import FakeKernel
 from hypothesis import settings
 from records import ACCEPTED, fixed_clock
 
-from cgnet import cgroups, features, session
-from cgnet._libbpf import lib
-from cgnet.cgroup_filter import CgroupFilter
-from cgnet.cgroups import Hierarchy
 from cgnet.errors import NotPermittedError
+from cgnet.filters.cgroup import CgroupFilter
+from cgnet.kernel import variants
+from cgnet.kernel._libbpf import lib
+from cgnet.owners import cgroups
+from cgnet.owners.cgroups import Hierarchy
+from cgnet.run import session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cgnet.events import Clock
+    from cgnet.records.schema import Clock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,7 +100,7 @@ def no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise NotPermittedError(ACCEPTED)
 
-    monkeypatch.setattr(features, "require_capabilities", refuse)
+    monkeypatch.setattr(variants, "require_capabilities", refuse)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from apt import ROOT
 from kernels import KERNELS, MissingKernelError, fetch_btf
 
 from cgnet.errors import LibbpfError
-from cgnet.features import TRANSPORTS
+from cgnet.kernel.variants import TRANSPORTS
 from cgnet.loader import Object
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import measure
 import others
 
-from cgnet import probes
+from cgnet.kernel import probes
 from cgnet.loader import Object
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ A guest is slow. Load, figures and containers' runtimes are left to hosts.
 
 from __future__ import annotations
 
-EVERYWHERE = "test_everywhere.py::test_"
+EVERYWHERE = "run/test_everywhere.py::test_"
 DOCTOR = (
     "the_host_is_described_as_it_is",
     "every_feature_is_answered_and_a_no_has_a_reason",
@@ -20,16 +20,16 @@ TESTS = {
     "connect": (
         f"{EVERYWHERE}connect",
         f"{EVERYWHERE}connect_counts",
-        "test_connect_owners.py::test_subtree_that_is_born_late",
-        "test_connect_sync_errors.py::test_each_way_forced",
+        "owners/test_connect_owners.py::test_subtree_that_is_born_late",
+        "connect/test_connect_sync_errors.py::test_each_way_forced",
     ),
     "connlat": (f"{EVERYWHERE}connlat",),
     "rtt": (f"{EVERYWHERE}rtt", f"{EVERYWHERE}rtt_samples"),
-    "life": (f"{EVERYWHERE}life", "test_life_open.py::test_living_ones"),
+    "life": (f"{EVERYWHERE}life", "life/test_life_open.py::test_living_ones"),
     "drop": (f"{EVERYWHERE}drop", f"{EVERYWHERE}drop_counts"),
-    "trace": ("test_trace_path.py::test_loopback",),
+    "trace": ("trace/test_trace_path.py::test_loopback",),
     "containers": (f"{EVERYWHERE}containers",),
-    "doctor": tuple(f"test_doctor_run.py::test_{name}" for name in DOCTOR),
+    "doctor": tuple(f"run/test_doctor_run.py::test_{name}" for name in DOCTOR),
 }
 # What neither cgroups nor the transport have a part in: once for each kernel.
 FUNCTIONS = (
@@ -47,14 +47,14 @@ FUNCTIONS = (
 )
 ONCE = {
     "drop": (
-        "test_drop_silence.py::test_ordinary_connections_lose_nothing",
-        "test_drop_silence.py::test_data_after_the_close_is_shown",
+        "drop/test_drop_silence.py::test_ordinary_connections_lose_nothing",
+        "drop/test_drop_silence.py::test_data_after_the_close_is_shown",
     ),
     "trace": (
-        *(f"test_trace_functions.py::test_{name}" for name in FUNCTIONS),
-        "test_trace_refused.py::test_port_that_a_router_gives",
-        "test_trace_refused.py::test_namespace_that_a_packet_comes_to",
-        "test_trace_bounds.py::test_reader_that_lets_many_wait",
+        *(f"trace/test_trace_functions.py::test_{name}" for name in FUNCTIONS),
+        "trace/test_trace_refused.py::test_port_that_a_router_gives",
+        "trace/test_trace_refused.py::test_namespace_that_a_packet_comes_to",
+        "trace/test_trace_bounds.py::test_reader_that_lets_many_wait",
     ),
 }
 # How records come to user space, and the feature that it takes.

@@ -56,7 +56,7 @@ def cell_of(test: Result) -> Cell:
     # By the list; a result from before a test left it, by the file's name.
     listed = chain.from_iterable(part.items() for part in PARTS.values())
     by_list = (each for each, tests in listed if name.startswith(tests))
-    by_file = (each for each in TESTS if name.startswith(f"test_{each}"))
+    by_file = (each for each in TESTS if name.rpartition("/")[2].startswith(f"test_{each}"))
     command = next(chain(by_list, by_file), "?")
     words = name.partition("[")[2].rstrip("]").split("-")
     hook = next((each for each in HOOKS if each in words), NONE)

@@ -1,5 +1,50 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The subcommands: each module of this package is one, found by its name.
+"""The subcommands, by name: a module each, or a folder where a command has more than a file.
 
-A module has ``HELP`` (one line), ``COMMAND`` (a session.Command) and ``command`` (a click command).
+A command's module has ``command`` (a click command). Commands that trace also have ``COMMAND``.
 """
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """Where a subcommand's click command is defined, and its line in ``cgnet --help``.
+
+    The module is imported only when the command runs: ``--help`` must be fast.
+    """
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "connect": Entry(
+        "cgnet.commands.connect.command",
+        "Every outbound TCP connection attempt, and how it was decided.",
+    ),
+    "connlat": Entry(
+        "cgnet.commands.connlat", "How long TCP connections take to be established, or to fail."
+    ),
+    "rtt": Entry(
+        "cgnet.commands.rtt", "Round-trip times of TCP connections: histograms, or the slow ones."
+    ),
+    "life": Entry(
+        "cgnet.commands.life",
+        "Each TCP connection's life: how long, how much, who ended it and how.",
+    ),
+    "drop": Entry(
+        "cgnet.commands.drop.command", "TCP packets that the kernel dropped: whose, where, and why."
+    ),
+    "trace": Entry(
+        "cgnet.commands.trace.command",
+        "Each packet's way through the stack, with the delay of every stage.",
+    ),
+    "containers": Entry(
+        "cgnet.commands.containers",
+        "The containers that run on this host: names, pods, cgroups, namespaces.",
+    ),
+    "doctor": Entry(
+        "cgnet.commands.doctor.command",
+        "What each command can do on this host, which way, and what is missing.",
+    ),
+}

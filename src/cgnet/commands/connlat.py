@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet.attempts import NO_SYNC_ERRORS, Attempts, explained
+from cgnet.commands import COMMANDS
+from cgnet.commands.connect.attempts import NO_SYNC_ERRORS, Attempts, explained
 from cgnet.errors import UsageError
-from cgnet.filters import Selection
-from cgnet.option_types import a_number
-from cgnet.options import collect, common, connections, distributed, histogram
-from cgnet.session import Session
+from cgnet.filters.selection import Selection
+from cgnet.options.shared import collect, common, connections, distributed, histogram
+from cgnet.options.types import a_number
+from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from cgnet.program_sets import ProgramSet
+    from cgnet.run.program_sets import ProgramSet
 
 NSEC_PER_USEC, NSEC_PER_MSEC = 1000, 1_000_000
 ANY = Selection()
@@ -54,7 +55,6 @@ class Connlat(Attempts):
 COMMAND = Connlat()
 
 
-HELP = "How long TCP connections take to be established, or to fail."
 EPILOG = """\b
 Examples:
   cgnet connlat                                   every attempt, and how long it took
@@ -82,7 +82,7 @@ def _min_ns(min_ms: float | None, min_us: float | None) -> int:
     return round((min_ms or 0) * NSEC_PER_MSEC + (min_us or 0) * NSEC_PER_USEC)
 
 
-@click.command(name="connlat", help=HELP, epilog=EPILOG)
+@click.command(name="connlat", help=COMMANDS["connlat"].help, epilog=EPILOG)
 @click.option(
     "--min-ms",
     type=click.FloatRange(min=0, max=1e9),

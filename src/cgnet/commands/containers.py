@@ -10,18 +10,18 @@ from typing import Any
 
 import click
 
-from cgnet import completion
-from cgnet.cgroups import default_hierarchy, hierarchies, hierarchy_named
-from cgnet.events import SCHEMA, Clock
-from cgnet.option_types import OneOf
-from cgnet.output import tell
+from cgnet.commands import COMMANDS
+from cgnet.options import completion
+from cgnet.options.types import OneOf
+from cgnet.owners.cgroups import default_hierarchy, hierarchies, hierarchy_named
+from cgnet.owners.runtimes import PROC, Runtimes
+from cgnet.owners.runtimes.listing import FIELDS, containers
+from cgnet.records.schema import SCHEMA, Clock
 from cgnet.render import FORMATS
 from cgnet.render.layout import terminal_width
 from cgnet.render.listing import SHORT_ID, csv_text, json_text, table_text
-from cgnet.runtimes import PROC, Runtimes
-from cgnet.runtimes.listing import FIELDS, containers
+from cgnet.run.output import tell
 
-HELP = "The containers that run on this host: names, pods, cgroups, namespaces."
 EPILOG = """\b
 Examples:
   cgnet containers                          names, pods, images, processes
@@ -86,7 +86,7 @@ def _text(output: str, rows: list[dict[str, Any]], *, every: bool, header: bool)
     return table_text(rows, columns, header=header, width=width, first=FIRST)
 
 
-@click.command(name="containers", help=HELP, epilog=EPILOG)
+@click.command(name="containers", help=COMMANDS["containers"].help, epilog=EPILOG)
 @click.option(
     "-o",
     "--output",

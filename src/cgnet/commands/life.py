@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet import asking
-from cgnet._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
-from cgnet.asking import PROGRAM as ASKED
-from cgnet.attribution import owner_group
-from cgnet.command import Command
-from cgnet.events import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
-from cgnet.features import LIVING
-from cgnet.groups import Group, Number, between, part_of
-from cgnet.option_types import OneOf, Span
-from cgnet.options import collect, common, living, role
-from cgnet.program_sets import Look, ProgramSet, of_one_role
-from cgnet.session import Session
-from cgnet.symbols import Symbols
+from cgnet.commands import COMMANDS
+from cgnet.kernel.symbols import Symbols
+from cgnet.kernel.variants import LIVING
+from cgnet.options.shared import collect, common, living, role
+from cgnet.options.types import OneOf, Span
+from cgnet.owners import socket_queries
+from cgnet.owners.record_fields import owner_group
+from cgnet.owners.socket_queries import PROGRAM as ASKED
+from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
+from cgnet.records.fields import Group, Number, between, part_of
+from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.run.command import Command
+from cgnet.run.program_sets import Look, ProgramSet, of_one_role
+from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from cgnet.cgroups import CgroupNames
-    from cgnet.command import Options
-    from cgnet.groups import AnyGroup
     from cgnet.loader import Object
-    from cgnet.runtimes import Runtimes
+    from cgnet.owners.cgroups import CgroupNames
+    from cgnet.owners.runtimes import Runtimes
+    from cgnet.records.fields import AnyGroup
+    from cgnet.run.command import Options
 
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
 CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
@@ -156,10 +157,10 @@ class Life(Command):
     def on_interval(self, obj: Object) -> list[bytes]:
         """Have the iterators that were taken emit what is open; where there are none, ask for each."""
         told = [obj.iterate_if_loaded(program, name) for name, program in OPEN_BY_MAP.items()]
-        if any(each is not None for each in told) or not asking.can_ask(obj):
+        if any(each is not None for each in told) or not socket_queries.can_ask(obj):
             return []
         ring = obj.ring("ring")
-        return [record for _ in asking.tell_open(obj) for record in ring.consume()]
+        return [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
 
     def was_open(self, record: bytes) -> bool:
         """Tell whether a record's connection was open before the start, and is."""
@@ -169,7 +170,6 @@ class Life(Command):
 COMMAND = Life()
 
 
-HELP = "Each TCP connection's life: how long, how much, who ended it and how."
 EPILOG = """\b
 Examples:
   cgnet life                                    a row for each connection that ends
@@ -186,7 +186,7 @@ it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledge
 """
 
 
-@click.command(name="life", help=HELP, epilog=EPILOG)
+@click.command(name="life", help=COMMANDS["life"].help, epilog=EPILOG)
 @click.option(
     "--min-duration", type=Span(takes_seconds=True), help="Only what lasted this long, as in 10s."
 )

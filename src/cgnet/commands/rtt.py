@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgnet._layouts import FLOW, RTT_EVENT, RTT_SAMPLE
-from cgnet.attribution import owner_group
-from cgnet.command import Command
-from cgnet.events import FLOW_GROUPS, ROLES, tcp_state_name
-from cgnet.groups import Group, Number, between, part_of
-from cgnet.keys import OF_SOCKETS
-from cgnet.option_types import Span
-from cgnet.options import collect, common, distributed, distribution, role
-from cgnet.program_sets import BOTH, ProgramSet, of_one_role
-from cgnet.session import Session
+from cgnet.commands import COMMANDS
+from cgnet.counting.keys import OF_SOCKETS
+from cgnet.options.shared import collect, common, distributed, distribution, role
+from cgnet.options.types import Span
+from cgnet.owners.record_fields import owner_group
+from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE
+from cgnet.records.fields import Group, Number, between, part_of
+from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
+from cgnet.run.command import Command
+from cgnet.run.program_sets import BOTH, ProgramSet, of_one_role
+from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from cgnet.cgroups import CgroupNames
-    from cgnet.command import Options
-    from cgnet.groups import AnyGroup
-    from cgnet.runtimes import Runtimes
+    from cgnet.owners.cgroups import CgroupNames
+    from cgnet.owners.runtimes import Runtimes
+    from cgnet.records.fields import AnyGroup
+    from cgnet.run.command import Options
 
 SAMPLE_PART = part_of(RTT_EVENT, "sample")
 MARKS_PART = between(RTT_SAMPLE, "tcp_state", "handshake", SAMPLE_PART.start)
@@ -91,7 +92,6 @@ class Rtt(Command):
 COMMAND = Rtt()
 
 
-HELP = "Round-trip times of TCP connections: histograms, or the slow ones."
 EPILOG = """\b
 Examples:
   cgnet rtt --duration 10                  the distribution on the host
@@ -109,7 +109,7 @@ socket's next segment, so that single ones may come late.
 """
 
 
-@click.command(name="rtt", help=HELP, epilog=EPILOG)
+@click.command(name="rtt", help=COMMANDS["rtt"].help, epilog=EPILOG)
 @click.option(
     "--slower",
     type=Span(),

@@ -13,7 +13,7 @@ from cgnet.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cgnet.events import CountSchema, Schema
+    from cgnet.records.schema import CountSchema, Schema
 
 FORMATS = ("table", "wide", "json", "csv")
 # Fields that no record has, made from others for people.

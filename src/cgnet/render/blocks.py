@@ -11,7 +11,7 @@ from cgnet.render.layout import cells, filled, shortened, terminal_width
 from cgnet.render.text import duration_ns, local_time, safe
 
 if TYPE_CHECKING:
-    from cgnet.events import Schema
+    from cgnet.records.schema import Schema
 
 SLOWEST, OTHER = "*", " "
 LEAST_PLACE = 8  # cells

@@ -12,7 +12,7 @@ from cgnet.render import Renderer, with_owner
 from cgnet.render.text import safe
 
 if TYPE_CHECKING:
-    from cgnet.events import CountSchema, Schema
+    from cgnet.records.schema import CountSchema, Schema
 
 FORMULA_STARTS = ("=", "+", "-", "@")
 

@@ -12,7 +12,7 @@ from cgnet.render.screen import CLEAR, drawn_anew
 from cgnet.render.text import cell, duration, local_time
 
 if TYPE_CHECKING:
-    from cgnet.events import CountSchema
+    from cgnet.records.schema import CountSchema
 
 BAR = 40  # cells, of the bucket with most, if there is room
 BOUND = 9  # cells, of a bucket's bound

@@ -14,13 +14,13 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cgnet.events import SCHEMA
-from cgnet.groups import Group, Moment, Remembered
+from cgnet.records.fields import Group, Moment, Remembered
+from cgnet.records.schema import SCHEMA
 from cgnet.render import Renderer, with_owner
 
 if TYPE_CHECKING:
-    from cgnet.events import CountSchema, Schema
-    from cgnet.groups import AnyGroup
+    from cgnet.records.fields import AnyGroup
+    from cgnet.records.schema import CountSchema, Schema
 
 _Column = Callable[[Sequence[Any]], Iterable[object]]
 

@@ -13,7 +13,7 @@ from cgnet.render.text import cell, local_time, short_number
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cgnet.events import CountSchema, Schema
+    from cgnet.records.schema import CountSchema, Schema
 
 SEPARATOR = " "
 # Amounts: one that is too wide for its column is told in thousands, millions, …

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Whose code freed a packet. */
+#ifndef CGNET_LOCATION_BPF_H
+#define CGNET_LOCATION_BPF_H
+
+#include "base/program.bpf.h"
+
+CROSSES_TO_USER_SPACE(code_range);
+
+#define FREEING_FRAMES 8 /* of them the first are the way from kfree_skb to here */
+
+static __always_inline bool is_within(u64 location, const volatile struct code_range *code)
+{
+	return location >= code->start && location < code->end;
+}
+
+static __always_inline bool is_freeing_code(u64 location)
+{
+	for (u32 i = 0; i < CGNET_FREEING; i++)
+		if (is_within(location, &cfg.freeing_code[i]))
+			return true;
+	return false;
+}
+
+/*
+ * gcc may split kfree_skb(). The tracepoint is in the second part then, and takes the first part for the caller: Linux
+ * kernel commit c205cc7534a9 "net: skb: prevent the split of kfree_skb_reason() by gcc" (in v6.1). The stack has the
+ * caller behind it. kfree_skb_list() is nobody who drops a packet, either. Frames are read one by one: the programs have
+ * no room on their own stacks for several.
+ */
+static __always_inline u64 caller_of_free(void *ctx, u64 location)
+{
+	bool reached = false;
+	u64 frame = 0; /* to a kernel 5.4 the helper reads what it writes to */
+
+	if (likely(!is_freeing_code(location)))
+		return location;
+	for (u32 skipped = 0; skipped < FREEING_FRAMES; skipped++) {
+		if (bpf_get_stack(ctx, &frame, sizeof(frame), skipped) != sizeof(frame))
+			break;
+		if (reached && !is_freeing_code(frame))
+			return frame;
+		reached = reached || frame == location;
+	}
+	return location;
+}
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A TCP packet by its headers. Where they lie is what the stack noted in the skb; it is believed only if
+ * the headers agree, because what is queued for a socket's errors carries another packet's.
+ */
+#ifndef CGNET_PACKET_BPF_H
+#define CGNET_PACKET_BPF_H
+
+#include "base/flow.bpf.h"
+
+/* linux/if_ether.h, linux/in6.h */
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define NEXTHDR_HOPOPTS 0
+#define NEXTHDR_ROUTING 43
+#define NEXTHDR_DSTOPTS 60
+
+#define IP_OFFSET 0x1fff /* of a fragment: the first one alone has TCP's header */
+#define NOT_SET 0xffff	 /* a header's place that nobody noted */
+
+/* What kernels tell of a drop beside its place: `ctx` is kfree_skb's. 0 and NULL where they don't. */
+static __always_inline u32 reason_in(const bool typed, u64 *ctx)
+{
+	return cfg.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;
+}
+
+static __always_inline struct sock *rx_sk_in(const bool typed, u64 *ctx)
+{
+	return cfg.drop_arguments > 3 ? (struct sock *)optional_argument(typed, ctx, 3) : NULL;
+}
+
+struct packet {
+	struct flow flow;
+	u32 seq;
+	u32 ack;
+	u32 len;     /* with IP's header */
+	u32 payload; /* TCP's */
+	u8 flags;
+};
+
+/*
+ * Copy an object on the stack onto itself: the verifier no longer knows what is in it. Many paths lead to one place in
+ * what looks at drops, and it would walk the rest of the program once for each that left other values: 275,000
+ * instructions where these copies leave 48,000 (of a verifier that knows no constants).
+ */
+#define FORGET_VALUES(object) bpf_probe_read_kernel(object, sizeof(*(object)), object)
+
+/* As they are on the wire (RFC 791, RFC 8200, RFC 9293): vmlinux.h has only parts of the kernel's. */
+struct ipv4_start {
+	u8 version_ihl; /* the length in words, in the lower half */
+	u8 tos;
+	u16 tot_len;
+	u16 id;
+	u16 frag_off;
+	u8 ttl;
+	u8 protocol;
+	u16 check;
+	u32 saddr;
+	u32 daddr;
+};
+
+struct ipv6_start {
+	u32 version_flow;
+	u16 payload_len;
+	u8 nexthdr;
+	u8 hop_limit;
+	struct in6_addr saddr;
+	struct in6_addr daddr;
+};
+
+struct tcp_start {
+	u16 source;
+	u16 dest;
+	u32 seq;
+	u32 ack;
+	u8 offset; /* in words, in the upper half */
+	u8 flags;
+};
+
+/* Most packets have TCP's header right behind IP's: both are read at once. */
+struct ipv4_tcp_start {
+	struct ipv4_start ip;
+	struct tcp_start tcp;
+};
+
+struct ipv6_tcp_start {
+	struct ipv6_start ip;
+	struct tcp_start tcp;
+};
+
+/* Read IP's header: how long it is, 0 if it isn't TCP's. */
+static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *total,
+				     struct tcp_start *tcp)
+{
+	struct ipv4_tcp_start both;
+
+	if (bpf_probe_read_kernel(&both, sizeof(both), at) || both.ip.protocol != IPPROTO_TCP ||
+	    (both.ip.frag_off & bpf_htons(IP_OFFSET)))
+		return 0;
+	flow->family = 4;
+	store_v4(flow->saddr, both.ip.saddr);
+	store_v4(flow->daddr, both.ip.daddr);
+	*total = bpf_ntohs(both.ip.tot_len);
+	*tcp = both.tcp;
+	return (both.ip.version_ihl & 0xf) * 4;
+}
+
+/*
+ * Of packets with extension headers the stack's note alone tells where the next header begins; whose it is stands at the
+ * begin of the last extension. Only one is looked at: who sends TCP with more?
+ */
+static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow, u32 *total,
+				     struct tcp_start *tcp)
+{
+	struct ipv6_tcp_start both;
+	u8 next;
+
+	if (bpf_probe_read_kernel(&both, sizeof(both), at))
+		return 0;
+	next = both.ip.nexthdr;
+	flow->family = 6;
+	store_v6(flow->saddr, &both.ip.saddr);
+	store_v6(flow->daddr, &both.ip.daddr);
+	*total = both.ip.payload_len ? bpf_ntohs(both.ip.payload_len) + sizeof(both.ip) : 0;
+	*tcp = both.tcp;
+	if (next == IPPROTO_TCP)
+		return sizeof(both.ip);
+	if (next != NEXTHDR_HOPOPTS && next != NEXTHDR_ROUTING && next != NEXTHDR_DSTOPTS)
+		return 0;
+	if (bpf_probe_read_kernel(&next, sizeof(next), at + sizeof(both.ip)) || next != IPPROTO_TCP)
+		return 0;
+	return noted;
+}
+
+/* Whether this is TCP over IP, and if so, which packet. The namespace isn't told here. */
+static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
+					struct packet *packet)
+{
+	unsigned char *head = READ(skb, head), *data = READ(skb, data);
+	u16 network = READ(skb, network_header), transport = READ(skb, transport_header);
+	u16 protocol = READ(skb, protocol);
+	u32 noted = transport != NOT_SET && transport > network ? transport - network : 0;
+	u32 end = data - head + READ(skb, len);
+	struct tcp_start tcp;
+	u32 ip_len, behind, total = 0;
+
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		behind = sizeof(struct ipv4_start);
+		ip_len = read_ipv4(head + network, &packet->flow, &total, &tcp);
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
+		behind = sizeof(struct ipv6_start);
+		ip_len = read_ipv6(head + network, noted, &packet->flow, &total, &tcp);
+	} else {
+		return false;
+	}
+	if (!ip_len || (noted && noted != ip_len))
+		return false;
+	if (unlikely(ip_len != behind) &&
+	    bpf_probe_read_kernel(&tcp, sizeof(tcp), head + network + ip_len))
+		return false;
+	packet->flow.sport = bpf_ntohs(tcp.source);
+	packet->flow.dport = bpf_ntohs(tcp.dest);
+	packet->seq = bpf_ntohl(tcp.seq);
+	packet->ack = bpf_ntohl(tcp.ack);
+	packet->flags = tcp.flags;
+	packet->len = end - network;
+	if (total && total < packet->len) /* the rest fills a short frame of Ethernet */
+		packet->len = total;
+	packet->payload = packet->len - ip_len - (tcp.offset >> 4) * 4;
+	if (packet->payload > packet->len) /* cut short, or no header yet */
+		packet->payload = 0;
+	return true;
+}
+
+#endif

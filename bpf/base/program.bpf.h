@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * One source, two objects.
+ *
+ * Each file is compiled twice. With TYPED=1 its programs are at tp_btf: the verifier knows the type of
+ * every pointer, and a field is one load. With TYPED=0 they are at raw_tp, where each read is a helper
+ * call, and use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions
+ * and at system calls, which both objects have, read as raw_tp does in each of them.
+ */
+#ifndef CGNET_HOOK_BPF_H
+#define CGNET_HOOK_BPF_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi/events.h"
+
+#ifndef TYPED
+#error "say which object this is for: -DTYPED=1 or -DTYPED=0"
+#endif
+
+/*
+ * Before the definition of a map or a variable that only one of the objects has. In the other one nothing but
+ * code that is compiled away names it.
+ */
+#if TYPED
+#define TYPED_ONLY
+#define RAW_ONLY extern
+#else
+#define TYPED_ONLY extern
+#define RAW_ONLY
+#endif
+
+/* What is rare is moved out of the way: most of a program's cost is code that isn't in the cache. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
+/* src->field; needs `typed` in scope. */
+#define READ(src, field)                                                                       \
+	({                                                                                     \
+		typeof((src)->field) read_value;                                               \
+		if (typed)                                                                     \
+			read_value = (src)->field;                                             \
+		else                                                                           \
+			bpf_core_read((void *)&read_value, sizeof(read_value), &(src)->field); \
+		read_value;                                                                    \
+	})
+
+/* The same for a member that is an array: into `to`, of the same size. */
+#define READ_ARRAY(to, src, field)                                      \
+	({                                                              \
+		if (typed)                                              \
+			__builtin_memcpy(to, (src)->field, sizeof(to)); \
+		else                                                    \
+			bpf_core_read(to, sizeof(to), &(src)->field);   \
+	})
+
+/* The same for a member that is, or once was, a bitfield. */
+#define READ_BITFIELD(src, field) \
+	(typed ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
+
+/*
+ * clang writes no BTF for a struct that is only used through local pointers, and user space
+ * compares its layouts with the object's BTF. This makes a struct part of it.
+ */
+#define CROSSES_TO_USER_SPACE(name) const struct name *btf_of_##name __attribute__((unused))
+
+/*
+ * The kernel doesn't enter a program that is running on the CPU already (Linux kernel commit
+ * 05b24ff9b2cf "bpf: Prevent bpf program recursion for raw tracepoint probes", in v6.1). What a
+ * softirq brings while it interrupts the program of a process is not seen: 3 % of 10,000 time-outs on
+ * a busy host that measures its programs, 0.1 % on one that doesn't (6.18). So what softirqs bring
+ * goes to two programs in a row. The process can be in one of them only, and the other does the
+ * work: a body must find out when it was done before.
+ */
+#define FIRST true
+#define SECOND false
+
+/* On this CPU the last two that a first program did: the process's, and a softirq's on top of it. */
+struct done {
+	u64 last;
+	u64 before;
+	u64 cgroup; /* the last one that a filter looked at: see filter/filter.bpf.h */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct done);
+} done SEC(".maps");
+
+/*
+ * Whether the second program comes after the first. A process, which has the socket's lock, interrupts
+ * nobody.
+ */
+static __always_inline bool is_done(const bool typed, const bool first, struct sock *sk)
+{
+	struct done *ours = bpf_map_lookup_elem(&done, &(u32){0});
+
+	if (!ours)
+		return false;
+	if (first) {
+		ours->before = READ(sk, sk_lock.owned) ? 0 : ours->last;
+		ours->last = (u64)sk;
+		return false;
+	}
+	if (ours->last == (u64)sk) {
+		ours->last = ours->before;
+		ours->before = 0;
+		return true;
+	}
+	if (ours->before != (u64)sk)
+		return false;
+	ours->last = ours->before = 0; /* the softirq's second wasn't entered */
+	return true;
+}
+
+/* Several arguments, as one of a macro. */
+#define WITH(...) __VA_ARGS__
+
+#if TYPED
+#define TRACEPOINT_WAY "tp_btf/"
+#else
+#define TRACEPOINT_WAY "raw_tp/"
+#endif
+
+/* A program at a tracepoint, in the way of this object. `call` may use `typed`, `ctx` and the arguments. */
+#define TRACEPOINT_PROGRAM(name, tracepoint, arguments, call) \
+	SEC(TRACEPOINT_WAY #tracepoint)                       \
+	int BPF_PROG(name, arguments)                         \
+	{                                                     \
+		const bool typed = TYPED;                     \
+		return call;                                  \
+	}
+
+/* Two programs on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */
+#define ON_SET_STATE(name, body, first)                                       \
+	TRACEPOINT_PROGRAM(name, inet_sock_set_state,                         \
+			   WITH(struct sock *sk, int oldstate, int newstate), \
+			   SENDING(ctx, body(typed, first, sk, oldstate, newstate)))
+#define SET_STATE_PROGRAMS(name, body)  \
+	ON_SET_STATE(name, body, FIRST) \
+	ON_SET_STATE(name##_again, body, SECOND)
+
+/*
+ * An argument that not all kernels' tracepoints have; the caller knows that this one's has it. The verifier takes
+ * a load from `ctx` for an access even behind a constant that forbids it, where it doesn't know constants (before
+ * Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as scalars", in v5.5), and a program
+ * that reads more arguments than there are can't be attached.
+ */
+static __always_inline u64 optional_argument(const bool typed, u64 *ctx, u32 number)
+{
+	u64 value = 0;
+
+	if (typed)
+		return ctx[number];
+	bpf_probe_read_kernel(&value, sizeof(value), ctx + number);
+	return value;
+}
+
+const volatile struct config cfg SEC(".rodata.config");
+
+static __always_inline struct task_struct *current_task(const bool typed)
+{
+	if (typed)
+		return bpf_get_current_task_btf();
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+#define PF_KTHREAD 0x00200000
+
+/* A kernel thread owns no socket; it runs what it is given. */
+static __always_inline bool is_kernel_thread(const bool typed, struct task_struct *task)
+{
+	return READ(task, flags) & PF_KTHREAD;
+}
+
+static __always_inline struct tcp_sock *tcp_sock_of(const bool typed, struct sock *sk)
+{
+	if (typed)
+		return bpf_skc_to_tcp_sock(sk);
+	return (struct tcp_sock *)sk;
+}
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A task taken as the owner of a socket. */
+#ifndef CGNET_OWNER_BPF_H
+#define CGNET_OWNER_BPF_H
+
+#include "base/task_cgroup.bpf.h"
+
+#define PF_IO_WORKER 0x00000010
+
+/*
+ * Behind the NUL of a command's name lies the rest of the one before, until Linux kernel commit
+ * 06c5088aeedd "fs/exec: replace strlcpy with strscpy_pad in __set_task_comm" (in v5.17): names are
+ * compared and counted as 16 bytes.
+ */
+static __always_inline void zero_behind_name(char *comm)
+{
+	u64 *words = (u64 *)comm;
+	u64 ends = (words[0] - 0x0101010101010101) & ~words[0] & 0x8080808080808080;
+
+	if (ends) {
+		words[0] &= (ends & -ends) - 1;
+		words[1] = 0;
+		return;
+	}
+	ends = (words[1] - 0x0101010101010101) & ~words[1] & 0x8080808080808080;
+	if (ends)
+		words[1] &= (ends & -ends) - 1;
+}
+
+/*
+ * io_uring's workers are threads of the owner, but named iou-wrk-PID or iou-sqp-PID: the process is
+ * called as its leader is. They are user threads since Linux kernel commit 3bfe6106693b "io-wq:
+ * fork worker threads from original task" (in v5.12), kernel threads without an owner before.
+ */
+static __always_inline void learn_comm(const bool typed, struct task_struct *task,
+				       struct owner *owner)
+{
+	struct task_struct *named = task;
+
+	if (unlikely(READ(task, flags) & PF_IO_WORKER))
+		named = READ(task, group_leader);
+	READ_ARRAY(owner->comm, named, comm);
+	zero_behind_name(owner->comm);
+}
+
+/* Take a task as the owner: the current one where the kernel runs for the socket's user. */
+static __always_inline void learn(const bool typed, struct task_struct *task, struct owner *owner)
+{
+	struct cred *cred = (struct cred *)READ(task, cred);
+
+	__builtin_memset(owner, 0, sizeof(*owner));
+	owner->hierarchy = cfg.hierarchy[0].id;
+	if (unlikely(is_kernel_thread(typed, task)))
+		return;
+	owner->pid = READ(task, tgid);
+	owner->uid = READ(cred, uid.val);
+	owner->cgroup_id = task_cgroup_id(typed, task, cfg.hierarchy[0].controller);
+	owner->source = OWNER_LEARNED;
+	learn_comm(typed, task, owner);
+}
+
+#endif

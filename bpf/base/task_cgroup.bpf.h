@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The cgroup of a task, in any hierarchy of v1 and v2. */
+#ifndef CGNET_CGROUP_BPF_H
+#define CGNET_CGROUP_BPF_H
+
+#include "base/compat.bpf.h"
+
+static __always_inline u64 cgroup_id(const bool typed, struct cgroup *cgrp)
+{
+	struct kernfs_node *kn = READ(cgrp, kn);
+
+	return kernfs_id(typed, kn);
+}
+
+/* 0 when the controller has no slot in this kernel. */
+static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *task,
+					  u32 controller)
+{
+	struct css_set *set = READ(task, cgroups);
+	struct cgroup_subsys_state *css;
+	int slot;
+
+	if (controller == CONTROLLER_V2)
+		return cgroup_id(typed, READ(set, dfl_cgrp));
+	slot = subsys_slot(controller);
+	if (slot < 0)
+		return 0;
+	css = READ(set, subsys[slot]);
+	return cgroup_id(typed, READ(css, cgroup));
+}
+
+/*
+ * The same out of line, for loops over hierarchies: inlined there, clang would load the slots of all
+ * controllers ahead of the loop, and one that this kernel lacks is an instruction that the verifier
+ * rejects.
+ */
+static __noinline u64 cgroup_id_in(struct task_struct *task, u32 controller)
+{
+	return task_cgroup_id(false, task, controller);
+}
+
+#endif

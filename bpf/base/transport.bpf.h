@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The way to user space: a ring buffer, or where the kernel has none, perf buffers. And a count of what
+ * did not fit anywhere.
+ *
+ * Every kernel that takes typed programs has ring buffers: perf buffers are in the other objects only.
+ */
+#ifndef CGNET_TRANSPORT_BPF_H
+#define CGNET_TRANSPORT_BPF_H
+
+#include "base/program.bpf.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 * 1024 * 1024);
+} ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LOST_WHERE_COUNT);
+	__type(key, u32);
+	__type(value, u64);
+} lost SEC(".maps");
+
+static __always_inline void count_lost(u32 where)
+{
+	u64 *count = bpf_map_lookup_elem(&lost, &where);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/* -- perf buffers, one for each CPU */
+
+/*
+ * Whether there is a ring buffer is asked of the type that it is made with, and not of the helpers' numbers, which
+ * a kernel may list without having them. The answer is a constant in the code, so that also verifiers
+ * that don't know what is in .rodata never look at the other way, whose helpers and maps aren't there.
+ */
+struct bpf_ringbuf___any {};
+
+static __always_inline bool by_perf(void)
+{
+	return !TYPED && !bpf_core_type_exists(struct bpf_ringbuf___any);
+}
+
+RAW_ONLY struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, sizeof(u32));
+} perf SEC(".maps");
+
+#define LETTERS 16 /* a power of two: records that the programs under way on a CPU may have */
+
+struct letter {
+	u32 size;
+	u32 where; /* it is lost, if it is */
+	u8 record[sizeof(struct cgroup_event)];
+};
+
+/*
+ * perf buffers are written to at once and by a program's context, which bodies aren't given. They put records
+ * here, and their entries send them. Programs on a CPU interrupt each other, but end in reverse order:
+ * what is above a program's mark when it ends is its own.
+ */
+struct outbox {
+	u32 used;
+	u32 pad;
+	struct letter letters[LETTERS];
+};
+
+_Static_assert(sizeof(struct outbox) <= 32 * 1024, "a CPU's part of a map is limited");
+
+RAW_ONLY struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct outbox);
+} outbox SEC(".maps");
+
+static __always_inline void *outbox_room(u64 size, u32 where)
+{
+	struct outbox *box = bpf_map_lookup_elem(&outbox, &(u32){0});
+	struct letter *letter;
+	u64 used; /* as wide as a register, and masked before it is multiplied */
+
+	if (!box)
+		return NULL;
+	used = box->used;
+	if (used >= LETTERS)
+		return NULL;
+	box->used = used + 1;
+	barrier_var(used);
+	used &= LETTERS - 1;
+	barrier_var(used);
+	letter = &box->letters[used];
+	letter->size = size;
+	letter->where = where;
+	return letter->record;
+}
+
+/* False if there is none. */
+static __always_inline bool send_letter(void *ctx, struct outbox *box, u64 at)
+{
+	struct letter *letter;
+	u64 size;
+
+	if (at >= box->used || at >= LETTERS)
+		return false;
+	barrier_var(at);
+	at &= LETTERS - 1;
+	barrier_var(at);
+	letter = &box->letters[at];
+	size = letter->size;
+	barrier_var(size);
+	if (size > sizeof(letter->record))
+		return false;
+	if (bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, letter->record, size))
+		count_lost(letter->where);
+	return true;
+}
+
+static __always_inline void send_letters(void *ctx, struct outbox *box, u64 from, u32 most)
+{
+	for (u32 i = 0; i < most; i++)
+		if (!send_letter(ctx, box, from + i))
+			break;
+	box->used = from;
+}
+
+/* What an entry does, and what it sends then: `most` records. */
+#if TYPED
+#define SENDING_MOST(ctx, most, call) (call)
+#else
+#define SENDING_MOST(ctx, most, call)                                               \
+	({                                                                          \
+		struct outbox *its_box =                                            \
+			by_perf() ? bpf_map_lookup_elem(&outbox, &(u32){0}) : NULL; \
+		u32 its_mark = its_box ? its_box->used : 0;                         \
+		int its_result = call;                                              \
+		if (its_box)                                                        \
+			send_letters(ctx, its_box, its_mark, most);                 \
+		its_result;                                                         \
+	})
+#endif
+
+#define SENDING(ctx, call) SENDING_MOST(ctx, LETTERS, call)
+
+/* -- for bodies */
+
+/* Room for a record, its head filled; NULL when there is none, counted as lost at `where`. */
+static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
+{
+	struct head *head;
+
+	if (by_perf())
+		head = outbox_room(size, where);
+	else
+		head = bpf_ringbuf_reserve(&ring, size, 0);
+	if (unlikely(!head)) {
+		count_lost(where);
+		return NULL;
+	}
+	head->kind = kind;
+	head->pad = 0;
+	head->ts_ns = ts_ns;
+	return head;
+}
+
+/*
+ * The reader looks at the ring by its own clock, 20 times a second. Waking it would cost the sender an
+ * interrupt and the host a context switch for each record.
+ */
+static __always_inline void submit(void *record)
+{
+	if (!by_perf())
+		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/* Send the first `size` bytes of a record that lies elsewhere, complete with its head. */
+static __always_inline void submit_copy(const void *record, u64 size, u32 where)
+{
+	void *room;
+
+	if (!by_perf()) {
+		if (bpf_ringbuf_output(&ring, (void *)record, size, BPF_RB_NO_WAKEUP))
+			count_lost(where);
+		return;
+	}
+	room = outbox_room(size, where);
+	if (room)
+		bpf_probe_read_kernel(room, size, record);
+	else
+		count_lost(where);
+}
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What is told, or counted, of a connection that was established or failed to be. */
+#ifndef CGNET_CONNECTION_BPF_H
+#define CGNET_CONNECTION_BPF_H
+
+#include "count/count.bpf.h"
+#include "count/histogram.bpf.h"
+#include "filter/filter.bpf.h"
+
+CROSSES_TO_USER_SPACE(connect_event);
+
+static __always_inline void count_connection(const bool typed, const struct owner *owner,
+					     const struct flow *flow, const struct outcome *outcome)
+{
+	struct count_key key = {};
+
+	count_by_owner(&key, owner);
+	count_by_flow(&key, flow);
+	if (cfg.count_by & BY_ROLE)
+		key.role = outcome->role;
+	if (cfg.count_by & BY_RESULT)
+		key.result = outcome->result;
+	if (cfg.histogram)
+		histogram_add(typed, &key, outcome->latency_ns / NSEC_PER_USEC);
+	else
+		count(&key);
+}
+
+/* Filters on the owner were asked when it was learnt. */
+static __always_inline void emit_connection(const bool typed, struct sock *sk, u64 now,
+					    const struct owner *owner, const struct flow *flow,
+					    const struct outcome *outcome)
+{
+	struct connect_event *event;
+
+	if (outcome->latency_ns < cfg.least_ns || !result_passes(outcome->result) ||
+	    !flow_passes(typed, sk, flow))
+		return;
+	if (cfg.count) {
+		count_connection(typed, owner, flow, outcome);
+		return;
+	}
+	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);
+	if (!event)
+		return;
+	event->owner = *owner;
+	event->flow = *flow;
+	event->outcome = *outcome;
+	submit(event);
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Counting in the kernel: nothing crosses to user space for an event.
+ *
+ * There are two tables of counts. `counts` holds the one in use; user space puts the other in its place
+ * and reads the old one. The kernel lets the swap return only when no program uses the old one any
+ * more (Linux kernel commit 1ae80cf31938 "bpf: wait for running BPF programs when updating map-in-map",
+ * in v5.0): no increment is lost.
+ */
+#ifndef CGNET_COUNT_BPF_H
+#define CGNET_COUNT_BPF_H
+
+#include "base/flow.bpf.h"
+#include "filter/filter.bpf.h"
+#include "base/transport.bpf.h"
+
+CROSSES_TO_USER_SPACE(count_key);
+
+#define MOST_COUNTS 65536
+
+struct count_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MOST_COUNTS);
+	__type(key, struct count_key);
+	__type(value, u64);
+} counts_even SEC(".maps"), counts_odd SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct count_table);
+} counts SEC(".maps") = {.values = {&counts_even}};
+
+static __always_inline u64 upper_bits(u32 count)
+{
+	if (count >= 64)
+		return ~0ULL;
+	return count ? ~0ULL << (64 - count) : 0;
+}
+
+/* Of an address that is aligned as a word. Without a loop: verifiers look at each way through it. */
+static __always_inline void keep_bits(u8 *address, u32 bits)
+{
+	u64 *words = (u64 *)address;
+
+	words[0] &= bpf_cpu_to_be64(upper_bits(bits));
+	words[1] &= bpf_cpu_to_be64(upper_bits(bits > 64 ? bits - 64 : 0));
+}
+
+static __always_inline void count_by_owner(struct count_key *key, const struct owner *owner)
+{
+	if (owner->source != OWNER_UNKNOWN)
+		key->owner.source = is_partial(owner) ? OWNER_SK_CGRP : OWNER_LEARNED;
+	key->owner.hierarchy = owner->hierarchy;
+	key->owner.undecided = owner->undecided;
+	if ((cfg.count_by & BY_CGROUP) || owner->undecided)
+		key->owner.cgroup_id = owner->cgroup_id;
+	if (cfg.count_by & BY_SELECTED)
+		key->owner.given = owner->given;
+	if (cfg.count_by & BY_PID)
+		key->owner.pid = owner->pid;
+	if (cfg.count_by & BY_UID)
+		key->owner.uid = owner->uid;
+	if (cfg.count_by & BY_COMM)
+		__builtin_memcpy(key->owner.comm, owner->comm, sizeof(key->owner.comm));
+}
+
+static __always_inline void count_by_flow(struct count_key *key, const struct flow *flow)
+{
+	if (cfg.count_by & (BY_SADDR | BY_DADDR))
+		key->flow.family = flow->family;
+	if (cfg.count_by & BY_SADDR) {
+		__builtin_memcpy(key->flow.saddr, flow->saddr, sizeof(key->flow.saddr));
+		keep_bits(key->flow.saddr, cfg.saddr_bits);
+	}
+	if (cfg.count_by & BY_DADDR) {
+		__builtin_memcpy(key->flow.daddr, flow->daddr, sizeof(key->flow.daddr));
+		keep_bits(key->flow.daddr, cfg.daddr_bits);
+	}
+	if (cfg.count_by & BY_NETNS)
+		key->flow.netns = flow->netns;
+	if (cfg.count_by & BY_SPORT)
+		key->flow.sport = flow->sport;
+	if (cfg.count_by & BY_DPORT)
+		key->flow.dport = flow->dport;
+}
+
+/* What is kept by a key in the table in use, made from `blank` if need be; NULL is counted. */
+static __always_inline void *counted(void *tables, const struct count_key *key, const void *blank)
+{
+	void *table = bpf_map_lookup_elem(tables, &(u32){0});
+	void *value;
+
+	if (!table)
+		return NULL;
+	value = bpf_map_lookup_elem(table, key);
+	if (!value) {
+		bpf_map_update_elem(table, key, blank, BPF_NOEXIST);
+		value = bpf_map_lookup_elem(table, key);
+	}
+	if (!value)
+		count_lost(LOST_COUNTS);
+	return value;
+}
+
+/* One more of a key. */
+static __always_inline void count(const struct count_key *key)
+{
+	u64 zero = 0, *value = counted(&counts, key, &zero);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+#endif

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * SYNs that a full queue of their listener swallows: that of connections that wait for accept(), or that of half-open
+ * ones. The kernel frees them as it frees the SYNs that it takes, with consume_skb: the listener's queues and its count
+ * of drops tell them apart. At that moment no socket is at hand, so that listeners are kept by where they listen.
+ */
+#ifndef CGNET_ACCEPT_QUEUES_BPF_H
+#define CGNET_ACCEPT_QUEUES_BPF_H
+
+#include "drop/emit.bpf.h"
+
+#define TCP_FLAGS_OFFSET 13
+#define FLAG_SYN 0x02
+#define FLAG_ACK 0x10
+
+struct listening {
+	u64 sk; /* to be read with care; 0: several listen there, and which one a SYN is for isn't known */
+	u32 drops; /* its sk_drops that are accounted for */
+	u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct listener_key);
+	__type(value, struct listening);
+} accept_queues SEC(".maps");
+
+/* Parts of the kernel's structs; the first is its atomic_t. */
+struct atomic_part {
+	int counter;
+} __attribute__((preserve_access_index));
+
+struct request_sock_queue___part {
+	struct atomic_part qlen;
+} __attribute__((preserve_access_index));
+
+struct inet_connection_sock___part {
+	struct request_sock_queue___part icsk_accept_queue;
+} __attribute__((preserve_access_index));
+
+struct netns_ipv4___part {
+	int sysctl_max_syn_backlog;
+} __attribute__((preserve_access_index));
+
+struct net___part {
+	struct netns_ipv4___part ipv4;
+} __attribute__((preserve_access_index));
+
+struct sock___part {
+	struct atomic_part sk_drops;
+} __attribute__((preserve_access_index));
+
+static __always_inline u32 drops_of(struct sock *sk)
+{
+	struct sock___part *part = (void *)sk;
+
+	return BPF_CORE_READ(part, sk_drops.counter);
+}
+
+static __always_inline void remember_queue(struct sock *sk)
+{
+	struct listening mine = {.sk = (u64)sk, .drops = drops_of(sk)}, none = {}, *known;
+	struct listener_key key = {};
+
+	key_of_listener(false, sk, &key);
+	if (!key.port)
+		return;
+	known = bpf_map_lookup_elem(&accept_queues, &key);
+	if (known && known->sk == mine.sk)
+		return;
+	if (bpf_map_update_elem(&accept_queues, &key, known ? &none : &mine, BPF_ANY))
+		count_lost(LOST_LEDGER);
+}
+
+static __always_inline void forget_queue(struct sock *sk)
+{
+	struct listener_key key = {};
+	struct listening *known;
+
+	key_of_listener(false, sk, &key);
+	known = bpf_map_lookup_elem(&accept_queues, &key);
+	if (known && known->sk == (u64)sk)
+		bpf_map_delete_elem(&accept_queues, &key);
+}
+
+static __always_inline void queue_on_state(const bool typed, struct sock *sk, int oldstate,
+					   int newstate)
+{
+	if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE)
+		forget_queue(sk);
+	if (newstate == TCP_LISTEN)
+		remember_queue(sk);
+}
+
+/* TCP has taken it off its device. */
+static __always_inline bool is_received_syn(const bool typed, struct sk_buff *skb)
+{
+	u16 protocol = READ(skb, protocol);
+	u8 flags = 0;
+
+	if (READ(skb, dev) || !READ(skb, skb_iif))
+		return false;
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+		return false;
+	bpf_probe_read_kernel(&flags, sizeof(flags),
+			      READ(skb, head) + READ(skb, transport_header) + TCP_FLAGS_OFFSET);
+	return (flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
+}
+
+/* Of a packet that has been routed to this host. */
+static __always_inline u32 netns_of_route(struct sk_buff *skb)
+{
+	struct net_device *dev = device_of_route(skb);
+
+	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
+}
+
+/* Who listens alone where a SYN went to, or NULL. */
+static __always_inline struct listening *listening_for(u32 netns, const struct flow *flow)
+{
+	struct listener_key key = {};
+	struct listening *found;
+	struct sock *sk;
+
+	key_of_destination(netns, flow, &key);
+	found = bpf_map_lookup_elem(&accept_queues, &key);
+	if (!found) {
+		__builtin_memset(key.address, 0, sizeof(key.address));
+		found = bpf_map_lookup_elem(&accept_queues, &key);
+	}
+	sk = found ? (struct sock *)found->sk : NULL;
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+		return NULL;
+	return found;
+}
+
+static __always_inline bool accept_queue_is_full(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_ack_backlog) > BPF_CORE_READ(sk, sk_max_ack_backlog);
+}
+
+/*
+ * As tcp_conn_request() looks at it: half-open connections are bounded by the backlog, and, without SYN cookies, by
+ * three quarters of tcp_max_syn_backlog for who isn't known to be alive.
+ */
+static __always_inline bool syn_queue_is_full(struct sock *sk)
+{
+	struct inet_connection_sock___part *icsk = (void *)sk;
+	struct net___part *net = (void *)BPF_CORE_READ(sk, __sk_common.skc_net.net);
+	int half_open = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
+	int most = BPF_CORE_READ(net, ipv4.sysctl_max_syn_backlog);
+
+	return half_open >= (int)BPF_CORE_READ(sk, sk_max_ack_backlog) ||
+	       most - half_open < most >> 2;
+}
+
+/*
+ * Which full queue swallowed a SYN, as a drop's reason; 0: none did. A SYN that is taken may be the one that fills the
+ * queue of half-open connections: one that isn't is counted by the listener.
+ */
+static __always_inline u32 reason_of_syn(struct listening *listening)
+{
+	struct sock *sk = (struct sock *)listening->sk;
+	u32 drops = drops_of(sk);
+	u32 reason = 0;
+
+	if (accept_queue_is_full(sk))
+		reason = cfg.overflow_reason;
+	else if (syn_queue_is_full(sk) && (s32)(drops - listening->drops) > 0)
+		reason = REASON_SYN_QUEUE_FULL;
+	else if (!syn_queue_is_full(sk))
+		listening->drops = drops; /* those were of other causes */
+	if (reason)
+		__sync_fetch_and_add(&listening->drops, 1);
+	return reason;
+}
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a drop means to who looks for a fault: one rule for rows, filters and counts. It goes by the kernel's reason, the
+ * state of the socket, what the packet carried, and, where these say nothing, by the function that dropped it.
+ */
+#ifndef CGNET_DROP_CLASS_BPF_H
+#define CGNET_DROP_CLASS_BPF_H
+
+#include "base/location.bpf.h"
+#include "base/packet.bpf.h"
+#include "drop/time_wait.bpf.h"
+
+CROSSES_TO_USER_SPACE(function_classes);
+
+/* Classes of reasons, by their number: user space knows the names. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} drop_classes SEC(".maps");
+
+/* Classes of functions, for drops without a reason, or whose reason has no class. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct function_classes);
+} function_classes SEC(".maps");
+
+#define TCP_FLAG_SYN_ALONE 0x02
+#define TCP_FLAG_ACK_ALONE 0x10
+#define TCP_FLAGS_SYN_ACK 0x12
+#define TCP_FLAG_RST_BIT 0x04
+
+static __always_inline bool is_benign_code(u64 location)
+{
+	for (u32 i = 0; i < CGNET_BENIGN; i++)
+		if (is_within(location, &cfg.benign_code[i]))
+			return true;
+	return false;
+}
+
+/* TCP drops here: packets without a socket, and packets for TIME_WAIT or a half-open connection. */
+static __always_inline bool is_receiving_code(u64 location)
+{
+	for (u32 i = 0; i < CGNET_RECEIVING; i++)
+		if (is_within(location, &cfg.receiving_code[i]))
+			return true;
+	return false;
+}
+
+/* TCP drops here: packets that have a socket, and that it answers with a reset. */
+static __always_inline bool is_resetting_code(u64 location)
+{
+	for (u32 i = 0; i < CGNET_RECEIVING; i++)
+		if (is_within(location, &cfg.resetting_code[i]))
+			return true;
+	return false;
+}
+
+static __always_inline bool has_no_reason(const struct drop *drop)
+{
+	return cfg.drop_arguments > 2 && drop->reason == cfg.not_specified;
+}
+
+/* Where no drop has a reason, the function tells: a firewall's is none of these. */
+static __always_inline bool may_be_of_time_wait(const struct drop *drop)
+{
+	return has_no_reason(drop) || (cfg.drop_arguments < 3 && is_receiving_code(drop->location));
+}
+
+/*
+ * Who was told the peer's end discards each segment without data, after it took in what that acknowledges: the end of
+ * tcp_rcv_state_process(). It is a drop since kernels have reasons; those before only free it.
+ */
+static __always_inline bool is_late_ack(const struct drop *drop)
+{
+	u32 late = 1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING;
+
+	return drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload &&
+	       (late >> (drop->tcp_state & 31) & 1) && has_no_reason(drop);
+}
+
+/*
+ * An acknowledgement that another CPU's packet overtook has nothing to tell. Its time stamp is an old one then, a reason
+ * of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14). Or that
+ * packet was the last one, and its socket was found while it was there.
+ */
+static __always_inline bool is_overtaken_ack(const struct drop *drop)
+{
+	bool ended = drop->reason == cfg.close_reason && drop->tcp_state == TCP_CLOSE;
+
+	return (ended || drop->reason == cfg.paws_reason) &&
+	       drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload;
+}
+
+/* A new connection from a port whose last one is in TIME_WAIT here; one that is taken isn't dropped. */
+static __always_inline bool is_refused_by_time_wait(const struct drop *drop)
+{
+	return drop->tcp_state == TCP_TIME_WAIT && has_no_reason(drop) &&
+	       (drop->tcp_flags & TCP_FLAGS_SYN_ACK) == TCP_FLAG_SYN_ALONE;
+}
+
+/*
+ * A segment of a connection that the listener doesn't know. Its reason is TCP_FLAGS where tcp_rcv_state_process() returns
+ * one (6.12, 6.18), else there is none (6.1), and the code that sends the reset tells it.
+ */
+static __always_inline bool is_unknown_to_listener(const struct drop *drop)
+{
+	bool listens = drop->tcp_state == TCP_LISTEN || !sockets_are_told();
+
+	if ((drop->tcp_flags & TCP_FLAGS_SYN_ACK) != TCP_FLAG_ACK_ALONE || !listens)
+		return false;
+	return drop->reason == cfg.flags_reason ||
+	       (has_no_reason(drop) && is_resetting_code(drop->location));
+}
+
+/*
+ * The other side had closed, and its kernel answers with a reset: data to a closing socket that has become a TIME_WAIT
+ * one, or to the listener of a connection that is gone. The same data at a closing socket has a reason of its own.
+ */
+static __always_inline bool is_data_after_close(const struct drop *drop)
+{
+	return (drop->tcp_state == TCP_TIME_WAIT && drop->new_data && may_be_of_time_wait(drop)) ||
+	       (drop->payload && is_unknown_to_listener(drop));
+}
+
+/*
+ * Half of a handshake drops what tells it nothing new: a SYN that comes again, which it answers again, the reset of a
+ * health check, and, with TCP_DEFER_ACCEPT, the last acknowledgement. Its socket is said to be the listener.
+ */
+static __always_inline bool is_for_handshake(const struct drop *drop)
+{
+	if (!has_no_reason(drop) || drop->payload)
+		return false;
+	if (sockets_are_told())
+		return drop->tcp_state == TCP_LISTEN;
+	if (drop->tcp_state || !is_receiving_code(drop->location))
+		return false;
+	if (drop->tcp_flags & TCP_FLAG_RST_BIT)
+		return true;
+	/* Or for a connection in TIME_WAIT, which are all known when they began since the start. */
+	return drop->tcp_flags == TCP_FLAG_SYN_ALONE &&
+	       bpf_ktime_get_ns() > cfg.start_ns + TIME_WAIT_NS;
+}
+
+/* Healthy closes drop packets, too: those for TIME_WAIT, and those for a listener after an abort. */
+static __always_inline bool is_benign(const struct drop *drop)
+{
+	if (is_benign_code(drop->location) || is_late_ack(drop) || is_overtaken_ack(drop))
+		return true;
+	if (drop->tcp_state == TCP_TIME_WAIT && may_be_of_time_wait(drop))
+		return !drop->new_data && !is_refused_by_time_wait(drop);
+	return is_for_handshake(drop) || (!drop->payload && is_unknown_to_listener(drop));
+}
+
+static __always_inline u32 class_of_function(u64 location)
+{
+	struct function_classes *all = bpf_map_lookup_elem(&function_classes, &(u32){0});
+
+	if (!all)
+		return DROP_UNKNOWN;
+	for (u32 i = 0; i < CGNET_FUNCTION_CLASSES; i++)
+		if (is_within(location, &all->code[i]))
+			return all->drop_class[i];
+	return DROP_UNKNOWN;
+}
+
+static __always_inline u32 class_of(const struct drop *drop)
+{
+	u32 reason = drop->reason, *class;
+
+	if (is_benign(drop))
+		return DROP_BENIGN;
+	if (is_data_after_close(drop))
+		return DROP_APPLICATION;
+	if (is_refused_by_time_wait(drop))
+		return DROP_PEER;
+	if (drop->own_filter && reason == cfg.filter_reason)
+		return DROP_APPLICATION;
+	class = bpf_map_lookup_elem(&drop_classes, &reason);
+	return class ? *class : class_of_function(drop->location);
+}
+
+#endif

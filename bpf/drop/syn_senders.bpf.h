@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Sockets in SYN_SENT, for SYNs that are dropped where they were sent: over loopback a SYN reaches a closed port without
+ * the socket that sent it, though that one is in the same network namespace and has its very addresses and ports.
+ */
+#ifndef CGNET_SYN_SENDERS_BPF_H
+#define CGNET_SYN_SENDERS_BPF_H
+
+#include "base/packet.bpf.h"
+#include "owner/all_sockets.bpf.h"
+
+#define SENDER_SETS 256
+#define SENDER_WAYS 8
+
+/*
+ * Set-associative cache of socket addresses, by namespace and destination port: the source port isn't chosen yet when
+ * a socket gets to SYN_SENT. What two CPUs write at once is lost; a find is compared with the socket.
+ */
+struct sender_set {
+	u64 sockets[SENDER_WAYS];
+	u32 next;
+	u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SENDER_SETS);
+	__type(key, u32);
+	__type(value, struct sender_set);
+} syn_senders SEC(".maps");
+
+static __always_inline struct sender_set *sender_set_of(u32 netns, u16 dport)
+{
+	u32 index = ((netns * 31 + dport) * 2654435761U >> 16) % SENDER_SETS;
+
+	return bpf_map_lookup_elem(&syn_senders, &index);
+}
+
+static __always_inline void remember_sender(const bool typed, struct sock *sk)
+{
+	struct sender_set *set;
+
+	set = sender_set_of(netns_of(typed, sk), bpf_ntohs(READ(sk, __sk_common.skc_dport)));
+	if (set)
+		set->sockets[set->next++ % SENDER_WAYS] = (u64)sk;
+}
+
+#define SAME_WORD(sk, field, i, address) \
+	(BPF_CORE_READ(sk, __sk_common.field.in6_u.u6_addr32[i]) == ((const u32 *)(address))[i])
+#define SAME_ADDRESS(sk, field, address)                                         \
+	(SAME_WORD(sk, field, 0, address) && SAME_WORD(sk, field, 1, address) && \
+	 SAME_WORD(sk, field, 2, address) && SAME_WORD(sk, field, 3, address))
+
+/* Of a socket that may be gone: what is read then fits no packet. Word by word: the programs' stacks are nearly full. */
+static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
+{
+	struct inet_sock *inet = (struct inet_sock *)sk;
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
+	    BPF_CORE_READ(inet, inet_sport) != bpf_htons(flow->sport) ||
+	    BPF_CORE_READ(sk, __sk_common.skc_dport) != bpf_htons(flow->dport) ||
+	    netns_of(false, sk) != flow->netns)
+		return false;
+	if (flow->family == 4)
+		return BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr) == *(const u32 *)flow->saddr &&
+		       BPF_CORE_READ(sk, __sk_common.skc_daddr) == *(const u32 *)flow->daddr;
+	return SAME_ADDRESS(sk, skc_v6_rcv_saddr, flow->saddr) &&
+	       SAME_ADDRESS(sk, skc_v6_daddr, flow->daddr);
+}
+
+/* The entry of a socket that no typed pointer leads to: none where it is in storage. */
+static __always_inline struct ledger_entry *ledger_at(const bool typed, u64 address)
+{
+	if (!typed)
+		return bpf_map_lookup_elem(&ledger_hash, &address);
+	for (u32 way = 0; way < LEDGER_WAYS; way++) {
+		struct ledger_slot *slot = ledger_slot_at(address, way);
+
+		if (slot && slot->address == address && !slot->gone)
+			return &slot->entry;
+	}
+	return NULL;
+}
+
+/* Who sent a SYN that was dropped in its sender's namespace, or NULL. */
+static __always_inline struct ledger_entry *sender_of_syn(const bool typed, const struct flow *flow)
+{
+	struct sender_set *set = sender_set_of(flow->netns, flow->dport);
+
+	if (!set)
+		return NULL;
+	for (u32 way = 0; way < SENDER_WAYS; way++) {
+		u64 address = set->sockets[way];
+
+		if (address && has_sent((struct sock *)address, flow))
+			return ledger_at(typed, address);
+	}
+	return NULL;
+}
+
+#endif

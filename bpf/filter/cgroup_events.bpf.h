@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Cgroups that are made and removed while cgnet runs.
+ *
+ * User space marks the cgroups that exist; the program on cgroup_mkdir hands the marks from parent to
+ * child at the birth, so that nothing can run in the child before.
+ */
+#ifndef CGNET_BIRTHS_BPF_H
+#define CGNET_BIRTHS_BPF_H
+
+#include "filter/filter.bpf.h"
+
+CROSSES_TO_USER_SPACE(cgroup_event);
+
+static __always_inline bool hierarchy_is_used(u32 id)
+{
+	for (u32 i = 0; i < CGNET_HIERARCHIES; i++)
+		if (i < cfg.hierarchies && cfg.hierarchy[i].id == id)
+			return true;
+	return false;
+}
+
+static __always_inline void tell_cgroup(u32 kind, const struct cgroup_key *key, u32 marks,
+					const char *path)
+{
+	struct cgroup_event *event =
+		reserve(sizeof(*event), kind, bpf_ktime_get_ns(), LOST_CGROUP_NAMES);
+
+	if (!event)
+		return;
+	event->cgroup_id = key->id;
+	event->hierarchy = key->hierarchy;
+	event->marks = marks;
+	if (bpf_probe_read_kernel_str(event->path, sizeof(event->path), path) < 0)
+		event->path[0] = '\0';
+	submit(event);
+}
+
+static __always_inline struct cgroup *cgroup_parent(struct cgroup *cgrp)
+{
+	struct cgroup_subsys_state *parent = BPF_CORE_READ(cgrp, self.parent);
+
+	if (!parent)
+		return NULL;
+	return (void *)parent - bpf_core_field_offset(struct cgroup, self);
+}
+
+/* The parent's marks; where there are patterns, its path is still to be looked at. */
+static __always_inline struct cgroup_mark marks_at_birth(struct cgroup *cgrp, u32 hierarchy)
+{
+	struct cgroup_key parent_key = {.hierarchy = hierarchy};
+	struct cgroup *parent = cgroup_parent(cgrp);
+	struct cgroup_mark mark = {}, *inherited;
+
+	if (parent) {
+		parent_key.id = cgroup_id(false, parent);
+		inherited = bpf_map_lookup_elem(&selected_cgroups, &parent_key);
+		if (inherited)
+			mark = *inherited;
+		mark.marks &= ~CGROUP_SETTLED;
+	}
+	if (cfg.undecided && hierarchy == cfg.hierarchy[0].id)
+		mark.marks |= CGROUP_UNDECIDED;
+	return mark;
+}
+
+static __always_inline int on_birth(struct cgroup *cgrp, const char *path)
+{
+	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
+	struct cgroup_mark mark = {};
+
+	if (!hierarchy_is_used(key.hierarchy))
+		return 0;
+	key.id = cgroup_id(false, cgrp);
+	if (cfg.by_cgroup)
+		mark = marks_at_birth(cgrp, key.hierarchy);
+	if (mark.marks && bpf_map_update_elem(&selected_cgroups, &key, &mark, BPF_ANY))
+		count_lost(LOST_SELECTED_CGROUPS);
+	tell_cgroup(RECORD_CGROUP_BORN, &key, mark.marks, path);
+	return 0;
+}
+
+SEC("raw_tp/cgroup_mkdir")
+int BPF_PROG(cgroup_born, struct cgroup *cgrp, const char *path)
+{
+	return SENDING(ctx, on_birth(cgrp, path));
+}
+
+/* Sockets outlive their cgroup: user space forgets the mark later. */
+static __always_inline int on_end_of_cgroup(struct cgroup *cgrp, const char *path)
+{
+	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
+	struct cgroup_mark *mark = NULL;
+
+	if (!hierarchy_is_used(key.hierarchy))
+		return 0;
+	key.id = cgroup_id(false, cgrp);
+	if (cfg.by_cgroup)
+		mark = bpf_map_lookup_elem(&selected_cgroups, &key);
+	tell_cgroup(RECORD_CGROUP_GONE, &key, mark ? mark->marks : 0, path);
+	return 0;
+}
+
+SEC("raw_tp/cgroup_rmdir")
+int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
+{
+	return SENDING(ctx, on_end_of_cgroup(cgrp, path));
+}
+
+/* A cgroup of v1 got a new name within its parent. A selected cgroup stays selected. */
+static __always_inline int on_rename(struct cgroup *cgrp, const char *path)
+{
+	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
+
+	if (!hierarchy_is_used(key.hierarchy))
+		return 0;
+	key.id = cgroup_id(false, cgrp);
+	tell_cgroup(RECORD_CGROUP_RENAMED, &key, 0, path);
+	return 0;
+}
+
+SEC("raw_tp/cgroup_rename")
+int BPF_PROG(cgroup_renamed, struct cgroup *cgrp, const char *path)
+{
+	return SENDING(ctx, on_rename(cgrp, path));
+}
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Filters: which owners and which flows are selected. The partner of src/cgnet/filters/selection.py.
+ *
+ * A filter that isn't used is a constant zero, and its code is never loaded; on kernels before 5.5 it is a
+ * branch not taken. Values of one filter are OR, filters are AND, and what excludes comes last.
+ */
+#ifndef CGNET_SELECT_BPF_H
+#define CGNET_SELECT_BPF_H
+
+#include "base/flow.bpf.h"
+#include "filter/cgroup_filter.bpf.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct pid_value);
+} selected_pids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, char[CGNET_COMM_LEN]);
+	__type(value, u32);
+} selected_comms SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} selected_uids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct netns_value);
+} selected_netns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct address_key);
+	__type(value, u32);
+} selected_addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct port_flags);
+} selected_ports SEC(".maps");
+
+/* Cgroups of the hierarchy that names owners, and whether their containers' names are wanted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, u64);
+	__type(value, u32);
+} named_cgroups SEC(".maps");
+
+/* -- owners: a task as a possible owner, where learn() may take it */
+
+static __always_inline bool pid_passes(const bool typed, struct task_struct *task, u32 pid)
+{
+	struct pid_value *found = bpf_map_lookup_elem(&selected_pids, &pid);
+
+	if (found && found->start != start_of_process(typed, task))
+		found = NULL;
+	return passes(cfg.by_pid, found ? found->use : 0);
+}
+
+static __always_inline bool hash_passes(void *map, const void *key, u32 use)
+{
+	u32 *found = bpf_map_lookup_elem(map, key);
+
+	return passes(use, found ? *found : 0);
+}
+
+/* User space decides about a cgroup that it has told nothing of. */
+static __always_inline bool name_passes(struct owner *owner)
+{
+	u64 id = owner->cgroup_id; /* Linux 6.1 takes no memory of a global function for a key */
+	u32 *found = bpf_map_lookup_elem(&named_cgroups, &id);
+
+	if (found)
+		return *found & FILTER_INCLUDES;
+	owner->undecided |= UNDECIDED_NAME;
+	return true;
+}
+
+/* An unknown owner is none that was asked for. */
+static __always_inline bool unknown_owner_passes(void)
+{
+	u32 uses = cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid | cfg.by_name;
+
+	return !(uses & FILTER_INCLUDES);
+}
+
+/* Of such an owner the cgroup alone is known, in the hierarchy that names owners. */
+static __always_inline bool is_partial(const struct owner *owner)
+{
+	return owner->source >= OWNER_SK_CGRP;
+}
+
+static __always_inline bool partial_owner_passes(struct owner *owner)
+{
+	if ((cfg.by_pid | cfg.by_comm | cfg.by_uid) & FILTER_INCLUDES)
+		return false;
+	if (cfg.by_cgroup && !cgroup_passes(NULL, owner))
+		return false;
+	return !cfg.by_name || name_passes(owner);
+}
+
+/* Whether a task, just learnt as an owner, is selected; adds how. */
+static __always_inline bool owner_passes(const bool typed, struct task_struct *task,
+					 struct owner *owner)
+{
+	if (unlikely(owner->source == OWNER_UNKNOWN))
+		return unknown_owner_passes();
+	if (cfg.by_pid && !pid_passes(typed, task, owner->pid))
+		return false;
+	if (cfg.by_comm && !hash_passes(&selected_comms, owner->comm, cfg.by_comm))
+		return false;
+	if (cfg.by_uid && !hash_passes(&selected_uids, &owner->uid, cfg.by_uid))
+		return false;
+	if (cfg.by_cgroup && !cgroup_passes(task, owner))
+		return false;
+	return !cfg.by_name || name_passes(owner);
+}
+
+/* -- flows */
+
+static __always_inline bool address_is_in(u32 list, u8 family, const u8 *address)
+{
+	struct address_key key = {.prefixlen = 8 + 8 + 128, .list = list, .family = family};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&selected_addresses, &key);
+}
+
+static __always_inline bool addresses_match(u32 side, u32 list, const struct flow *flow)
+{
+	if (side != SIDE_DESTINATION && address_is_in(list, flow->family, flow->saddr))
+		return true;
+	return side != SIDE_SOURCE && address_is_in(list, flow->family, flow->daddr);
+}
+
+static __always_inline bool address_passes(u32 side, u32 use, const struct flow *flow)
+{
+	if ((use & FILTER_EXCLUDES) && addresses_match(side, 2 * side + 1, flow))
+		return false;
+	return !(use & FILTER_INCLUDES) || addresses_match(side, 2 * side, flow);
+}
+
+/*
+ * Byte swaps lose what older verifiers know of a number: to them a port may be anything. The compiler, which
+ * knows better, must not drop the mask.
+ */
+static __always_inline u32 port_index(u16 port)
+{
+	u32 index = port;
+
+	barrier_var(index);
+	return index & (CGNET_PORTS - 1);
+}
+
+static __always_inline bool port_passes(u32 side, u32 use, const struct flow *flow)
+{
+	struct port_flags *ports = bpf_map_lookup_elem(&selected_ports, &(u32){0});
+	u32 flags = 0;
+
+	if (!ports)
+		return false;
+	if (side != SIDE_DESTINATION)
+		flags |= ports->flags[port_index(flow->sport)];
+	if (side != SIDE_SOURCE)
+		flags |= ports->flags[port_index(flow->dport)];
+	return passes(use, flags >> (2 * side) & (FILTER_INCLUDES | FILTER_EXCLUDES));
+}
+
+static __always_inline bool netns_passes(u32 inode, u64 cookie)
+{
+	struct netns_value *found = bpf_map_lookup_elem(&selected_netns, &inode);
+
+	if (found && found->cookie && found->cookie != cookie)
+		found = NULL;
+	return passes(cfg.by_netns, found ? found->use : 0);
+}
+
+#define SIDE_PASSES(what, side, flow) \
+	(!cfg.by_##what[side] || what##_passes(side, cfg.by_##what[side], flow))
+
+static __always_inline bool ends_pass(const struct flow *flow)
+{
+	if (cfg.family && cfg.family != flow->family)
+		return false;
+	return SIDE_PASSES(port, SIDE_SOURCE, flow) && SIDE_PASSES(port, SIDE_DESTINATION, flow) &&
+	       SIDE_PASSES(port, SIDE_EITHER, flow) && SIDE_PASSES(address, SIDE_SOURCE, flow) &&
+	       SIDE_PASSES(address, SIDE_DESTINATION, flow) &&
+	       SIDE_PASSES(address, SIDE_EITHER, flow);
+}
+
+static __always_inline bool flow_passes(const bool typed, struct sock *sk, const struct flow *flow)
+{
+	if (cfg.by_netns && !netns_passes(flow->netns, socket_netns_cookie(typed, sk)))
+		return false;
+	return ends_pass(flow);
+}
+
+/* -- roles: of what was open before the start it may be unknown */
+
+static __always_inline bool role_passes(u32 role)
+{
+	return cfg.roles == (ROLE_CLIENT | ROLE_SERVER) || (cfg.roles & role);
+}
+
+/* -- outcomes */
+
+static __always_inline bool result_passes(s32 result)
+{
+	u32 bit = result + 1;
+
+	return !cfg.by_result || (bit < 64 * CGNET_RESULT_WORDS &&
+				  (cfg.results[bit / 64 % CGNET_RESULT_WORDS] >> (bit % 64) & 1));
+}
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What is told of a connection, at its end and before. The includer says in struct ledger_private what was told
+ * last.
+ */
+#ifndef CGNET_ROWS_OF_LIVES_BPF_H
+#define CGNET_ROWS_OF_LIVES_BPF_H
+
+#include "life/close_cause.bpf.h"
+
+CROSSES_TO_USER_SPACE(life_event);
+
+static __always_inline bool life_passes(const struct life *life)
+{
+	if (life->duration_ns < cfg.least_ns || life->tx_bytes + life->rx_bytes < cfg.least_bytes)
+		return false;
+	if (cfg.by_closed && !(cfg.by_closed >> life->closed_by & 1))
+		return false;
+	return !cfg.by_cause || (cfg.by_cause >> life->close_cause & 1);
+}
+
+/* Whether there is a row of it now. */
+static __always_inline bool emit_life(u64 now, const struct owner *owner, const struct flow *flow,
+				      const struct life *life)
+{
+	struct life_event *event;
+
+	if (!life_passes(life))
+		return false;
+	event = reserve(sizeof(*event), RECORD_LIFE, now, LOST_RING);
+	if (!event)
+		return false;
+	event->owner = *owner;
+	event->flow = *flow;
+	event->life = *life;
+	submit(event);
+	return true;
+}
+
+static __always_inline void life_so_far(const bool typed, u64 now, struct sock *sk,
+					struct tcp_sock *tp, struct ledger_entry *entry, u32 state,
+					struct life *life)
+{
+	struct ledger_private *mine = &entry->private;
+
+	measure_life(typed, sk, tp, entry->role, state, life);
+	life->handshake_ns = mine->handshake_ns;
+	if (mine->established_ns)
+		life->duration_ns = now - mine->established_ns;
+	life->tx_bytes_delta = life->tx_bytes - mine->told_tx_bytes;
+	life->rx_bytes_delta = life->rx_bytes - mine->told_rx_bytes;
+	life->retrans_delta = life->retrans - mine->told_retrans;
+}
+
+static __always_inline void told(struct ledger_private *mine, const struct life *life)
+{
+	mine->told_tx_bytes = life->tx_bytes;
+	mine->told_rx_bytes = life->rx_bytes;
+	mine->told_retrans = life->retrans;
+}
+
+#endif

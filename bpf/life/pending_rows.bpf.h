@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Rows of connections that we reset: the reason is told after their end, and they wait for it. */
+#ifndef CGNET_WAITING_ROWS_BPF_H
+#define CGNET_WAITING_ROWS_BPF_H
+
+#include "life/emit.bpf.h"
+
+/* Rows that wait for the reason of a reset: mostly none, and then there is no need to look for one. */
+TYPED_ONLY u32 rows_waiting;
+
+struct waiting_row {
+	struct owner owner;
+	struct flow flow;
+	struct life life;
+	u64 told; /* 1: somebody tells it */
+};
+
+/* By the socket's address. */
+TYPED_ONLY struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, struct waiting_row);
+} waiting_rows SEC(".maps");
+
+/* The row that waited for a reason, with it or without. */
+static __always_inline void end_waiting(struct sock *sk, u32 rst_reason)
+{
+	struct waiting_row *row;
+	u64 address;
+
+	if (!rows_waiting)
+		return;
+	address = socket_address(sk);
+	row = bpf_map_lookup_elem(&waiting_rows, &address);
+	if (!row || __sync_lock_test_and_set(&row->told, 1))
+		return;
+	if (rst_reason)
+		row->life.rst_reason = rst_reason;
+	emit_life(bpf_ktime_get_ns(), &row->owner, &row->flow, &row->life);
+	bpf_map_delete_elem(&waiting_rows, &address);
+	__sync_fetch_and_add(&rows_waiting, -1);
+}
+
+/*
+ * Whether a row can wait for the reason of our reset: it goes out after the end. The row comes without its
+ * owner: there is little room on the stack.
+ */
+static __always_inline bool can_wait(struct sock *sk, const struct owner *owner,
+				     struct waiting_row *row)
+{
+	u64 address;
+
+	if (!tells_rst_reason() || row->life.closed_by != CLOSED_BY_LOCAL ||
+	    row->life.close_cause != CLOSE_RST)
+		return false;
+	address = socket_address(sk);
+	row->owner = *owner;
+	if (!address || bpf_map_update_elem(&waiting_rows, &address, row, BPF_NOEXIST))
+		return false;
+	__sync_fetch_and_add(&rows_waiting, 1);
+	return true;
+}
+
+#endif

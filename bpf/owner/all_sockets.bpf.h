@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The ledger of all TCP sockets, for commands that follow connections beyond their beginning.
+ *
+ * The includer calls ledger_on_state() for what comes to inet_sock_set_state, before it looks at it
+ * itself. The programs here are the rest.
+ */
+#ifndef CGNET_TRACKING_BPF_H
+#define CGNET_TRACKING_BPF_H
+
+/* All but closed ones: those are learnt when they open. */
+#define SEEDED_STATES (~(1 << TCP_CLOSE))
+
+#include "owner/guess.bpf.h"
+#include "owner/open_sockets.bpf.h"
+
+/*
+ * Sockets whose reader is known, by their hashes: most reads need no more than this. Kept by socket address,
+ * which is used again: forgotten when a connection begins.
+ */
+#define READERS 4096
+
+struct readers {
+	u64 sockets[READERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct readers);
+} readers SEC(".maps");
+
+/* Where a socket is, if its reader is known. */
+static __always_inline u64 *reader_known(const bool typed, struct sock *sk)
+{
+	struct readers *all = bpf_map_lookup_elem(&readers, &(u32){0});
+
+	return all ? &all->sockets[READ(sk, __sk_common.skc_hash) % READERS] : NULL;
+}
+
+static __always_inline void forget_reader(const bool typed, struct sock *sk)
+{
+	u64 *known = reader_known(typed, sk);
+
+	if (known && *known == (u64)sk)
+		*known = 0;
+}
+
+static __always_inline void write_opener(const bool typed, struct ledger_entry *entry,
+					 const struct holder *holder, u8 source)
+{
+	struct holder *opener = &entry->holders[RANK_OPENED];
+
+	if (!rank_claim(typed, entry, RANK_OPENED))
+		return;
+	*opener = *holder;
+	opener->owner.source = source;
+	rank_is_whole(typed, entry, RANK_OPENED);
+}
+
+/* Fill in a socket's opener if it is known from elsewhere. */
+static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry *entry,
+					   struct sock *sk)
+{
+	struct holder *known = typed ? NULL : seed_of(sk);
+
+	if (!known)
+		known = holder_of_connection(typed, sk);
+	if (known) {
+		write_opener(typed, entry, known, known->owner.source);
+		return true;
+	}
+	if (!is_newborn(typed, sk)) /* it waits for accept() since before the start */
+		return false;
+	known = listener_by_address(typed, sk);
+	if (!known || !known->owner.source)
+		return false;
+	write_opener(typed, entry, known, OWNER_INHERITED);
+	return true;
+}
+
+/* A guess that knows nobody is made again: user space may have found whose the namespace is. */
+static __always_inline void ledger_guess(const bool typed, struct ledger_entry *entry,
+					 struct sock *sk)
+{
+	struct holder guess = {};
+
+	fall_back(typed, sk, &guess);
+	if (!guess.owner.source) {
+		entry->holders[RANK_GUESSED].wanted = guess.wanted;
+	} else if (rank_claim(typed, entry, RANK_GUESSED)) {
+		entry->holders[RANK_GUESSED] = guess;
+		rank_is_whole(typed, entry, RANK_GUESSED);
+	}
+}
+
+/*
+ * The entry of a socket, its owner filled in as well as is possible now. `locked`: the event comes
+ * under the socket's lock, and not from somebody who kills it.
+ */
+static __always_inline struct ledger_entry *ledger_of(const bool typed, const bool locked,
+						      struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(typed, sk);
+
+	if (likely(entry && entry->whole > 1 << RANK_GUESSED))
+		return entry;
+	if (!entry)
+		entry = ledger_open(typed, sk);
+	if (!entry || ledger_look_up(typed, entry, sk))
+		return entry;
+	if (locked && runs_for_user(typed, sk) && !is_subflow(typed, sk)) {
+		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+	} else if (!entry->whole) {
+		ledger_guess(typed, entry, sk);
+	}
+	return entry;
+}
+
+static __always_inline struct ledger_entry *ledger_connects(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_open_anew(typed, sk);
+	bool subflow = is_subflow(typed, sk);
+
+	if (!entry)
+		return NULL;
+	entry->role = ROLE_CLIENT;
+	if ((subflow && joins_connection(sk)) || !runs_for_user(typed, sk))
+		return entry;
+	ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+	if (subflow)
+		remember_connection(sk, &entry->holders[RANK_OPENED], BPF_ANY);
+	return entry;
+}
+
+/*
+ * A child is its listener's until somebody reads from it. It is born with a copy of its listener's address
+ * and, where that is in storage, of its entry.
+ */
+static __always_inline struct ledger_entry *ledger_is_born(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_stored(typed, sk);
+	struct holder *listener;
+	u64 opener;
+
+	if (entry && entry->listens && entry->whole >> RANK_OPENED) {
+		ledger_slot_free(sk);
+		listener = listener_by_inode(entry);
+		opener = entry->opener;
+		ledger_reset(entry);
+		entry->opener = opener;
+	} else {
+		entry = ledger_open_anew(typed, sk);
+		if (!entry)
+			return NULL;
+		listener = listener_by_address(typed, sk);
+	}
+	if (listener && listener->owner.source)
+		write_opener(typed, entry, listener, OWNER_INHERITED);
+	entry->role = ROLE_SERVER;
+	return entry;
+}
+
+/* Makes up for a birth that was missed. When both sides open at once, there is a role. */
+static __always_inline struct ledger_entry *ledger_is_established(const bool typed, struct sock *sk)
+{
+	struct ledger_entry *entry = ledger_find(typed, sk);
+
+	if ((!entry || entry->role != ROLE_SERVER) && is_newborn(typed, sk))
+		return ledger_is_born(typed, sk);
+	return entry;
+}
+
+/* The entry where there is one and it was looked at. */
+static __always_inline struct ledger_entry *ledger_on_state(const bool typed, struct sock *sk,
+							    int oldstate, int newstate)
+{
+	if (newstate == TCP_SYN_SENT)
+		return ledger_connects(typed, sk);
+	if (newstate == TCP_ESTABLISHED)
+		forget_reader(typed, sk);
+	if (newstate == TCP_LISTEN)
+		learn_listener(typed, sk);
+	else if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV)
+		return ledger_is_born(typed, sk);
+	else if (oldstate == TCP_LISTEN)
+		forget_listener(typed, sk);
+	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED)
+		return ledger_is_established(typed, sk);
+	return NULL;
+}
+
+/* -- who reads */
+
+/* The same process, called as it was then. */
+static __always_inline bool is_opener(const bool typed, struct task_struct *task,
+				      const struct ledger_entry *entry)
+{
+	const struct owner *opener = &entry->holders[RANK_OPENED].owner;
+	const u64 *then = (const u64 *)opener->comm;
+	u64 now[CGNET_COMM_LEN / sizeof(u64)];
+
+	if (!(entry->whole >> RANK_OPENED) || entry->opener != (u64)READ(task, signal) ||
+	    opener->pid != (u32)READ(task, tgid))
+		return false;
+	READ_ARRAY(now, task, comm);
+	return now[0] == then[0] && now[1] == then[1];
+}
+
+static __always_inline void learn_reader(const bool typed, struct ledger_entry *entry)
+{
+	struct holder *reader = &entry->holders[RANK_READ];
+	struct task_struct *task = current_task(typed);
+
+	if (!rank_claim(typed, entry, RANK_READ))
+		return;
+	if (likely(is_opener(typed, task, entry))) {
+		*reader = entry->holders[RANK_OPENED];
+		reader->owner.source = OWNER_LEARNED;
+	} else {
+		hold(typed, task, reader);
+	}
+	rank_is_whole(typed, entry, RANK_READ);
+}
+
+static __always_inline int on_read(const bool typed, struct sock *sk)
+{
+	u64 *known = reader_known(typed, sk);
+	struct ledger_entry *entry;
+
+	if (likely(known && *known == (u64)sk))
+		return 0;
+	entry = ledger_find(typed, sk);
+	if (!(entry && entry->whole >> RANK_READ)) {
+		if (!runs_for_user(typed, sk))
+			return 0;
+		if (!entry)
+			entry = ledger_open(typed, sk);
+		if (!entry)
+			return 0;
+		learn_reader(typed, entry);
+	}
+	if (known)
+		*known = (u64)sk;
+	return 0;
+}
+
+TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(typed, sk))
+
+/* -- the end: storage is freed by the kernel */
+
+static __always_inline int on_end_of_socket(const bool typed, struct sock *sk)
+{
+	struct ledger_slot *slot = typed ? ledger_slot_find(sk) : NULL;
+	struct ledger_entry *entry = slot ? &slot->entry : NULL;
+	u64 key = (u64)sk;
+
+#ifdef KEEPS_LIVES
+	if (!entry)
+		entry = typed ? ledger_stored(typed, sk) : ledger_find(typed, sk);
+#endif
+	if (entry)
+		end_of_entry(entry);
+	if (slot)
+		slot->gone = 1;
+	if (!typed)
+		bpf_map_delete_elem(&ledger_hash, &key);
+	return 0;
+}
+
+TRACEPOINT_PROGRAM(ledger_gone, tcp_destroy_sock, WITH(struct sock *sk),
+		   on_end_of_socket(typed, sk))
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the kernel itself tells of a socket that the ledger has no owner of: a cgroup, no process. */
+#ifndef CGNET_FALLBACK_BPF_H
+#define CGNET_FALLBACK_BPF_H
+
+#include "owner/ledger.bpf.h"
+
+CROSSES_TO_USER_SPACE(netns_owner);
+
+/* By the namespace's inode. User space writes it: see src/cgnet/owners/netns_owners.py. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, struct netns_owner);
+} netns_owners SEC(".maps");
+
+static __always_inline u64 socket_cgroup_id(const bool typed, struct sock *sk)
+{
+	struct cgroup *cgrp = socket_cgroup(typed, sk);
+
+	return cgrp ? cgroup_id(typed, cgrp) : 0;
+}
+
+/* Sockets are charged to v1's groups only where these limit TCP's memory. */
+static __always_inline u64 memcg_id(const bool typed, struct sock *sk)
+{
+	struct mem_cgroup *memcg;
+
+	if (!bpf_core_field_exists(sk->sk_memcg))
+		return 0;
+	memcg = READ(sk, sk_memcg);
+	return memcg ? cgroup_id(typed, READ(memcg, css.cgroup)) : 0;
+}
+
+static __always_inline u64 netns_cgroup_id(u32 inode, u64 cookie)
+{
+	struct netns_owner *found = bpf_map_lookup_elem(&netns_owners, &inode);
+
+	if (!found || (found->cookie && found->cookie != cookie))
+		return 0;
+	return found->cgroup_id;
+}
+
+/* The owner of a socket that nobody was seen to use; that of one whose cgroup isn't told is unknown. */
+static __always_inline void fall_back(const bool typed, struct sock *sk, struct holder *holder)
+{
+	struct owner owner = {.hierarchy = cfg.hierarchy[0].id};
+	u32 controller = cfg.hierarchy[0].controller;
+
+	if (controller == CONTROLLER_V2) {
+		owner.cgroup_id = socket_cgroup_id(typed, sk);
+		owner.source = OWNER_SK_CGRP;
+	} else if (controller == CONTROLLER_MEMORY) {
+		owner.cgroup_id = memcg_id(typed, sk);
+		owner.source = OWNER_MEMCG;
+	}
+	if (!owner.cgroup_id) {
+		owner.cgroup_id =
+			netns_cgroup_id(netns_of(typed, sk), socket_netns_cookie(typed, sk));
+		owner.source = OWNER_NETNS;
+	}
+	if (!owner.cgroup_id)
+		owner.source = OWNER_UNKNOWN;
+	holder->wanted = owner.cgroup_id ? partial_owner_passes(&owner) : unknown_owner_passes();
+	holder->owner = owner;
+}
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Whose a child is. A connection is accepted in softirq, where its owner isn't: it has its listener's,
+ * learnt when that began to listen, and looked up by where it listens; src/cgnet/owners/open_sockets.py writes those that
+ * were open before, for programs without socket storage.
+ *
+ * Several sockets may listen at one place (SO_REUSEPORT, SO_BINDTODEVICE). These are in socket storage, which the
+ * kernel hands on to their children. It isn't for all: the copy is allocated and freed for each connection.
+ */
+#ifndef CGNET_LISTENERS_BPF_H
+#define CGNET_LISTENERS_BPF_H
+
+#include "owner/ledger.bpf.h"
+
+CROSSES_TO_USER_SPACE(holder);
+CROSSES_TO_USER_SPACE(listener_key);
+CROSSES_TO_USER_SPACE(descriptor);
+CROSSES_TO_USER_SPACE(tcp_listener);
+CROSSES_TO_USER_SPACE(listener_fd);
+
+/* By place. Of several at one place: what they have in common. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct listener_key);
+	__type(value, struct tcp_listener);
+} listeners SEC(".maps");
+
+/* Each one, by its socket's inode. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct tcp_listener);
+} listening SEC(".maps");
+
+#define NO_FD (-1)
+#define FDS_TRIED 64 /* user space finds greater ones, a little later */
+
+/* The descriptor of a file in the files of a task, NO_FD if it isn't among the first. */
+static __noinline s32 find_fd(struct task_struct *task, u64 file)
+{
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	u64 *files = (u64 *)BPF_CORE_READ(fdt, fd), found = 0;
+	u32 count = BPF_CORE_READ(fdt, max_fds);
+
+	for (u32 fd = 0; fd < FDS_TRIED; fd++) {
+		if (fd >= count)
+			break;
+		bpf_probe_read_kernel(&found, sizeof(found), files + fd);
+		if (found == file)
+			return fd;
+	}
+	return NO_FD;
+}
+
+/*
+ * The place of a file in a process. Its main thread stands for it, unless a thread has files of its own
+ * (unshare(2), CLONE_FILES).
+ */
+static __always_inline void describe(const bool typed, struct task_struct *task, u64 file, s32 fd,
+				     struct descriptor *at)
+{
+	struct task_struct *leader = READ(task, group_leader);
+
+	if (READ(leader, files) == READ(task, files))
+		task = leader;
+	at->task = (u64)task;
+	at->file = file;
+	at->start = start_of_process(typed, task);
+	at->fd = fd;
+}
+
+/*
+ * Whether a process lives and has a file open where it had it. Its task may be freed by now: what is read
+ * there is compared with what only that process has.
+ */
+static __noinline bool has_still(const struct descriptor *at, u32 pid)
+{
+	struct task_struct *task = (struct task_struct *)at->task;
+	u64 file = 0, *files;
+	struct fdtable *fdt;
+	s32 fd = at->fd;
+
+	if (!task)
+		return true;
+	if ((u32)BPF_CORE_READ(task, tgid) != pid || start_of_process(false, task) != at->start)
+		return false;
+	fdt = BPF_CORE_READ(task, files, fdt); /* a process that has exited has no files */
+	if (!fdt)
+		return false;
+	if (fd < 0 || !at->file)
+		return true;
+	if (fd >= (s32)BPF_CORE_READ(fdt, max_fds))
+		return false;
+	files = (u64 *)BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file == at->file;
+}
+
+/* NULL where the one that is known doesn't have the listener any more: src/cgnet/owners/listener_handovers.py looks who has. */
+static __always_inline struct holder *holder_now(struct tcp_listener *listener)
+{
+	if (!listener || !has_still(&listener->at, listener->holder.owner.pid))
+		return NULL;
+	return &listener->holder;
+}
+
+static __always_inline void key_of_listener(const bool typed, struct sock *sk,
+					    struct listener_key *key)
+{
+	u32 *words = (u32 *)key->address;
+	struct inet_sock *inet = (struct inet_sock *)sk;
+
+	key->netns = netns_of(typed, sk);
+	key->port = READ(sk, __sk_common.skc_num);
+	if (!key->port) /* at TCP_CLOSE */
+		key->port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+	if (READ(sk, __sk_common.skc_family) == AF_INET6) {
+		struct in6_addr address = READ(sk, __sk_common.skc_v6_rcv_saddr);
+
+		store_v6(key->address, &address);
+	} else {
+		words[3] = READ(sk, __sk_common.skc_rcv_saddr);
+		if (words[3])
+			words[2] = bpf_htonl(0xffff);
+	}
+}
+
+static __always_inline bool same_owner(const struct owner *one, const struct owner *other)
+{
+	return one->cgroup_id == other->cgroup_id && one->pid == other->pid;
+}
+
+/* A typed program tells whether no other socket listens where this one does, or is going to. */
+static __always_inline bool listens_alone(struct sock *sk)
+{
+	struct listener_key key = {};
+
+	if (BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport) ||
+	    sk->__sk_common.skc_bound_dev_if)
+		return false;
+	key_of_listener(true, sk, &key);
+	return key.port && !bpf_map_lookup_elem(&listeners, &key);
+}
+
+/*
+ * Of different owners, none is known to be a child's. Who came first and is in no storage keeps its children: all
+ * that come later are, and theirs are born with their owner.
+ */
+static __always_inline void remember_by_address(struct tcp_listener *mine)
+{
+	struct tcp_listener *known = bpf_map_lookup_elem(&listeners, &mine->place);
+
+	if (known && known->holder.alone) {
+		__sync_fetch_and_add(&known->holder.sockets, 1);
+		return;
+	}
+	if (known) {
+		mine->holder.sockets = known->holder.sockets + 1;
+		mine->inode = 0;
+		if (!same_owner(&known->holder.owner, &mine->holder.owner)) {
+			__builtin_memset(&mine->holder.owner, 0, sizeof(mine->holder.owner));
+			__builtin_memset(&mine->at, 0, sizeof(mine->at));
+			mine->holder.wanted = unknown_owner_passes();
+		}
+	}
+	if (bpf_map_update_elem(&listeners, &mine->place, mine, BPF_ANY))
+		count_lost(LOST_LEDGER);
+}
+
+/* By its inode, and by its place. */
+static __always_inline void remember_listener(const bool typed, struct sock *sk,
+					      struct tcp_listener *mine, bool alone)
+{
+	__builtin_memset(&mine->place, 0, sizeof(mine->place));
+	key_of_listener(typed, sk, &mine->place);
+	if (!mine->place.port) /* it was not bound, and is given one later */
+		return;
+	mine->holder.sockets = 1;
+	mine->holder.alone = alone;
+	if (mine->inode && bpf_map_update_elem(&listening, &mine->inode, mine, BPF_ANY))
+		count_lost(LOST_LEDGER);
+	remember_by_address(mine);
+}
+
+/* Who listens at an address, or at any; NULL if nobody is known to. */
+static __always_inline struct holder *listener_at(struct listener_key *key)
+{
+	struct tcp_listener *found = bpf_map_lookup_elem(&listeners, key);
+
+	if (!found) {
+		__builtin_memset(key->address, 0, sizeof(key->address));
+		found = bpf_map_lookup_elem(&listeners, key);
+	}
+	return holder_now(found);
+}
+
+static __always_inline struct holder *listener_by_address(const bool typed, struct sock *child)
+{
+	struct listener_key key = {};
+
+	key_of_listener(typed, child, &key);
+	return listener_at(&key);
+}
+
+/* Of a listener that is in storage, as its children know it. */
+static __always_inline struct holder *listener_by_inode(const struct ledger_entry *entry)
+{
+	u64 inode = entry->listener;
+
+	return holder_now(bpf_map_lookup_elem(&listening, &inode));
+}
+
+/* Too large for the stack of programs that hold a row there. A CPU is in one such program at a time, which runs in a process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct tcp_listener);
+} new_listener SEC(".maps");
+
+/* Runs in the process that listens. */
+static __always_inline void learn_listener(const bool typed, struct sock *sk)
+{
+	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	bool alone = typed && listens_alone(sk);
+	struct ledger_entry *entry;
+	u64 file;
+
+	if (!mine)
+		return;
+	mine->inode = socket_inode(sk);
+	file = (u64)BPF_CORE_READ(sk, sk_socket, file);
+	describe(typed, current_task(typed), file, file ? find_fd(task, file) : NO_FD, &mine->at);
+	if (typed) {
+		entry = alone ? ledger_open_anew(typed, sk) : ledger_store_anew(typed, sk);
+		if (!entry)
+			return;
+		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+		entry->listens = 1;
+		entry->listener = mine->inode;
+		mine->holder = entry->holders[RANK_OPENED];
+	} else {
+		hold(typed, current_task(typed), &mine->holder);
+	}
+	remember_listener(typed, sk, mine, alone);
+}
+
+static __always_inline void forget_listener(const bool typed, struct sock *sk)
+{
+	struct listener_key key = {};
+	u64 inode = socket_inode(sk);
+	struct tcp_listener *known;
+
+	bpf_map_delete_elem(&listening, &inode);
+	key_of_listener(typed, sk, &key);
+	known = bpf_map_lookup_elem(&listeners, &key);
+	if (known && known->holder.sockets > 1)
+		__sync_fetch_and_add(&known->holder.sockets, -1);
+	else if (known)
+		bpf_map_delete_elem(&listeners, &key);
+}
+
+#define SOCKET_IS_DEAD (1 << SOCK_DEAD)
+
+/* A child that waits for accept(): it has no socket yet. What was closed has none any more. */
+static __always_inline bool is_newborn(const bool typed, struct sock *sk)
+{
+	return !READ(sk, sk_socket) && !(READ(sk, __sk_common.skc_flags) & SOCKET_IS_DEAD);
+}
+
+/* Who accepts a child, or NULL. */
+static __always_inline struct holder *listener_of(const bool typed, struct sock *child)
+{
+	struct ledger_entry *entry = typed ? ledger_find(typed, child) : NULL;
+
+	if (entry && entry->listens)
+		return listener_by_inode(entry);
+	return typed && !is_newborn(typed, child) ? NULL : listener_by_address(typed, child);
+}
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * MPTCP: the file's socket isn't the one that TCP's events come to, but stands above one or more of
+ * these, its subflows. A process opens the first one; further ones are opened by kernel threads, or by who
+ * adds an address to the host (`ip mptcp endpoint`), and belong to the same owner.
+ *
+ * Programs can't ask socket storage of the socket above, to which no typed pointer leads. The subflows
+ * of a connection share its file's inode: its owner is kept by that.
+ */
+#ifndef CGNET_MPTCP_BPF_H
+#define CGNET_MPTCP_BPF_H
+
+#include "owner/listeners.bpf.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct holder);
+} mptcp_owners SEC(".maps");
+
+static __always_inline bool is_subflow(const bool typed, struct sock *sk)
+{
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+
+	if (!tp || !bpf_core_field_exists(tp->is_mptcp))
+		return false;
+	return READ_BITFIELD(tp, is_mptcp);
+}
+
+/* A further subflow: who opens it isn't its user. */
+static __always_inline bool joins_connection(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
+	struct mptcp_subflow_context *subflow = NULL;
+
+	if (!bpf_core_field_exists(subflow->request_join))
+		return false;
+	subflow = BPF_CORE_READ(icsk, icsk_ulp_data);
+	return BPF_CORE_READ_BITFIELD_PROBED(subflow, request_join);
+}
+
+/* A process opens the first subflow of a connection, or has it open. */
+static __always_inline bool remember_connection(struct sock *sk, const struct holder *holder,
+						u64 flags)
+{
+	u64 inode = socket_inode(sk);
+
+	return inode && !bpf_map_update_elem(&mptcp_owners, &inode, holder, flags);
+}
+
+/* Who owns the connection that a subflow is of, or NULL. */
+static __always_inline struct holder *holder_of_connection(const bool typed, struct sock *sk)
+{
+	u64 inode = is_subflow(typed, sk) ? socket_inode(sk) : 0;
+
+	return inode ? bpf_map_lookup_elem(&mptcp_owners, &inode) : NULL;
+}
+
+/* A process has this socket open, and maybe others too. What listens is found by where it does. */
+static __always_inline void seed_mptcp(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
+{
+	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
+	struct tcp_listener mine = {.inode = socket_inode(sk)};
+	struct sock *first;
+
+	if (!bpf_core_field_exists(msk->first))
+		return;
+	first = BPF_CORE_READ(msk, first);
+	if (!first)
+		return;
+	hold(true, task, &mine.holder);
+	mine.holder.owner.source = OWNER_SEEDED;
+	if (!remember_connection(sk, &mine.holder, BPF_NOEXIST) ||
+	    sk->__sk_common.skc_state != TCP_LISTEN)
+		return;
+	describe(true, task, file, fd, &mine.at);
+	remember_listener(false, first, &mine, false);
+}
+
+#endif

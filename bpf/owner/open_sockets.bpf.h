@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Sockets that were open before: their owners are the processes that have them among their files. After
+ * the hooks are attached all files are looked at once; blanks only are filled in.
+ *
+ * Without socket storage user space looks, in /proc, and the programs find what it found by the
+ * socket's inode.
+ *
+ * The includer says which sockets it wants: SEEDED_STATES, as bits of TCP states.
+ */
+#ifndef CGNET_SEEDS_BPF_H
+#define CGNET_SEEDS_BPF_H
+
+#include "owner/mptcp.bpf.h"
+
+/* Only user space writes to it: nothing is allocated in a program. */
+RAW_ONLY struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, u64);
+	__type(value, struct holder);
+} seeds SEC(".maps");
+
+/* What user space found of a socket that some process has open, or NULL. */
+static __always_inline struct holder *seed_of(struct sock *sk)
+{
+	u64 inode = socket_inode(sk);
+
+	return inode ? bpf_map_lookup_elem(&seeds, &inode) : NULL;
+}
+
+struct task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
+};
+
+/* What listens is found by address, too: by those who wait for accept() by now. */
+static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
+{
+	struct tcp_listener mine = {.inode = socket_inode(sk)};
+	struct ledger_entry *entry = ledger_find(true, sk);
+	bool listens = sk->__sk_common.skc_state == TCP_LISTEN;
+	bool alone = !entry && listens && listens_alone(sk);
+
+	if (!entry)
+		entry = alone ? ledger_open(true, sk) : ledger_store(true, sk);
+	if (!entry)
+		return;
+	entry->listens = listens;
+	if (!ledger_learn(true, entry, task, OWNER_SEEDED) || !listens)
+		return;
+	entry->listener = mine.inode;
+	mine.holder = entry->holders[RANK_OPENED];
+	describe(true, task, file, fd, &mine.at);
+	remember_listener(true, sk, &mine, alone);
+}
+
+#if TYPED
+SEC("iter/task_file")
+int ledger_seed(struct task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!task || !ctx->file)
+		return 0;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || !(1 << sk->__sk_common.skc_state & SEEDED_STATES))
+		return 0;
+	if (is_tcp(true, sk))
+		seed(task, (u64)ctx->file, ctx->fd, sk);
+	else if (BPF_CORE_READ_BITFIELD(sk, sk_protocol) == IPPROTO_MPTCP)
+		seed_mptcp(task, (u64)ctx->file, ctx->fd, sk);
+	return 0;
+}
+
+/* Who has which listeners open now: user space asks when one may have been handed on. */
+SEC("iter/task_file")
+int ledger_listeners(struct task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct listener_fd found = {};
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!task || !ctx->file)
+		return 0;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	found.inode = socket_inode(sk);
+	found.pid = task->tgid;
+	describe(true, task, (u64)ctx->file, ctx->fd, &found.at);
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+#endif
+
+#endif

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The end of a packet's way: whose it is, whether it is wanted, and what is made of it. */
+#ifndef CGNET_TRIP_END_BPF_H
+#define CGNET_TRIP_END_BPF_H
+
+#include "count/percpu_histograms.bpf.h"
+#include "trace/in_flight.bpf.h"
+
+static __always_inline void sum_up(const bool typed, struct stage_sums *sums, struct count_key *key,
+				   u32 at, u64 delay_ns)
+{
+	if (sums && at < CGNET_STAGE_KINDS) {
+		barrier_var(at);
+		if (at < CGNET_STAGE_KINDS) /* for the verifier */
+			histogram_put(typed, &sums->stages[at], delay_ns);
+		return;
+	}
+	key->result = at;
+	histogram_add(typed, key, delay_ns);
+}
+
+/* Whom a packet is shown as the one of. */
+enum shown {
+	SHOWN_NOT = 0,
+	SHOWN_SENDER = 1,
+	SHOWN_RECEIVER = 2,
+};
+
+/* User space may have found the name of a new cgroup since its process was learnt as an owner. */
+static __always_inline bool is_still_wanted(struct owner *owner, bool wanted)
+{
+	if (!wanted || !(owner->undecided & UNDECIDED_NAME))
+		return wanted;
+	owner->undecided &= ~UNDECIDED_NAME;
+	return name_passes(owner);
+}
+
+/*
+ * A packet within the host has two owners: it is shown as the one's that was asked for, the sender first. User space may
+ * throw away what is an undecided one's: where the other one is asked for without a doubt, it is that one's.
+ */
+static __always_inline u32 shown_as(struct journey *journey)
+{
+	struct trip *trip = &journey->event.trip;
+	struct owner *sender = &journey->event.owner, *receiver = &journey->receiver.owner;
+	bool received = receiver->source != OWNER_UNKNOWN;
+	bool wanted = received && is_still_wanted(receiver, journey->receiver.wanted);
+
+	if (trip->sent && (!received || sender->source != OWNER_UNKNOWN) &&
+	    is_still_wanted(sender, journey->wanted_sender) &&
+	    (!sender->undecided || !wanted || receiver->undecided))
+		return SHOWN_SENDER;
+	if (received)
+		return wanted ? SHOWN_RECEIVER : SHOWN_NOT;
+	return !trip->sent && unknown_owner_passes() ? SHOWN_SENDER : SHOWN_NOT;
+}
+
+/* The role of the receiver's side of a connection, where that of the sender's is known. */
+static __always_inline u8 role_of_receiver(const struct trip *trip)
+{
+	return trip->sent && trip->role ? ROLE_CLIENT + ROLE_SERVER - trip->role : trip->role;
+}
+
+static __always_inline void show_receiver(struct journey *journey)
+{
+	journey->event.owner = journey->receiver.owner;
+	journey->event.trip.role = role_of_receiver(&journey->event.trip);
+}
+
+#define OF_SIDES (BY_CGROUP | BY_SELECTED | BY_PID | BY_COMM | BY_UID | BY_ROLE)
+
+/* Where a packet is its receiver's: TCP there has it, or keeps it for the application. */
+static __always_inline bool is_at_receiver(u32 at)
+{
+	return at >= STAGE_TCP_RCV && at <= STAGE_APP_READ;
+}
+
+static __always_inline void key_of_side(struct count_key *key, const struct owner *owner, u8 role)
+{
+	__builtin_memset(&key->owner, 0, sizeof(key->owner));
+	count_by_owner(key, owner);
+	if (cfg.count_by & BY_ROLE)
+		key->role = role;
+}
+
+/* Each side has the stages that are its own, if both are known, and what is shown is sure to be wanted. */
+static __always_inline bool has_two_sides(struct journey *journey, u32 shown)
+{
+	struct owner *sender = &journey->event.owner, *receiver = &journey->receiver.owner;
+
+	if (!(cfg.count_by & OF_SIDES) || !journey->event.trip.sent ||
+	    sender->source == OWNER_UNKNOWN || receiver->source == OWNER_UNKNOWN ||
+	    (shown == SHOWN_SENDER ? sender : receiver)->undecided)
+		return false;
+	sender->undecided = receiver->undecided = 0;
+	return true;
+}
+
+static __always_inline int summarize(const bool typed, struct journey *journey, u32 shown)
+{
+	bool two = has_two_sides(journey, shown), was_there = false;
+	struct stage_sums *here = NULL, *receivers = NULL;
+	struct trip_event *event = &journey->event;
+	u32 stages = event->trip.stages;
+	struct count_key key = {};
+
+	barrier_var(two); /* one way for the verifier, not two */
+	if (!two && shown == SHOWN_RECEIVER)
+		show_receiver(journey);
+	count_by_flow(&key, &event->flow);
+	if (typed && two) {
+		key_of_side(&key, &journey->receiver.owner, role_of_receiver(&event->trip));
+		receivers = sums_of(&key);
+	}
+	key_of_side(&key, &event->owner, event->trip.role);
+	if (typed)
+		here = sums_of(&key);
+	if (event->trip.retrans_ns)
+		sum_up(typed, here, &key, STAGE_RETRANSMIT, event->trip.retrans_ns);
+	if (event->trip.answer_ns)
+		sum_up(typed, here, &key, STAGE_ANSWER, event->trip.answer_ns);
+	for (u32 i = 1; i < CGNET_STAGES; i++) {
+		const struct stage *stage = &event->stages[i];
+		const struct stage *before = &event->stages[i - 1];
+		bool there;
+		u64 delay;
+
+		if (i >= stages)
+			break;
+		there = two && is_at_receiver(stage->at);
+		/* What was before is one way more for each stage to a verifier that knows all numbers. */
+		if (two && (!typed || there != was_there)) {
+			was_there = there;
+			key_of_side(&key, there ? &journey->receiver.owner : &event->owner,
+				    there ? role_of_receiver(&event->trip) : event->trip.role);
+		}
+		delay = stage->ts_ns - before->ts_ns;
+		barrier_var(delay);
+		delay &= ~((s64)delay >> 63); /* not below 0 */
+		sum_up(typed, there ? receivers : here, &key, stage->at, delay);
+	}
+	return 0;
+}
+
+/* Not inlined: a packet may end in any program. */
+static __noinline int summarize_raw(struct journey *journey, u32 shown)
+{
+	return summarize(false, journey, shown);
+}
+
+static __always_inline bool is_slow(const struct trip_event *event)
+{
+	u32 stages = event->trip.stages;
+	u64 total = 0, slow = !cfg.slow_stage;
+
+	for (u32 i = 1; i < CGNET_STAGES; i++) {
+		const struct stage *stage = &event->stages[i];
+		u64 delta;
+
+		if (i >= stages)
+			break;
+		delta = stage->ts_ns - event->stages[i - 1].ts_ns;
+		barrier_var(delta);
+		delta &= ~((s64)delta >>
+			   63); /* not below 0; no branch, which verifiers follow both ways */
+		total += delta;
+		if (cfg.slow_stage && stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
+			slow = 1;
+		barrier_var(slow); /* any number, for the verifier: one way on, not two */
+	}
+	return slow && total >= cfg.least_ns;
+}
+
+static __always_inline bool trip_passes(const struct trip_event *event)
+{
+	if (cfg.by_end && !(cfg.by_end >> (event->trip.end & 31) & 1))
+		return false;
+	if (cfg.retransmitted && !event->trip.retransmitted)
+		return false;
+	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
+}
+
+/* `within`: the caller has a frame of its own, and old verifiers have no room for another one below it. */
+static __always_inline void trip_ends_here(const bool typed, const bool within,
+					   struct journey *journey, u32 end)
+{
+	struct trip_event *event = &journey->event;
+	u64 size = event->trip.stages; /* as wide as a register: see docs/design/objects.md */
+	u32 shown = shown_as(journey);
+
+	event->trip.end = end;
+	event->head.ts_ns = bpf_ktime_get_ns();
+	if (shown == SHOWN_NOT || !trip_passes(event))
+		return;
+	if (cfg.count) {
+		if (within)
+			summarize(typed, journey, shown);
+		else
+			summarize_raw(journey, shown);
+		return;
+	}
+	if (shown == SHOWN_RECEIVER)
+		show_receiver(journey);
+	if (size > CGNET_STAGES)
+		size = CGNET_STAGES;
+	size = sizeof(*event) - (CGNET_STAGES - size) * sizeof(struct stage);
+	barrier_var(size);
+	if (size > sizeof(*event))
+		return;
+	submit_copy(event, size, LOST_RING);
+}
+
+/*
+ * A global function, which is verified once in a program, however often that calls it. It takes a pointer on kernels
+ * since Linux kernel commit e5069b9c23b3 "bpf: Support pointers in global func args" (in v5.12).
+ */
+#if TYPED
+__noinline int trip_ended_typed(struct journey *journey, u32 end)
+{
+	if (journey)
+		trip_ends_here(true, true, journey, end);
+	return 0;
+}
+#else
+static __always_inline int trip_ended_typed(struct journey *journey, u32 end)
+{
+	return 0;
+}
+#endif
+
+static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+{
+	if (typed)
+		trip_ended_typed(journey, end);
+	else
+		trip_ends_here(typed, false, journey, end);
+}
+
+/* Not inlined: each stage may find that a packet's end was missed. */
+static __noinline int was_missed_raw(struct journey *journey)
+{
+	trip_ends_here(false, true, journey,
+		       journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	return 0;
+}
+
+/* Another packet has the address now: TCP is done with the one that had it, or merged it with another. */
+static __always_inline void was_missed(const bool typed, struct sk_buff *skb,
+				       struct journey *journey)
+{
+	if (may_be_merged(journey) && set_aside(skb, journey))
+		; /* TCP gets to it yet */
+	else if (typed)
+		trip_ended_typed(journey,
+				 journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	else
+		was_missed_raw(journey);
+	trip_forget(typed, skb);
+}
+
+#endif

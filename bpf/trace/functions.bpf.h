@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Stages that no tracepoint tells of: functions of IP, netfilter and TCP, where the kernel lets programs run at
+ * them. One body serves fentry and kprobes; it reads as raw_tp does, and never looks into the ledger, which
+ * not all of them can reach: a packet that begins here gets its owner at the next tracepoint.
+ */
+#ifndef CGNET_TRIP_FUNCTIONS_BPF_H
+#define CGNET_TRIP_FUNCTIONS_BPF_H
+
+#include "trace/start.bpf.h"
+#include "trace/receive.bpf.h"
+
+/* linux/netfilter.h */
+#define NFPROTO_IPV4 2
+#define NFPROTO_NETDEV 5
+#define NFPROTO_BRIDGE 7
+#define NFPROTO_IPV6 10
+#define NF_ACCEPTED 1 /* what nf_hook_slow() returns then; 0: it has the packet no more */
+
+static __always_inline u32 inode_of(struct net *net)
+{
+	return net ? BPF_CORE_READ(net, ns.inum) : 0;
+}
+
+static __always_inline void add_in_netns(struct journey *journey, u32 at, struct net *net)
+{
+	struct stage *stage = add_stage(journey, at, bpf_ktime_get_ns());
+
+	journey->hook = 0; /* if the end of one was missed */
+	if (stage)
+		stage->netns = inode_of(net);
+}
+
+/* Not inlined: the callers' frames are full. */
+static __noinline struct journey *begin_sent(struct sk_buff *skb, struct packet *packet)
+{
+	struct place place;
+
+	return begin_unnamed(false, false, skb, packet, &place);
+}
+
+/* A packet that TCP sends now. What was begun in the hook before isn't looked at again. */
+static __always_inline struct journey *trip_sent(struct sk_buff *skb)
+{
+	const bool typed = false;
+	struct journey *journey = trip_find(skb);
+	struct packet packet = {};
+
+	if (journey && last_stage(journey) == STAGE_NF_OUTPUT)
+		return journey;
+	if (!read_packet(typed, skb, &packet))
+		return NULL;
+	if (journey) {
+		if (is_same_packet(journey, &packet) && !is_sent_again(typed, skb, journey))
+			return journey;
+		was_missed(typed, skb, journey);
+	}
+	journey = begin_sent(skb, &packet);
+	if (!journey)
+		return NULL;
+	journey->event.trip.sent = 1;
+	begin_at_socket_raw(skb, journey);
+	return journey;
+}
+
+static __always_inline int on_ip_out(struct sk_buff *skb, struct net *net)
+{
+	const bool typed = false;
+	struct journey *journey = READ(skb, sk) ? trip_sent(skb) : trip_find(skb);
+
+	if (journey)
+		add_in_netns(journey, STAGE_IP_OUT, net);
+	return 0;
+}
+
+static __always_inline int on_device(struct sk_buff *skb, u32 at)
+{
+	const bool typed = false;
+	struct journey *journey = trip_find(skb);
+
+	if (!journey)
+		return 0;
+	journey->hook = 0;
+	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	return 0;
+}
+
+static __always_inline int on_backlog(struct sock *sk, struct sk_buff *skb)
+{
+	struct journey *journey = trip_find(skb);
+
+	if (journey)
+		add_in_netns(journey, STAGE_TCP_BACKLOG,
+			     BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	return 0;
+}
+
+/* TCP took it on this CPU just now: on_tcp() noted which it is. */
+static __always_inline int on_sock_queue(struct sock *sk, struct sk_buff *skb)
+{
+	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+	struct journey *journey;
+
+	if (!last || last->skb != (u64)skb || last->key.sk != (u64)sk)
+		return 0;
+	journey = find_waiting(&last->key);
+	if (journey)
+		add_in_netns(journey, STAGE_SOCK_QUEUE, BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	return 0;
+}
+
+/* -- netfilter: a stage for each hook that has rules, when they are done */
+
+static __always_inline u32 stage_of_hook(u32 family, u32 hook)
+{
+	static const u8 stages[] = {STAGE_NF_PREROUTING, STAGE_NF_INPUT, STAGE_NF_FORWARD,
+				    STAGE_NF_OUTPUT, STAGE_NF_POSTROUTING};
+
+	if (family == NFPROTO_BRIDGE)
+		return STAGE_NF_BRIDGE;
+	if (family == NFPROTO_NETDEV)
+		return STAGE_NF_NETDEV;
+	if (family != NFPROTO_IPV4 && family != NFPROTO_IPV6)
+		return 0;
+	return hook < sizeof(stages) ? stages[hook] : 0;
+}
+
+static __always_inline void leave_hook(struct journey *journey, u32 verdict, u64 now)
+{
+	struct stage *stage;
+
+	if (!journey->hook)
+		return;
+	stage = add_stage(journey, journey->hook, now);
+	journey->hook = 0;
+	if (!stage)
+		return;
+	stage->netns = journey->hook_netns;
+	stage->verdict = verdict;
+}
+
+/* A packet that the rules drop is freed in there: its end finds which hook it is in. */
+static __always_inline int on_hook(struct sk_buff *skb, struct nf_hook_state *state)
+{
+	u32 at = stage_of_hook(BPF_CORE_READ(state, pf), BPF_CORE_READ(state, hook));
+	struct journey *journey;
+
+	journey = at == STAGE_NF_OUTPUT ? trip_sent(skb) : trip_find(skb);
+	if (!journey)
+		return 0;
+	journey->hook = at;
+	journey->hook_netns = inode_of(BPF_CORE_READ(state, net));
+	return 0;
+}
+
+static __always_inline int on_verdict(struct sk_buff *skb, int result)
+{
+	u32 verdict = result == NF_ACCEPTED ? VERDICT_ACCEPT : VERDICT_STOLEN;
+	struct journey *journey = result < 0 ? NULL : trip_find(skb);
+
+	if (journey)
+		leave_hook(journey, verdict, bpf_ktime_get_ns());
+	return 0;
+}
+
+#define DEEPEST_HOOK 4 /* a softirq's on top of a process's, and rules that send answers */
+
+/* The calls of nf_hook_slow() that a task is in: a kretprobe isn't told the arguments. */
+struct hook_calls {
+	u64 skb[DEEPEST_HOOK];
+	u64 depth;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct hook_calls);
+} hook_calls SEC(".maps");
+
+static __always_inline struct hook_calls *calls_of_task(bool make)
+{
+	static const struct hook_calls none;
+	u64 task = bpf_get_current_task();
+	struct hook_calls *calls = bpf_map_lookup_elem(&hook_calls, &task);
+
+	if (calls || !make)
+		return calls;
+	bpf_map_update_elem(&hook_calls, &task, &none, BPF_ANY);
+	return bpf_map_lookup_elem(&hook_calls, &task);
+}
+
+/* A return that is never told leaves its call below: when there is no more room, all is begun anew. */
+static __always_inline int on_hook_call(struct sk_buff *skb, struct nf_hook_state *state)
+{
+	struct hook_calls *calls = calls_of_task(true);
+	u64 depth;
+
+	if (!calls)
+		return 0;
+	depth = calls->depth;
+	if (depth >= DEEPEST_HOOK)
+		depth = 0;
+	barrier_var(depth);
+	calls->skb[depth & (DEEPEST_HOOK - 1)] = (u64)skb;
+	calls->depth = depth + 1;
+	return on_hook(skb, state);
+}
+
+static __always_inline int on_hook_return(int result)
+{
+	struct hook_calls *calls = calls_of_task(false);
+	u64 depth;
+
+	if (!calls || !calls->depth)
+		return 0;
+	depth = calls->depth - 1;
+	calls->depth = depth;
+	barrier_var(depth);
+	return on_verdict((struct sk_buff *)calls->skb[depth & (DEEPEST_HOOK - 1)], result);
+}
+
+#endif

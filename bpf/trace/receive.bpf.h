@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A packet at its receiver's socket: TCP takes it, and the application reads it. The includer tells of both;
+ * struct ledger_private has `first` and `behind`, the numbers of the socket's packets that wait.
+ */
+#ifndef CGNET_TRIP_TAKEN_BPF_H
+#define CGNET_TRIP_TAKEN_BPF_H
+
+#include "trace/finish.bpf.h"
+#include "trace/hole.bpf.h"
+#include "trace/retransmit.bpf.h"
+#include "owner/all_sockets.bpf.h"
+
+/*
+ * Packets that one read may end: TCP made one of them. Kernels without a ring buffer have no global functions, either
+ * (Linux kernel commit 51c39bb1d5d1 "bpf: Introduce function-by-function verification", in v5.6): they verify
+ * each turn. What is left waits for the next read.
+ */
+#define READ_AT_ONCE 64
+#define READ_AT_ONCE_BY_PERF 8
+#define SUMMED_UP_AT_ONCE_BY_PERF 2
+#define MERGED_AT_ONCE 32
+#define MERGED_AT_ONCE_BY_PERF 8
+
+struct waiting_key {
+	u64 sk;
+	u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MOST_WAITING + MOST_WAITING / SPARE);
+	__type(key, struct waiting_key);
+	__type(value, struct journey);
+} waiting SEC(".maps");
+
+/* Of sockets by their hashes: whether a packet ever waited there. Most reads need no look into the ledger. */
+#define WAITED 4096
+
+struct waited {
+	u8 places[WAITED];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct waited);
+} waited SEC(".maps");
+
+static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
+{
+	struct waited *all = bpf_map_lookup_elem(&waited, &(u32){0});
+
+	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
+}
+
+/* On this CPU the last that came to wait: TCP may drop it at once, for want of memory or for its numbers. */
+struct last_one {
+	u64 skb;
+	struct waiting_key key;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct last_one);
+} last_one SEC(".maps");
+
+/* The journey of one that waits, if it wasn't given up. */
+static __always_inline struct journey *find_waiting(const struct waiting_key *key)
+{
+	struct journey *journey = bpf_map_lookup_elem(&waiting, key);
+
+	return journey && !is_given_up(journey) ? journey : NULL;
+}
+
+static __always_inline void waits_no_more(const bool typed, const struct waiting_key *key)
+{
+	if (!bpf_map_delete_elem(&waiting, key))
+		count_living(typed, CROWD_WAITING, -1);
+}
+
+__noinline int make_room_to_wait(u32 most)
+{
+	make_room(&waiting, &waiting_births, &waiting_given_up, CROWD_WAITING, most);
+	return 0;
+}
+
+/* Global functions are verified once, and not again for each turn of the loop that calls them. */
+__noinline int waits_now(u64 sk, u64 number, u64 packet)
+{
+	struct birth birth = {.key = {sk, number}, .packet = packet};
+
+	is_born(TYPED, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	return 0;
+}
+
+static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
+					    struct ledger_entry *entry, struct journey *journey)
+{
+	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
+	u64 packet = journey->event.trip.packet;
+	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+	u8 *place = waited_at(typed, sk);
+
+	make_room_to_wait(cfg.in_flight < MOST_WAITING ? cfg.in_flight : MOST_WAITING);
+	journey->waits = WAITS;
+	if (bpf_map_update_elem(&waiting, &key, journey, BPF_ANY)) {
+		count_lost(LOST_PACKETS);
+		return;
+	}
+	waits_now(address_of(sk), key.number, packet);
+	entry->private.behind++;
+	if (place && !*place)
+		*place = 1;
+	if (!last)
+		return;
+	last->skb = (u64)skb;
+	last->key = key;
+}
+
+/* What the socket has already is thrown away, with or without a reason. */
+static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *tp,
+					    const struct trip *trip)
+{
+	return trip->payload && (s32)(trip->seq + trip->payload - READ(tp, rcv_nxt)) > 0;
+}
+
+static __always_inline void arrives(const bool typed, struct sock *sk, struct ledger_entry *entry,
+				    struct journey *journey, u64 now)
+{
+	struct stage *stage = add_stage(journey, STAGE_TCP_RECEIVE, now);
+
+	if (stage)
+		stage->netns = netns_of(typed, sk);
+	if (!entry)
+		return;
+	journey->receiver = *holder_of(entry);
+	if (!journey->event.trip.sent)
+		journey->event.trip.role = entry->role;
+}
+
+/*
+ * While a process has the socket, TCP makes one packet of several that follow each other (Linux kernel
+ * commit 4f693b55c3d2 "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint tells.
+ */
+static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
+					  struct ledger_entry *entry, const struct trip *head)
+{
+	u32 seq = head->seq + head->payload;
+	u32 numbers[2]; /* struct tcp_skb_cb begins with them: the first, and behind the last */
+	struct packet packet = {};
+
+	bpf_core_read(numbers, sizeof(numbers), &skb->cb);
+	if ((s32)(numbers[1] - seq) <= 1) /* FIN has a number, too */
+		return;
+	if (!read_packet(typed, skb, &packet))
+		return;
+	for (u32 i = 0; i < (by_perf() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++) {
+		struct sk_buff *other = arrived(&packet.flow, seq);
+		struct aside_key key = {.skb = (u64)other, .seq = seq};
+		struct journey *journey = other ? trip_find(other) : NULL;
+		bool is_aside = !journey || journey->event.trip.seq != seq;
+
+		if (is_aside)
+			journey = bpf_map_lookup_elem(&aside, &key);
+		if (!journey)
+			break;
+		seq += journey->event.trip.payload;
+		arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
+		journey->event.trip.out_of_order = head->out_of_order;
+		wait_for_reader(typed, sk, other, entry, journey);
+		if (is_aside)
+			bpf_map_delete_elem(&aside, &key);
+		else
+			trip_forget(typed, other);
+		if ((s32)(numbers[1] - seq) <= 0)
+			break;
+	}
+}
+
+/* Data that comes before its turn waits for what is missing; data in its turn may be what is missing. */
+static __always_inline bool look_for_hole(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					  const struct trip *trip)
+{
+	u32 rcv_nxt = READ(tp, rcv_nxt), ahead = (s32)(trip->seq - rcv_nxt) > 0;
+
+	if (!ahead && READ(tp, out_of_order_queue.rb_node))
+		note_fill(address_of(sk), rcv_nxt, trip->seq + trip->payload);
+	barrier_var(ahead); /* one way for the verifier, not two */
+	return ahead;
+}
+
+/*
+ * An open connection is done with an acknowledgement or a FIN here, and no tracepoint tells when it frees them. What it may
+ * drop, a SYN or a reset, ends where that is told.
+ */
+static __always_inline bool ends_at_socket(const struct trip *trip)
+{
+	return !trip->payload && !(trip->tcp_flags & (TCPHDR_SYN | TCPHDR_RST));
+}
+
+static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
+{
+	struct journey *journey = trip_find(skb);
+	struct ledger_entry *entry;
+	struct tcp_sock *tp;
+
+	if (!journey || last_stage(journey) == STAGE_TCP_RECEIVE) /* the first program was here */
+		return 0;
+	tp = tcp_sock_of(typed, sk);
+	if (!tp)
+		return 0;
+	entry = ledger_of(typed, true, sk);
+	arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
+	if (ends_at_socket(&journey->event.trip)) {
+		trip_ends(typed, journey, TRIP_CONSUMED);
+	} else if (entry && brings_new_data(typed, tp, &journey->event.trip)) {
+		journey->event.trip.out_of_order =
+			look_for_hole(typed, sk, tp, &journey->event.trip);
+		wait_for_reader(typed, sk, skb, entry, journey);
+		merged_arrive(typed, sk, skb, entry, &journey->event.trip);
+	} else {
+		return 0;
+	}
+	trip_forget(typed, skb);
+	return 0;
+}
+
+/* When a packet's data could be read. Where nothing tells, all of its wait is that for the hole. */
+static __always_inline void stage_of_hole(struct journey *journey, u64 sk, u64 now, u32 netns)
+{
+	u32 last = journey->event.trip.stages - 1, cpu = bpf_get_smp_processor_id(), found = 0;
+	const struct hole_log *log = hole_log_of(sk);
+	struct stage *stage;
+
+	barrier_var(last);
+	if (last < CGNET_STAGES)
+		found = find_fill(sk, journey->event.trip.seq, journey->event.stages[last].ts_ns);
+	if (found && log) {
+		now = log->fills[(found - 1) & (HOLE_FILLS - 1)].ts_ns;
+		cpu = log->fills[(found - 1) & (HOLE_FILLS - 1)].cpu;
+	}
+	stage = add_stage(journey, STAGE_IN_ORDER, now);
+	if (!stage)
+		return;
+	stage->cpu = cpu;
+	stage->netns = netns;
+}
+
+/* The end of a packet that waits; false if the application hasn't got to it yet. */
+static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 copied, u32 netns)
+{
+	struct waiting_key key = {.sk = sk, .number = number};
+	struct journey *journey = find_waiting(&key);
+	struct stage *stage;
+	u64 now;
+
+	if (!journey)
+		return true;
+	if ((s32)(copied - journey->event.trip.seq - journey->event.trip.payload) < 0)
+		return false;
+	now = bpf_ktime_get_ns();
+	if (journey->event.trip.out_of_order)
+		stage_of_hole(journey, sk, now, netns);
+	stage = add_stage(journey, STAGE_APP_READ, now);
+	if (stage)
+		stage->netns = netns;
+	trip_ends(typed, journey, TRIP_DELIVERED);
+	waits_no_more(typed, &key);
+	return true;
+}
+
+__noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
+{
+	return read_one(TYPED, sk, number, copied, netns);
+}
+
+static __always_inline u64 read_at_once(void)
+{
+	if (!by_perf())
+		return READ_AT_ONCE;
+	return cfg.count || cfg.least_ns || cfg.slow_stage ? SUMMED_UP_AT_ONCE_BY_PERF
+							   : READ_AT_ONCE_BY_PERF;
+}
+
+/* The application took what comes before copied_seq; the ledger notes who that is. */
+static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
+{
+	u8 *place = waited_at(typed, sk);
+	struct ledger_entry *entry;
+	struct tcp_sock *tp;
+	u32 copied, netns, first;
+	u64 address, most;
+
+	on_read(typed, sk);
+	if (!place || !*place)
+		return 0;
+	entry = ledger_find(typed, sk);
+	if (!entry || entry->private.first == entry->private.behind)
+		return 0;
+	tp = tcp_sock_of(typed, sk);
+	if (!tp)
+		return 0;
+	first = entry->private.first;
+	copied = READ(tp, copied_seq);
+	netns = netns_of(typed, sk);
+	address = address_of(sk);
+	most = read_at_once();
+	barrier_var(most);
+	for (u64 i = 0; i < most; i++) {
+		u64 number = entry->private.first;
+		int done;
+
+		if (number == entry->private.behind)
+			break;
+		done = SENDING_MOST(ctx, 1, read_one_waiting(address, number, copied, netns));
+		if (!done)
+			break;
+		entry->private.first++;
+	}
+	if (entry->role == ROLE_SERVER && entry->private.first != first)
+		entry->private.read_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+#endif

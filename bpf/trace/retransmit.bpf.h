@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Whether TCP sends a packet's data again, and which packet had that data before. */
+#ifndef CGNET_RETRANSMIT_BPF_H
+#define CGNET_RETRANSMIT_BPF_H
+
+#include "trace/in_flight.bpf.h"
+
+/* include/net/tcp.h */
+#define TCPHDR_FIN 0x01
+#define TCPHDR_SYN 0x02
+#define TCPHDR_RST 0x04
+
+#define SENT_SETS 8192
+#define SENT_WAYS 4  /* a power of two */
+#define SENT_SPAN 10 /* log2 of the sequence numbers that a set is for */
+/* Kernels without a ring buffer verify each turn: see trace/receive.bpf.h. */
+#define SENT_BACK_BY_PERF 8
+#define SENT_BACK 64 /* sets that a packet may reach over: 64 KiB */
+
+/*
+ * A packet that was sent. The first two have its key mixed with the rest, so that what two CPUs write at once fits no
+ * packet: Robert Hyatt and Tim Mann, A lock-less transposition table (2002).
+ */
+struct sent {
+	u64 sock;
+	u64 range; /* sequence numbers: the first, and in the lower half the one behind the last */
+	u64 packet;
+	u64 ts_ns; /* of TCP's stamp; 0: none */
+};
+
+struct sent_set {
+	struct sent ways[SENT_WAYS];
+};
+
+/*
+ * Set-associative cache of sent packets, by socket and sequence number. Data that follows each other has sets that do,
+ * too: a piece of a large packet, which TCP cuts up to send it again, is found by going back.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SENT_SETS);
+	__type(key, u32);
+	__type(value, struct sent_set);
+} sent_before SEC(".maps");
+
+static __always_inline u32 sent_set_of(u64 sk, u32 seq)
+{
+	return ((u32)(sk >> 6) * 2654435761U >> 16) + (seq >> SENT_SPAN);
+}
+
+static __always_inline bool has_sent(const struct sent *sent, u64 sk, u32 seq)
+{
+	u64 mix = sent->packet ^ sent->ts_ns, range = sent->range ^ mix;
+	u32 first = range >> 32;
+
+	return (sent->sock ^ mix) == sk && seq - first < (u32)range - first;
+}
+
+/* A global function: it is verified once. Where the packet is that had a number last, plus 1; 0: unknown. */
+__noinline int find_sent(u64 sk, u32 seq)
+{
+	u32 begin = sent_set_of(sk, seq);
+
+	for (u32 i = 0; i < (by_perf() ? SENT_BACK_BY_PERF : SENT_BACK); i++) {
+		u32 at = (begin - i) % SENT_SETS;
+		struct sent_set *set = bpf_map_lookup_elem(&sent_before, &at);
+
+		if (!set)
+			break;
+		for (u32 way = 0; way < SENT_WAYS; way++) {
+			if (has_sent(&set->ways[way], sk, seq))
+				return at * SENT_WAYS + way + 1;
+		}
+	}
+	return 0;
+}
+
+static __always_inline void link_to_first(struct journey *journey, u64 sk)
+{
+	struct trip *trip = &journey->event.trip;
+	u32 found = find_sent(sk, trip->seq), at = (found - 1) / SENT_WAYS;
+	struct sent_set *set = found ? bpf_map_lookup_elem(&sent_before, &at) : NULL;
+	const struct sent *before;
+
+	if (!set)
+		return;
+	before = &set->ways[(found - 1) & (SENT_WAYS - 1)];
+	trip->retrans_of = before->packet;
+	if (before->ts_ns && journey->sent_ns > before->ts_ns)
+		trip->retrans_ns = journey->sent_ns - before->ts_ns;
+}
+
+static __always_inline void note_sent(const struct journey *journey, u64 sk)
+{
+	const struct trip *trip = &journey->event.trip;
+	u64 mix = trip->packet ^ journey->sent_ns;
+	u32 at = sent_set_of(sk, trip->seq) % SENT_SETS;
+	u32 behind = trip->seq + (trip->payload ?: 1); /* SYN and FIN have a number, too */
+	struct sent_set *set = bpf_map_lookup_elem(&sent_before, &at);
+
+	if (!set)
+		return;
+	for (u32 i = SENT_WAYS - 1; i > 0; i--)
+		set->ways[i] = set->ways[i - 1];
+	set->ways[0].packet = trip->packet;
+	set->ways[0].ts_ns = journey->sent_ns;
+	set->ways[0].sock = sk ^ mix;
+	set->ways[0].range = ((u64)trip->seq << 32 | behind) ^ mix;
+}
+
+/* A SYN-ACK is made anew each time; its request notes when the first one was. */
+static __always_inline bool is_synack_again(struct sock *sk, const struct journey *journey)
+{
+	u64 first = BPF_CORE_READ((struct tcp_request_sock *)sk, snt_synack);
+
+	return first && journey->sent_ns / 1000 > first;
+}
+
+/*
+ * TCP moves snd_nxt behind what it sends for the first time, once it was sent: what begins before snd_nxt is sent
+ * again. What waited for a neighbour's address comes here after that; TCP's clock for the socket has gone on then, or
+ * nothing was ever sent again.
+ */
+static __always_inline bool is_sent_before(struct sock *sk, const struct journey *journey)
+{
+	const bool typed = false; /* a packet's socket is none that a helper takes */
+	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+
+	return (s32)(journey->event.trip.seq - READ(tp, snd_nxt)) < 0 && READ(tp, total_retrans) &&
+	       journey->sent_ns >= READ(tp, tcp_wstamp_ns);
+}
+
+static __always_inline void look_for_retransmit(const bool typed, struct sk_buff *skb,
+						struct journey *journey)
+{
+	struct trip *trip = &journey->event.trip;
+	struct sock *sk = READ(skb, sk);
+	u8 state;
+	u64 address;
+
+	if (!sk || (!trip->payload && !(trip->tcp_flags & (TCPHDR_SYN | TCPHDR_FIN))))
+		return;
+	state = READ(sk, __sk_common.skc_state);
+	address = address_of(sk);
+	if (state == TCP_NEW_SYN_RECV)
+		trip->retransmitted = is_synack_again(sk, journey);
+	else if (is_full(typed, sk))
+		trip->retransmitted = is_sent_before(sk, journey);
+	if (trip->retransmitted)
+		link_to_first(journey, address);
+	note_sent(journey, address);
+}
+
+#endif

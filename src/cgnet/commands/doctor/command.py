@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet doctor``: what this host lets cgnet do, which ways the commands take, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgnet import __version__
+from cgnet.commands import COMMANDS
+from cgnet.commands.doctor import host
+from cgnet.commands.doctor.report import WIDTH, report_text
+from cgnet.errors import ExitStatus, NotPermittedError
+from cgnet.kernel import function_hooks, variants
+from cgnet.kernel.btf import elsewhere
+from cgnet.kernel.probes import FEATURES, Answer
+from cgnet.options.types import OneOf
+from cgnet.records.schema import SCHEMA
+from cgnet.render.layout import terminal_width
+from cgnet.run.launch import object_path
+
+EPILOG = """\b
+Examples:
+  cgnet doctor                              what works here, and what doesn't
+  cgnet doctor -o json | jq .commands       for a machine
+  cgnet doctor --btf vmlinux.btf            with the BTF that the commands will get
+
+\b
+Programs are loaded for a try and removed again; nothing on the host is changed.
+It exits with 4 if a command can't run.
+"""
+STDOUT = 1
+WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see kernel/function_hooks.py
+
+
+def command_names() -> list[str]:
+    """Return the commands beside this one."""
+    return sorted(COMMANDS.keys() - {"doctor"})
+
+
+def _no_trial(libbpf: dict[str, Any]) -> str | None:
+    """Return why nothing can be tried, if so."""
+    try:
+        variants.require_capabilities()
+    except NotPermittedError as error:
+        return f"not permitted: {error}"
+    problem: str | None = libbpf["problem"]
+    return problem
+
+
+def _features(no_trial: str | None) -> list[dict[str, Any]]:
+    found = []
+    for feature in FEATURES:
+        answer = Answer(None, no_trial) if no_trial else variants.works(feature)
+        found.append(
+            {
+                "name": feature.name,
+                "works": answer.ok,
+                "why": answer.why or None,
+                "purpose": feature.purpose,
+                "cost": feature.cost,
+            }
+        )
+    return found
+
+
+def _stages(name: str) -> list[dict[str, Any]]:
+    """Tell of a command's stages that are functions which ones this kernel lets it look at."""
+    if name not in WITH_STAGES:
+        return []
+    return [
+        {
+            "stage": each.name,
+            "function": each.function,
+            "way": each.way,
+            "why": each.why or None,
+        }
+        for each in function_hooks.choose(
+            function_hooks.read(object_path(name, variants.HOOKS[0]))
+        ).choices
+    ]
+
+
+def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
+    """Tell of a command which ways it takes; ``problems`` are those of every command."""
+    parts = variants.NEEDS.get(name, ())
+    missing = [*problems] if parts else []
+    uses: dict[str, str | None] = {part.name: None for part in parts}
+    refused = []
+    for choice in () if no_trial else map(variants.choose, parts):
+        uses[choice.part] = choice.way
+        reasons = [{"part": choice.part, "way": way, "why": why} for way, why in choice.refused]
+        if choice.way is None:
+            missing += [f"{each['part']}: {each['way']}: {each['why']}" for each in reasons]
+        refused += reasons
+    return {
+        "name": name, "runs": not missing, "missing": missing, "uses": uses, "refused": refused,
+        "stages": [] if no_trial else _stages(name),
+    }  # fmt: skip
+
+
+def examine(btf: Path | None) -> dict[str, Any]:
+    """Return what docs/doctor.md describes. Raises CgnetError if cgnet itself is incomplete."""
+    found = {"btf": host.btf(btf), "libbpf": host.libbpf(), "cgroups": host.cgroups()}
+    no_trial = _no_trial(found["libbpf"])
+    problems = [part["problem"] for part in (found["btf"], found["cgroups"]) if part["problem"]]
+    problems = [*([no_trial] if no_trial else []), *problems]
+    return {
+        "schema": SCHEMA,
+        "type": "doctor",
+        "version": __version__,
+        "kernel": host.kernel(),
+        **found,
+        "runtimes": host.runtimes(),
+        "rights": host.rights(),
+        "commands": [_command(name, no_trial, problems) for name in command_names()],
+        "features": _features(no_trial),
+    }
+
+
+@click.command(name="doctor", help=COMMANDS["doctor"].help, epilog=EPILOG)
+@click.option(
+    "-o",
+    "--output",
+    type=OneOf(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="json is one object, described in docs/doctor.md.",
+)
+@click.option(
+    "--btf",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    default=elsewhere,
+    help="BTF of this kernel, where it has none itself.",
+)
+def command(output: str, btf: Path | None) -> ExitStatus:
+    """Run the command."""
+    report = examine(btf)
+    width = terminal_width() if os.isatty(STDOUT) else WIDTH
+    text = f"{json.dumps(report)}\n" if output == "json" else report_text(report, width)
+    click.echo(text.encode(errors="backslashreplace"), nl=False)
+    every = all(each["runs"] for each in report["commands"])
+    return ExitStatus.DONE if every else ExitStatus.UNSUPPORTED

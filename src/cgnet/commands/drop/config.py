@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The options of ``cgnet drop``, and what they set in drop.bpf.c: constants and maps."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.errors import did_you_mean
+from cgnet.filters.values import choose
+from cgnet.findings.class_rule import function_classes, number_of, rule_of_class
+from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: skip
+from cgnet.kernel import variants
+from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
+from cgnet.kernel.probes import COMPARE_AND_SWAP, STACK
+from cgnet.records._layouts import DropClass
+from cgnet.records.schema import TCP_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from cgnet.kernel.symbols import Symbols
+
+DEVICE_BYTES = 16
+STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
+STACK_FIELDS = ("stack", "direction")
+SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
+
+
+class DropOptions(NamedTuple):
+    """The options that ``cgnet drop`` alone has."""
+
+    reason: tuple[str, ...] = ()
+    reason_class: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    every: bool = False  # also what comes with ordinary traffic
+    stacks: str = "each"
+    syn_drops: bool = False
+    explain: bool = False
+    btf: Path | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of devices that are waited for."""
+        return tuple(name for name in self.dev if not name.startswith("!"))
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
+
+
+def _one_of(names: Mapping[str, int]) -> Any:
+    def read(text: str) -> Iterator[int]:
+        for part in text.split(","):
+            if part not in names:
+                near = did_you_mean(part, names)
+                raise ValueError(f"no such one{near}; one of: {', '.join(names)}")
+            yield names[part]
+
+    return read
+
+
+def _bits(option: str, given: tuple[str, ...], names: Mapping[str, int]) -> int:
+    chosen = choose(option, given, _one_of(names))
+    every = {0, *names.values()}  # 0 is none: it isn't one of those that are left out
+    return sum(1 << number for number in chosen.chosen(every)) if chosen.use else 0
+
+
+def _device(text: str) -> Iterator[bytes]:
+    name = text.encode(errors="surrogateescape")
+    if not name or len(name) >= DEVICE_BYTES:
+        raise ValueError(f"no device's name; it has 1 to {DEVICE_BYTES - 1} bytes")
+    yield name.ljust(DEVICE_BYTES, b"\0")
+
+
+def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> Any:
+    known = dict(symbols.drop_reasons)
+    if syn_drops:
+        known |= symbols.swallowed
+
+    def read(text: str) -> Iterator[int]:
+        yield from numbers_of(tuple(text.split(",")), known)
+
+    return choose("--reason", given, read)
+
+
+def settings(symbols: Symbols, asked: DropOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return members of struct config, and entries of maps."""
+    reasons = _reasons(symbols, asked.reason, syn_drops=asked.syn_drops)
+    devices = choose("--dev", asked.dev, _device)
+    names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
+    btf = asked.btf or KERNEL_BTF
+    known = symbols.drop_reasons
+    named = known | symbols.swallowed
+    config = {
+        **rule_of_class(symbols, btf),
+        "filter_reason": number_of("SOCKET_FILTER", known),
+        "stacks": int(asked.stacks == "each"),
+        "benign": int(asked.every or "benign" in ",".join(asked.reason_class)),
+        "by_reason": reasons.use,
+        "by_dev": devices.use,
+        "by_class": _bits("--reason-class", asked.reason_class, names),
+        "by_state": _bits("--state", asked.state, STATES),
+        "overflow_reason": symbols.overflow,
+        "syn_drops": int(asked.syn_drops),
+        "consume_arguments": tracepoint_arguments("consume_skb", btf),
+    }
+    maps = {
+        "drop_classes": {
+            _u32(number): _u32(BY_REASON[name])
+            for number, name in named.items()
+            if name in BY_REASON
+        },
+        "function_classes": {_u32(0): function_classes(symbols)},
+        "selected_reasons": {_u32(number): _u32(use) for number, use in reasons.uses().items()},
+        "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
+    }
+    return config, maps
+
+
+def without_stacks() -> dict[str, str] | None:
+    """Return the fields that this kernel doesn't tell, and why: an old one may walk no stack.
+
+    It is asked where there are no typed programs: kernels that take those have stacks. Raises as
+    features.works().
+    """
+    if variants.works(COMPARE_AND_SWAP).ok is not False:
+        return None
+    answer = variants.works(STACK)
+    return dict.fromkeys(STACK_FIELDS, f"stack: {answer.why}") if answer.ok is False else None

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet trace``: each packet's way through the stack, with the delay of every stage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgnet.commands import COMMANDS
+from cgnet.commands.trace.record import LEAST, MOST_IN_FLIGHT, crowd_constants, groups, leftovers
+from cgnet.counting.counts import Counting
+from cgnet.counting.histograms import LOG2
+from cgnet.counting.keys import OF_SOCKETS, Key
+from cgnet.errors import UnsupportedError, UsageError, did_you_mean
+from cgnet.findings.class_rule import rule_of_class
+from cgnet.findings.slow_part import SlowParts
+from cgnet.kernel import function_hooks
+from cgnet.kernel.btf import KERNEL_BTF
+from cgnet.kernel.function_hooks import WAYS
+from cgnet.kernel.symbols import Symbols
+from cgnet.kernel.variants import HOOKS
+from cgnet.options import completion
+from cgnet.options.shared import collect, common_of_packets, keys_of, need, summary
+from cgnet.options.types import OneOf, Span
+from cgnet.owners.netns_owners import NetnsNames
+from cgnet.records._layouts import FLOW, JOURNEY, STAGE, SUMS_HEAD, TRIP, TRIP_EVENT, TripEnd
+from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
+from cgnet.run.command import Command
+from cgnet.run.launch import object_path
+from cgnet.run.program_sets import ProgramSet
+from cgnet.run.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cgnet.loader import Object
+    from cgnet.owners.cgroups import CgroupNames
+    from cgnet.owners.runtimes import Runtimes
+    from cgnet.records.fields import AnyGroup
+    from cgnet.records.schema import CountSchema, Schema
+    from cgnet.run.command import Options
+
+SLOW_STAGE = re.compile(r"(\w+)>(.+)")
+
+EPILOG = """\b
+Examples:
+  cgnet trace --container web --port 443       a block for each packet
+  cgnet trace --port 5432 --slower 1ms         packets that took long
+  cgnet trace --stage 'qdisc_dequeue>200us'    packets that waited in a queueing discipline
+  cgnet trace --summary --by container -i 10   where the time goes, stage by stage
+  cgnet trace --drops                          packets that end in a drop
+  cgnet trace --retrans                        packets that were sent again
+  cgnet trace -o json --limit 100
+
+Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
+
+\b
+A stage's delay is the time since the one before it. app_read is the time that the data waited for the
+application. Packets that nothing more is heard of are given up after two seconds, those that
+wait for the application after a minute.
+"""
+
+
+# Who reads is noted by the program that ends the trips of what was read.
+PROGRAMS = ProgramSet(left_out=("ledger_read",))
+NO_FUNCTIONS = "none"
+SYMBOLS = Symbols()
+
+
+def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
+    """Return the sets of programs to try: at functions where this kernel takes them, else without.
+
+    Raises UnsupportedError for a stage that is looked for, and that nothing tells of.
+    """
+    table = function_hooks.read(object_path("trace", HOOKS[0]))
+    ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
+    found = function_hooks.choose(table, ways)
+    name = STAGES.get(slow_stage, "")
+    why = found.unseen.get("netfilter" if name in NETFILTER else name)
+    if why:
+        raise UnsupportedError(f"--stage {name}: nothing tells of it on this kernel ({why})")
+    best = PROGRAMS._replace(functions=found.programs, unseen=found.unseen)
+    every = dict.fromkeys((row.stage for row in table), "the kernel refuses these programs")
+    return [best, *([PROGRAMS._replace(unseen=every)] if found.programs else [])]
+
+
+def _slow_stage(text: str | None) -> tuple[int, int]:
+    """Read ``NAME>TIME``: the stage and nanoseconds. Raises UsageError."""
+    if text is None:
+        return 0, 0
+    found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
+    numbers = {name: number for number, name in STAGES.items() if name not in IN_SUMS_ONLY}
+    if not found or found[1] not in numbers:
+        near = did_you_mean(found[1], numbers) if found else ""
+        raise UsageError(
+            f"--stage {text!r}: give NAME>TIME, as in 'dev_xmit>200us'{near}; one of: "
+            f"{', '.join(numbers)}"
+        )
+    try:
+        least = Span().convert(found[2], None, None)
+    except click.BadParameter as error:
+        raise UsageError(f"--stage {text!r}: {error.message}") from None
+    return numbers[found[1]], least
+
+
+def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
+    if summarize:
+        keys = keys_of(values, "", OF_SOCKETS)
+        return Counting([*keys, Key("stage")], LOG2, stages=STAGES)
+    need("--summary", values, ("by", "interval"))
+    return None
+
+
+class Trace(Command):
+    """Packets on their way, or the delays of all stages in sum."""
+
+    name = object = "trace"
+    layouts = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY, SUMS_HEAD)
+    min_record_size = LEAST
+    draws_blocks = True
+    table = wide = (
+        "time", "owner", "saddr", "sport", "daddr", "dport", "tcp_flags", "payload", "end",
+    )  # fmt: skip
+
+    def __init__(
+        self, symbols: Symbols = SYMBOLS, options: Options | None = None,
+        own: Mapping[str, int] = MappingProxyType({}), functions: str | None = None,
+    ) -> None:  # fmt: skip
+        """``own`` has members of struct config; ``functions`` is the one of WAYS to take."""
+        self._symbols, self._functions = symbols, functions
+        self._slow_stage = own.get("slow_stage", 0)
+        self._config = dict(own)
+        if options:
+            self._config |= rule_of_class(symbols, options.btf or KERNEL_BTF)
+        counting = options.counting if options else None
+        self._slow_parts = SlowParts(counting) if counting else None
+
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+        """Return the groups of a record's fields, in order."""
+        return groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming))
+
+    def config(self) -> dict[str, Any]:
+        """Return which packets are wanted, and the rule of classes."""
+        return self._config
+
+    def program_sets(self) -> list[ProgramSet]:
+        """Return the sets of programs, the best first. Raises UnsupportedError."""
+        return _program_sets(self._functions, self._slow_stage)
+
+    def on_started(self, obj: Object) -> None:
+        """See what is told apart, and what isn't told at all."""
+        if self._slow_parts:
+            self._slow_parts.begin(obj)
+
+    def on_rows(self, _schema: Schema | CountSchema, rows: list[Any]) -> None:
+        """Take down the sums that are printed."""
+        if self._slow_parts:
+            self._slow_parts.see(rows)
+
+    def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:
+        """Take out packets that nothing was heard of for long."""
+        return leftovers(obj, options, self._config, ended=ended)
+
+    def notices(self) -> list[dict[str, Any]]:
+        """Return the slow part of each group that was printed since the last time."""
+        return self._slow_parts.records() if self._slow_parts else []
+
+    def notice_text(self, row: dict[str, Any]) -> str:
+        """Return a slow part as people see it."""
+        return self._slow_parts.text(row) if self._slow_parts else ""
+
+
+COMMAND = Trace()
+
+
+@click.command(name="trace", help=COMMANDS["trace"].help, epilog=EPILOG)
+@click.option("--slower", type=Span(), help="Only packets that took longer in all, as in 1ms.")
+@click.option(
+    "--stage", metavar="NAME>TIME", help="Only where this stage took longer.",
+    shell_complete=completion.stages,
+)  # fmt: skip
+@click.option("--drops", is_flag=True, help="Only packets that end in a drop.")
+@click.option("--retrans", is_flag=True, help="Only packets that were sent again.")
+@click.option(
+    "--summary", "summarize", is_flag=True, help="For each stage its percentiles; no packets."
+)
+@click.option(
+    "--functions",
+    type=OneOf([*WAYS, NO_FUNCTIONS]),
+    help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
+)
+@click.option(
+    "--in-flight", type=click.IntRange(1, MOST_IN_FLIGHT), default=MOST_IN_FLIGHT, show_default=True,
+    help="So many packets are followed at once; for one more the oldest is given up.",
+)  # fmt: skip
+@summary
+@common_of_packets
+def command(
+    *,
+    slower: int | None,
+    stage: str | None,
+    drops: bool,
+    retrans: bool,
+    summarize: bool,
+    functions: str | None,
+    in_flight: int,
+    **values: Any,
+) -> int:
+    """Run the command."""
+    symbols = Symbols(values["btf"] and Path(values["btf"]))
+    slow_stage, slow_stage_ns = _slow_stage(stage)
+    counting = _counting(values, summarize=summarize)
+    own = {
+        "least_ns": slower or 0,
+        "slow_stage": slow_stage,
+        "slow_stage_ns": slow_stage_ns,
+        "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
+        "retransmitted": int(retrans),
+        **crowd_constants(in_flight),
+    }
+    options = collect(values, counting, both_roles=True)
+    return Session(Trace(symbols, options, own, functions), options).run()

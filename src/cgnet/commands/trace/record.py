@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A packet's way through the kernel: its stages in the order of time, and how it ended.
+
+The partner of trace/in_flight.bpf.h.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.errors import LibbpfError
+from cgnet.owners.record_fields import owner_group
+from cgnet.records._layouts import (
+    HEAD,
+    HOLDER,
+    JOURNEY,
+    OWNER,
+    STAGE,
+    TRIP,
+    TRIP_EVENT,
+    OwnerSource,
+    StageAt,
+    TripEnd,
+    Verdict,
+)
+from cgnet.records.fields import AnyGroup, Group, part_of
+from cgnet.records.packet import STAGES, flags_text
+from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, OWNER_PART, ROLES
+from cgnet.text import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cgnet.kernel.symbols import Symbols
+    from cgnet.loader import Map, Object
+    from cgnet.owners.cgroups import CgroupNames
+    from cgnet.owners.netns_owners import NetnsNames
+    from cgnet.owners.runtimes import Runtimes
+    from cgnet.run.command import Options
+
+FIELDS = (
+    "role", "packet", "tcp_flags", "seq", "ack", "len", "payload", "segs", "direction", "stages",
+    "total_ns", "end", "reason", "location", "retransmitted", "retrans_of", "retrans_after_ns",
+    "out_of_order", "answer_after_ns",
+)  # fmt: skip
+VERDICTS = {
+    each: each.name.removeprefix("VERDICT_").lower()
+    for each in Verdict
+    if each != Verdict.VERDICT_NONE
+}
+ENDS = {
+    TripEnd.TRIP_GOES_ON: "timeout",
+    TripEnd.TRIP_DELIVERED: "delivered",
+    TripEnd.TRIP_CONSUMED: "consumed",
+    TripEnd.TRIP_DROPPED: "dropped",
+}
+TRIP_PART = slice(part_of(TRIP_EVENT, "trip").start, None)
+STAGES_AT = part_of(TRIP_EVENT, "stages").start
+LEAST = STAGES_AT
+END_AT = TRIP_PART.start + part_of(TRIP, "end").start
+PACKET_PART = slice(TRIP_PART.start, TRIP_PART.start + 8)
+COUNT_AT = TRIP_PART.start + part_of(TRIP, "stages").start
+RETRANSMITTED_AT = TRIP_PART.start + part_of(TRIP, "retransmitted").start
+FLAGS_AT = TRIP_PART.start + part_of(TRIP, "tcp_flags").start
+ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
+GIVE_UP_NS = 2_000_000_000  # after the last stage
+GIVE_UP_WAITING_NS = 60_000_000_000
+GIVE_UP_SYN_NS = 5_000_000_000  # it may wait for a neighbour that doesn't answer for three seconds
+
+# Options that select by owner: with one that includes, nobody's packets aren't shown.
+OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
+MOST_IN_FLIGHT = 16384  # MOST_TRIPS of trace/eviction.bpf.h
+MOST_YOUNG = 64  # of trace/eviction.bpf.h, of each CPU
+MOST_YOUNG_OF_ALL = 2048  # whose order isn't known: a quarter of the smaller crowd
+GIVEN_UP = 2  # of struct journey's `waits`: by the kernel side, and counted
+
+
+class Left(NamedTuple):
+    """A map of packets, and when those in it are given up."""
+
+    name: str
+    key_size: int
+    patience_ns: int
+    crowd: int | None  # enum crowd of trace/eviction.bpf.h
+
+
+ASIDE = "aside"
+LEFT = (
+    Left("trips", 8, GIVE_UP_NS, 0),
+    Left(ASIDE, 16, GIVE_UP_NS, None),
+    Left("waiting", 16, GIVE_UP_WAITING_NS, 1),
+)
+
+
+def crowd_constants(in_flight: int, cpus: int | None = None) -> dict[str, int]:
+    """Return what struct config has of ``--in-flight``.
+
+    Where fewer are wanted than there is room for, none is young: the oldest is found exactly.
+    """
+    young = 0
+    if in_flight == MOST_IN_FLIGHT:
+        each = min(MOST_YOUNG, MOST_YOUNG_OF_ALL // (cpus or os.cpu_count() or 1))
+        young = 1 << each.bit_length() >> 1  # a power of two
+    return {"in_flight": in_flight, "young": young}
+
+
+def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
+    """Return struct stage of each stage of a struct trip_event, the earliest first."""
+    number = raw[COUNT_AT]
+    parts = (raw[STAGES_AT + i * STAGE.size :][: STAGE.size] for i in range(number))
+    return sorted((STAGE.packed.unpack(part) for part in parts), key=lambda stage: stage[0])
+
+
+def _direction(at: list[int], *, sent: bool) -> str:
+    """Return "tx" for what a socket of this host sent, "forward" for what was sent on, or "rx"."""
+    if sent:
+        return "tx"
+    received = next((i for i, each in enumerate(at) if each == StageAt.STAGE_NETIF_RECEIVE), None)
+    sent_on = received is not None and StageAt.STAGE_DEV_QUEUE in at[received:]
+    return "forward" if sent_on else "rx"
+
+
+def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
+    """Make the group of a packet's own fields."""
+
+    def values(part: bytes) -> tuple[Any, ...]:
+        (
+            packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
+            sent, retransmitted, out_of_order, _, retrans_ns, answer_ns,
+        ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
+        stages = sorted_stages(bytes(TRIP_PART.start) + part)
+        shown, before = [], stages[0][0] if stages else 0
+        for ts_ns, netns, cpu, at, verdict, dev in stages:
+            shown.append({
+                "at": STAGES.get(at, str(at)),
+                "delta_ns": ts_ns - before,
+                "cpu": cpu,
+                "dev": decode(dev.partition(b"\0")[0]) or None,
+                "netns": netns or None,
+                "container": namespaces.name(netns),
+                "verdict": VERDICTS.get(verdict),
+            })  # fmt: skip
+            before = ts_ns
+        dropped = end == TripEnd.TRIP_DROPPED
+        return (
+            ROLES.get(side), packet, flags_text(flags), seq, ack, length, payload, segs or 1,
+            _direction([stage[3] for stage in stages], sent=bool(sent)), shown,
+            sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
+            symbols.drop_reason(reason) if dropped else None,
+            symbols.code(location) if dropped else None, bool(retransmitted), retrans_of or None,
+            retrans_ns or None, bool(out_of_order), answer_ns or None,
+        )  # fmt: skip
+
+    return Group(FIELDS, TRIP_PART, values, repeats=False)
+
+
+def groups(
+    symbols: Symbols, names: CgroupNames, runtimes: Runtimes, namespaces: NetnsNames
+) -> list[AnyGroup]:
+    """Return the groups of a record, in order."""
+    return [owner_group(names, runtimes), *FLOW_GROUPS, trip_group(symbols, namespaces)]
+
+
+# -- packets that nothing more was heard of
+
+
+def _entries(packets: Map, key_size: int) -> Iterator[tuple[bytes, bytes]]:
+    for key in list(packets.keys(key_size)):
+        try:
+            yield key, packets.lookup(key, JOURNEY.size)
+        except LibbpfError:  # it came to its end meanwhile
+            continue
+
+
+class Side(NamedTuple):
+    """Who a packet is shown as the one of."""
+
+    owner: bytes  # struct owner
+    role: int
+
+
+def _side(journey: bytes, *, includes: bool) -> Side | None:
+    """Return who is shown: as shown_as() of trace/finish.bpf.h. None: nobody is wanted."""
+    receiver = journey[part_of(JOURNEY, "receiver")]
+    wanted_sender = any(journey[part_of(JOURNEY, "wanted_sender")])
+    wanted = any(receiver[part_of(HOLDER, "wanted")])
+    owner = journey[OWNER_PART]
+    source, undecided = (part_of(OWNER, name).start for name in ("source", "undecided"))
+    role, sent = TRIP.packed.unpack(journey[TRIP_PART.start :][: TRIP.size])[12:14]
+    unknown = OwnerSource.OWNER_UNKNOWN
+    received = receiver[source] != unknown
+    surer = received and wanted and not receiver[undecided] and owner[undecided]
+    if sent and wanted_sender and not surer and (not received or owner[source] != unknown):
+        return Side(owner, role)
+    if not received:
+        return None if sent or includes else Side(owner, role)
+    other = sum(ROLES) - role if sent and role else role
+    return Side(receiver[: OWNER.size], other) if wanted else None
+
+
+def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
+    """Tell whether a packet is shown: as trip_passes() of trace.bpf.c."""
+    if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
+        return False
+    if measures["retransmitted"] and not raw[RETRANSMITTED_AT]:
+        return False
+    stages = sorted_stages(raw)
+    if not stages or stages[-1][0] - stages[0][0] < measures["least_ns"]:
+        return False
+    slow = [
+        stage
+        for before, stage in pairwise(stages)
+        if stage[3] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
+    ]
+    return bool(slow) or not measures["slow_stage"]
+
+
+def _is_syn(journey: bytes) -> bool:
+    """Tell whether a packet begins a connection: its end is told wherever it comes to."""
+    return "S" in flags_text(journey[FLAGS_AT])
+
+
+def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
+    """Return struct trip_event. A packet without data is done with where it was seen last."""
+    size = STAGES_AT + journey[COUNT_AT] * STAGE.size
+    raw = bytearray(journey[:size])
+    raw[OWNER_PART] = side.owner
+    raw[ROLE_AT] = side.role
+    kind, pad, _ = HEAD.packed.unpack(raw[HEAD_PART])
+    raw[HEAD_PART] = HEAD.packed.pack(kind, pad, now)
+    payload = TRIP.packed.unpack(raw[TRIP_PART.start :][: TRIP.size])[7]
+    goes_on = waits or payload or _is_syn(journey)
+    raw[END_AT] = TripEnd.TRIP_GOES_ON if goes_on else TripEnd.TRIP_CONSUMED
+    return bytes(raw)
+
+
+def _has_left(left: Left, journey: bytes, now: int, *, ended: bool) -> bool:
+    """Tell whether nothing was heard of a packet for long, and it isn't given up already."""
+    stages = sorted_stages(journey)
+    given_up = int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP
+    patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(journey) else 0)
+    return bool(stages) and not given_up and (ended or now - stages[-1][0] >= patience_ns)
+
+
+def _take_out(obj: Object, left: Left, key: bytes, journey: bytes) -> bool:
+    """Remove a packet; tell whether it was still there.
+
+    The kernel side may have told its end meanwhile, and even have begun another one at its address.
+    """
+    packets = obj.map(left.name)
+    try:
+        if packets.lookup(key, JOURNEY.size)[PACKET_PART] != journey[PACKET_PART]:
+            return False
+    except LibbpfError:
+        return False
+    if not packets.discard(key):
+        return False
+    if left.crowd is not None:
+        _count_taken_out(obj, left.crowd)
+    return True
+
+
+def _count_taken_out(obj: Object, crowd: int) -> None:
+    key = crowd.to_bytes(4, sys.byteorder)
+    taken_out = obj.map("taken_out")
+    number = int.from_bytes(taken_out.lookup(key, 8), sys.byteorder)
+    taken_out.update(key, (number + 1).to_bytes(8, sys.byteorder))
+
+
+def leftovers(
+    obj: Object, options: Options, config: Mapping[str, int], *, ended: bool
+) -> list[bytes]:
+    """Give up packets that nothing was heard of for long; all that are left when it has ``ended``.
+
+    A summary has none of them. What TCP merged leaves its place all the same: nobody else gives it up.
+    """
+    now = time.monotonic_ns()
+    found = []
+    owners = [getattr(options.selection, name) for name in OF_OWNERS]
+    includes = any(not value.startswith("!") for values in owners for value in values)
+    for left in LEFT:
+        if options.counting and left.name != ASIDE:
+            continue
+        for key, journey in _entries(obj.map(left.name), left.key_size):
+            if not _has_left(left, journey, now, ended=ended):
+                continue
+            if not _take_out(obj, left, key, journey) or options.counting:
+                continue
+            side = _side(journey, includes=includes)
+            if side is None:
+                continue
+            record = _record(journey, side, now, waits=left.name == "waiting")
+            if _passes(record, config):
+                found.append(record)
+    return found

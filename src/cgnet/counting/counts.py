@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the kernel side counts: two tables in turn, and rows of them.
+
+The partner of count.bpf.h and histogram.bpf.h.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from functools import lru_cache
+from ipaddress import ip_network
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.counting.histograms import FIELDS as HISTOGRAM_FIELDS
+from cgnet.counting.histograms import LOG2, Histogram
+from cgnet.counting.keys import constants
+from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
+from cgnet.errors import NotYetKnownError
+from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
+from cgnet.owners.runtimes import EXPECTED_S
+from cgnet.records._layouts import COUNT_KEY, OWNER, OwnerSource
+from cgnet.records.fields import part_of
+from cgnet.records.schema import ROLES, flow_row, result_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cgnet.counting.histograms import Scale
+    from cgnet.counting.keys import Key
+    from cgnet.counting.tables import Tables
+    from cgnet.filters.selection import Filters
+    from cgnet.kernel.symbols import Symbols
+    from cgnet.loader import Object
+    from cgnet.owners.cgroups import CgroupNames
+    from cgnet.owners.runtimes import Runtimes
+
+OWNER_PART = part_of(COUNT_KEY, "owner")
+FLOW_PART = part_of(COUNT_KEY, "flow")
+SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
+# Of a histogram that is a line of a table.
+HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
+
+
+class Counting(NamedTuple):
+    """What is counted: by what, and how the values fall into a histogram if there is one."""
+
+    keys: list[Key]
+    scale: Scale | None = None
+    symbols: Symbols | None = None  # of what only the kernel has names for
+    stages: Mapping[int, str] | None = None  # of packets: values are nanoseconds then
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a value."""
+        if not self.scale:
+            return ("count",)
+        if not self.stages:
+            return HISTOGRAM_FIELDS
+        return tuple(field.replace("_us", "_ns") for field in (*HISTOGRAM_FIELDS, "share"))
+
+    @property
+    def tables(self) -> Tables:
+        """The tables that have it."""
+        return HISTOGRAMS if self.scale else COUNTS
+
+    def uses(self, tables: Tables) -> bool:
+        """Tell whether tables have it, or some of it."""
+        return tables == (SUMS if self.stages and tables == SUMS else self.tables)
+
+    def constants(self) -> dict[str, int]:
+        """Return what struct config has of it."""
+        return constants(self.keys) | (self.scale.constants() if self.scale else {})
+
+    def read(self, raw: bytes) -> int | Histogram:
+        """Read a value of the tables."""
+        return Histogram.read(raw) if self.scale else int.from_bytes(raw, sys.byteorder)
+
+    def told(self, value: int | Histogram) -> tuple[Any, ...]:
+        """Return what is told of a value."""
+        if not isinstance(value, Histogram):
+            return (value,)
+        told = value.values(self.scale or LOG2)
+        return (*told, None) if self.stages else told
+
+
+def _number(value: int | Histogram) -> int:
+    return value.count if isinstance(value, Histogram) else value
+
+
+@lru_cache(maxsize=8192)
+def _prefix(address: str, bits: int) -> str:
+    longest = 128 if ":" in address else 32
+    return str(ip_network((address, min(bits, longest)), strict=False))
+
+
+def _cut(path: str | None, depth: int | None) -> str | None:
+    """Return the first ``depth`` names of a path."""
+    if path is None or depth is None:
+        return path
+    return str(PurePosixPath("/", *PurePosixPath(path).parts[1 : depth + 1]))
+
+
+class Counts:
+    """The two tables of a running object, and what is read from them."""
+
+    def __init__(
+        self, counting: Counting, filters: Filters, names: CgroupNames, runtimes: Runtimes
+    ) -> None:
+        """Name what is counted."""
+        self.keys = counting.keys
+        self._counting = counting
+        self._filters = filters
+        self._names, self._runtimes = names, runtimes
+        self._owner = owner_group(names, runtimes).values
+        self._in_use = 0
+        self._waiting: dict[bytes, Any] = {}  # for names
+        self._ends: dict[bytes, float] = {}  # when each of them is told as it is
+        self.of_unknown_owners = 0
+
+    @property
+    def _key_fields(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(field for key in self.keys for field in key.fields))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a row, after those that every record has."""
+        return (*self._key_fields, *self._counting.fields)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Those fields that a table shows: what fits a line."""
+        return tuple(field for field in self.fields if not field.startswith(HIDDEN))
+
+    @property
+    def draws(self) -> bool:
+        """Whether what is counted are histograms."""
+        return self._counting.scale is not None and not self._counting.stages
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some counts wait for names."""
+        return bool(self._waiting)
+
+    def _swap(self, obj: Object) -> Iterator[tuple[bytes, Any]]:
+        """Put the other tables into use, and empty the old ones."""
+        tables, in_use = self._counting.tables, self._in_use
+        self._in_use = 1 - in_use
+        old = tables.swap(obj, in_use)
+        for key in list(old.keys(COUNT_KEY.size)):
+            yield key, self._counting.read(old.lookup(key, tables.value_bytes))
+            old.discard(key)
+        if self._counting.uses(SUMS) and obj.has_map(SUMS.outer):  # typed programs alone sum up
+            yield from read_sums(SUMS.swap(obj, in_use))
+
+    def collect(self, obj: Object) -> list[dict[str, Any]]:
+        """Return what came since the last time, the greatest number first.
+
+        What belongs to a new cgroup whose names aren't known yet comes the next time.
+        """
+        totals: dict[tuple[Any, ...], Any] = {}
+        keys = self._waiting
+        self._waiting = {}
+        self._obj = obj
+        for key, value in self._swap(obj):
+            keys[key] = keys[key] + value if key in keys else value
+        ends, self._ends = self._ends, {}
+        for key, value in keys.items():
+            try:
+                named = self._values(key, finally_=ends.get(key, math.inf) <= time.monotonic())
+            except NotYetKnownError:
+                self._waiting[key] = value
+                self._ends[key] = ends.get(key, time.monotonic() + EXPECTED_S)
+                continue
+            if named is not None:
+                totals[named] = totals[named] + value if named in totals else value
+                if key[SOURCE] == OwnerSource.OWNER_UNKNOWN:
+                    self.of_unknown_owners += _number(value)
+        ordered = sorted(totals.items(), key=lambda item: (-_number(item[1]), str(item[0])))
+        rows = [
+            dict(zip(self.fields, (*named, *self._counting.told(value)), strict=True))
+            for named, value in ordered
+        ]
+        return self._with_shares(rows) if self._counting.stages else rows
+
+    def _with_shares(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add each stage's share of the time, of what has the same other keys; in their order."""
+        others = [field for field in self._key_fields if field != "stage"]
+        sums: dict[tuple[Any, ...], int] = {}
+        for row in rows:
+            key = tuple(row[field] for field in others)
+            sums[key] = sums.get(key, 0) + row["total_ns"]
+        for row in rows:
+            whole = sums[tuple(row[field] for field in others)]
+            row["share"] = round(row["total_ns"] / whole, 4) if whole else 0.0
+        order = list((self._counting.stages or {}).values())
+        rank = {key: place for place, key in enumerate(sums)}
+        rows.sort(key=lambda row: (rank[tuple(row[f] for f in others)], order.index(row["stage"])))
+        return rows
+
+    def _values(self, raw: bytes, *, finally_: bool) -> tuple[Any, ...] | None:
+        """Return the values of a kernel's key; None if its owner turns out to be unwanted.
+
+        Raises NotYetKnownError if that will be known soon, and it is not to be decided ``finally_``.
+        """
+        *flat, role, result, location = COUNT_KEY.packed.unpack(raw)
+        _, _, _, undecided, given, *_ = flat
+        row = dict(zip(OWNER_FIELDS, self._owner(raw[OWNER_PART]), strict=True))
+        if undecided:
+            decided = self._filters.decide(
+                raw[OWNER_PART], self._names, self._runtimes, finally_=finally_
+            )
+            if decided is None:
+                return None
+            given = decided or given  # a path of another hierarchy may have selected it
+        row |= flow_row(raw[FLOW_PART])
+        row |= {
+            "role": ROLES.get(role),
+            "result": result_name(result),
+            "selected": self._filters.cgroups.given[given - 1].text if given else None,
+        }
+        if self._counting.symbols:
+            row |= self._drop(self._counting.symbols, result, location)
+        if self._counting.stages:
+            row["stage"] = self._counting.stages.get(result)
+        cgroup = next((key for key in self.keys if key.name == "cgroup"), None)
+        if cgroup:
+            row["cgroup"] = _cut(row["cgroup"], cgroup.size)
+        elif row["container"]:
+            row["cgroup"] = None
+        for key in self.keys:
+            if key.name in ("saddr", "daddr") and key.size is not None:
+                row[key.name] = _prefix(row[key.name], key.size)
+        return tuple(row[field] for field in self._key_fields)
+
+    def _drop(self, symbols: Symbols, reason: int, location: int) -> dict[str, Any]:
+        """Return the names of what drops are counted by."""
+        stack: tuple[str, ...] = ()
+        if any(key.name == "stack" for key in self.keys):
+            stack = symbols.stack(self._obj.map("stacks"), location)
+            where = stack[0] if stack else None
+        else:
+            where = symbols.code(location) if location else None
+        return {
+            "reason": symbols.drop_reason(reason & 0xFFFFFFFF),
+            "location": where,
+            "stack": stack,
+        }

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is counted by: ``--by``, and what the kernel side is told of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgnet.errors import UsageError, did_you_mean
+from cgnet.records._layouts import CountBy
+from cgnet.text import is_number, number
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+LONGEST_PREFIX = 128
+DEEPEST = 4096  # linux/limits.h: PATH_MAX
+
+
+class Key(NamedTuple):
+    """One of the things that are counted by."""
+
+    name: str
+    size: int | None = None  # of a prefix in bits, or of a path in names
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that show it.
+
+        Names of containers come again in each pod; who is in no container is shown by cgroup.
+        """
+        if self.name == "container":
+            return ("container", "pod", "pod_namespace", "cgroup")
+        return ("pod", "pod_namespace") if self.name == "pod" else (self.name,)
+
+
+# Names, and the part of the kernel's key that they need.
+KEYS: dict[str, CountBy] = {
+    "container": CountBy.BY_CGROUP,
+    "pod": CountBy.BY_CGROUP,
+    "unit": CountBy.BY_CGROUP,
+    "cgroup": CountBy.BY_CGROUP,
+    "selected": CountBy.BY_SELECTED,
+    "pid": CountBy.BY_PID,
+    "comm": CountBy.BY_COMM,
+    "uid": CountBy.BY_UID,
+    "netns": CountBy.BY_NETNS,
+    "saddr": CountBy.BY_SADDR,
+    "daddr": CountBy.BY_DADDR,
+    "sport": CountBy.BY_SPORT,
+    "dport": CountBy.BY_DPORT,
+    "role": CountBy.BY_ROLE,
+    "result": CountBy.BY_RESULT,
+    "reason": CountBy.BY_REASON,
+    "location": CountBy.BY_LOCATION,
+    "stack": CountBy.BY_STACK,
+    "stage": CountBy.BY_STAGE,
+}
+OF_DROPS = ("reason", "location", "stack")
+OF_SOCKETS = tuple(name for name in KEYS if name not in {"result", "stage", *OF_DROPS})
+OF_CONNECTIONS = (*OF_SOCKETS, "result")
+SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
+
+
+def _key(text: str, usable: Collection[str]) -> Key:
+    name, slash, size = text.partition("/")
+    known = ", ".join(f"{each}[/{SIZED[each]}]" if each in SIZED else each for each in usable)
+    if name not in usable:
+        near = did_you_mean(name, usable)
+        raise UsageError(f"--by {text!r}: nothing to count by{near}; one of: {known}")
+    if not slash:
+        return Key(name)
+    if name not in SIZED or not is_number(size):
+        raise UsageError(f"--by {text!r}: no number goes there; as in cgroup/2 or daddr/24")
+    if name == "cgroup":  # no path has more names than bytes
+        found = number(size, DEEPEST)
+        return Key(name, DEEPEST if found is None else found)
+    bits = number(size, LONGEST_PREFIX)
+    if bits is None:
+        raise UsageError(f"--by {text!r}: no prefix is longer than {LONGEST_PREFIX} bits")
+    return Key(name, bits)
+
+
+def read_by(values: Iterable[str], usable: Collection[str] = OF_CONNECTIONS) -> list[Key]:
+    """Read the values of ``--by``, lists separated by commas. Raises UsageError.
+
+    ``usable`` has the names of what the command's records can be counted by.
+    """
+    keys = [_key(text.strip(), usable) for value in values for text in value.split(",")]
+    for name, times in Counter(key.name for key in keys).items():
+        if times > 1:
+            raise UsageError(f"--by: {name} comes {times} times; once is enough")
+    return keys
+
+
+def constants(keys: list[Key]) -> dict[str, int]:
+    """Return what struct config has of counting."""
+    bits = 0
+    for key in keys:
+        bits |= KEYS[key.name]
+    sizes = {key.name: LONGEST_PREFIX if key.size is None else key.size for key in keys}
+    return {
+        "count": 1,
+        "count_by": bits,
+        "saddr_bits": sizes.get("saddr", LONGEST_PREFIX),
+        "daddr_bits": sizes.get("daddr", LONGEST_PREFIX),
+    }

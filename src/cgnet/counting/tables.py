@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Two tables of the kernel side that change places, so that reading them loses nothing.
+
+The partner of count.bpf.h, histogram.bpf.h and count/percpu_histograms.bpf.h.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgnet.counting.histograms import Histogram
+from cgnet.records._layouts import COUNT_KEY, HISTOGRAM, SUMS_HEAD, StageAt, SumsState
+from cgnet.records.fields import part_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgnet.loader import Map, Object
+
+HASH, ARRAY = 1, 2  # linux/bpf.h, enum bpf_map_type
+SUMS_EACH = 4  # of count/percpu_histograms.bpf.h, for each CPU
+RESULT = part_of(COUNT_KEY, "result")
+STATE, KEY = part_of(SUMS_HEAD, "state"), part_of(SUMS_HEAD, "key")
+
+
+class Tables(NamedTuple):
+    """Two tables of the kernel side, of which one is in use: a map of maps names it."""
+
+    outer: str
+    inner: tuple[str, str]
+    value_bytes: int
+    entries: int  # of each, when they are in use
+    kind: int = HASH
+    key_bytes: int = COUNT_KEY.size
+
+    def prepare(self, obj: Object, *, used: bool) -> None:
+        """Before loading: make room, if they are used."""
+        if not obj.has_map(self.outer):
+            return
+        entries = self.entries if used else 1
+        for table in self.inner:
+            obj.resize(table, entries)
+        obj.resize_inner(self.outer, (self.kind, self.key_bytes, self.value_bytes, entries))
+
+    def swap(self, obj: Object, in_use: int) -> Map:
+        """Put the other table into use; return the old one, which nobody writes to any more."""
+        other = obj.map(self.inner[1 - in_use]).fd
+        obj.map(self.outer).update(bytes(4), other.to_bytes(4, sys.byteorder))
+        return obj.map(self.inner[in_use])
+
+
+COUNTS = Tables("counts", ("counts_even", "counts_odd"), 8, 65536)  # of count.bpf.h
+HISTOGRAMS = Tables(  # of histogram.bpf.h
+    "histograms", ("histograms_even", "histograms_odd"), HISTOGRAM.size, 4096
+)
+SUMS = Tables(
+    "sums",
+    ("sums_even", "sums_odd"),
+    SUMS_HEAD.size + StageAt.STAGE_COUNT * HISTOGRAM.size,
+    SUMS_EACH * os.sysconf("SC_NPROCESSORS_CONF"),
+    ARRAY,
+    4,
+)
+
+
+def read_sums(table: Map) -> Iterator[tuple[bytes, Histogram]]:
+    """Take out what CPUs have summed up: each stage's histogram, by the key that it has in a hash."""
+    for index in list(table.keys(SUMS.key_bytes)):
+        raw = table.lookup(index, SUMS.value_bytes)
+        if int.from_bytes(raw[STATE], sys.byteorder) != SumsState.SUMS_OF_KEY:
+            continue
+        table.update(index, bytes(SUMS.value_bytes))
+        for stage in range(StageAt.STAGE_COUNT):
+            histogram = Histogram.read(
+                raw[SUMS_HEAD.size + stage * HISTOGRAM.size :][: HISTOGRAM.size]
+            )
+            if histogram.count:
+                key = bytearray(raw[KEY])
+                key[RESULT] = stage.to_bytes(4, sys.byteorder)
+                yield bytes(key), histogram

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From the options that select to the maps and constants of filter/filter.bpf.h."""
+
+from __future__ import annotations
+
+import sys
+from functools import reduce
+from ipaddress import IPv4Network
+from operator import or_
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.errors import NotYetKnownError, UsageError
+from cgnet.filters import values
+from cgnet.filters.cgroup import SELECTED_CGROUPS, CgroupFilter
+from cgnet.filters.names import NAMED_CGROUPS, NameFilter
+from cgnet.filters.values import Choice, choose
+from cgnet.owners import cgroups, netns, processes
+from cgnet.records._layouts import (
+    ADDRESS_KEY,
+    CONFIG,
+    NETNS_VALUE,
+    OWNER,
+    PID_VALUE,
+    PORT_FLAGS,
+    FilterUse,
+    FlowSide,
+    Role,
+    SyncErrors,
+    Undecided,
+)
+from cgnet.text import is_number, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgnet.filters.values import Network
+    from cgnet.loader import Object
+    from cgnet.owners.cgroups import CgroupNames, Hierarchy
+    from cgnet.owners.processes import Facts, Process
+    from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Layout
+
+HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
+LISTENERS = 16384  # entries of each map, when the filter lets servers through
+LISTENER_MAPS = ("listeners", "listening")
+BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
+RECEIVING_CODE = 2  # CGNET_RECEIVING
+FREEING_CODE = 4  # CGNET_FREEING
+SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
+# Of an address_key, before the address itself: list and family.
+KEY_BITS_BEFORE_ADDRESS = 16
+
+
+class Selection(NamedTuple):
+    """The values of the options that select, as given."""
+
+    cgroup: tuple[str, ...] = ()
+    pid: tuple[str, ...] = ()
+    comm: tuple[str, ...] = ()
+    uid: tuple[str, ...] = ()
+    netns: tuple[str, ...] = ()
+    saddr: tuple[str, ...] = ()
+    daddr: tuple[str, ...] = ()
+    addr: tuple[str, ...] = ()
+    sport: tuple[str, ...] = ()
+    dport: tuple[str, ...] = ()
+    port: tuple[str, ...] = ()
+    families: frozenset[int] = frozenset()
+    result: tuple[str, ...] = ()
+    roles: frozenset[Role] = frozenset({Role.ROLE_CLIENT})
+    hierarchy: str | None = None
+    container: tuple[str, ...] = ()
+    pod: tuple[str, ...] = ()
+    pod_namespace: tuple[str, ...] = ()
+    unit: tuple[str, ...] = ()
+
+
+def _process(text: str) -> Iterator[Process]:
+    if not is_number(text):
+        raise ValueError("no number; give the PID of a running process")
+    if processes.is_in_namespace():
+        raise ValueError(
+            "cgnet runs in a PID namespace, in which processes have other PIDs than the programs see: "
+            "run it in the host's (docker run --pid=host), or select by --comm or --cgroup"
+        )
+    pid = number(text, netns.LARGEST_PID) or 0  # which no process has
+    try:
+        found = processes.facts(pid)
+    except OSError:
+        raise ValueError("no such process; give the PID of a running one") from None
+    if found.leader != pid:
+        raise ValueError(f"a thread of process {found.leader}; give the process's PID")
+    yield found.process
+
+
+def _netns(text: str) -> Iterator[netns.Netns]:
+    yield netns.find(text)
+
+
+def _passes(use: int, matched: int) -> bool:
+    """Tell whether matched values of these uses pass a filter, as bpf/filter/filter.bpf.h does."""
+    if matched & FilterUse.FILTER_EXCLUDES:
+        return False
+    return not use & FilterUse.FILTER_INCLUDES or bool(matched & FilterUse.FILTER_INCLUDES)
+
+
+def pack(layout: Layout, fields: dict[str, Any]) -> bytes:
+    """Pack a struct from its members' values, arrays as lists; a number that is missing is 0."""
+    flat: list[Any] = []
+    for member in layout.members:
+        value = fields.get(member.name, 0)
+        flat += value if isinstance(value, list) else [value]
+    return layout.packed.pack(*flat)
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
+
+
+class Filters:
+    """Who and what is selected. Without any value given all is, and no map is looked at."""
+
+    def __init__(self, selection: Selection | None = None) -> None:
+        """Check the values. Raises UsageError for what isn't well-formed or doesn't exist."""
+        selection = selection or Selection()
+        mounted = cgroups.hierarchies()
+        named = selection.hierarchy and cgroups.hierarchy_named(selection.hierarchy, mounted)
+        inside = named or cgroups.default_hierarchy(mounted)
+        self.cgroups = CgroupFilter(selection.cgroup, mounted, inside)
+        self.named = NameFilter(
+            selection.container, selection.pod, selection.pod_namespace, selection.unit
+        )
+        self.hierarchies = self._hierarchies(inside, named=bool(named))
+        self.pids = choose("--pid", selection.pid, _process)
+        self.comms = choose("--comm", selection.comm, values.comm)
+        self.uids = choose("--uid", selection.uid, values.uid)
+        self.netns = choose("--netns", selection.netns, _netns)
+        self.results = choose("--result", selection.result, values.results)
+        self.roles, self.families = selection.roles, selection.families
+        self.addresses = [
+            choose(f"--{name}", getattr(selection, name), values.network)
+            for name in ("saddr", "daddr", "addr")
+        ]
+        self.ports = [
+            choose(f"--{name}", getattr(selection, name), values.ports)
+            for name in ("sport", "dport", "port")
+        ]
+
+    def _hierarchies(self, inside: Hierarchy, *, named: bool) -> list[Hierarchy]:
+        """Return what the programs look at; the first one names owners.
+
+        Who selects by paths of one hierarchy wants to read that hierarchy's paths.
+        """
+        given = self.cgroups.hierarchies
+        naming = inside if named or not given else given[0]
+        found = [naming, *(each for each in given if each.id != naming.id)]
+        for each in found[1:]:
+            if self.cgroups.has_patterns(each.id):
+                raise UsageError(
+                    f"--cgroup: patterns go with the hierarchy that names owners, {naming.name}; give "
+                    f"--hierarchy {each.name}, or directories of {each.name}"
+                )
+        if len(found) > HIERARCHIES:
+            raise UsageError(f"--cgroup: paths of more than {HIERARCHIES} hierarchies in one run")
+        return found
+
+    @property
+    def _births_undecided(self) -> bool:
+        """Whether a new cgroup may match a pattern, or be a given one that is made again."""
+        return any(each.id == self.hierarchies[0].id for each in self.cgroups.hierarchies)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether records may come of new cgroups that are to be decided about."""
+        return self._births_undecided or bool(self.named.use)
+
+    def decide(
+        self, owner: bytes, names: CgroupNames, runtimes: Runtimes, *, finally_: bool = False
+    ) -> int | None:
+        """Decide about an owner (struct owner) that the kernel side left undecided.
+
+        Returns which ``--cgroup`` selected it (0: none, and yet wanted), or None if it isn't wanted.
+        Raises NotYetKnownError if more will be known soon, and it is not to be decided ``finally_``.
+        """
+        cgroup, hierarchy, _, undecided, given, *_ = OWNER.packed.unpack(owner)
+        path = names.path(hierarchy, cgroup)
+        if undecided & Undecided.UNDECIDED_NAME and path is not None:
+            known = runtimes.of(path)
+            if known.expected and not finally_:
+                raise NotYetKnownError(known.until)
+            if not self.named.matches(known):
+                return None
+        by_path = undecided & ~Undecided.UNDECIDED_NAME
+        return self.cgroups.decide(by_path, hierarchy, path) if by_path else given
+
+    def wants(self, owner: Facts | None) -> tuple[bool, int]:
+        """Tell whether an owner is selected, as the programs would, and by which ``--cgroup``.
+
+        Names are decided about later.
+        """
+        filters = (self.cgroups.use, self.pids.use, self.comms.use, self.uids.use)
+        if owner is None:
+            uses = (*filters, self.named.use)
+            return not any(use & FilterUse.FILTER_INCLUDES for use in uses), 0
+        marks = [self.cgroups.mark(each.id, path) for each, path in owner.paths]
+        matched = (
+            reduce(or_, (mark.marks for mark in marks), 0),
+            self.pids.uses().get(owner.process, 0),
+            self.comms.uses().get(owner.comm, 0),
+            self.uids.uses().get(owner.uid, 0),
+        )
+        given = next((mark.given for mark in marks if mark.given), 0)
+        return all(map(_passes, filters, matched)), given
+
+    # -- what the programs are told
+
+    def config(self, sync_errors: SyncErrors, more: dict[str, int] | None = None) -> bytes:
+        """Return struct config; ``more`` has members of what isn't a filter."""
+        pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
+        pairs += [(0, 0)] * (HIERARCHIES - len(pairs))
+        fields: dict[str, Any] = {
+            "hierarchies": len(self.hierarchies),
+            "sync_errors": sync_errors,
+            "roles": sum(self.roles),
+            "family": next(iter(self.families)) if len(self.families) == 1 else 0,
+            "by_cgroup": self.cgroups.use,
+            "by_pid": self.pids.use,
+            "by_comm": self.comms.use,
+            "by_uid": self.uids.use,
+            "by_netns": self.netns.use,
+            "by_name": self.named.use,
+            "by_result": bool(self.results.use),
+            "by_address": [each.use for each in self.addresses],
+            "by_port": [each.use for each in self.ports],
+            "undecided": self._births_undecided,
+            "results": values.result_bits(self.results),
+            "hierarchy": [number for pair in pairs for number in pair],
+            "benign_code": [0] * (2 * BENIGN_CODE),
+            "receiving_code": [0] * (2 * RECEIVING_CODE),
+            "resetting_code": [0] * (2 * RECEIVING_CODE),
+            "freeing_code": [0] * (2 * FREEING_CODE),
+        }
+        return pack(CONFIG, fields | (more or {}))
+
+    def resize(self, obj: Object) -> None:
+        """Before loading: keep the maps of unused filters small."""
+        networks = sum(len(each.includes) + len(each.excludes) for each in self.addresses)
+        sizes = {
+            "selected_cgroups": SELECTED_CGROUPS if self.cgroups.given else 1,
+            "selected_pids": len(self.pids.uses()),
+            "selected_comms": len(self.comms.uses()),
+            "selected_uids": len(self.uids.uses()),
+            "selected_netns": len(self.netns.uses()),
+            "selected_addresses": networks,
+            "named_cgroups": NAMED_CGROUPS if self.named.use else 1,
+            **dict.fromkeys(LISTENER_MAPS, LISTENERS if Role.ROLE_SERVER in self.roles else 1),
+        }
+        for name, size in sizes.items():
+            obj.resize(name, max(size, 1))
+
+    def fill(self, obj: Object) -> None:
+        """After the program on cgroup_mkdir is attached, and before the others are."""
+        for process, use in self.pids.uses().items():
+            value = PID_VALUE.packed.pack(process.start, use, 0)
+            obj.map("selected_pids").update(_u32(process.pid), value)
+        for comm, use in self.comms.uses().items():
+            obj.map("selected_comms").update(comm, _u32(use))
+        for uid, use in self.uids.uses().items():
+            obj.map("selected_uids").update(_u32(uid), _u32(use))
+        for found, use in self.netns.uses().items():
+            value = NETNS_VALUE.packed.pack(found.cookie, use, 0)
+            obj.map("selected_netns").update(_u32(found.inode), value)
+        for key in self._address_keys():
+            obj.map("selected_addresses").update(key, _u32(1))
+        if any(each.use for each in self.ports):
+            obj.map("selected_ports").update(_u32(0), port_flags(self.ports))
+        self.cgroups.fill(obj.map("selected_cgroups"))
+
+    def _address_keys(self) -> Iterator[bytes]:
+        for side, choice in zip(SIDES, self.addresses, strict=True):
+            for excludes, networks in enumerate(choice):
+                yield from (address_key(2 * side + excludes, network) for network in networks)
+
+
+def address_key(group: int, network: Network) -> bytes:
+    """Return struct address_key of a network in the list ``group``."""
+    family = 4 if isinstance(network, IPv4Network) else 6
+    packed = network.network_address.packed.ljust(16, b"\0")
+    bits = KEY_BITS_BEFORE_ADDRESS + network.prefixlen
+    return ADDRESS_KEY.packed.pack(bits, group, family, packed, bytes(2))
+
+
+def port_flags(choices: list[Choice[range]]) -> bytes:
+    """Return struct port_flags."""
+    flags = bytearray(PORT_FLAGS.size)
+    for side, choice in zip(SIDES, choices, strict=True):
+        for ports, use in choice.uses().items():
+            for port in ports:
+                flags[port] |= use << 2 * side
+    return bytes(flags)

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a network namespace and a cgroup say of themselves: counters, settings, queues.
+
+What can't be read is None, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from socket import AF_INET, AF_INET6, IPPROTO_TCP
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from cgnet.findings.tcp_memory import Limit, directory, limit_hit
+from cgnet.kernel.program_stats import programs_of_cgroup
+from cgnet.owners.netns import NAMED, OWN, inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+COUNTERS = ("snmp", "netstat")
+TIME_WAIT, LISTEN = 6, 10  # include/net/tcp_states.h
+LISTENING = 1 << LISTEN  # of TCP states, for inet_diag
+LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
+SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs nothing from elsewhere
+MAX_CGROUPS = 64  # of a namespace, that are looked at
+NFT_S = 10  # so long nft may take
+DROPPING = ("drop", "reject", "queue", "xt")  # "xt": iptables' own, of which nft knows no more
+
+
+class Queue(NamedTuple):
+    """Somebody who listens: where, and how many connections wait for accept()."""
+
+    address: str
+    port: int
+    length: int
+    limit: int
+
+
+class Socket(NamedTuple):
+    """A socket of a connection: its own address and port, and those of its peer."""
+
+    address: str
+    port: int
+    peer: str
+    peer_port: int
+
+
+class Place(NamedTuple):
+    """A network namespace as people call it, and what runs a command there."""
+
+    name: str
+    enter: str  # "" where cgnet is itself
+
+
+def place_of(netns: int, path: Path | None) -> Place:
+    """Return how to call a namespace that has this file, if it has one."""
+    if path is None:
+        return Place(f"network namespace {netns}, which is gone", "")
+    if netns == OWN.stat().st_ino:
+        return Place("cgnet's own network namespace", "")
+    if path.parent == NAMED:
+        return Place(f"network namespace {path.name}", f"ip netns exec {shlex.quote(path.name)} ")
+    return Place(f"network namespace {netns}", f"nsenter --net={shlex.quote(str(path))} ")
+
+
+def namespaces(proc: Path = PROC, named: Path = NAMED) -> dict[int, Path]:
+    """Return a file of each network namespace that a process or a name has, by inode."""
+    found: dict[int, Path] = {}
+    for place in (*named.glob("*"), *proc.glob("[0-9]*/ns/net")):
+        with suppress(OSError):
+            found.setdefault(place.stat().st_ino, place)
+    return found
+
+
+def _end(text: str) -> tuple[str, int]:
+    """Return the address and port of "0100007F:1F90" in /proc/net/tcp, of 4 or 16 bytes."""
+    words, _, port = text.partition(":")
+    raw = b"".join(
+        int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8)
+    )
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address), int(port, 16)
+
+
+def parse_sockets(text: str, port: int) -> Iterator[Socket]:
+    """Yield the sockets of /proc/net/tcp or tcp6 at a local port that have a peer.
+
+    A listener has none, and one in TIME_WAIT has none any more.
+    """
+    for line in text.splitlines():
+        if f":{port:04X} " not in line:
+            continue
+        _, local, remote, state = line.split()[:4]
+        if local.endswith(f":{port:04X}") and int(state, 16) not in (TIME_WAIT, LISTEN):
+            yield Socket(*_end(local), *_end(remote))
+
+
+def _sockets(port: int) -> list[Socket]:
+    found: list[Socket] = []
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            found += parse_sockets((PROC / "thread-self/net" / name).read_text(), port)
+    return found
+
+
+def living_in(netns: int, proc: Path = PROC) -> Iterator[int]:
+    """Yield some processes of a network namespace, one for each set of cgroups."""
+    seen: set[str] = set()
+    for place in proc.glob("[0-9]*/ns/net"):
+        with suppress(OSError):
+            if place.stat().st_ino != netns:
+                continue
+            cgroups = (place.parents[1] / "cgroup").read_text()
+            if cgroups not in seen and len(seen) < MAX_CGROUPS:
+                seen.add(cgroups)
+                yield int(place.parents[1].name)
+
+
+def parse_counters(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the counters of /proc/net/snmp or netstat: "TcpExtListenDrops" and its value."""
+    lines = text.splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        group, _, rest = names.partition(":")
+        for name, value in zip(rest.split(), values.partition(":")[2].split(), strict=False):
+            yield group + name, int(value)
+
+
+def parse_conntrack(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the counters of /proc/net/stat/nf_conntrack, summed up over the CPUs: "conntrack_drop"."""
+    names, *lines = [line.split() for line in text.splitlines()] or [[]]
+    for name, *values in zip(names, *lines, strict=False):
+        yield f"conntrack_{name}", sum(int(value, 16) for value in values)
+
+
+def _counters() -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in COUNTERS:
+        found.update(parse_counters((PROC / "thread-self/net" / name).read_text()))
+    with suppress(OSError):  # without IPv6 there is none
+        for line in (PROC / "thread-self/net/snmp6").read_text().splitlines():
+            name, value = line.split()
+            found[name] = int(value)
+    with suppress(
+        OSError
+    ):  # kernels without connection tracking, or without CONFIG_NF_CONNTRACK_PROCFS
+        text = (PROC / "thread-self/net/stat/nf_conntrack").read_text()
+        found.update(parse_conntrack(text))
+    return found
+
+
+def counters(place: Path) -> dict[str, int] | None:
+    """Return the counters of a namespace."""
+    return inside(place, _counters)
+
+
+def sysctl(place: Path, name: str) -> str | None:
+    """Return a setting of a namespace; ``name`` as in "net/ipv4/tcp_rmem"."""
+    text = inside(place, (PROC / "sys" / name).read_text)
+    return None if text is None else " ".join(text.split())
+
+
+def _queues() -> list[Queue]:
+    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra; only what is used
+
+    with DiagSocket() as sock:
+        return [
+            Queue(
+                each["idiag_src"], each["idiag_sport"], each["idiag_rqueue"], each["idiag_wqueue"]
+            )
+            for family in (AF_INET, AF_INET6)
+            for each in sock.get_sock_stats(family=family, states=LISTENING, protocol=IPPROTO_TCP)
+        ]
+
+
+def _qdiscs(device: str) -> list[dict[str, Any]]:
+    from pyroute2 import IPRoute  # noqa: PLC0415 - an extra; only what is used
+
+    with IPRoute() as route:
+        index = next(iter(route.link_lookup(ifname=device)), 0)
+        found = []
+        for each in route.get_qdiscs(index=index) if index else ():
+            stats = each.get_nested("TCA_STATS2", "TCA_STATS_QUEUE") or {}
+            queue = {key: stats[key] for key in ("drops", "overlimits", "backlog") if key in stats}
+            found.append({"kind": each.get_attr("TCA_KIND"), **queue})
+        return found
+
+
+def _called(expressions: list[Any]) -> Iterator[str]:
+    """Yield the chains that a rule of nftables goes on with."""
+    for each in expressions:
+        for verb in ("jump", "goto"):
+            if isinstance(each, dict) and isinstance(each.get(verb), dict):
+                yield each[verb].get("target", "")
+        if isinstance(each, dict) and "vmap" in each:  # a chain for each value
+            yield "*"
+
+
+def dropping_hooks(ruleset: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many rules may drop packets, with what they call, by hook; a policy is one, too.
+
+    ``ruleset`` is what nft prints as JSON.
+    """
+    rules: dict[tuple[str, str, str], list[list[Any]]] = {}
+    for each in ruleset:
+        if "rule" in each:
+            rule = each["rule"]
+            key = rule["family"], rule["table"], rule["chain"]
+            rules.setdefault(key, []).append(rule.get("expr", []))
+    found: dict[str, int] = {}
+    for base in (each["chain"] for each in ruleset if "hook" in each.get("chain", ())):
+        table = base["family"], base["table"]
+        waiting, seen, count = [base["name"]], set(), int(base.get("policy") == "drop")
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            for expressions in rules.get((*table, name), ()):
+                kinds = set(chain.from_iterable(e for e in expressions if isinstance(e, dict)))
+                count += bool(kinds.intersection(DROPPING))
+                waiting += _called(expressions)
+            if name == "*":
+                waiting += [other for *of, other in rules if tuple(of) == table]
+        if count:
+            found[base["hook"]] = found.get(base["hook"], 0) + count
+    return found
+
+
+def _dropping_hooks() -> dict[str, int] | None:
+    nft = shutil.which("nft", path=SYSTEM_PATH)
+    if not nft:
+        return None
+    done = subprocess.run(  # noqa: S603 - of the system, and without an argument of others
+        [nft, "-j", "-t", "list", "ruleset"], capture_output=True, timeout=NFT_S, check=True
+    )
+    return dropping_hooks(json.loads(done.stdout)["nftables"])
+
+
+def _rules() -> dict[str, int] | None:
+    """Return dropping_hooks() of this namespace; None if not all of its rules can be seen."""
+    for name in LEGACY_TABLES:
+        with suppress(FileNotFoundError):
+            if (PROC / "thread-self/net" / name).read_text().split():
+                return None
+    with suppress(subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return _dropping_hooks()
+    return None
+
+
+def rules(place: Path) -> dict[str, int] | None:
+    """Return by hook how many rules of a namespace may drop packets; None if that can't be told."""
+    return inside(place, _rules)
+
+
+def has_netlink() -> bool:
+    """Tell whether queues can be asked for."""
+    try:
+        import pyroute2  # noqa: F401, PLC0415
+    except ImportError:
+        return False
+    return True
+
+
+def queues(place: Path) -> list[Queue] | None:
+    """Return who listens in a namespace."""
+    return inside(place, _queues) if has_netlink() else None
+
+
+def qdiscs(place: Path, device: str) -> list[dict[str, Any]] | None:
+    """Return a device's queueing disciplines: kind, drops, overlimits, backlog."""
+    return inside(place, lambda: _qdiscs(device)) if has_netlink() else None
+
+
+def throttling(cgroup: str, top: Path = CGROUPS) -> dict[str, int] | None:
+    """Return how often a cgroup was kept from the CPU since it was made."""
+    for hierarchy in ("cpu", "cpu,cpuacct", "unified", ""):
+        with suppress(OSError, ValueError):
+            text = (top / hierarchy / cgroup.lstrip("/") / "cpu.stat").read_text()
+            stats = dict(line.split() for line in text.splitlines())
+            if "nr_throttled" in stats:
+                return {key: int(stats[key]) for key in ("nr_periods", "nr_throttled")}
+    return None
+
+
+class Look:
+    """What is read for one print of advice; nothing is read twice."""
+
+    def __init__(
+        self,
+        places: dict[int, Path],
+        start: dict[int, dict[str, int]],
+        last: dict[int, dict[str, int]] | None = None,
+    ) -> None:
+        """``start`` has the counters from before; a namespace that isn't there began with zeros.
+
+        ``last`` has those of the last print; it is brought up to date.
+        """
+        self.places = places
+        self._start = start
+        self._last = dict(start) if last is None else last
+        self._before = dict(self._last)
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def _once(self, key: tuple[Any, ...], read: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = read()
+        return self._known[key]  # type: ignore[no-any-return]
+
+    def grown(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
+        """Return by how much counters of a namespace grew; those that it hasn't are left out."""
+        return self._since(self._start, netns, names)
+
+    def grown_lately(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
+        """Return the same since the last print of advice."""
+        return self._since(self._before, netns, names)
+
+    def _since(
+        self, start: dict[int, dict[str, int]], netns: int, names: tuple[str, ...]
+    ) -> dict[str, int]:
+        place = self.places.get(netns)
+        if not place:
+            return {}
+        now = self._once(("counters", netns), lambda: counters(place)) or {}
+        self._last[netns] = now
+        before = start.get(netns, {})
+        return {name: now[name] - before.get(name, 0) for name in names if name in now}
+
+    def sockets(self, netns: int, port: int) -> list[Socket]:
+        """Return the sockets of a namespace that have a local port and a peer."""
+        place = self.places.get(netns)
+        if not place:
+            return []
+        key = ("sockets", netns, port)
+        return self._once(key, lambda: inside(place, lambda: _sockets(port)) or [])
+
+    def rules(self, netns: int) -> dict[str, int] | None:
+        """Return by hook how many rules of a namespace may drop packets."""
+        place = self.places.get(netns)
+        return self._once(("rules", netns), lambda: rules(place)) if place else None
+
+    def place(self, netns: int) -> Place:
+        """Return how a namespace is called, and what to write before a command to run it there."""
+        return place_of(netns, self.places.get(netns))
+
+    def sysctl(self, netns: int, name: str) -> str | None:
+        """Return a setting of a namespace."""
+        place = self.places.get(netns)
+        return self._once(("sysctl", netns, name), lambda: sysctl(place, name)) if place else None
+
+    def queues(self, netns: int) -> list[Queue] | None:
+        """Return who listens in a namespace."""
+        place = self.places.get(netns)
+        return self._once(("queues", netns), lambda: queues(place)) if place else None
+
+    def qdiscs(self, netns: int, device: str) -> list[dict[str, Any]] | None:
+        """Return a device's queueing disciplines."""
+        place = self.places.get(netns)
+        key = ("qdiscs", netns, device)
+        return self._once(key, lambda: qdiscs(place, device)) if place else None
+
+    def programs(
+        self, pid: int | None, cgroup: str | None, kind: int
+    ) -> tuple[Path, dict[int, str]] | None:
+        """Return the cgroup of v2 and its BPF programs, by id; see programs_of_cgroup()."""
+        place = self._once(("v2", pid, cgroup), lambda: directory("v2", pid, cgroup))
+        if not place:
+            return None
+        found = self._once(("bpf", place, kind), lambda: programs_of_cgroup(place, kind))
+        return None if found is None else (place, found)
+
+    def memory(self, netns: int, pid: int | None, cgroup: str | None) -> Limit | None:
+        """Return the limit of TCP memory that was hit.
+
+        Where neither process nor cgroup is known, those of a namespace that isn't cgnet's are asked.
+        """
+        if pid or cgroup or netns == OWN.stat().st_ino:
+            return self._once(("memory", pid, cgroup), lambda: limit_hit(pid, cgroup))
+        return self._once(
+            ("memory", netns), lambda: next(filter(None, map(limit_hit, living_in(netns))), None)
+        )
+
+    def throttling(self, cgroup: str) -> dict[str, int] | None:
+        """Return how often a cgroup was kept from the CPU."""
+        return self._once(("cpu", cgroup), lambda: throttling(cgroup))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stages of a packet that are functions of the kernel, and at which of them programs may run here.
+
+The table is in bpf/trace.bpf.c: it is read from the names of the object's programs. Each function is
+tried with a tiny program; a name in the kernel's BTF or symbols promises nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgnet.errors import LibbpfError, refusal, strerror
+from cgnet.kernel import probes, variants
+from cgnet.kernel.probes import FENTRY, FEXIT, KPROBE, KRETPROBE, Answer
+from cgnet.loader import Object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from cgnet.kernel.probes import Feature
+    from cgnet.loader import Program
+
+log = logging.getLogger(__name__)
+
+FENTRY_WAY, MULTI_WAY, KPROBE_WAY = "fentry", "kprobe.multi", "kprobe"
+WAYS = (FENTRY_WAY, MULTI_WAY, KPROBE_WAY)  # the best first
+KINDS: Mapping[str, frozenset[str]] = {
+    FENTRY_WAY: frozenset({"fentry", "fexit"}),
+    MULTI_WAY: frozenset({"kprobe", "kretprobe"}),
+    KPROBE_WAY: frozenset({"kprobe", "kretprobe"}),
+}
+NEEDS: Mapping[str, tuple[Feature, ...]] = {
+    FENTRY_WAY: (FENTRY, FEXIT),
+    MULTI_WAY: (),
+    KPROBE_WAY: (KPROBE, KRETPROBE),
+}
+BOTH = "both"  # the part of functions that IPv4 and IPv6 share
+
+
+class Row(NamedTuple):
+    """A program at a function: a row of the table."""
+
+    stage: str
+    part: str  # v4, v6 or both: all parts of a stage are wanted
+    function: str
+    kind: str  # of hook
+    program: str
+
+
+class Choice(NamedTuple):
+    """The function that tells of a part of a stage, and the way to look at it; None: there is none."""
+
+    stage: str
+    part: str
+    functions: tuple[str, ...]  # that could tell; the best first
+    function: str | None
+    way: str | None
+    why: str  # not, of the better ones
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.stage if self.part == BOTH else f"{self.stage} of IP{self.part}"
+
+
+class Functions(NamedTuple):
+    """What this kernel lets programs look at."""
+
+    programs: Mapping[str, str]  # by name, the way that each is attached
+    choices: tuple[Choice, ...]
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """Return the stages that nothing tells of here, and why."""
+        wholly = {each.stage for each in self.choices} - {
+            each.stage for each in self.choices if each.way
+        }
+        return {
+            each.stage if each.stage in wholly else each.name: each.why
+            for each in self.choices
+            if not each.way
+        }
+
+
+def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
+    """Attach what can be done without; return its stage and why, if it is refused after all."""
+    function = program.section.partition("/")[2]
+    try:
+        if way == FENTRY_WAY:
+            obj.attach(program)
+        else:
+            obj.attach_kprobe(program, function, multi=way == MULTI_WAY)
+    except LibbpfError as error:
+        return {program.name.partition("__")[0]: f"{function}: {strerror(refusal(error).errno)}"}
+    return {}
+
+
+def remarks(unseen: Mapping[str, str]) -> list[str]:
+    """Say in a line of stages that nothing tells of them here; why is for -v."""
+    names: dict[str, list[str]] = {}
+    for stage, why in unseen.items():
+        names.setdefault(why, []).append(stage)
+    for why, stages in names.items():
+        log.info("not seen here: %s: %s", ", ".join(stages), why)
+    if not unseen:
+        return []
+    return [f"not seen here: {', '.join(unseen)}; cgnet doctor tells why"]
+
+
+def rows(programs: Iterable[Program]) -> list[Row]:
+    """Read the table from programs' names, STAGE__PART__FUNCTION__KIND; others have no such name."""
+    found = []
+    for program in programs:
+        stage, *rest = program.name.split("__", 2)
+        if len(rest) == 2:
+            function = program.section.partition("/")[2]
+            found.append(Row(stage, rest[0], function, program.hook, program.name))
+    return found
+
+
+def read(path: Path) -> list[Row]:
+    """Read the table of an object's file. Raises LibbpfError."""
+    with Object(path) as obj:
+        return rows(obj.programs)
+
+
+def _works(way: str, function: str) -> Answer:
+    answer = variants.all_work(NEEDS[way])
+    return probes.trial_at(way, function) if answer.ok else answer
+
+
+def _choose(stage: str, part: str, functions: tuple[str, ...], ways: Iterable[str]) -> Choice:
+    refused: dict[str, None] = {}
+    for function in functions:
+        for way in ways:
+            answer = _works(way, function)
+            if answer.ok:
+                return Choice(stage, part, functions, function, way, "; ".join(refused))
+            refused[f"{way}: {answer.why.removeprefix(f'{way}: ')}"] = None
+    return Choice(stage, part, functions, None, None, "; ".join(refused) or "not asked for")
+
+
+def choose(table: list[Row], ways: Iterable[str] = WAYS) -> Functions:
+    """Find for each part of each stage the first function, and the best way, that works.
+
+    A trial takes some 5 ms where fentry works; where nothing works two trials tell it of all functions.
+    Raises as features.works().
+    """
+    ways = tuple(ways)
+    places: dict[tuple[str, str], dict[str, None]] = {}
+    for row in table:
+        places.setdefault((row.stage, row.part), {})[row.function] = None
+    choices = tuple(
+        _choose(stage, part, tuple(functions), ways) for (stage, part), functions in places.items()
+    )
+    chosen = {(each.stage, each.part, each.function): each.way for each in choices}
+    programs = {}
+    for row in table:
+        way = chosen.get((row.stage, row.part, row.function))
+        if way and row.kind in KINDS[way]:
+            programs[row.program] = way
+    return Functions(programs, choices)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The reader of perf buffers, one for each CPU: for kernels without a ring buffer."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from cgnet.errors import LibbpfError
+from cgnet.kernel._libbpf import EVENT_CALLBACK, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# linux/perf_event.h
+PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT, PERF_SAMPLE_RAW = 1, 10, 1 << 10
+PERF_RECORD_SAMPLE = 9
+WATERMARK = 1 << 14  # a flag: wake the reader by bytes that wait, not by events
+NEVER = (1 << 31) - 1  # so many bytes no buffer holds: the reader looks by its own clock
+# libbpf.h: enum bpf_perf_event_ret
+ERROR, CONTINUE = -1, -2
+DATA = 12  # behind struct perf_event_header and the size of what is sampled
+ALIGNED = (
+    ~7
+)  # the kernel fills up, to 8 bytes with the size; records are of such a length themselves
+
+
+class _Attr(ctypes.Structure):
+    """struct perf_event_attr of linux/perf_event.h, the first 64 bytes: PERF_ATTR_SIZE_VER0."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32), ("size", ctypes.c_uint32), ("config", ctypes.c_uint64),
+        ("sample_period", ctypes.c_uint64), ("sample_type", ctypes.c_uint64),
+        ("read_format", ctypes.c_uint64), ("flags", ctypes.c_uint64),
+        ("wakeup_watermark", ctypes.c_uint32), ("bp_type", ctypes.c_uint32),
+        ("config1", ctypes.c_uint64),
+    )  # fmt: skip
+
+
+class _Sample(ctypes.Structure):
+    """struct perf_event_header, and the size that begins a raw sample."""
+
+    _fields_ = (("type", ctypes.c_uint32), ("misc", ctypes.c_uint16), ("bytes", ctypes.c_uint16),
+                ("size", ctypes.c_uint32))  # fmt: skip
+
+
+_WHEN = struct.Struct("=8xQ")  # of struct head: ts_ns
+
+
+def _time_of(record: bytes) -> int:
+    return int(_WHEN.unpack_from(record)[0])
+
+
+def pages_of_each(total: int, cpus: int) -> int:
+    """Return how many pages each CPU's buffer has, a power of two, for so many bytes of all."""
+    pages = total // cpus // mmap.PAGESIZE
+    return 1 << max(pages.bit_length() - 1, 0)
+
+
+class PerfBuffers:
+    """A reader of perf buffers. Records come in the order of their times, as from a ring.
+
+    The kernel counts what doesn't fit where it is written; what it tells of that here is passed over.
+    """
+
+    def __init__(self, fd: int, total: int) -> None:
+        """Open a buffer for each CPU, ``total`` bytes together. Raises LibbpfError."""
+        self._records: list[bytes] = []
+        self._later: list[bytes] = []
+        self._waiting: Counter[int] = Counter()  # bytes, by CPU
+        self._raised: BaseException | None = None
+        self.filled = 0.0
+        attr = _Attr(
+            PERF_TYPE_SOFTWARE, ctypes.sizeof(_Attr), PERF_COUNT_SW_BPF_OUTPUT,
+            sample_period=1, sample_type=PERF_SAMPLE_RAW, flags=WATERMARK, wakeup_watermark=NEVER,
+        )  # fmt: skip
+        pages = pages_of_each(total, os.cpu_count() or 1)
+        self._each = pages * mmap.PAGESIZE
+        self._callback = EVENT_CALLBACK(self._make_callback())
+        self._handle = lib.perf_buffer__new_raw(
+            fd, pages, ctypes.addressof(attr), self._callback, None, None
+        )
+
+    def _make_callback(self) -> Callable[[Any, int, int], int]:
+        """Make the function that libbpf calls for each event. No exception can leave it."""
+        records, waiting, copy = self._records, self._waiting, ctypes.string_at
+
+        def event(_context: Any, cpu: int, address: int) -> int:
+            try:
+                sample = _Sample.from_address(address)
+                waiting[cpu] += sample.bytes
+                if sample.type == PERF_RECORD_SAMPLE:
+                    records.append(copy(address + DATA, sample.size & ALIGNED))
+            except BaseException as error:  # noqa: BLE001
+                self._raised = error
+                return ERROR
+            return CONTINUE
+
+        return event
+
+    def consume(self) -> list[bytes]:
+        """Take all that waits, without blocking. Raises LibbpfError.
+
+        What was written during the look itself comes with the next one: something that another CPU wrote
+        before may not have been seen.
+        """
+        if self._handle is None:
+            raise ValueError("the buffers are closed")
+        began = time.monotonic_ns()
+        self._waiting.clear()
+        result = lib.perf_buffer__consume(self._handle)
+        if self._raised is not None:
+            error, self._raised = self._raised, None
+            raise error
+        if result < 0:
+            raise LibbpfError("cannot read the perf buffers", -result or errno.EIO)
+        self.filled = max(self._waiting.values(), default=0) / self._each
+        found = sorted([*self._later, *self._records], key=_time_of)
+        self._records.clear()
+        taken = [record for record in found if _time_of(record) <= began]
+        self._later = found[len(taken) :]
+        return taken
+
+    def close(self) -> None:
+        """Unmap the buffers. Closing twice does nothing."""
+        if self._handle is not None:
+            lib.perf_buffer__free(self._handle)
+            self._handle = None

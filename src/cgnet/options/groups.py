@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The options that commands share, in groups: see options/shared.py for what is made of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_SOCKETS
+from cgnet.kernel.btf import elsewhere
+from cgnet.options import completion
+from cgnet.options.types import FieldList, OneOf, Seconds, Size, a_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from cgnet.options.completion import Complete
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if value:
+        logging.getLogger().setLevel(logging.DEBUG)
+
+
+def select(
+    name: str, metavar: str, text: str, complete: Complete | None = None
+) -> Callable[[F], F]:
+    """Make an option that selects, may be repeated, and excludes by a ``!`` before its value."""
+    return click.option(
+        f"--{name}", multiple=True, metavar=f"[!]{metavar}", help=text, shell_complete=complete
+    )
+
+
+def _sides(local: str, remote: str) -> tuple[Callable[[F], F], ...]:
+    """Make the options that select by address and port, whose sides are called so."""
+    return (
+        select("saddr", "CIDR", f"{local} addresses, as in 10.0.0.0/8 or fd00::/8."),
+        select("daddr", "CIDR", f"{remote} addresses."),
+        select("addr", "CIDR", "Addresses of either side."),
+        select("sport", "PORTS", f"{local} ports, as in 80,443,8000-8999."),
+        select("dport", "PORTS", f"{remote} ports."),
+        select("port", "PORTS", "Ports of either side."),
+    )
+
+
+OWNERS = (
+    select(
+        "cgroup",
+        "PATH",
+        "Owners in this cgroup or below it, now or later. As mounted (/sys/fs/cgroup/…), or inside the "
+        "hierarchy (/kubepods); a pattern (/kubepods/*/pod*) waits for matches.",
+        completion.cgroups,
+    ),
+    select(
+        "container", "NAME", "Owners in this container: its name, or the beginning of its id.",
+        completion.containers,
+    ),
+    select("pod", "[NS/]NAME", "Owners in this pod.", completion.pods),
+    select("pod-namespace", "NS", "Owners in pods of this namespace.", completion.pod_namespaces),
+    select("unit", "UNIT", "Owners in this systemd unit; nginx is nginx.service.", completion.units),
+    select("pid", "PID", "Owners that are this process.", completion.pids),
+    select("comm", "NAME", "Owners with this command name.", completion.comms),
+    select("uid", "USER", "Owners of this user, a number or a name.", completion.users),
+    select("netns", "NETNS", "This network namespace: a PID, a path, or an inode.", completion.netns),
+)  # fmt: skip
+FLOWS = _sides("Local", "Remote")
+PACKETS = _sides("The packet's source", "The packet's destination")
+OTHERS = (
+    click.option("-4", "ipv4", is_flag=True, help="IPv4 only."),
+    click.option("-6", "ipv6", is_flag=True, help="IPv6 only."),
+    click.option(
+        "--hierarchy",
+        metavar="NAME",
+        shell_complete=completion.hierarchies,
+        help="The hierarchy whose paths name owners: v2 or a v1 controller. Default: that of "
+        "--cgroup, else v1 memory where it is mounted, else v2.",
+    ),
+)
+CONNECTIONS = (
+    select(
+        "result", "RESULT", "ok, aborted, or an errno's name such as ECONNREFUSED.",
+        completion.results,
+    ),
+    select("role", "ROLE", "client: those that connect; server: those that accept.", completion.roles),
+    click.option(
+        "--inbound", is_flag=True, help="Accepted connections: the same as --role server."
+    ),
+    click.option("--all", "both", is_flag=True, help="Both roles."),
+)  # fmt: skip
+ROLE = (
+    select(
+        "role", "ROLE", "client: those that connect; server: those that accept.", completion.roles
+    ),
+)
+BY = (
+    "What to {} by: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup given), pid, "
+    "comm, uid, netns, saddr, daddr, daddr/BITS, sport, dport, role{}. Default: {}."
+)
+DEFAULT_BY = "container,result"
+DEFAULT_BY_OF_DROPS = "container,reason,location"
+
+
+def _by(verb: str, more: str, default: str, usable: Collection[str]) -> Callable[[F], F]:
+    return click.option(
+        "--by", multiple=True, metavar="A,B,…", help=BY.format(verb, more, default),
+        shell_complete=completion.listed(usable),
+    )  # fmt: skip
+
+
+def _interval(text: str) -> Callable[[F], F]:
+    return click.option(
+        "-i",
+        "--interval",
+        type=Seconds(min=0.1),
+        callback=a_number,
+        metavar="TIME",
+        help=text,
+    )
+
+
+DROPS = (
+    click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each drop."),
+    _by("count", ", reason, location, stack", DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS)),
+    _interval("Count, and print the counts at this interval, each time those since the last."),
+)
+COUNT = (
+    click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each event."),
+    _by("count", ", result", DEFAULT_BY, OF_CONNECTIONS),
+    _interval("Count, and print the counts at this interval, each time those since the last."),
+)
+LINEAR = click.option(
+    "--linear",
+    metavar="LOW,HIGH,STEP",
+    help="Buckets of the same width, in microseconds, instead of powers of two.",
+)
+HIST = (
+    click.option(
+        "--hist", is_flag=True, help="A histogram, made in the kernel; no row for each event."
+    ),
+    LINEAR,
+    _by("make a histogram for each", ", result", "nothing: one of all", OF_CONNECTIONS),
+    _interval("--hist at this interval, each time of what came since the last."),
+)
+DISTRIBUTION = (
+    LINEAR,
+    _by("make a histogram for each", "", "nothing: one of all", OF_SOCKETS),
+    _interval("Print histograms at this interval, each time of what came since the last."),
+)
+SUMMARY = (
+    _by("summarize", "", "nothing: all packets together", OF_SOCKETS),
+    _interval("Print the summary at this interval, each time of what came since the last."),
+)
+LIVING = (_interval("Also print the connections that are open, at this interval."),)
+SHOW = (
+    click.option(
+        "-o",
+        "--output",
+        type=OneOf(["table", "wide", "json", "csv"]),
+        default="table",
+        show_default=True,
+        help="json is one object a line; csv has the same names and units.",
+    ),
+    click.option(
+        "--fields",
+        type=FieldList(),
+        help="Which fields, by their JSON names, in order.",
+        shell_complete=completion.fields,
+    ),
+    click.option("--no-header", is_flag=True, help="Leave out the line of headers."),
+)
+RUN = (
+    click.option(
+        "--duration",
+        type=Seconds(min=0, min_open=True),
+        callback=a_number,
+        metavar="TIME",
+        help="End after this time: 30 or 30s, 5m, 1h.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after N rows."),
+    click.option(
+        "--buffer",
+        type=Size(),
+        default="4M",
+        show_default=True,
+        help="Ring buffer between kernel and cgnet; what doesn't fit is counted as lost.",
+    ),
+    click.option(
+        "--max-rate",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="At most N rows a second; the rest is counted as lost.",
+    ),
+    click.option("--strict", is_flag=True, help="Exit with 5 if events were lost."),
+    click.option(
+        "--btf",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        default=elsewhere,
+        help="BTF of this kernel, where it has none itself.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_verbose,
+        help="Say what is loaded, and what the programs cost if the kernel measured it.",
+    ),
+    click.option("--hook", type=OneOf(["tp_btf", "raw_tp"]), hidden=True),
+    click.option("--transport", type=OneOf(["ring", "perf"]), hidden=True),
+)

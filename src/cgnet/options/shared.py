@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The one grammar of options that all commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cgnet.counting.counts import Counting
+from cgnet.counting.histograms import LOG2, linear
+from cgnet.counting.keys import OF_CONNECTIONS, read_by
+from cgnet.errors import UsageError
+from cgnet.filters.selection import Selection
+from cgnet.filters.values import choose, roles
+from cgnet.options.groups import (
+    CONNECTIONS,
+    COUNT,
+    DEFAULT_BY,
+    DISTRIBUTION,
+    DROPS,
+    FLOWS,
+    HIST,
+    LIVING,
+    OTHERS,
+    OWNERS,
+    PACKETS,
+    ROLE,
+    RUN,
+    SHOW,
+    SUMMARY,
+)
+from cgnet.records._layouts import Role
+from cgnet.run.command import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from cgnet.counting.keys import Key
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _add(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def common(function: F) -> F:
+    """Add the options that every command has; ``collect`` takes their values."""
+    return _add((*OWNERS, *FLOWS, *OTHERS, *SHOW, *RUN))(function)
+
+
+def common_of_packets(function: F) -> F:
+    """Add the same options where addresses and ports are those of packets, source first."""
+    return _add((*OWNERS, *PACKETS, *OTHERS, *SHOW, *RUN))(function)
+
+
+def connections(function: F) -> F:
+    """Add the options of commands about connections."""
+    return _add(CONNECTIONS)(function)
+
+
+def role(function: F) -> F:
+    """Add the option of commands that show both sides of connections."""
+    return _add(ROLE)(function)
+
+
+def counting(function: F) -> F:
+    """Add the options of commands that count: ``counted`` takes their values."""
+    return _add(COUNT)(function)
+
+
+def counting_drops(function: F) -> F:
+    """Add the options of commands that count drops: ``counted`` takes their values."""
+    return _add(DROPS)(function)
+
+
+def histogram(function: F) -> F:
+    """Add the options of commands that make histograms if asked to: see ``distributed``."""
+    return _add(HIST)(function)
+
+
+def distribution(function: F) -> F:
+    """Add the options of commands that make histograms: see ``distributed``."""
+    return _add(DISTRIBUTION)(function)
+
+
+def summary(function: F) -> F:
+    """Add the options of commands that summarize."""
+    return _add(SUMMARY)(function)
+
+
+def living(function: F) -> F:
+    """Add the option of commands that know what is open."""
+    return _add(LIVING)(function)
+
+
+def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:
+    """Return whose connections are wanted: clients', unless something else is asked for."""
+    everybody = {Role.ROLE_CLIENT, Role.ROLE_SERVER}
+    chosen = choose("--role", values["role"], roles)
+    if both or chosen.use:
+        base = everybody
+    else:
+        base = {Role.ROLE_SERVER if values["inbound"] else Role.ROLE_CLIENT}
+    if values["inbound"] and not both:
+        base = {Role.ROLE_SERVER}
+    wanted = base & chosen.chosen(everybody)
+    if not wanted:
+        raise UsageError("--role: with the other options no connection is left")
+    return frozenset(wanted)
+
+
+def keys_of(
+    values: dict[str, Any], default: str, usable: Collection[str] = OF_CONNECTIONS
+) -> list[Key]:
+    """Return what to count by. Raises UsageError."""
+    given = values["by"] or ([default] if default else [])
+    keys = read_by(given, usable)
+    if any(key.name == "selected" for key in keys) and not values["cgroup"]:
+        raise UsageError("--by selected: counts by the --cgroup given, and there is none")
+    return keys
+
+
+def need(option: str, values: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Raise UsageError for a value that makes sense with ``option`` alone."""
+    for name in names:
+        if values[name]:
+            raise UsageError(f"--{name}: goes with {option}")
+
+
+def counted(
+    values: dict[str, Any], default: str = DEFAULT_BY, usable: Collection[str] = OF_CONNECTIONS
+) -> Counting | None:
+    """Return what is counted, or None where there is a row for each event. Raises UsageError."""
+    if values["count"] or values["interval"]:
+        return Counting(keys_of(values, default, usable))
+    need("--count", values, ("by",))
+    return None
+
+
+def distributed(
+    values: dict[str, Any], *, wanted: bool, instead: str, usable: Collection[str] = OF_CONNECTIONS
+) -> Counting | None:
+    """Return what histograms are made of, or None where there are rows. Raises UsageError.
+
+    ``instead`` is the option that asks for histograms, or what would be said of rows.
+    """
+    if wanted:
+        scale = linear(values["linear"]) if values["linear"] else LOG2
+        return Counting(keys_of(values, "", usable), scale)
+    need(instead, values, ("by", "interval", "linear"))
+    return None
+
+
+def collect(
+    values: dict[str, Any],
+    counting: Counting | None = None,
+    *,
+    both_roles: bool = False,
+) -> Options:
+    """Return the options of a command from its parameters. Raises UsageError.
+
+    ``both_roles``: unless --role chooses, clients' and servers' connections are wanted.
+    """
+    absent: dict[str, Any] = {
+        "role": (),
+        "inbound": False,
+        "both": False,
+        "result": (),
+        "interval": None,
+    }
+    values = absent | values
+    names = set(Selection._fields) - {"families", "roles"}
+    selection = Selection(
+        families=frozenset(number for number in (4, 6) if values[f"ipv{number}"]),
+        roles=_roles(values, both=both_roles or values["both"]),
+        **{name: values[name] for name in names},
+    )
+    names = set(Options._fields) - {"selection", "counting"}
+    return Options(
+        selection=selection,
+        counting=counting,
+        **{name: values[name] for name in names},
+    )

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Questions to the programs, one by one, of what is open now. The partner of owner/socket_query.bpf.h.
+
+An iterator answers them all at once, where the kernel has any. Without, a question takes a few
+microseconds: it is written into a map, and then this thread gets a name that runs the program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections import defaultdict
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from cgnet.owners.open_sockets import PROC
+from cgnet.records._layouts import QUESTION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cgnet.loader import Map, Object
+    from cgnet.owners.open_sockets import Sockets
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "living_asked"
+QUESTIONS, LEDGER = "question", "ledger_hash"  # maps
+NAME_BYTES = 16  # linux/sched.h: TASK_COMM_LEN
+AT_ONCE = 64  # answers: so many find room in the smallest buffer
+FIRST = bytes(4)  # the key of the only entry
+
+
+def can_ask(obj: Object) -> bool:
+    """Tell whether the program runs that answers."""
+    return any(program.name == PROGRAM for program in obj.attached())
+
+
+class Voice:
+    """Asks by the names of this thread."""
+
+    def __init__(self, questions: Map, name: int) -> None:
+        """``name`` is the descriptor of /proc/thread-self/comm. Choose one that nobody else has."""
+        self._questions = questions
+        self._file = name
+        self._name = f"cgnet{secrets.token_hex(5)}".encode()
+        self._words = [
+            int.from_bytes(part.ljust(8, b"\0"), sys.byteorder)
+            for part in (self._name[:8], self._name[8:])
+        ]
+
+    def ask(self, address: int = 0, process: int = -1, fd: int = -1) -> None:
+        """Ask of a socket in the ledger, or of a file of the process whose folder is open."""
+        self._questions.update(FIRST, QUESTION.packed.pack(*self._words, address, process, fd))
+        os.write(self._file, self._name)
+
+
+@contextmanager
+def _asking(obj: Object) -> Iterator[Voice]:
+    """Ask, and have the thread's own name again in the end."""
+    questions = obj.map(QUESTIONS)
+    name = os.open("/proc/thread-self/comm", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        before = os.read(name, NAME_BYTES).rstrip(b"\n")
+        try:
+            yield Voice(questions, name)
+        finally:
+            questions.update(FIRST, bytes(QUESTION.size))
+            os.write(name, before)
+    finally:
+        os.close(name)
+
+
+def learn_open(obj: Object, sockets: Sockets, proc: Path = PROC) -> None:
+    """Have what processes have open come into the ledger: else it would come when it is used."""
+    of_process: dict[int, list[int]] = defaultdict(list)
+    for inode, place in sockets.places.items():
+        if place is None and inode in sockets.holders:
+            of_process[sockets.holders[inode]].append(sockets.descriptors[inode])
+    with _asking(obj) as voice:
+        for pid, fds in of_process.items():
+            with suppress(OSError):  # it has ended
+                folder = os.open(proc / str(pid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    for fd in fds:
+                        voice.ask(process=folder, fd=fd)
+                finally:
+                    os.close(folder)
+
+
+def tell_open(obj: Object) -> Iterator[None]:
+    """Have the programs tell what the ledger has, and yield where answers are to be fetched."""
+    addresses = dict.fromkeys(obj.map(LEDGER).keys(8))  # others change it: one may come twice
+    with _asking(obj) as voice:
+        for number, address in enumerate(addresses, 1):
+            voice.ask(address=int.from_bytes(address, sys.byteorder))
+            if number % AT_ONCE == 0:
+                yield
+    yield

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From the bytes of a record to values.
+
+A record is a row of C structs, and each gives groups of fields.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cgnet.records._layouts import (
+    CGROUP_EVENT,
+    CONNECT_EVENT,
+    FLOW,
+    HEAD,
+    OUTCOME,
+    OWNER,
+    AttemptResult,
+    Role,
+)
+from cgnet.records.fields import (
+    AnyGroup,
+    Group,
+    Moment,
+    Number,
+    Parts,
+    between,
+    part_of,
+    values_of,
+)
+from cgnet.text import CUT, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SCHEMA = 1
+NSEC_PER_SEC, NSEC_PER_USEC, USEC_PER_SEC = 1_000_000_000, 1000, 1_000_000
+DIGITS = [f"{number:03d}" for number in range(1000)]  # sooner than formatting six of them
+# include/net/tcp_states.h
+TCP_STATES = (
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
+    "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV", "BOUND_INACTIVE",
+)  # fmt: skip
+ROLES: dict[int, str] = {Role.ROLE_CLIENT: "client", Role.ROLE_SERVER: "server"}
+RESULTS: dict[int, str] = {
+    AttemptResult.RESULT_OK: "ok",
+    AttemptResult.RESULT_ABORTED: "aborted",
+}
+
+HEAD_PART = part_of(CONNECT_EVENT, "head")
+OWNER_PART = part_of(CONNECT_EVENT, "owner")
+CGROUP_PART = between(OWNER, "cgroup_id", "hierarchy", OWNER_PART.start)
+OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
+OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
+# The tracepoint has as much room for a path as the record: TRACE_CGROUP_PATH_LEN of
+# kernel/cgroup/cgroup-internal.h.
+MOST_TOLD = part_of(CGROUP_EVENT, "path").stop - part_of(CGROUP_EVENT, "path").start - 1
+FLOW_PART = part_of(CONNECT_EVENT, "flow")
+OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
+# Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
+kind_of, source_of = itemgetter(0), itemgetter(OWNER_SOURCE)
+
+
+class Clock:
+    """The kernel's monotonic clock told as time of day, in UTC with microseconds (RFC 3339)."""
+
+    def __init__(self) -> None:
+        """Take the distance of the two clocks now; call ``adjust`` now and then."""
+        self.adjust()
+
+    def adjust(self) -> None:
+        """Follow the steps of the time of day."""
+        self.offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def text(self, ts_ns: int) -> str:
+        """Return the time of day of a moment of the monotonic clock."""
+        return self.texts((ts_ns,))[0]
+
+    def texts(self, moments: Sequence[int]) -> list[str]:
+        """Return the time of day of each; soonest where most are of the same second."""
+        found, begin, prefix = [], -NSEC_PER_SEC, ""
+        for ts_ns in moments:
+            us = (ts_ns - begin) // NSEC_PER_USEC
+            if not 0 <= us < USEC_PER_SEC:
+                second = (ts_ns + self.offset_ns) // NSEC_PER_SEC
+                begin = second * NSEC_PER_SEC - self.offset_ns
+                prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+                us = (ts_ns - begin) // NSEC_PER_USEC
+            found.append(f"{prefix}{DIGITS[us // 1000]}{DIGITS[us % 1000]}Z")
+        return found
+
+
+@lru_cache(maxsize=8192)
+def address(family: int, packed: bytes) -> str:
+    """Return an address as text."""
+    if family == 4:
+        return inet_ntop(AF_INET, packed[:4])
+    return inet_ntop(AF_INET6, packed)
+
+
+def _addresses(part: bytes) -> tuple[Any, ...]:
+    saddr, daddr, netns, family, mapped = _ADDRESSES.unpack(part)
+    source, destination = address(family, saddr), address(family, daddr)
+    return netns, family, bool(mapped), source, destination
+
+
+# All of a flow but the ports: of a client's connections the local one, of a server's the remote one
+# is another one each time.
+_ADDRESSES = struct.Struct("=16s16sIBB")
+ADDRESSES = Group(
+    ("netns", "family", "mapped", "saddr", "daddr"),
+    between(FLOW, "saddr", "netns", FLOW_PART.start),
+    _addresses,
+    repeats=True,
+    more=(between(FLOW, "family", "mapped", FLOW_PART.start),),
+)
+REMOTE_PORT = Number("dport", part_of(FLOW, "dport", FLOW_PART.start))
+LOCAL_PORT = Number("sport", part_of(FLOW, "sport", FLOW_PART.start))
+FLOW_GROUPS = (ADDRESSES, REMOTE_PORT, LOCAL_PORT)
+
+
+def flow_row(part: bytes) -> dict[str, Any]:
+    """Return the fields of a struct flow."""
+    saddr, daddr, netns, dport, family, mapped, sport, _ = FLOW.packed.unpack(part)
+    addresses = _addresses(_ADDRESSES.pack(saddr, daddr, netns, family, mapped))
+    return dict(zip(ADDRESSES.fields, addresses, strict=True)) | {"dport": dport, "sport": sport}
+
+
+def result_name(result: int) -> str:
+    """Return "ok", "aborted", or the errno's name (its number where it has none)."""
+    return RESULTS.get(result) or errno.errorcode.get(result, str(result))
+
+
+def tcp_state_name(state: int) -> str:
+    """Return a TCP state's name, or the number of one that came later."""
+    return TCP_STATES[state] if 0 < state < len(TCP_STATES) else str(state)
+
+
+def _decision_values(part: bytes) -> tuple[Any, ...]:
+    result, tcp_state, role = _DECISION.unpack(part)
+    return ROLES.get(role), tcp_state_name(tcp_state), result_name(result)
+
+
+# How it ended is one of few; how long it took is not.
+_DECISION = struct.Struct("=hBB")
+DECISION = Group(
+    ("role", "tcp_state", "result"),
+    between(OUTCOME, "result", "role", OUTCOME_PART.start),
+    _decision_values,
+    repeats=True,
+)
+
+
+LATENCY = Number(
+    "latency_us", part_of(OUTCOME, "latency_ns", OUTCOME_PART.start), NSEC_PER_USEC, null=0
+)
+SYN_RETRANS = Number("syn_retrans", part_of(OUTCOME, "syn_retrans", OUTCOME_PART.start))
+
+
+class CgroupChange(NamedTuple):
+    """A cgroup that was made, renamed or removed.
+
+    ``is_cut``: its path, after a change of its name the new one, was longer than the record has room.
+    """
+
+    kind: int
+    hierarchy: int
+    cgroup_id: int
+    marks: int
+    path: str
+    is_cut: bool
+
+
+def cgroup_change(raw: bytes) -> CgroupChange:
+    """Decode struct cgroup_event."""
+    kind, _, _, cgroup_id, hierarchy, marks, path = CGROUP_EVENT.packed.unpack(raw)
+    told = path.partition(b"\0")[0]
+    is_cut = len(told) >= MOST_TOLD
+    if is_cut:  # the last name may be a part of one
+        told = told[: told.rindex(b"/") + 1] + CUT.encode()
+    return CgroupChange(kind, hierarchy, cgroup_id, marks, decode(told), is_cut)
+
+
+class Schema:
+    """The fields of a command's records, in order."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        groups: Sequence[AnyGroup],
+        size: int,
+        least: int | None = None,
+    ) -> None:
+        """``name`` is the subcommand's, and the records' ``type``; ``size`` is in bytes.
+
+        ``least`` is the size of the shortest record, where they differ.
+        """
+        self.name = name
+        self.clock = clock
+        moment = part_of(HEAD, "ts_ns")
+        self.groups = [Moment("time", moment, clock.texts), Number("ts_ns", moment), *groups]
+        self.parts = Parts(self.groups, size, size if least is None else least)
+        self._makers = [values_of(group) for group in self.groups]
+        groups = self.groups
+        self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
+
+    def row(self, raw: bytes) -> dict[str, Any]:
+        """Return all fields of a record, as values that JSON has. Raises struct.error."""
+        return next(self.rows([raw]))
+
+    def rows(self, batch: list[bytes]) -> Iterator[dict[str, Any]]:
+        """Return the rows of a batch. Raises struct.error."""
+        taken = self.parts.columns(batch)
+        made = [make(column) for make, column in zip(self._makers, taken, strict=True)]
+        start = SCHEMA, self.name
+        for values in zip(*made, strict=True):
+            yield dict(zip(self.fields, chain(start, *values), strict=True))
+
+
+class CountSchema:
+    """The fields of rows that are made in user space: counts. A row is a mapping already."""
+
+    def __init__(self, name: str, clock: Clock, fields: tuple[str, ...]) -> None:
+        """``fields`` come after those that every record has."""
+        self.name = name
+        self.clock = clock
+        self.groups: list[AnyGroup] = []
+        self.parts = Parts((), 0, 0)
+        self.fields = ("schema", "type", "time", "ts_ns", *fields)
+
+    def row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row as it is."""
+        return row
+
+    def rows(self, batch: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Return the rows as they are."""
+        return iter(batch)

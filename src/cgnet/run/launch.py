@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From a command and its filters to programs that run: the best variant that this kernel takes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS
+from cgnet.errors import (
+    CgnetError,
+    LibbpfError,
+    NotPermittedError,
+    StoppedError,
+    UnsupportedError,
+    refusal,
+    strerror,
+)
+from cgnet.filters.selection import LISTENER_MAPS, LISTENERS
+from cgnet.kernel import function_hooks, tracefs, variants
+from cgnet.kernel.btf import (
+    KERNEL_BTF,
+    check_layouts,
+    damaged,
+    missing_tracepoints,
+    without_type,
+)
+from cgnet.kernel.function_hooks import MULTI_WAY
+from cgnet.loader import Object
+from cgnet.owners import open_sockets, socket_queries
+from cgnet.records._layouts import (
+    ADDRESS_KEY,
+    CGROUP_EVENT,
+    CGROUP_KEY,
+    CGROUP_MARK,
+    CONFIG,
+    COUNT_KEY,
+    DESCRIPTOR,
+    HEAD,
+    HOLDER,
+    LISTENER_FD,
+    LISTENER_KEY,
+    NETNS_VALUE,
+    OWNER,
+    PID_VALUE,
+    PORT_FLAGS,
+    TCP_LISTENER,
+    Role,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cgnet.counting.counts import Counting
+    from cgnet.filters.selection import Filters
+    from cgnet.kernel.variants import Hook, Transport
+    from cgnet.loader import Program
+    from cgnet.records._layouts import Layout
+    from cgnet.run.program_sets import Look, ProgramSet
+
+log = logging.getLogger(__name__)
+
+OBJECTS = Path(__file__).parents[1] / "_bpf"
+# In every object.
+CROSSING = (
+    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
+    PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
+)  # fmt: skip
+CONFIG_SECTION = ".rodata.config"
+CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone", "cgroup_renamed"})
+RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
+ITERATOR = "iter"
+SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find who has what was open before
+FAILED = re.compile(r"prog '(\w+)': failed to (?:load|attach)")  # libbpf says which one it was
+NO_SEEDS = (
+    "owners of connections from before the start are known once they are used, and not before: this "
+    "kernel refuses the iterator over files ({why})"
+)
+OPTIONAL = "trace_"  # so begin the names of programs that can be done without
+# Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
+TRACKING_PROGRAM = "ledger_gone"
+TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
+MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
+# By how their names begin.
+ROLE_OF_PROGRAMS = {
+    "client": Role.ROLE_CLIENT,
+    "server": Role.ROLE_SERVER,
+    "ledger": Role.ROLE_SERVER,
+}
+
+
+ProgramSets: TypeAlias = "list[ProgramSet] | Callable[[], list[ProgramSet]]"
+
+
+def object_path(name: str, hook: Hook, folder: Path = OBJECTS) -> Path:
+    """Return the file of an object's programs for a hook."""
+    return folder / f"{name}.{hook.way}.bpf.o"
+
+
+class Launch:
+    """The programs of a command, from the file to the hooks. Close ``obj`` in the end."""
+
+    def __init__(
+        self,
+        name: str,
+        layouts: tuple[Layout, ...],
+        filters: Filters,
+        buffer: int,
+        *,
+        counting: Counting | None = None,
+        config: dict[str, Any] | None = None,
+        maps: dict[str, dict[bytes, bytes]] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``name`` is the objects'; ``buffer`` is the ring's size in bytes.
+
+        ``config`` has members of struct config, ``maps`` entries of a command's own maps.
+        ``stopped`` tells whether somebody wants the end, before it begins.
+        """
+        self.name = name
+        self.folder = OBJECTS
+        self.layouts = layouts
+        self.filters = filters
+        self.buffer = buffer
+        self.counting = counting
+        self.config = config or {}
+        self.maps = maps or {}
+        self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
+        self.runs: dict[str, str] = {}  # what does, as the summary tells it
+        self._stopped = stopped
+        self._told: list[str] = []  # what runs in the place of something better, and why
+        self._why_not = ""  # of the best programs beside the main ones
+        self._refused_iterators: dict[str, str] = {}  # and why
+        self._iterators: frozenset[str] = frozenset()  # those that were taken
+        self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
+        self._unattached: dict[str, str] = {}  # stages that were refused all the same
+
+    def start(
+        self,
+        program_sets: ProgramSets,
+        btf: Path | None,
+        hook: str | None,
+        transport: str | None = None,
+    ) -> tuple[Object, ProgramSet]:
+        """Load and attach; each variant is tried in order, none is guessed.
+
+        ``program_sets`` may be a function that asks the kernel which there are. Raises
+        NotPermittedError, UnsupportedError, LayoutError, StoppedError, or CgnetError where this host
+        lacks room.
+        """
+        variants.require_capabilities()
+        variants.require_btf(btf)
+        program_sets = program_sets() if callable(program_sets) else program_sets
+        way = variants.transport(transport)
+        if transport == "perf":
+            with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
+                return self._start(program_sets, forced, hook, way)
+        if transport is None:
+            self._tell_transport(way)
+        return self._start(program_sets, btf, hook, way)
+
+    def _start(
+        self, program_sets: list[ProgramSet], btf: Path | None, hook: str | None, way: Transport
+    ) -> tuple[Object, ProgramSet]:
+        failure: LibbpfError | None = None
+        whys: dict[str, str] = {}  # by hook or program set: why not
+        for each, chosen in product(variants.hooks(hook), program_sets):
+            if hook is None and each.asked and variants.works(each.asked).ok is False:
+                whys[each.name] = f"{each.asked.name}: {variants.works(each.asked).why}"
+                continue
+            if not way.takes(each) or not self._is_possible(chosen):
+                continue
+            try:
+                obj = self._try(way, each, chosen, btf)
+            except LibbpfError as error:
+                log.info("no %s, %s with %s: %s", way.name, each.name, sorted(chosen.hooks), error)
+                failure = refusal(error)
+                whys[each.name] = _why(each, error)
+                continue
+            self.runs = {"hook": each.name, "transport": way.name, "ledger": _ledger(obj)}
+            self._tell_hook(each, hook, whys)
+            return obj, chosen
+        raise self._refused(failure)
+
+    def _tell_transport(self, way: Transport) -> None:
+        better = variants.TRANSPORTS[0]
+        if way != better:
+            why = variants.all_work(better.needs).why
+            self._told.append(f"{way.shown} take the place of the {better.shown} ({why})")
+
+    def _tell_hook(self, hook: Hook, forced: str | None, whys: Mapping[str, str]) -> None:
+        """Say so if it isn't the best one that this command has."""
+        better = next((each for each in variants.HOOKS if each.name in whys), None)
+        if forced is None and better and better != hook:
+            why = whys[better.name]
+            self._told.append(
+                f"{hook.name} runs in the place of {better.name}, {hook.slower} ({why})"
+            )
+
+    def follows_listeners(self, obj: Object) -> bool:
+        """Tell whether the programs ask whose the listeners are."""
+        return _tracks(obj) or Role.ROLE_SERVER in self.filters.roles
+
+    def remarks(self, chosen: ProgramSet) -> list[str]:
+        """Return what there is to say of what runs, and doesn't."""
+        if self.unseen is None:
+            missing = sorted(self.missing)
+            told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
+        else:
+            told = function_hooks.remarks(self.unseen)
+        chosen_told = [each.replace("{why}", self._why_not) for each in chosen.remarks]
+        return [*self._told, *told, *chosen_told]
+
+    def _is_possible(self, chosen: ProgramSet) -> bool:
+        """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
+        answer = variants.hooks_work(chosen.hooks)
+        if answer.ok is False:
+            log.info("no %s: %s", ", ".join(sorted(chosen.hooks)), answer.why)
+            self._why_not = self._why_not or answer.why
+        return answer.ok is not False
+
+    def _refused(self, failure: LibbpfError | None) -> CgnetError:
+        said = f"\n{failure.log}" if failure and failure.log else ""
+        if failure and failure.errno == errno.EPERM:
+            return NotPermittedError(f"the kernel forbids to load BPF programs ({failure}){said}")
+        why = f"({failure}){said}" if failure else "of the hooks that were asked for"
+        return UnsupportedError(
+            f"this kernel takes none of the variants of {self.name} {why}; cgnet doctor tells more"
+        )
+
+    def _try(self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None) -> Object:
+        """Load and attach a variant. Of iterators those alone are left out that the kernel refuses."""
+        self._refused_iterators = {}
+        while True:
+            try:
+                obj, told = self._load(way, hook, chosen, btf)
+            except LibbpfError as error:
+                failed = FAILED.search(refusal(error).log)
+                if not failed or failed[1] not in self._iterators:
+                    raise
+                log.info("no %s: %s", failed[1], error)
+                self._refused_iterators[failed[1]] = strerror(error.errno)
+                continue
+            self._told += told
+            return obj
+
+    def _load(
+        self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None
+    ) -> tuple[Object, list[str]]:
+        """Return the object, attached, and what there is to say of its iterators."""
+        self._require_going_on()
+        config = self._config(chosen)
+        folded = (CONFIG_SECTION, config) if hook.folds else None
+        obj = self._open(object_path(self.name, hook, self.folder), btf, folded)
+        try:
+            self._iterators, told = self._choose_iterators(obj, hook, chosen)
+            programs = self._there(self._wanted(obj, hook, chosen), btf)
+            self._prepare(obj, way.unused_maps, chosen, programs)
+            if way.logs_briefly:
+                obj.log_briefly()
+            obj.set_constants(CONFIG_SECTION, config)
+            obj.load()
+            self._require_going_on()
+            obj.ring("ring")  # before anything writes
+            self._attach(obj, chosen, programs)
+        except BaseException:
+            obj.close()
+            raise
+        if chosen.unseen is not None:
+            missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
+            self.unseen = missing | {**chosen.unseen} | self._unattached
+        return obj, told
+
+    def _require_going_on(self) -> None:
+        if self._stopped():
+            raise StoppedError("stopped before tracing began")
+
+    def _config(self, chosen: ProgramSet) -> bytes:
+        constants = self.config | (self.counting.constants() if self.counting else {})
+        return self.filters.config(chosen.sync_errors, constants)
+
+    def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
+        try:
+            return Object(path, btf, folded)
+        except LibbpfError as error:
+            if error.errno == errno.ENOENT:
+                raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
+            raise damaged(path, self.layouts[0], error.log or str(error)) from error
+
+    def _choose_iterators(
+        self, obj: Object, hook: Hook, chosen: ProgramSet
+    ) -> tuple[frozenset[str], list[str]]:
+        """Return those to take, and what there is to say of others that this kernel refuses."""
+        shown = frozenset[str]().union(*(look.programs for look in chosen.looks))
+        there = {
+            program.name
+            for program in obj.programs
+            if (program.hook == ITERATOR or program.name in shown) and self._has_role(obj, program)
+        }
+        taken, told = set(), []
+        for name in SEED_PROGRAMS:
+            if name in self._refused_iterators:
+                told.append(NO_SEEDS.format(why=self._refused_iterators[name]))
+            elif name in there and not name.startswith(chosen.left_out):
+                taken.add(name)
+        whys: list[str] = []
+        for look in chosen.looks:
+            programs = look.programs & there
+            if look.programs and not programs:
+                continue
+            why = self._why_no(look, hook)
+            if not why:
+                told += [f"{look.remark} ({'; '.join(whys)})"] if whys and look.remark else []
+                return frozenset(taken | programs), list(dict.fromkeys(told))
+            whys.append(why)
+        return frozenset(taken), list(dict.fromkeys(told))
+
+    def _why_no(self, look: Look, hook: Hook) -> str:
+        """Return why a look isn't possible; nothing if it is."""
+        needs = tuple(each for each in look.way.needs if each not in hook.needs)
+        whys = (why for name, why in self._refused_iterators.items() if name in look.programs)
+        return variants.all_work(needs).why or next(whys, "")
+
+    def _wanted(self, obj: Object, hook: Hook, chosen: ProgramSet) -> list[Program]:
+        """Return the programs to run; those that follow cgroups come first."""
+        wanted = [
+            program
+            for program in obj.programs
+            if program.name in CGROUP_PROGRAMS
+            or program.name in chosen.functions
+            or program.name in self._iterators
+            or (
+                program.hook in {hook.name} | chosen.hooks
+                and not program.name.startswith(chosen.left_out)
+                and self._has_role(obj, program)
+            )
+        ]
+        return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
+
+    def _there(self, programs: list[Program], btf: Path | None) -> list[Program]:
+        """Leave out what can be done without where its tracepoint isn't there."""
+        names = {_target(each) for each in programs if each.name.startswith(OPTIONAL)}
+        self.missing = missing_tracepoints(names, btf or KERNEL_BTF) if names else frozenset()
+        return [
+            each
+            for each in programs
+            if not each.name.startswith(OPTIONAL) or _target(each) not in self.missing
+        ]
+
+    def _has_role(self, obj: Object, program: Program) -> bool:
+        """Tell whether the connections that a program sees are wanted."""
+        if _tracks(obj):
+            return True
+        role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
+        return role is None or role in self.filters.roles
+
+    def _prepare(
+        self, obj: Object, unused: frozenset[str], chosen: ProgramSet, programs: list[Program]
+    ) -> None:
+        check_layouts(obj, (*self.layouts, *CROSSING))
+        if not chosen.functions:
+            unused |= MAPS_OF_FUNCTIONS
+        obj.keep({program.name for program in programs}, set(unused))
+        for program in programs:
+            if chosen.functions.get(program.name) == MULTI_WAY:
+                obj.use_multi(program)
+        obj.resize("ring", self.buffer)
+        self.filters.resize(obj)
+        if _tracks(obj):
+            for name in LISTENER_MAPS:
+                obj.resize(name, LISTENERS)
+        else:
+            for name in filter(obj.has_map, TRACKING_MAPS):
+                obj.resize(name, 1)
+        for tables in (COUNTS, HISTOGRAMS, SUMS):
+            tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
+
+    def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
+        """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
+        first = len(CGROUP_PROGRAMS)
+        for program in programs[:first]:
+            self._attach_one(obj, program)
+        self.filters.fill(obj)
+        for name, entries in self.maps.items():
+            for key, value in entries.items():
+                obj.map(name).update(key, value)
+        rest = programs[first:]
+        for program in rest:
+            if program.name in chosen.functions:
+                self._unattached |= function_hooks.attach(
+                    obj, program, chosen.functions[program.name]
+                )
+            elif program.hook != ITERATOR:
+                self._attach_one(obj, program)
+        if "ledger_seed" in self._iterators:
+            obj.iterate(next(each for each in rest if each.name == "ledger_seed"))
+        else:
+            self._seed(obj)
+
+    def _seed(self, obj: Object) -> None:
+        """Find in /proc who has which sockets."""
+        if self.follows_listeners(obj):
+            sockets = open_sockets.find()
+            maps = obj.map("listeners"), obj.map("listening")
+            open_sockets.seed_listeners(*maps, sockets, self.filters)
+            if obj.has_map("seeds") and _tracks(obj):
+                open_sockets.seed_sockets(obj.map("seeds"), sockets, self.filters)
+            if socket_queries.can_ask(obj):
+                socket_queries.learn_open(obj, sockets)
+
+    def _attach_one(self, obj: Object, program: Program) -> None:
+        if program.hook == "tracepoint":  # the link closes the event
+            obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
+        else:
+            obj.attach(program)
+
+
+def _why(hook: Hook, error: LibbpfError) -> str:
+    """Return why a hook's programs were refused: what it needs and isn't there, else the error."""
+    answer = variants.all_work(hook.needs)
+    return answer.why or str(error)
+
+
+def _ledger(obj: Object) -> str:
+    """Return what the summary calls the ledger; one of all sockets has storage behind its slots."""
+    if obj.has_map("ledger_hash"):
+        return "hash"
+    return "storage" if _tracks(obj) else "slots"
+
+
+def _target(program: Program) -> str:
+    """Return the tracepoint that a program's section names."""
+    return program.section.partition("/")[2]
+
+
+def _tracks(obj: Object) -> bool:
+    """Tell whether an object keeps a ledger of all sockets."""
+    return any(program.name == TRACKING_PROGRAM for program in obj.programs)

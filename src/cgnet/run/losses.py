@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What was lost, and where: the kernel side's counts, as they grow."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgnet.records._layouts import LostWhere
+
+if TYPE_CHECKING:
+    from cgnet.loader import Object
+
+ADVICE = {
+    "ring": "the ring buffer was full; filter more, or give a larger --buffer",
+    "ledger": "sockets that could not be kept track of: too many at once",
+    "selected_cgroups": "more new cgroups than the filter holds",
+    "cgroup_names": "names of new cgroups, the ring buffer was full",
+    "connect_calls": "calls of connect() that --sync-errors could not keep",
+    "counts": "events of more keys than a table holds; count by less, or filter more",
+    "packets": "packets that could not be followed: too many on their way at once",
+    "names": "records of more new cgroups than may wait for their names",
+    "ends": "connections whose end the kernel hid from BPF programs, as hardened kernels do of PID 1",
+    "rate": "rows above --max-rate",
+    "output": "rows that standard output didn't take any more",
+}
+
+
+class Loss(NamedTuple):
+    """What was lost since the last look."""
+
+    where: str
+    number: int
+
+    def __str__(self) -> str:
+        """Say it to a person."""
+        return f"lost {self.number} ({self.where}): {ADVICE[self.where]}"
+
+
+class Losses:
+    """The totals, by where."""
+
+    def __init__(self) -> None:
+        """Nothing is lost yet."""
+        self._totals: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        """All that was lost in this run."""
+        return sum(self._totals.values())
+
+    def add(self, where: str, number: int) -> None:
+        """Count what user space left out."""
+        self._left_out[where] = self._left_out.get(where, 0) + number
+
+    def look(self, obj: Object) -> list[Loss]:
+        """Return what was lost since the last look."""
+        counts = _counts(obj) | self._left_out
+        found = [Loss(where, count - self._totals.get(where, 0)) for where, count in counts.items()]
+        grown = [loss for loss in found if loss.number > 0]
+        for loss in grown:
+            self._totals[loss.where] = self._totals.get(loss.where, 0) + loss.number
+        return grown
+
+
+def _counts(obj: Object) -> dict[str, int]:
+    counts = {}
+    for where in LostWhere:
+        if where is not LostWhere.LOST_WHERE_COUNT:
+            raw = obj.map("lost").lookup(where.to_bytes(4, sys.byteorder), 8)
+            name = where.name.removeprefix("LOST_").lower()
+            counts[name] = int.from_bytes(raw, sys.byteorder)
+    return counts

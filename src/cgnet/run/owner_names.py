@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The names of owners in a run: of cgroups as they come and go, of containers, of network namespaces."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from cgnet.filters import absent
+from cgnet.owners.cgroups import CgroupNames
+from cgnet.owners.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
+from cgnet.owners.runtimes import Runtimes
+from cgnet.run.cgroup_watch import Newcomers
+from cgnet.run.output import tell
+
+if TYPE_CHECKING:
+    from cgnet.filters.selection import Filters
+    from cgnet.loader import Object
+
+
+class OwnerNames:
+    """Names cgroups for records, and tells the kernel side what it selects and guesses by."""
+
+    def __init__(self, filters: Filters) -> None:
+        """Begin to read cgroups and runtimes."""
+        self._filters, self._naming = filters, filters.hierarchies[0]
+        self.cgroups = CgroupNames(filters.hierarchies)
+        self.runtimes = Runtimes(hierarchy=self._naming)
+        self.watch = Newcomers(filters, self.cgroups, self.runtimes, tell)
+        self._netns_owners: NetnsOwners | None = None
+        self._said_absent = False
+
+    def close(self) -> None:
+        """Stop what looks at cgroups and runtimes."""
+        self.runtimes.close()
+        self.cgroups.close()
+
+    def publish(self, obj: Object) -> None:
+        """Tell the programs the names of the cgroups that are there, and whose namespaces they are."""
+        paths = list(self.cgroups.paths())
+        self.runtimes.learn(paths)
+        self._filters.named.fill(obj.map("named_cgroups"), self._naming, self.runtimes)
+        if not obj.has_map(NETNS_OWNERS):
+            return
+        addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
+        owners = NetnsOwners(self.runtimes, self._naming, obj.map(NETNS_OWNERS), addresses)
+        for path in paths:
+            owners.made(path)
+        owners.follow(math.inf)
+        self.watch.tell_changes(self._naming.id, owners)
+        self._netns_owners = owners
+
+    def follow(self, obj: Object) -> None:
+        """Follow what changed since the last call, for some milliseconds at most."""
+        self.watch.forget(obj)
+        if self._netns_owners:
+            self._netns_owners.follow()
+        self.say_absent()
+
+    def say_unmatched(self) -> None:
+        """Say which patterns of --cgroup match nothing yet."""
+        paths = self.cgroups.paths()
+        for line in absent.of_patterns(self._filters.cgroups, self._naming.id, paths):
+            tell(line)
+
+    def say_absent(self) -> None:
+        """Say once which names nobody has, when all is known that the runtimes will tell soon."""
+        if not self._filters.named.use or self._said_absent:
+            return
+        known = [self.runtimes.of(path) for path in self.cgroups.paths()]
+        if not any(each.expected for each in known):
+            self._said_absent = True
+            for line in absent.of_names(self._filters.named, known):
+                tell(line)

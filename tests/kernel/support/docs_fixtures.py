@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What readers of the docs have and lines name, and this host hasn't: cgroups, a process, containers.
+
+Those who live there talk to each other all the time, so that what is printed has rows.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from harness import HIERARCHY, new_cgroup, unique, wait_until
+from remote_python import Puppet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from two_containers import Street
+
+GROUPS = ("kubepods/pod1", "online", "offline", "system.slice/nginx.service")
+SERVED = (80, 443, 3306, 5432)
+CLOSED = 8080
+SERVE = """
+import threading
+served = 0
+def serve(server):
+    global served
+    while True:
+        with server.accept()[0] as sock:
+            served += 1
+            try:
+                while data := sock.recv(65536):
+                    sock.send(data)
+            except ConnectionResetError:
+                pass
+for port in {ports}:
+    server = socket.create_server(({address!r}, port), backlog=4096)
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
+"""
+# Connections end in three ways; the pause leaves CPUs to who watches.
+TALK = """
+while True:
+    for number, port in enumerate({ports}):
+        try:
+            with socket.create_connection(({address!r}, port)) as sock:
+                sock.send(b"x" * 1000)
+                sock.recv(65536)
+                if number % 2:
+                    linger = struct.pack("ii", 1, 0)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        except ConnectionRefusedError:
+            pass
+    time.sleep(0.05)
+"""
+Had = dict[tuple[str, str], str]
+
+
+def _names(top: Path, street: Street, pid: int) -> Had:
+    """Return what stands for an option's value in the docs."""
+    inside = f"/{top.name}"
+    return {
+        ("--cgroup", "/kubepods"): f"{inside}/kubepods",
+        ("--cgroup", "/kubepods/*"): f"{inside}/kubepods/*",
+        ("--cgroup", "/online"): f"{inside}/online",
+        ("--cgroup", "/offline"): f"{inside}/offline",
+        ("--cgroup", "/sys/fs/cgroup/system.slice/nginx.service"): str(top / GROUPS[-1]),
+        ("--container", "web"): street.server.container,
+        ("--container", "batch"): street.client.container,
+        ("--unit", "nginx"): "nginx",
+        ("--pid", "4711"): str(pid),
+    }
+
+
+@contextmanager
+def readers(street: Street) -> Iterator[Had]:
+    """Have all that; yield what stands for an option's value in the docs."""
+    client, server, router = street.client, street.server, street.router
+    with ExitStack() as stack:
+        # Below a slice, systemd's units have their names.
+        top = stack.enter_context(new_cgroup(HIERARCHY, f"{unique()}.slice"))
+        for each in GROUPS:
+            (top / each).mkdir(parents=True)
+        serving = stack.enter_context(server.puppet())
+        serving.do(SERVE.format(address=server.address(4), ports=SERVED))
+        talkers = [stack.enter_context(client.puppet())]
+        talkers += [stack.enter_context(Puppet(router.path, (top / each,))) for each in GROUPS]
+        for talker in talkers:
+            talker.begin(TALK.format(address=server.address(4), ports=(*SERVED, CLOSED)))
+        yield _names(top, street, talkers[-1].pid)
+        assert all(talker.is_busy() for talker in talkers)
+        before = serving.get("served")
+        wait_until("a connection", lambda: serving.get("served") > before)

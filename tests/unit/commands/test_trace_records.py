@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Packets' ways: stages in the order of time, and packets that nothing more was heard of."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import FakeObject, u32
+
+from cgnet.commands.trace import record
+from cgnet.commands.trace.record import (
+    GIVE_UP_NS,
+    GIVE_UP_WAITING_NS,
+    GIVEN_UP,
+    MOST_IN_FLIGHT,
+    MOST_YOUNG_OF_ALL,
+    crowd_constants,
+    leftovers,
+    sorted_stages,
+    trip_group,
+)
+from cgnet.filters.selection import Selection
+from cgnet.records._layouts import (
+    FLOW,
+    HEAD,
+    HOLDER,
+    JOURNEY,
+    OWNER,
+    STAGE,
+    TRIP,
+    TRIP_EVENT,
+    OwnerSource,
+    RecordKind,
+    Role,
+    StageAt,
+    TripEnd,
+    Undecided,
+    Verdict,
+)
+
+NOW = 10**12
+WAY = (StageAt.STAGE_TCP_TRANSMIT, StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_RECEIVE)
+KEY, LONG_KEY = bytes(8), bytes(16)
+
+
+def owner(source: OwnerSource, pid: int = 7, undecided: int = 0) -> bytes:
+    return OWNER.packed.pack(42, 0, source, undecided, 0, pid, 0, b"web")
+
+
+def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9, verdict: int = 0) -> bytes:
+    return STAGE.packed.pack(ts_ns, netns, 1, at, verdict, dev)
+
+
+def event(*stages: bytes, **values: Any) -> bytes:
+    """Make struct trip_event, as short as its stages are."""
+    fact = {
+        "packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0,
+        "retrans_ns": 0, "retransmitted": 0, "out_of_order": 0, "answer_ns": 0,
+    } | values  # fmt: skip
+    trip = TRIP.packed.pack(
+        fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
+        fact["end"], len(stages), fact["role"], fact["sent"], fact["retransmitted"],
+        fact["out_of_order"], bytes(3), fact["retrans_ns"], fact["answer_ns"],
+    )  # fmt: skip
+    head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
+    who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
+    return head + who + bytes(FLOW.size) + trip + b"".join(stages)
+
+
+def journey(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **values: Any) -> bytes:
+    """Make struct journey of a packet that was last seen then."""
+    stages = [stage(at, last_ns - 1000 * (len(WAY) - i - 1)) for i, at in enumerate(WAY)]
+    whole = event(*stages, **values).ljust(TRIP_EVENT.size, b"\0")
+    rest = JOURNEY.size - TRIP_EVENT.size - HOLDER.size
+    tail = bytearray(rest)
+    tail[-8:-4] = int(wanted).to_bytes(4, "little")
+    return whole + (receiver or bytes(HOLDER.size)) + bytes(tail)
+
+
+def holder(*, wanted: bool, pid: int = 8) -> bytes:
+    return owner(OwnerSource.OWNER_INHERITED, pid) + wanted.to_bytes(2, "little") + bytes(6)
+
+
+def values_of(raw: bytes) -> dict[str, Any]:
+    symbols: Any = SimpleNamespace(drop_reason=lambda _: "NETFILTER_DROP", code=lambda _: "f+0x1")
+    namespaces: Any = SimpleNamespace(name={9: "web"}.get)
+    group = trip_group(symbols, namespaces)
+    return dict(zip(group.fields, group.values(raw[group.part]), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic_ns=lambda: NOW, monotonic=time.monotonic)
+    monkeypatch.setattr(record, "time", clock)
+
+
+def new_object() -> FakeObject:
+    obj = FakeObject()
+    for crowd in range(2):
+        obj.map("taken_out").update(u32(crowd), bytes(8))
+    return obj
+
+
+def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: Any) -> list[bytes]:
+    selection = Selection(
+        **{name: more.pop(name) for name in list(more) if name in Selection._fields}
+    )
+    config = {"by_end": 0, "retransmitted": 0, "least_ns": 0, "slow_stage": 0, "slow_stage_ns": 0}
+    options: Any = SimpleNamespace(counting=counting, selection=selection)
+    source: Any = obj
+    return leftovers(source, options, config | more, ended=ended)
+
+
+def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:
+    late, early = stage(WAY[1], 5000, b"veth0"), stage(WAY[0], 2000, b"", netns=0)
+    row = values_of(event(late, early, end=TripEnd.TRIP_DELIVERED))
+    assert [(each["at"], each["delta_ns"], each["dev"]) for each in row["stages"]] == [
+        ("tcp_transmit", 0, None),
+        ("dev_queue", 3000, "veth0"),
+    ]
+    assert (row["total_ns"], row["end"], row["direction"]) == (3000, "delivered", "tx")
+    assert [each["container"] for each in row["stages"]] == [None, "web"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "way", "direction"),
+    [
+        (1, (StageAt.STAGE_NETIF_RECEIVE, StageAt.STAGE_DEV_QUEUE), "tx"),
+        (0, (StageAt.STAGE_NETIF_RECEIVE, StageAt.STAGE_TCP_RECEIVE), "rx"),
+        (0, (StageAt.STAGE_NETIF_RECEIVE, StageAt.STAGE_DEV_QUEUE), "forward"),
+        (0, (StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_NETIF_RECEIVE), "rx"),
+    ],
+)
+def test_the_direction_is_told_by_the_way(sent: int, way: tuple[int, ...], direction: str) -> None:
+    stages = [stage(at, 1000 + i) for i, at in enumerate(way)]
+    assert values_of(event(*stages, sent=sent))["direction"] == direction
+
+
+def test_a_hook_tells_its_verdict_and_a_copy_when_the_first_was_sent() -> None:
+    hook = stage(StageAt.STAGE_NF_INPUT, 2, verdict=Verdict.VERDICT_DROP)
+    row = values_of(
+        event(stage(WAY[0], 1), hook, retrans_of=4, retrans_ns=200_000_000, retransmitted=1)
+    )
+    assert [(each["at"], each["verdict"]) for each in row["stages"]] == [
+        ("tcp_transmit", None),
+        ("nf_input", "drop"),
+    ]
+    assert (row["retransmitted"], row["retrans_of"]) == (True, 4)
+    assert row["retrans_after_ns"] == 200_000_000
+
+
+def test_only_what_was_dropped_has_a_reason() -> None:
+    dropped = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_DROPPED))
+    consumed = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_CONSUMED))
+    assert (dropped["reason"], dropped["location"]) == ("NETFILTER_DROP", "f+0x1")
+    assert (consumed["reason"], consumed["location"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "patience"),
+    [("trips", GIVE_UP_NS), ("aside", GIVE_UP_NS), ("waiting", GIVE_UP_WAITING_NS)],
+)
+def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: int) -> None:
+    obj = new_object()
+    key = KEY if name == "trips" else LONG_KEY
+    obj.map(name).update(key, journey(NOW - patience + 1))
+    assert left(obj) == []
+    assert [values_of(raw)["end"] for raw in left(obj, ended=True)] == ["timeout"]
+    obj.map(name).update(key, journey(NOW - patience))
+    (raw,) = left(obj)
+    assert [each[0] for each in sorted_stages(raw)][-1] == NOW - patience
+    assert obj.entries(name) == {}
+
+
+def test_what_is_taken_out_is_counted_for_the_kernel_side() -> None:
+    obj = new_object()
+    for number in range(3):
+        obj.map("trips").update(bytes([number]) * 8, journey(NOW - GIVE_UP_NS))
+    obj.map("waiting").update(LONG_KEY, journey(NOW - GIVE_UP_WAITING_NS))
+    assert len(left(obj)) == 4
+    counted = [int.from_bytes(each, sys.byteorder) for each in obj.entries("taken_out").values()]
+    assert counted == [3, 1]
+
+
+def test_what_the_kernel_side_gave_up_is_left_to_it() -> None:
+    obj = new_object()
+    given_up = journey(NOW - GIVE_UP_NS)[:-4] + u32(GIVEN_UP)
+    obj.map("trips").update(KEY, given_up)
+    assert left(obj, ended=True) == []
+    assert obj.entries("trips") == {KEY: given_up}
+
+
+def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
+    obj = new_object()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, payload=0))
+    (raw,) = left(obj)
+    assert values_of(raw)["end"] == "consumed"
+
+
+def test_a_summary_tells_of_nothing_left_and_keeps_room_for_what_tcp_merges() -> None:
+    obj = new_object()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+    obj.map("aside").update(LONG_KEY, journey(NOW - GIVE_UP_NS))
+    obj.map("aside").update(bytes([1]) * 16, journey(NOW - GIVE_UP_NS + 1))
+    assert left(obj, counting=object()) == []
+    assert list(obj.entries("trips")) == [KEY]
+    assert list(obj.entries("aside")) == [bytes([1]) * 16]
+
+
+@pytest.mark.parametrize("another", [None, 6])
+def test_what_ended_while_it_was_looked_at_is_told_by_the_kernel_side_alone(
+    another: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another packet may have its address by then."""
+    obj = new_object()
+    begun = {} if another is None else {KEY: journey(NOW, packet=another)}
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+
+    def look(raw: bytes) -> list[Any]:
+        obj.map("trips").entries = dict(begun)
+        return sorted_stages(raw)
+
+    monkeypatch.setattr(record, "sorted_stages", look)
+    assert left(obj, ended=True) == []
+    assert obj.entries("trips") == begun
+    assert set(obj.entries("taken_out").values()) == {bytes(8)}
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "cpus", "young"),
+    [
+        (MOST_IN_FLIGHT, 1, 64), (MOST_IN_FLIGHT, 48, 32), (MOST_IN_FLIGHT, 128, 16),
+        (MOST_IN_FLIGHT, 4096, 0), (MOST_IN_FLIGHT - 1, 1, 0),
+    ],
+)  # fmt: skip
+def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, young: int) -> None:
+    found = crowd_constants(in_flight, cpus)
+    assert found == {"in_flight": in_flight, "young": young}
+    assert young * cpus <= MOST_YOUNG_OF_ALL
+
+
+NEW = owner(OwnerSource.OWNER_LEARNED, undecided=Undecided.UNDECIDED_NAME)
+
+
+@pytest.mark.parametrize(
+    ("made", "more", "pid"),
+    [
+        ({"wanted": True}, {}, 7),
+        ({"wanted": False}, {}, None),
+        ({"wanted": False, "receiver": holder(wanted=True)}, {}, 8),
+        ({"wanted": False, "receiver": holder(wanted=False)}, {}, None),
+        ({"owner": NEW, "receiver": holder(wanted=True)}, {}, 8),
+        ({"owner": NEW, "receiver": holder(wanted=False)}, {}, 7),
+        ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {}, 0),
+        ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {"container": ("web",)}, None),
+        ({"sent": 0, "owner": owner(OwnerSource.OWNER_UNKNOWN, 0)}, {"container": ("!web",)}, 0),
+    ],
+)
+def test_who_is_shown(made: dict[str, Any], more: dict[str, Any], pid: int | None) -> None:
+    obj = new_object()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, **made))
+    found = [OWNER.packed.unpack(raw[record.OWNER_PART])[5] for raw in left(obj, **more)]
+    assert found == ([] if pid is None else [pid])
+
+
+def test_a_receivers_role_is_the_other_one() -> None:
+    obj = new_object()
+    shown = journey(NOW - GIVE_UP_NS, holder(wanted=True), wanted=False, role=Role.ROLE_CLIENT)
+    obj.map("trips").update(KEY, shown)
+    (raw,) = left(obj)
+    assert values_of(raw)["role"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("measures", "shown"),
+    [
+        ({"by_end": 1 << TripEnd.TRIP_DROPPED}, False),
+        ({"retransmitted": 1}, False),
+        ({"least_ns": 2000}, True),
+        ({"least_ns": 2001}, False),
+        ({"slow_stage": WAY[2], "slow_stage_ns": 999}, True),
+        ({"slow_stage": WAY[2], "slow_stage_ns": 1000}, False),
+        ({"slow_stage": StageAt.STAGE_APP_READ, "slow_stage_ns": 0}, False),
+    ],
+)
+def test_what_is_left_passes_the_same_filters(measures: dict[str, int], *, shown: bool) -> None:
+    obj = new_object()
+    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+    assert bool(left(obj, **measures)) == shown

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is told of a histogram, against the values that it was made of."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+
+import pytest
+from fakes import config
+from histogram import Made, bucket_of
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cgnet.counting.histograms import (
+    BUCKETS,
+    FIELDS,
+    LARGEST,
+    LOG2,
+    PERCENTILES,
+    STEPS,
+    Histogram,
+    Scale,
+    linear,
+)
+from cgnet.errors import UsageError
+from cgnet.filters.selection import Filters
+from cgnet.records._layouts import HISTOGRAM, HistogramKind
+
+EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 1000, 2**31, 2**32 - 1, 2**32, 2**33 - 1, 2**33, 2**40, 2**53)
+US = st.sampled_from(EDGES) | st.integers(0, 10_000) | st.integers(0, 2**40)
+LISTS = st.lists(US, min_size=1, max_size=60)
+
+
+@st.composite
+def linears(draw: st.DrawFn) -> Scale:
+    """Return scales as --linear makes them."""
+    low, step = draw(st.integers(0, 5000)), draw(st.integers(1, 500))
+    high = low + draw(st.integers(1, step * STEPS))
+    return linear(f"{low},{high},{step}")
+
+
+SCALES = st.just(LOG2) | linears()
+
+
+@given(US, SCALES)
+@example(2**33, LOG2)
+@example(2**64 - 1, LOG2)
+@example(0, linear("0,10,1"))
+@example(10, linear("0,10,1"))
+def test_a_value_lies_in_its_bucket(value: int, scale: Scale) -> None:
+    bounds, bucket = scale.bounds(), bucket_of(value, scale)
+    assert bounds[bucket] <= value
+    assert bucket == len(bounds) - 1 or value < bounds[bucket + 1]
+
+
+@given(SCALES)
+def test_no_scale_has_more_buckets_than_there_are(scale: Scale) -> None:
+    bounds = scale.bounds()
+    assert len(bounds) <= BUCKETS
+    assert bounds[1:] == sorted(set(bounds[1:]))
+    assert bounds[0] == 0
+
+
+def test_a_power_of_two_has_four_buckets_and_small_values_one_each() -> None:
+    assert LOG2.bounds()[:13] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16]
+    assert len(LOG2.bounds()) == BUCKETS
+
+
+@pytest.mark.parametrize("value", EDGES)
+@pytest.mark.parametrize("scale", [LOG2, linear("0,4,1"), linear("3,1000,100")], ids=str)
+def test_of_one_value_all_is_exact(value: int, scale: Scale) -> None:
+    told = dict(zip(FIELDS, Made([value], scale).read().values(scale), strict=True))
+    shown = told.pop("buckets")
+    names = ("total", "min", "avg", *(f"p{percent}" for percent in PERCENTILES), "max")
+    errors = {f"p{percent}_error_us": 0 for percent in PERCENTILES}
+    assert told == {"count": 1, **dict.fromkeys((f"{name}_us" for name in names), value), **errors}
+    ((low, high, count),) = shown
+    assert (low <= value < high, count) == (True, 1)
+
+
+@given(LISTS, SCALES)
+def test_a_percentile_is_as_far_from_the_true_one_as_it_says_or_less(
+    values: list[int], scale: Scale
+) -> None:
+    made = Made(values, scale).read()
+    ordered = sorted(values)
+    for percent in PERCENTILES:
+        found, error = made.percentile(percent, scale)
+        true = ordered[-(-len(values) * percent // 100) - 1]
+        assert abs(found - true) <= error
+
+
+@given(st.lists(st.integers(4, 2**33 - 1), min_size=1))
+def test_on_the_scale_of_powers_the_error_is_an_eighth_at_most(values: list[int]) -> None:
+    made = Made(values, LOG2).read()
+    for percent in PERCENTILES:
+        found, error = made.percentile(percent, LOG2)
+        assert error <= -(-found // 8)
+
+
+@given(LISTS, LISTS, SCALES)
+def test_the_sum_of_two_is_the_histogram_of_both(
+    some: list[int], more: list[int], scale: Scale
+) -> None:
+    both = Made(some, scale).read() + Made(more, scale).read()
+    together = Made(some + more, scale).read()
+    for name in Histogram.__slots__:
+        assert getattr(both, name) == getattr(together, name)
+
+
+@given(LISTS, SCALES)
+def test_what_is_shown_has_every_value_once_and_no_gap(values: list[int], scale: Scale) -> None:
+    rows = Made(values, scale).read().shown(scale)
+    assert [each for _, _, each in rows] == [
+        sum(low <= value < high for value in values) for low, high, _ in rows
+    ]
+    assert sum(each for _, _, each in rows) == len(values)
+    assert [high for _, high, _ in rows[:-1]] == [low for low, _, _ in rows[1:]]
+    assert rows[0][2]
+    assert rows[-1][2]
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1))
+def test_powers_of_two_are_shown_as_one_row_each(values: list[int]) -> None:
+    rows = Made(values, LOG2).read().shown(LOG2)
+    assert rows[0][0] == (1 << min(values).bit_length()) >> 1
+    assert [high for _, high, _ in rows] == [1 << low.bit_length() for low, _, _ in rows]
+
+
+def test_each_step_of_a_linear_scale_is_a_row_and_what_is_beyond_has_its_own() -> None:
+    scale = linear("10,35,10")
+    rows = Made([3, 10, 19, 31, 39, 40, 1000], scale).read().shown(scale)
+    assert rows == [[0, 10, 1], [10, 20, 2], [20, 30, 0], [30, 40, 2], [40, 1001, 2]]
+
+
+def test_nothing_is_shown_of_no_values() -> None:
+    assert Made([], LOG2).read().shown(LOG2) == []
+
+
+def test_the_average_is_rounded() -> None:
+    assert dict(zip(FIELDS, Made([1, 2, 2], LOG2).read().values(LOG2), strict=True))["avg_us"] == 2
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_bytes_of_another_size_are_no_histogram(change: int) -> None:
+    with pytest.raises(struct.error):
+        Histogram.read(bytes(HISTOGRAM.size + change))
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "step", "steps"),
+    [
+        ("0,1000,50", 0, 50, 20),
+        ("0,1,1", 0, 1, 1),
+        ("10,25,10", 10, 10, 2),  # the last step may end above HIGH
+        ("0,126,1", 0, 1, 126),
+        ("0,2147483647,2147483647", 0, LARGEST, 1),
+        ("0" * 5000 + "1,9,1", 1, 1, 8),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+@pytest.mark.usefixtures("mounted")
+def test_a_linear_scale_is_low_high_and_step(text: str, low: int, step: int, steps: int) -> None:
+    scale = linear(text)
+    assert scale == Scale(HistogramKind.HISTOGRAM_LINEAR, low, step, steps)
+    told = config(Filters(), more=scale.constants())
+    names = ("histogram", "histogram_low", "histogram_step", "histogram_steps")
+    assert [told[name] for name in names] == [2, low, step, steps]
+    assert all(high - low == step for low, high in pairwise(scale.bounds()[1:]))
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        *((text, "as in 0,1000,50") for text in ("", "1", "0,10", "0,10,1,1", "0,10,x", "-1,9,1")),
+        *((text, "as in 0,1000,50") for text in ("0,10,1.5", "0, 10,1", "0,\u0661,1", ",,")),
+        *((text, "as in 0,1000,50") for text in ("0,2147483648,9", "0,9,1" + "0" * 5000)),
+        *((text, "above LOW") for text in ("10,10,1", "11,10,1", "0,10,0", "0,0,0")),
+        *((text, "at most 126") for text in ("0,127,1", "0,2147483647,1")),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_what_is_no_linear_scale_is_quoted_with_the_accepted_form(text: str, form: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        linear(text)
+    assert str(raised.value).startswith(f"--linear {text!r}: ")
+    assert form in str(raised.value)
+
+
+@given(st.text(st.sampled_from("0123456789,- x")))
+def test_any_text_is_a_scale_or_refused(text: str) -> None:
+    try:
+        scale = linear(text)
+    except UsageError:
+        return
+    assert 1 <= scale.steps <= STEPS

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stand for an object and its maps: what was put into them can be looked at."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import sys
+from struct import calcsize
+from typing import TYPE_CHECKING, Any, Self
+
+from cgnet.cli import _run
+from cgnet.errors import LibbpfError
+from cgnet.records._layouts import CONFIG, LostWhere, SyncErrors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+    from cgnet.filters.selection import Filters
+
+
+class FakeMap:
+    """Keeps keys and values as they were written; a full one takes no new key."""
+
+    def __init__(self, full_at: int = 1 << 30, fd: int = 0) -> None:
+        self.full_at = full_at
+        self.fd = fd
+        self.entries: dict[bytes, bytes] = {}
+
+    def update(self, key: bytes, value: bytes) -> None:
+        if key not in self.entries and len(self.entries) >= self.full_at:
+            raise LibbpfError("no room", errno.E2BIG)
+        self.entries[key] = value
+
+    def replace(self, key: bytes, value: bytes) -> bool:
+        if key not in self.entries:
+            return False
+        self.entries[key] = value
+        return True
+
+    def discard(self, key: bytes) -> bool:
+        return self.entries.pop(key, None) is not None
+
+    def lookup(self, key: bytes, size: int) -> bytes:
+        if key not in self.entries:
+            raise LibbpfError("not there", errno.ENOENT)
+        value = self.entries[key]
+        assert len(value) == size
+        return value
+
+    def keys(self, size: int) -> Iterator[bytes]:
+        for key in self.entries:
+            assert len(key) == size
+            yield key
+
+
+class FakeObject:
+    """Makes each map when it is first asked for."""
+
+    def __init__(self, full_at: int = 1 << 30) -> None:
+        self.full_at = full_at
+        self.maps: dict[str, FakeMap] = {}
+        self.sizes: dict[str, int] = {}
+
+    def resize(self, name: str, max_entries: int) -> None:
+        assert name not in self.sizes
+        self.sizes[name] = max_entries
+
+    def map(self, name: str) -> FakeMap:
+        if name not in self.maps:
+            self.maps[name] = FakeMap(self.full_at, fd=100 + len(self.maps))
+        return self.maps[name]
+
+    def entries(self, name: str) -> dict[bytes, bytes]:
+        return self.map(name).entries
+
+
+def u32(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
+
+
+def config(
+    made: Filters,
+    sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN,
+    more: dict[str, int] | None = None,
+) -> dict[str, Any]:
+    """Return struct config by its members' names."""
+    return members(made.config(sync_errors, more))
+
+
+def members(raw: bytes) -> dict[str, Any]:
+    """Return the members of struct config by name; arrays as lists."""
+    values = iter(CONFIG.packed.unpack(raw))
+    letters = re.findall(r"(\d*)([A-Z])", CONFIG.packed.format)
+    sizes = iter(calcsize(f"={each}") for count, each in letters for _ in range(int(count or 1)))
+    found: dict[str, Any] = {}
+    for member in CONFIG.members:
+        words, left = list[int](), member.size
+        while left:
+            words.append(next(values))
+            left -= next(sizes)
+        found[member.name] = words if len(words) > 1 else words[0]
+    return found
+
+
+class FakeKernel(FakeObject):
+    """Stands for the launched object, its ring and its maps."""
+
+    unseen: dict[str, str] | None = None
+    runs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
+    filled = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[bytes]] = []
+        self.late: list[bytes] = []  # comes between the last look and the detaching
+        self.lost = dict.fromkeys(LostWhere, 0)
+        self.did: list[str] = []
+        self.has: set[str] = set()  # of the maps that not every object has
+        self.told: dict[str, Any] = {}  # what the launch was, by name
+
+    def follows_listeners(self, _obj: Self) -> bool:
+        return False
+
+    def launch(self, *_: Any, **told: Any) -> Self:
+        self.told = told
+        return self
+
+    def has_map(self, name: str) -> bool:
+        return name in self.has
+
+    def iterate_if_loaded(self, name: str, elements_of: str) -> None:
+        self.did.append(f"{name} over {elements_of}")
+
+    def start(self, program_sets: Any, *_: Any) -> tuple[Self, Any]:
+        self.did.append("start")
+        for where, number in self.lost.items():
+            self.map("lost").update(u32(where), number.to_bytes(8, sys.byteorder))
+        return self, program_sets()[-1]
+
+    def remarks(self, chosen: Any) -> list[str]:
+        return list(chosen.remarks)
+
+    def ring(self, _name: str) -> Self:
+        return self
+
+    def attached(self) -> list[Any]:
+        return []
+
+    def consume(self) -> list[bytes]:
+        return self.batches.pop(0) if self.batches else []
+
+    def detach(self) -> None:
+        self.did.append("detach")
+        self.batches += [self.late] if self.late else []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.did.append("close")
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def run(
+    capfd: pytest.CaptureFixture[str], *arguments: str, command: str = "connect"
+) -> tuple[int, str, list[str]]:
+    """Run a command; return status, output and the lines on stderr."""
+    status = _run([command, "--duration", "0.01", *arguments])
+    said = capfd.readouterr()
+    return status, said.out, said.err.splitlines()
