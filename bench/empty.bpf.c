@@ -7,11 +7,11 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
-#define EMPTY(name, hook)       \
-	SEC(hook)               \
-	int name(void *ctx)     \
-	{                       \
-		return 0;       \
+#define EMPTY(name, hook)   \
+	SEC(hook)           \
+	int name(void *ctx) \
+	{                   \
+		return 0;   \
 	}
 
 EMPTY(first_typed, "tp_btf/inet_sock_set_state")

@@ -138,8 +138,8 @@ int main(int argc, char **argv)
 
 		servers[i] = start_server(&address);
 		if (fork() == 0) {
-			counts[i] = argc > 3 ? keep_connected(address, seconds) :
-					       run_client(address, seconds);
+			counts[i] = argc > 3 ? keep_connected(address, seconds)
+					     : run_client(address, seconds);
 			_exit(0);
 		}
 	}

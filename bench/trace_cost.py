@@ -11,7 +11,7 @@ from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
 from cgnet.commands.trace.command import COMMAND, PROGRAMS
-from cgnet.commands.trace.record import MOST_IN_FLIGHT, crowd_constants
+from cgnet.commands.trace.record import MAX_IN_FLIGHT, eviction_constants
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import LOG2
 from cgnet.counting.keys import Key
@@ -39,7 +39,7 @@ def cost(hook: str, selection: Selection) -> Cost:
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND.layouts, Filters(selection), RING_BYTES,
-        counting=counting, config={"drop_arguments": 2, **crowd_constants(MOST_IN_FLIGHT)},
+        counting=counting, config={"drop_arguments": 2, **eviction_constants(MAX_IN_FLIGHT)},
     )  # fmt: skip
     found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
     packets = found.empty.runs

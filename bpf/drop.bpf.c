@@ -68,8 +68,8 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 }
 
 TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
-		   SENDING(ctx, on_drop(typed, ctx, skb, caller_of_free(ctx, (u64)location),
-					reason_in(typed, ctx), rx_sk_in(typed, ctx))))
+		   WITH_PERF_FLUSH(ctx, on_drop(typed, ctx, skb, caller_of_free(ctx, (u64)location),
+						reason_in(typed, ctx), rx_sk_in(typed, ctx))))
 
 /* -- SYNs that a full queue of their listener swallowed */
 
@@ -104,10 +104,11 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(
-	syn_drop, consume_skb, WITH(struct sk_buff *skb),
-	SENDING(ctx, on_consume(typed, ctx, skb,
-				cfg.consume_arguments > 1 ? optional_argument(typed, ctx, 1) : 0)))
+TRACEPOINT_PROGRAM(syn_drop, consume_skb, WITH(struct sk_buff *skb),
+		   WITH_PERF_FLUSH(ctx, on_consume(typed, ctx, skb,
+						   cfg.consume_arguments > 1
+							   ? optional_argument(typed, ctx, 1)
+							   : 0)))
 
 #if TYPED
 /* Who listens already. */

@@ -310,7 +310,8 @@ int living(struct element *ctx)
 	u64 *address = ctx->address;
 
 	if (address && entry)
-		return SENDING(ctx, (tell_living(false, (struct sock *)*address, entry), 0));
+		return WITH_PERF_FLUSH(ctx,
+				       (tell_living(false, (struct sock *)*address, entry), 0));
 	return 0;
 }
 
@@ -339,7 +340,7 @@ static __always_inline int on_question(const char *name)
 SEC("raw_tp/task_rename")
 int BPF_PROG(living_asked, struct task_struct *task, const char *name)
 {
-	return SENDING(ctx, on_question(name));
+	return WITH_PERF_FLUSH(ctx, on_question(name));
 }
 #endif
 

@@ -188,8 +188,9 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk), SENDING(ctx, on_probe(typed, sk)))
+TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk),
+		   WITH_PERF_FLUSH(ctx, on_probe(typed, sk)))
 TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
-		   SENDING(ctx, on_set_state(typed, sk, oldstate, newstate)))
+		   WITH_PERF_FLUSH(ctx, on_set_state(typed, sk, oldstate, newstate)))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

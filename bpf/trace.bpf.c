@@ -27,14 +27,15 @@ struct ledger_private {
 static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, STAGE_DEV_QUEUE, &packet);
+	struct in_flight_packet *in_flight =
+		in_flight_get_or_start(typed, skb, STAGE_DEV_QUEUE, &packet);
 	u64 now;
 
-	if (!journey)
+	if (!in_flight)
 		return 0;
 	now = bpf_ktime_get_ns();
-	at_first_device(typed, skb, journey);
-	at_device(typed, add_stage(journey, STAGE_DEV_QUEUE, now), READ(skb, dev));
+	at_first_device(typed, skb, in_flight);
+	at_device(typed, add_stage(in_flight, STAGE_DEV_QUEUE, now), READ(skb, dev));
 	return 0;
 }
 
@@ -42,10 +43,10 @@ static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 at,
 				    struct net_device *dev)
 {
-	struct journey *journey = trip_find(skb);
+	struct in_flight_packet *in_flight = in_flight_find(skb);
 
-	if (journey)
-		at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), dev);
+	if (in_flight)
+		at_device(typed, add_stage(in_flight, at, bpf_ktime_get_ns()), dev);
 	return 0;
 }
 
@@ -54,15 +55,15 @@ static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 a
 				    struct net_device *dev)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, at, &packet);
+	struct in_flight_packet *in_flight = in_flight_get_or_start(typed, skb, at, &packet);
 	u64 now;
 
-	if (!journey)
+	if (!in_flight)
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (!journey->event.trip.stages && READ(skb, sk))
-		stage_of_tcp(typed, skb, journey, now);
-	at_device(typed, add_stage(journey, at, now), dev);
+	if (!in_flight->event.trace.stages && READ(skb, sk))
+		stage_of_tcp(typed, skb, in_flight, now);
+	at_device(typed, add_stage(in_flight, at, now), dev);
 	return 0;
 }
 
@@ -89,11 +90,11 @@ static __always_inline int on_dequeue(const bool typed, struct sk_buff *skb, str
 static __always_inline int on_receive(const bool typed, struct sk_buff *skb, u32 at)
 {
 	struct packet packet = {};
-	struct journey *journey = trip_of(typed, skb, at, &packet);
+	struct in_flight_packet *in_flight = in_flight_get_or_start(typed, skb, at, &packet);
 
-	if (!journey)
+	if (!in_flight)
 		return 0;
-	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	at_device(typed, add_stage(in_flight, at, bpf_ktime_get_ns()), READ(skb, dev));
 	if (at == STAGE_NETIF_RECEIVE && packet.payload)
 		remember_arrival(skb, &packet);
 	return 0;
@@ -102,99 +103,101 @@ static __always_inline int on_receive(const bool typed, struct sk_buff *skb, u32
 /* -- the end */
 
 static __always_inline bool is_at_end(const bool typed, struct sk_buff *skb,
-				      const struct journey *journey)
+				      const struct in_flight_packet *in_flight)
 {
 	struct packet packet = {};
 
-	return read_packet(typed, skb, &packet) && journey->event.trip.seq == packet.seq;
+	return read_packet(typed, skb, &packet) && in_flight->event.trace.seq == packet.seq;
 }
 
 /* Its trip, unless that is another one's that had the address, and whose end nobody saw. */
-static __always_inline struct journey *trip_at_end(const bool typed, struct sk_buff *skb)
+static __always_inline struct in_flight_packet *in_flight_at_end(const bool typed,
+								 struct sk_buff *skb)
 {
-	struct journey *journey = trip_find(skb);
+	struct in_flight_packet *in_flight = in_flight_find(skb);
 
-	if (!journey || is_at_end(typed, skb, journey))
-		return journey;
-	was_missed(typed, skb, journey);
+	if (!in_flight || is_at_end(typed, skb, in_flight))
+		return in_flight;
+	was_missed(typed, skb, in_flight);
 	return NULL;
 }
 
 static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 {
-	struct journey *journey = trip_at_end(typed, skb);
+	struct in_flight_packet *in_flight = in_flight_at_end(typed, skb);
 
-	if (!journey) {
+	if (!in_flight) {
 		refused_is_gone(skb);
 		return 0;
 	}
-	if (unlikely(journey->unnamed))
-		name_here(typed, skb, journey);
-	add_stage(journey, STAGE_CONSUME, bpf_ktime_get_ns());
-	trip_ends(typed, journey, TRIP_CONSUMED);
-	trip_forget(typed, skb);
+	if (unlikely(in_flight->unnamed))
+		name_here(typed, skb, in_flight);
+	add_stage(in_flight, STAGE_CONSUME, bpf_ktime_get_ns());
+	in_flight_ends(typed, in_flight, TRACE_CONSUMED);
+	in_flight_forget(typed, skb);
 	return 0;
 }
 
 /* Whether ordinary traffic has this drop, by the rule that `cgnet drop` goes by, too. */
-static __always_inline bool is_no_fault(const struct trip *trip, const struct place *place,
+static __always_inline bool is_no_fault(const struct packet_trace *trace, const struct place *place,
 					struct sock *rx_sk)
 {
 	struct drop drop = {
-		.location = trip->location,
-		.reason = trip->reason,
-		.payload = trip->payload,
-		.tcp_flags = trip->tcp_flags,
+		.location = trace->location,
+		.reason = trace->reason,
+		.payload = trace->payload,
+		.tcp_flags = trace->tcp_flags,
 		.tcp_state = place->tcp_state,
 	};
 	struct packet packet = {
-		.seq = trip->seq, .payload = trip->payload, .flags = trip->tcp_flags};
+		.seq = trace->seq, .payload = trace->payload, .flags = trace->tcp_flags};
 
 	if (rx_sk && drop.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);
 	return is_benign(&drop);
 }
 
-static __always_inline void drop_at(const bool typed, struct sk_buff *skb, struct journey *journey,
-				    u64 location, u32 reason, struct sock *rx_sk)
+static __always_inline void drop_at(const bool typed, struct sk_buff *skb,
+				    struct in_flight_packet *in_flight, u64 location, u32 reason,
+				    struct sock *rx_sk)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct place place;
 	bool no_fault;
 
-	journey->event.trip.location = location;
-	journey->event.trip.reason = reason;
+	in_flight->event.trace.location = location;
+	in_flight->event.trace.reason = reason;
 	find_place(typed, skb, rx_sk, &place);
-	if (journey->unnamed)
-		name_owner(typed, skb, journey, &place);
-	else if (!journey->event.trip.sent && !journey->waits)
-		journey->event.trip.role =
-			whose_packet(typed, &place, &journey->event.flow, &journey->receiver);
-	leave_hook(journey, VERDICT_DROP, now);
-	no_fault = is_no_fault(&journey->event.trip, &place, rx_sk);
-	at_device(typed, add_stage(journey, no_fault ? STAGE_CONSUME : STAGE_DROP, now),
+	if (in_flight->unnamed)
+		name_owner(typed, skb, in_flight, &place);
+	else if (!in_flight->event.trace.sent && !in_flight->waits)
+		in_flight->event.trace.role =
+			whose_packet(typed, &place, &in_flight->event.flow, &in_flight->receiver);
+	leave_hook(in_flight, VERDICT_DROP, now);
+	no_fault = is_no_fault(&in_flight->event.trace, &place, rx_sk);
+	at_device(typed, add_stage(in_flight, no_fault ? STAGE_CONSUME : STAGE_DROP, now),
 		  place.ifindex ? READ(skb, dev) : NULL);
-	trip_ends(typed, journey, no_fault ? TRIP_CONSUMED : TRIP_DROPPED);
+	in_flight_ends(typed, in_flight, no_fault ? TRACE_CONSUMED : TRACE_DROPPED);
 }
 
 static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 location, u32 reason,
 				   struct sock *rx_sk)
 {
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
-	struct journey *journey = trip_at_end(typed, skb);
+	struct in_flight_packet *in_flight = in_flight_at_end(typed, skb);
 
-	if (journey) {
-		drop_at(typed, skb, journey, location, reason, rx_sk);
-		trip_forget(typed, skb);
+	if (in_flight) {
+		drop_at(typed, skb, in_flight, location, reason, rx_sk);
+		in_flight_forget(typed, skb);
 		return 0;
 	}
 	refused_is_gone(skb);
 	if (!last || last->skb != (u64)skb)
 		return 0;
 	last->skb = 0;
-	journey = find_waiting(&last->key);
-	if (journey && is_at_end(typed, skb, journey)) {
-		drop_at(typed, skb, journey, location, reason, rx_sk);
+	in_flight = find_waiting(&last->key);
+	if (in_flight && is_at_end(typed, skb, in_flight)) {
+		drop_at(typed, skb, in_flight, location, reason, rx_sk);
 		waits_no_more(typed, &last->key);
 	}
 	return 0;
@@ -203,7 +206,7 @@ static __always_inline int on_drop(const bool typed, struct sk_buff *skb, u64 lo
 /* -- hooks */
 
 #define PROGRAM_NAMED(name, hook, arguments, call) \
-	TRACEPOINT_PROGRAM(trace_##name, hook, WITH(arguments), SENDING(ctx, call))
+	TRACEPOINT_PROGRAM(trace_##name, hook, WITH(arguments), WITH_PERF_FLUSH(ctx, call))
 #define PROGRAM(name, arguments, call) PROGRAM_NAMED(name, name, WITH(arguments), call)
 
 PROGRAM(net_dev_queue, WITH(struct sk_buff *skb), on_dev_queue(typed, skb))
@@ -242,7 +245,7 @@ PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	SEC(#kind "/" #function)                                        \
 	int program(stage##__##part##__##function##__##kind, arguments) \
 	{                                                               \
-		return SENDING(ctx, call);                              \
+		return WITH_PERF_FLUSH(ctx, call);                      \
 	}
 #define FUNCTION(stage, part, function, arguments, call)                        \
 	AT_CALL(stage, part, function, fentry, BPF_PROG, WITH(arguments), call) \

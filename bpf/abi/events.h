@@ -7,8 +7,8 @@
  * and of structs, and structs by value. Padding is always spelled out, so that no byte of a record
  * is left unwritten and user space may compare and cache raw bytes.
  */
-#ifndef CGNET_EVENTS_H
-#define CGNET_EVENTS_H
+#ifndef CGNET_ABI_EVENTS_H
+#define CGNET_ABI_EVENTS_H
 
 #include "settings.h"
 
@@ -19,8 +19,8 @@
 /* The first member of every record tells what it is. */
 enum record_kind {
 	RECORD_CONNECT = 1,
-	RECORD_CGROUP_BORN = 2,
-	RECORD_CGROUP_GONE = 3,
+	RECORD_CGROUP_CREATED = 2,
+	RECORD_CGROUP_REMOVED = 3,
 	RECORD_RTT = 4,
 	RECORD_LIFE = 5,
 	RECORD_DROP = 6,
@@ -78,17 +78,17 @@ struct drop_event {
 };
 
 /* Only the stages that are used are sent. */
-struct trip_event {
+struct trace_event {
 	struct head head;
 	struct owner owner;
 	struct flow flow;
-	struct trip trip;
+	struct packet_trace trace;
 	struct stage stages[CGNET_STAGES];
 };
 
 /* A packet that is on its way: user space reads those that nothing more was heard of. */
-struct journey {
-	struct trip_event event;
+struct in_flight_packet {
+	struct trace_event event;
 	struct holder receiver;
 	__u8 hook;    /* enum stage_at: the hook of netfilter that it is in; 0: none */
 	__u8 unnamed; /* 1: a program began it that can't tell its owner */
@@ -113,8 +113,8 @@ _Static_assert(sizeof(struct connect_event) == 120, "struct connect_event");
 _Static_assert(sizeof(struct rtt_event) == 120, "struct rtt_event");
 _Static_assert(sizeof(struct life_event) == 184, "struct life_event");
 _Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
-_Static_assert(sizeof(struct trip_event) == 944, "struct trip_event");
-_Static_assert(sizeof(struct journey) == 1016, "struct journey");
+_Static_assert(sizeof(struct trace_event) == 944, "struct trace_event");
+_Static_assert(sizeof(struct in_flight_packet) == 1016, "struct journey");
 _Static_assert(sizeof(struct cgroup_event) == 1056, "struct cgroup_event");
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What is known of a socket and its connection: in records, in keys of counts, in the ledger. */
-#ifndef CGNET_FACTS_H
-#define CGNET_FACTS_H
+#ifndef CGNET_ABI_FACTS_H
+#define CGNET_ABI_FACTS_H
 
 #define CGNET_COMM_LEN 16
 #define CGNET_DEV_LEN 16
@@ -199,11 +199,11 @@ enum verdict {
 	VERDICT_STOLEN = 3, /* a rule has it, or a queue for user space */
 };
 
-enum trip_end {
-	TRIP_GOES_ON = 0,
-	TRIP_DELIVERED = 1, /* the application read it */
-	TRIP_CONSUMED = 2,  /* it was done with, or left the host */
-	TRIP_DROPPED = 3,
+enum trace_end {
+	TRACE_GOES_ON = 0,
+	TRACE_DELIVERED = 1, /* the application read it */
+	TRACE_CONSUMED = 2,  /* it was done with, or left the host */
+	TRACE_DROPPED = 3,
 };
 
 struct stage {
@@ -216,7 +216,7 @@ struct stage {
 };
 
 /* A packet on its way through the kernel. */
-struct trip {
+struct packet_trace {
 	__u64 packet;	  /* a counter */
 	__u64 retrans_of; /* the packet that had the data before; 0: none, or unknown */
 	__u64 location;	  /* of the drop */
@@ -227,7 +227,7 @@ struct trip {
 	__u32 payload;
 	__u16 segs;
 	__u8 tcp_flags;
-	__u8 end;	    /* enum trip_end */
+	__u8 end;	    /* enum trace_end */
 	__u8 stages;	    /* that are used */
 	__u8 role;	    /* enum role of the owner; 0: unknown */
 	__u8 sent;	    /* 1: it began at a socket of this host */
@@ -245,6 +245,6 @@ _Static_assert(sizeof(struct rtt_sample) == 16, "struct rtt_sample");
 _Static_assert(sizeof(struct life) == 80, "struct life");
 _Static_assert(sizeof(struct drop) == 56, "struct drop");
 _Static_assert(sizeof(struct stage) == 32, "struct stage");
-_Static_assert(sizeof(struct trip) == 72, "struct trip");
+_Static_assert(sizeof(struct packet_trace) == 72, "struct trip");
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What user space tells the programs, and the keys of maps that both look into. */
-#ifndef CGNET_SETTINGS_H
-#define CGNET_SETTINGS_H
+#ifndef CGNET_ABI_SETTINGS_H
+#define CGNET_ABI_SETTINGS_H
 
 #include "facts.h"
 
@@ -281,10 +281,10 @@ struct config {
 	__u32 by_class;	      /* enum drop_class, as bits; 0: any */
 	__u32 by_state;	      /* TCP states, as bits; 0: any */
 	__u32 by_dev;	      /* enum filter_use of the map selected_devices */
-	__u32 by_end;	      /* enum trip_end, as bits; 0: any */
+	__u32 by_end;	      /* enum trace_end, as bits; 0: any */
 	__u32 retransmitted;  /* 1: only packets that were sent again */
 	__u32 in_flight;      /* so many packets are followed at once */
-	__u32 young;	    /* so many births of a CPU wait to grow old: a power of two; 0: none */
+	__u32 recent; /* references that a CPU keeps before they go to the queue of all: a power of two; 0: none */
 	__u32 paws_reason;  /* that of an old time stamp */
 	__u32 slow_stage;   /* enum stage_at whose delay is looked at; 0: none */
 	__u32 close_reason; /* that of a segment for a connection that has just ended */

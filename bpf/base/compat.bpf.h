@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every difference between kernels that the programs bridge, with the commit that made it. */
-#ifndef CGNET_COMPAT_BPF_H
-#define CGNET_COMPAT_BPF_H
+#ifndef CGNET_BASE_COMPAT_BPF_H
+#define CGNET_BASE_COMPAT_BPF_H
 
 #include "base/program.bpf.h"
 

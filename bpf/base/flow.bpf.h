@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Addresses, ports and network namespace of a socket. */
-#ifndef CGNET_FLOW_BPF_H
-#define CGNET_FLOW_BPF_H
+#ifndef CGNET_BASE_FLOW_BPF_H
+#define CGNET_BASE_FLOW_BPF_H
 
 #include "base/program.bpf.h"
 #include <bpf/bpf_endian.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Whose code freed a packet. */
-#ifndef CGNET_LOCATION_BPF_H
-#define CGNET_LOCATION_BPF_H
+#ifndef CGNET_BASE_LOCATION_BPF_H
+#define CGNET_BASE_LOCATION_BPF_H
 
 #include "base/program.bpf.h"
 

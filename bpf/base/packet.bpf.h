@@ -3,8 +3,8 @@
  * A TCP packet by its headers. Where they lie is what the stack noted in the skb; it is believed only if
  * the headers agree, because what is queued for a socket's errors carries another packet's.
  */
-#ifndef CGNET_PACKET_BPF_H
-#define CGNET_PACKET_BPF_H
+#ifndef CGNET_BASE_PACKET_BPF_H
+#define CGNET_BASE_PACKET_BPF_H
 
 #include "base/flow.bpf.h"
 

@@ -7,8 +7,8 @@
  * call, and use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions
  * and at system calls, which both objects have, read as raw_tp does in each of them.
  */
-#ifndef CGNET_HOOK_BPF_H
-#define CGNET_HOOK_BPF_H
+#ifndef CGNET_BASE_PROGRAM_BPF_H
+#define CGNET_BASE_PROGRAM_BPF_H
 
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -140,7 +140,7 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 #define ON_SET_STATE(name, body, first)                                       \
 	TRACEPOINT_PROGRAM(name, inet_sock_set_state,                         \
 			   WITH(struct sock *sk, int oldstate, int newstate), \
-			   SENDING(ctx, body(typed, first, sk, oldstate, newstate)))
+			   WITH_PERF_FLUSH(ctx, body(typed, first, sk, oldstate, newstate)))
 #define SET_STATE_PROGRAMS(name, body)  \
 	ON_SET_STATE(name, body, FIRST) \
 	ON_SET_STATE(name##_again, body, SECOND)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* A task taken as the owner of a socket. */
-#ifndef CGNET_OWNER_BPF_H
-#define CGNET_OWNER_BPF_H
+#ifndef CGNET_BASE_TASK_BPF_H
+#define CGNET_BASE_TASK_BPF_H
 
 #include "base/task_cgroup.bpf.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The cgroup of a task, in any hierarchy of v1 and v2. */
-#ifndef CGNET_CGROUP_BPF_H
-#define CGNET_CGROUP_BPF_H
+#ifndef CGNET_BASE_TASK_CGROUP_BPF_H
+#define CGNET_BASE_TASK_CGROUP_BPF_H
 
 #include "base/compat.bpf.h"
 

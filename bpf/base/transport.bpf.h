@@ -5,8 +5,8 @@
  *
  * Every kernel that takes typed programs has ring buffers: perf buffers are in the other objects only.
  */
-#ifndef CGNET_TRANSPORT_BPF_H
-#define CGNET_TRANSPORT_BPF_H
+#ifndef CGNET_BASE_TRANSPORT_BPF_H
+#define CGNET_BASE_TRANSPORT_BPF_H
 
 #include "base/program.bpf.h"
 
@@ -39,7 +39,7 @@ static __always_inline void count_lost(u32 where)
  */
 struct bpf_ringbuf___any {};
 
-static __always_inline bool by_perf(void)
+static __always_inline bool uses_perf_buffer(void)
 {
 	return !TYPED && !bpf_core_type_exists(struct bpf_ringbuf___any);
 }
@@ -50,9 +50,10 @@ RAW_ONLY struct {
 	__uint(value_size, sizeof(u32));
 } perf SEC(".maps");
 
-#define LETTERS 16 /* a power of two: records that the programs under way on a CPU may have */
+#define MAX_PENDING_RECORDS \
+	16 /* a power of two: records that the programs under way on a CPU may have */
 
-struct letter {
+struct pending_record {
 	u32 size;
 	u32 where; /* it is lost, if it is */
 	u8 record[sizeof(struct cgroup_event)];
@@ -63,88 +64,90 @@ struct letter {
  * here, and their entries send them. Programs on a CPU interrupt each other, but end in reverse order:
  * what is above a program's mark when it ends is its own.
  */
-struct outbox {
+struct pending_records {
 	u32 used;
 	u32 pad;
-	struct letter letters[LETTERS];
+	struct pending_record records[MAX_PENDING_RECORDS];
 };
 
-_Static_assert(sizeof(struct outbox) <= 32 * 1024, "a CPU's part of a map is limited");
+_Static_assert(sizeof(struct pending_records) <= 32 * 1024, "a CPU's part of a map is limited");
 
 RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct outbox);
-} outbox SEC(".maps");
+	__type(value, struct pending_records);
+} pending_records SEC(".maps");
 
-static __always_inline void *outbox_room(u64 size, u32 where)
+static __always_inline void *pending_room(u64 size, u32 where)
 {
-	struct outbox *box = bpf_map_lookup_elem(&outbox, &(u32){0});
-	struct letter *letter;
+	struct pending_records *box = bpf_map_lookup_elem(&pending_records, &(u32){0});
+	struct pending_record *pending_record;
 	u64 used; /* as wide as a register, and masked before it is multiplied */
 
 	if (!box)
 		return NULL;
 	used = box->used;
-	if (used >= LETTERS)
+	if (used >= MAX_PENDING_RECORDS)
 		return NULL;
 	box->used = used + 1;
 	barrier_var(used);
-	used &= LETTERS - 1;
+	used &= MAX_PENDING_RECORDS - 1;
 	barrier_var(used);
-	letter = &box->letters[used];
-	letter->size = size;
-	letter->where = where;
-	return letter->record;
+	pending_record = &box->records[used];
+	pending_record->size = size;
+	pending_record->where = where;
+	return pending_record->record;
 }
 
 /* False if there is none. */
-static __always_inline bool send_letter(void *ctx, struct outbox *box, u64 at)
+static __always_inline bool flush_record(void *ctx, struct pending_records *box, u64 at)
 {
-	struct letter *letter;
+	struct pending_record *pending_record;
 	u64 size;
 
-	if (at >= box->used || at >= LETTERS)
+	if (at >= box->used || at >= MAX_PENDING_RECORDS)
 		return false;
 	barrier_var(at);
-	at &= LETTERS - 1;
+	at &= MAX_PENDING_RECORDS - 1;
 	barrier_var(at);
-	letter = &box->letters[at];
-	size = letter->size;
+	pending_record = &box->records[at];
+	size = pending_record->size;
 	barrier_var(size);
-	if (size > sizeof(letter->record))
+	if (size > sizeof(pending_record->record))
 		return false;
-	if (bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, letter->record, size))
-		count_lost(letter->where);
+	if (bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, pending_record->record, size))
+		count_lost(pending_record->where);
 	return true;
 }
 
-static __always_inline void send_letters(void *ctx, struct outbox *box, u64 from, u32 most)
+static __always_inline void flush_records(void *ctx, struct pending_records *box, u64 from,
+					  u32 most)
 {
 	for (u32 i = 0; i < most; i++)
-		if (!send_letter(ctx, box, from + i))
+		if (!flush_record(ctx, box, from + i))
 			break;
 	box->used = from;
 }
 
 /* What an entry does, and what it sends then: `most` records. */
 #if TYPED
-#define SENDING_MOST(ctx, most, call) (call)
+#define WITH_PERF_FLUSH_MOST(ctx, most, call) (call)
 #else
-#define SENDING_MOST(ctx, most, call)                                               \
-	({                                                                          \
-		struct outbox *its_box =                                            \
-			by_perf() ? bpf_map_lookup_elem(&outbox, &(u32){0}) : NULL; \
-		u32 its_mark = its_box ? its_box->used : 0;                         \
-		int its_result = call;                                              \
-		if (its_box)                                                        \
-			send_letters(ctx, its_box, its_mark, most);                 \
-		its_result;                                                         \
+#define WITH_PERF_FLUSH_MOST(ctx, most, call)                                                 \
+	({                                                                                    \
+		struct pending_records *its_box =                                             \
+			uses_perf_buffer() ? bpf_map_lookup_elem(&pending_records, &(u32){0}) \
+					   : NULL;                                            \
+		u32 its_mark = its_box ? its_box->used : 0;                                   \
+		int its_result = call;                                                        \
+		if (its_box)                                                                  \
+			flush_records(ctx, its_box, its_mark, most);                          \
+		its_result;                                                                   \
 	})
 #endif
 
-#define SENDING(ctx, call) SENDING_MOST(ctx, LETTERS, call)
+#define WITH_PERF_FLUSH(ctx, call) WITH_PERF_FLUSH_MOST(ctx, MAX_PENDING_RECORDS, call)
 
 /* -- for bodies */
 
@@ -153,8 +156,8 @@ static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
 {
 	struct head *head;
 
-	if (by_perf())
-		head = outbox_room(size, where);
+	if (uses_perf_buffer())
+		head = pending_room(size, where);
 	else
 		head = bpf_ringbuf_reserve(&ring, size, 0);
 	if (unlikely(!head)) {
@@ -173,7 +176,7 @@ static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
  */
 static __always_inline void submit(void *record)
 {
-	if (!by_perf())
+	if (!uses_perf_buffer())
 		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
@@ -182,12 +185,12 @@ static __always_inline void submit_copy(const void *record, u64 size, u32 where)
 {
 	void *room;
 
-	if (!by_perf()) {
+	if (!uses_perf_buffer()) {
 		if (bpf_ringbuf_output(&ring, (void *)record, size, BPF_RB_NO_WAKEUP))
 			count_lost(where);
 		return;
 	}
-	room = outbox_room(size, where);
+	room = pending_room(size, where);
 	if (room)
 		bpf_probe_read_kernel(room, size, record);
 	else

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* A connection attempt: its beginning, and what its decision tells. */
-#ifndef CGNET_ATTEMPT_BPF_H
-#define CGNET_ATTEMPT_BPF_H
+#ifndef CGNET_CONNECT_ATTEMPT_BPF_H
+#define CGNET_CONNECT_ATTEMPT_BPF_H
 
 #include "connect/attempt_table.bpf.h"
 #include "base/flow.bpf.h"

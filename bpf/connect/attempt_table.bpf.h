@@ -12,8 +12,8 @@
  * BPF has compare-and-swap since Linux kernel commit 5ffa25502b5a "bpf: Add instructions for
  * atomic_[cmp]xchg" (in v5.12). Kernels before take the raw_tp programs, which use the hash alone.
  */
-#ifndef CGNET_ATTEMPTS_BPF_H
-#define CGNET_ATTEMPTS_BPF_H
+#ifndef CGNET_CONNECT_ATTEMPT_TABLE_BPF_H
+#define CGNET_CONNECT_ATTEMPT_TABLE_BPF_H
 
 #include "base/task.bpf.h"
 #include "base/transport.bpf.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What is told, or counted, of a connection that was established or failed to be. */
-#ifndef CGNET_CONNECTION_BPF_H
-#define CGNET_CONNECTION_BPF_H
+#ifndef CGNET_CONNECT_EMIT_BPF_H
+#define CGNET_CONNECT_EMIT_BPF_H
 
 #include "count/count.bpf.h"
 #include "count/histogram.bpf.h"

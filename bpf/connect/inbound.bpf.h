@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Connections that are accepted, at the moment that they are established. */
-#ifndef CGNET_INBOUND_BPF_H
-#define CGNET_INBOUND_BPF_H
+#ifndef CGNET_CONNECT_INBOUND_BPF_H
+#define CGNET_CONNECT_INBOUND_BPF_H
 
 #include "connect/emit.bpf.h"
 

@@ -8,8 +8,8 @@
  * Each remembers the call's start by thread, and reports a failing return unless the attempt reached
  * TCP_SYN_SENT meanwhile.
  */
-#ifndef CGNET_SYNC_ERRORS_BPF_H
-#define CGNET_SYNC_ERRORS_BPF_H
+#ifndef CGNET_CONNECT_SYNC_ERRORS_BPF_H
+#define CGNET_CONNECT_SYNC_ERRORS_BPF_H
 
 #include "connect/attempt.bpf.h"
 #include "filter/cgroup_events.bpf.h"
@@ -173,7 +173,7 @@ static __always_inline bool is_inner_call(struct sock *sk, u16 function_family)
 	int BPF_PROG(function##_fexit, struct sock *sk, void *address, int len, int ret)           \
 	{                                                                                          \
 		if (!is_inner_call(sk, function_family))                                           \
-			return SENDING(ctx, connect_call_ends(ret, false));                        \
+			return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));                \
 		return 0;                                                                          \
 	}                                                                                          \
 	SEC("kprobe/" #function)                                                                   \
@@ -188,7 +188,7 @@ static __always_inline bool is_inner_call(struct sock *sk, u16 function_family)
 	SEC("kretprobe/" #function)                                                                \
 	int BPF_KRETPROBE(function##_kretprobe, int ret)                                           \
 	{                                                                                          \
-		return SENDING(ctx, connect_call_ends(ret, false));                                \
+		return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));                        \
 	}
 
 CONNECT_FUNCTION(tcp_v4_connect, AF_INET)
@@ -235,7 +235,7 @@ int connect_syscall_enter(struct syscall_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_syscall_exit(struct syscall_exit *ctx)
 {
-	return SENDING(ctx, connect_call_ends(ctx->ret, true));
+	return WITH_PERF_FLUSH(ctx, connect_call_ends(ctx->ret, true));
 }
 
 #endif

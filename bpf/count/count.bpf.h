@@ -7,8 +7,8 @@
  * more (Linux kernel commit 1ae80cf31938 "bpf: wait for running BPF programs when updating map-in-map",
  * in v5.0): no increment is lost.
  */
-#ifndef CGNET_COUNT_BPF_H
-#define CGNET_COUNT_BPF_H
+#ifndef CGNET_COUNT_COUNT_BPF_H
+#define CGNET_COUNT_COUNT_BPF_H
 
 #include "base/flow.bpf.h"
 #include "filter/filter.bpf.h"
@@ -16,11 +16,11 @@
 
 CROSSES_TO_USER_SPACE(count_key);
 
-#define MOST_COUNTS 65536
+#define MAX_COUNTS 65536
 
 struct count_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_COUNTS);
+	__uint(max_entries, MAX_COUNTS);
 	__type(key, struct count_key);
 	__type(value, u64);
 } counts_even SEC(".maps"), counts_odd SEC(".maps");

@@ -3,14 +3,14 @@
  * Histograms of microseconds, in the kernel, for each key that is counted by. The partner of
  * src/cgnet/counting/histograms.py, and two tables in turn, as of counts.
  */
-#ifndef CGNET_HISTOGRAM_BPF_H
-#define CGNET_HISTOGRAM_BPF_H
+#ifndef CGNET_COUNT_HISTOGRAM_BPF_H
+#define CGNET_COUNT_HISTOGRAM_BPF_H
 
 #include "count/count.bpf.h"
 
 CROSSES_TO_USER_SPACE(histogram);
 
-#define MOST_HISTOGRAMS 4096
+#define MAX_HISTOGRAMS 4096
 
 /*
  * Without types: before Linux kernel commit aa3496accc41 "bpf: Refactor kptr_off_tab into btf_record" (in
@@ -18,7 +18,7 @@ CROSSES_TO_USER_SPACE(histogram);
  */
 struct histogram_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_HISTOGRAMS);
+	__uint(max_entries, MAX_HISTOGRAMS);
 	__uint(key_size, sizeof(struct count_key));
 	__uint(value_size, sizeof(struct histogram));
 } histograms_even SEC(".maps"), histograms_odd SEC(".maps");

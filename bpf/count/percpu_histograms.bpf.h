@@ -5,8 +5,8 @@
  *
  * Two tables in turn, as of counts. A place belongs to the first key that comes, until the table is read.
  */
-#ifndef CGNET_SUMS_BPF_H
-#define CGNET_SUMS_BPF_H
+#ifndef CGNET_COUNT_PERCPU_HISTOGRAMS_BPF_H
+#define CGNET_COUNT_PERCPU_HISTOGRAMS_BPF_H
 
 #include "count/histogram.bpf.h"
 

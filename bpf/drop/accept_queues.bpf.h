@@ -4,8 +4,8 @@
  * ones. The kernel frees them as it frees the SYNs that it takes, with consume_skb: the listener's queues and its count
  * of drops tell them apart. At that moment no socket is at hand, so that listeners are kept by where they listen.
  */
-#ifndef CGNET_ACCEPT_QUEUES_BPF_H
-#define CGNET_ACCEPT_QUEUES_BPF_H
+#ifndef CGNET_DROP_ACCEPT_QUEUES_BPF_H
+#define CGNET_DROP_ACCEPT_QUEUES_BPF_H
 
 #include "drop/emit.bpf.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What a drop means, which ones are wanted, and how they are told. */
-#ifndef CGNET_DROPPED_BPF_H
-#define CGNET_DROPPED_BPF_H
+#ifndef CGNET_DROP_EMIT_BPF_H
+#define CGNET_DROP_EMIT_BPF_H
 
 #include "base/location.bpf.h"
 #include "base/packet.bpf.h"

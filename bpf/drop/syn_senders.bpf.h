@@ -3,8 +3,8 @@
  * Sockets in SYN_SENT, for SYNs that are dropped where they were sent: over loopback a SYN reaches a closed port without
  * the socket that sent it, though that one is in the same network namespace and has its very addresses and ports.
  */
-#ifndef CGNET_SYN_SENDERS_BPF_H
-#define CGNET_SYN_SENDERS_BPF_H
+#ifndef CGNET_DROP_SYN_SENDERS_BPF_H
+#define CGNET_DROP_SYN_SENDERS_BPF_H
 
 #include "base/packet.bpf.h"
 #include "owner/all_sockets.bpf.h"

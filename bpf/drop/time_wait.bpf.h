@@ -6,8 +6,8 @@
  *
  * kfree_skb has had the socket since Linux kernel commit c53795d48ee8 "net: add rx_sk to trace_kfree_skb" (in v6.11).
  */
-#ifndef CGNET_TIME_WAITS_BPF_H
-#define CGNET_TIME_WAITS_BPF_H
+#ifndef CGNET_DROP_TIME_WAIT_BPF_H
+#define CGNET_DROP_TIME_WAIT_BPF_H
 
 #include "base/packet.bpf.h"
 

@@ -5,8 +5,8 @@
  * User space marks the cgroups that exist; the program on cgroup_mkdir hands the marks from parent to
  * child at the birth, so that nothing can run in the child before.
  */
-#ifndef CGNET_BIRTHS_BPF_H
-#define CGNET_BIRTHS_BPF_H
+#ifndef CGNET_FILTER_CGROUP_EVENTS_BPF_H
+#define CGNET_FILTER_CGROUP_EVENTS_BPF_H
 
 #include "filter/filter.bpf.h"
 
@@ -20,8 +20,8 @@ static __always_inline bool hierarchy_is_used(u32 id)
 	return false;
 }
 
-static __always_inline void tell_cgroup(u32 kind, const struct cgroup_key *key, u32 marks,
-					const char *path)
+static __always_inline void emit_cgroup_event(u32 kind, const struct cgroup_key *key, u32 marks,
+					      const char *path)
 {
 	struct cgroup_event *event =
 		reserve(sizeof(*event), kind, bpf_ktime_get_ns(), LOST_CGROUP_NAMES);
@@ -46,7 +46,7 @@ static __always_inline struct cgroup *cgroup_parent(struct cgroup *cgrp)
 }
 
 /* The parent's marks; where there are patterns, its path is still to be looked at. */
-static __always_inline struct cgroup_mark marks_at_birth(struct cgroup *cgrp, u32 hierarchy)
+static __always_inline struct cgroup_mark marks_at_creation(struct cgroup *cgrp, u32 hierarchy)
 {
 	struct cgroup_key parent_key = {.hierarchy = hierarchy};
 	struct cgroup *parent = cgroup_parent(cgrp);
@@ -64,7 +64,7 @@ static __always_inline struct cgroup_mark marks_at_birth(struct cgroup *cgrp, u3
 	return mark;
 }
 
-static __always_inline int on_birth(struct cgroup *cgrp, const char *path)
+static __always_inline int on_mkdir(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
 	struct cgroup_mark mark = {};
@@ -73,21 +73,21 @@ static __always_inline int on_birth(struct cgroup *cgrp, const char *path)
 		return 0;
 	key.id = cgroup_id(false, cgrp);
 	if (cfg.by_cgroup)
-		mark = marks_at_birth(cgrp, key.hierarchy);
+		mark = marks_at_creation(cgrp, key.hierarchy);
 	if (mark.marks && bpf_map_update_elem(&selected_cgroups, &key, &mark, BPF_ANY))
 		count_lost(LOST_SELECTED_CGROUPS);
-	tell_cgroup(RECORD_CGROUP_BORN, &key, mark.marks, path);
+	emit_cgroup_event(RECORD_CGROUP_CREATED, &key, mark.marks, path);
 	return 0;
 }
 
 SEC("raw_tp/cgroup_mkdir")
-int BPF_PROG(cgroup_born, struct cgroup *cgrp, const char *path)
+int BPF_PROG(cgroup_created, struct cgroup *cgrp, const char *path)
 {
-	return SENDING(ctx, on_birth(cgrp, path));
+	return WITH_PERF_FLUSH(ctx, on_mkdir(cgrp, path));
 }
 
 /* Sockets outlive their cgroup: user space forgets the mark later. */
-static __always_inline int on_end_of_cgroup(struct cgroup *cgrp, const char *path)
+static __always_inline int on_rmdir(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
 	struct cgroup_mark *mark = NULL;
@@ -97,14 +97,14 @@ static __always_inline int on_end_of_cgroup(struct cgroup *cgrp, const char *pat
 	key.id = cgroup_id(false, cgrp);
 	if (cfg.by_cgroup)
 		mark = bpf_map_lookup_elem(&selected_cgroups, &key);
-	tell_cgroup(RECORD_CGROUP_GONE, &key, mark ? mark->marks : 0, path);
+	emit_cgroup_event(RECORD_CGROUP_REMOVED, &key, mark ? mark->marks : 0, path);
 	return 0;
 }
 
 SEC("raw_tp/cgroup_rmdir")
-int BPF_PROG(cgroup_gone, struct cgroup *cgrp, const char *path)
+int BPF_PROG(cgroup_removed, struct cgroup *cgrp, const char *path)
 {
-	return SENDING(ctx, on_end_of_cgroup(cgrp, path));
+	return WITH_PERF_FLUSH(ctx, on_rmdir(cgrp, path));
 }
 
 /* A cgroup of v1 got a new name within its parent. A selected cgroup stays selected. */
@@ -115,14 +115,14 @@ static __always_inline int on_rename(struct cgroup *cgrp, const char *path)
 	if (!hierarchy_is_used(key.hierarchy))
 		return 0;
 	key.id = cgroup_id(false, cgrp);
-	tell_cgroup(RECORD_CGROUP_RENAMED, &key, 0, path);
+	emit_cgroup_event(RECORD_CGROUP_RENAMED, &key, 0, path);
 	return 0;
 }
 
 SEC("raw_tp/cgroup_rename")
 int BPF_PROG(cgroup_renamed, struct cgroup *cgrp, const char *path)
 {
-	return SENDING(ctx, on_rename(cgrp, path));
+	return WITH_PERF_FLUSH(ctx, on_rename(cgrp, path));
 }
 
 #endif

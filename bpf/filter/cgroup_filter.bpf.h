@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Which cgroups are selected. The partner of src/cgnet/filters/cgroup.py. */
-#ifndef CGNET_SELECT_CGROUP_BPF_H
-#define CGNET_SELECT_CGROUP_BPF_H
+#ifndef CGNET_FILTER_CGROUP_FILTER_BPF_H
+#define CGNET_FILTER_CGROUP_FILTER_BPF_H
 
 #include "base/program.bpf.h"
 #include "base/task.bpf.h"
@@ -29,7 +29,7 @@ static __always_inline bool passes(u32 use, u32 matched)
 #define KEPT_MARKS_BITS 8
 #define KEPT_GIVEN_BITS 16
 #define KEPT_ID_SHIFT (KEPT_MARKS_BITS + KEPT_GIVEN_BITS)
-#define MOST_KEPT_ID ((1ULL << (64 - KEPT_ID_SHIFT)) - 1)
+#define MAX_KEPT_ID ((1ULL << (64 - KEPT_ID_SHIFT)) - 1)
 
 static __always_inline u32 marks_in(const struct cgroup_key *key, struct owner *owner)
 {
@@ -54,7 +54,7 @@ static __always_inline u32 marks_of_owner(struct owner *owner)
 		return (u8)kept;
 	}
 	marks = marks_in(&key, owner);
-	if (ours && (marks & CGROUP_SETTLED) && key.id <= MOST_KEPT_ID)
+	if (ours && (marks & CGROUP_SETTLED) && key.id <= MAX_KEPT_ID)
 		*(volatile u64 *)&ours->cgroup =
 			key.id << KEPT_ID_SHIFT | (u64)owner->given << KEPT_MARKS_BITS | marks;
 	return marks;

@@ -5,8 +5,8 @@
  * A filter that isn't used is a constant zero, and its code is never loaded; on kernels before 5.5 it is a
  * branch not taken. Values of one filter are OR, filters are AND, and what excludes comes last.
  */
-#ifndef CGNET_SELECT_BPF_H
-#define CGNET_SELECT_BPF_H
+#ifndef CGNET_FILTER_FILTER_BPF_H
+#define CGNET_FILTER_FILTER_BPF_H
 
 #include "base/flow.bpf.h"
 #include "filter/cgroup_filter.bpf.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* How a connection ended, and how much it carried, as its socket tells on the way to TCP_CLOSE. */
-#ifndef CGNET_ENDING_BPF_H
-#define CGNET_ENDING_BPF_H
+#ifndef CGNET_LIFE_CLOSE_CAUSE_BPF_H
+#define CGNET_LIFE_CLOSE_CAUSE_BPF_H
 
 #include "owner/ledger.bpf.h"
 

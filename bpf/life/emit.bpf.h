@@ -3,8 +3,8 @@
  * What is told of a connection, at its end and before. The includer says in struct ledger_private what was told
  * last.
  */
-#ifndef CGNET_ROWS_OF_LIVES_BPF_H
-#define CGNET_ROWS_OF_LIVES_BPF_H
+#ifndef CGNET_LIFE_EMIT_BPF_H
+#define CGNET_LIFE_EMIT_BPF_H
 
 #include "life/close_cause.bpf.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Rows of connections that we reset: the reason is told after their end, and they wait for it. */
-#ifndef CGNET_WAITING_ROWS_BPF_H
-#define CGNET_WAITING_ROWS_BPF_H
+#ifndef CGNET_LIFE_PENDING_ROWS_BPF_H
+#define CGNET_LIFE_PENDING_ROWS_BPF_H
 
 #include "life/emit.bpf.h"
 

@@ -5,8 +5,8 @@
  * The includer calls ledger_on_state() for what comes to inet_sock_set_state, before it looks at it
  * itself. The programs here are the rest.
  */
-#ifndef CGNET_TRACKING_BPF_H
-#define CGNET_TRACKING_BPF_H
+#ifndef CGNET_OWNER_ALL_SOCKETS_BPF_H
+#define CGNET_OWNER_ALL_SOCKETS_BPF_H
 
 /* All but closed ones: those are learnt when they open. */
 #define SEEDED_STATES (~(1 << TCP_CLOSE))

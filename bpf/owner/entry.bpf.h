@@ -5,8 +5,8 @@
  * The includer says what else it keeps per socket: `struct ledger_private`. Both live in one entry,
  * so that an event costs one look-up.
  */
-#ifndef CGNET_ENTRY_BPF_H
-#define CGNET_ENTRY_BPF_H
+#ifndef CGNET_OWNER_ENTRY_BPF_H
+#define CGNET_OWNER_ENTRY_BPF_H
 
 #include "filter/filter.bpf.h"
 #include "base/transport.bpf.h"

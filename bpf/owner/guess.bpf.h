@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What the kernel itself tells of a socket that the ledger has no owner of: a cgroup, no process. */
-#ifndef CGNET_FALLBACK_BPF_H
-#define CGNET_FALLBACK_BPF_H
+#ifndef CGNET_OWNER_GUESS_BPF_H
+#define CGNET_OWNER_GUESS_BPF_H
 
 #include "owner/ledger.bpf.h"
 

@@ -3,8 +3,8 @@
  * The ledger: who owns a socket. It is written where the owner is the current task, and kept by socket,
  * because most events of a socket run on top of a bystander.
  */
-#ifndef CGNET_LEDGER_BPF_H
-#define CGNET_LEDGER_BPF_H
+#ifndef CGNET_OWNER_LEDGER_BPF_H
+#define CGNET_OWNER_LEDGER_BPF_H
 
 #include "owner/slots.bpf.h"
 #include "base/transport.bpf.h"

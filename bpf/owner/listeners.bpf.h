@@ -7,8 +7,8 @@
  * Several sockets may listen at one place (SO_REUSEPORT, SO_BINDTODEVICE). These are in socket storage, which the
  * kernel hands on to their children. It isn't for all: the copy is allocated and freed for each connection.
  */
-#ifndef CGNET_LISTENERS_BPF_H
-#define CGNET_LISTENERS_BPF_H
+#ifndef CGNET_OWNER_LISTENERS_BPF_H
+#define CGNET_OWNER_LISTENERS_BPF_H
 
 #include "owner/ledger.bpf.h"
 

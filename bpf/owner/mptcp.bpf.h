@@ -7,8 +7,8 @@
  * Programs can't ask socket storage of the socket above, to which no typed pointer leads. The subflows
  * of a connection share its file's inode: its owner is kept by that.
  */
-#ifndef CGNET_MPTCP_BPF_H
-#define CGNET_MPTCP_BPF_H
+#ifndef CGNET_OWNER_MPTCP_BPF_H
+#define CGNET_OWNER_MPTCP_BPF_H
 
 #include "owner/listeners.bpf.h"
 

@@ -8,8 +8,8 @@
  *
  * The includer says which sockets it wants: SEEDED_STATES, as bits of TCP states.
  */
-#ifndef CGNET_SEEDS_BPF_H
-#define CGNET_SEEDS_BPF_H
+#ifndef CGNET_OWNER_OPEN_SOCKETS_BPF_H
+#define CGNET_OWNER_OPEN_SOCKETS_BPF_H
 
 #include "owner/mptcp.bpf.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Where a packet is, and whose: by its socket, its network namespace, its veths, or its addresses. */
-#ifndef CGNET_WHOSE_PACKET_BPF_H
-#define CGNET_WHOSE_PACKET_BPF_H
+#ifndef CGNET_OWNER_PACKET_OWNER_BPF_H
+#define CGNET_OWNER_PACKET_OWNER_BPF_H
 
 #include "owner/open_sockets.bpf.h"
 #include "owner/veth.bpf.h"
 
-#define LEAST_NETNS 0xe0000000 /* inodes of namespaces are greater (include/uapi/linux/nsfs.h) */
+#define MIN_NETNS 0xe0000000 /* inodes of namespaces are greater (include/uapi/linux/nsfs.h) */
 
 /* Of containers, by the addresses of their network namespaces; IPv4 in the first bytes. */
 struct {
@@ -53,7 +53,7 @@ static __always_inline void place_of_device(const bool typed, struct sk_buff *sk
 		return;
 	net = netns_of_device(dev);
 	inode = net ? BPF_CORE_READ(net, ns.inum) : 0;
-	if (inode < LEAST_NETNS)
+	if (inode < MIN_NETNS)
 		return;
 	place->netns = inode;
 	place->cookie = netns_cookie(false, net);

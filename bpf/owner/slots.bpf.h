@@ -9,8 +9,8 @@
  * BPF has compare-and-swap since Linux kernel commit 5ffa25502b5a "bpf: Add instructions for
  * atomic_[cmp]xchg" (in v5.12), which typed programs need for other reasons, too.
  */
-#ifndef CGNET_SLOTS_BPF_H
-#define CGNET_SLOTS_BPF_H
+#ifndef CGNET_OWNER_SLOTS_BPF_H
+#define CGNET_OWNER_SLOTS_BPF_H
 
 #include "owner/entry.bpf.h"
 

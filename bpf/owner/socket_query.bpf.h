@@ -5,8 +5,8 @@
  *
  * The includer tells what the answer is. The partner of src/cgnet/owners/socket_queries.py.
  */
-#ifndef CGNET_ASKING_BPF_H
-#define CGNET_ASKING_BPF_H
+#ifndef CGNET_OWNER_SOCKET_QUERY_BPF_H
+#define CGNET_OWNER_SOCKET_QUERY_BPF_H
 
 #include "owner/ledger.bpf.h"
 

@@ -3,8 +3,8 @@
  * Whose a veth is on its way through the host: that of the network namespace at its other end. Unlike an
  * address it can't be forged, and is known as soon as it is there.
  */
-#ifndef CGNET_VETH_BPF_H
-#define CGNET_VETH_BPF_H
+#ifndef CGNET_OWNER_VETH_BPF_H
+#define CGNET_OWNER_VETH_BPF_H
 
 #include "owner/guess.bpf.h"
 

@@ -11,237 +11,238 @@
  * that live is noted for all CPUs in parcels. That takes a fetched addition, which typed programs have, and an
  * order that is only nearly right: user space asks for it (`cfg.young`) where so many may live that it doesn't matter.
  */
-#ifndef CGNET_CROWD_BPF_H
-#define CGNET_CROWD_BPF_H
+#ifndef CGNET_TRACE_EVICTION_BPF_H
+#define CGNET_TRACE_EVICTION_BPF_H
 
 #include "base/transport.bpf.h"
 
-#define MOST_TRIPS 16384
-#define MOST_WAITING 8192
+#define MAX_IN_FLIGHT_PACKETS 16384
+#define MAX_WAITING 8192
 #define SPARE 4 /* one in so many: places of those that are given up, but still there */
 #define GRACE_NS 10000000
-#define MOST_YOUNG 64
+#define MAX_RECENT 64
 #define LOOKED_AT 32 /* births that one packet may go through for one that lives */
 
 /* What a trip's `waits` says. */
 #define WAITS 1
-#define GIVEN_UP 2
+#define EVICTED 2
 
-struct birth {
+struct packet_ref {
 	u64 key[2]; /* in its map; of trips the first alone */
 	u64 packet;
-	u64 given_up_ns;
+	u64 evicted_ns;
 };
 
 /* Each map's packets in the order of their births, with many that have ended; and those given up. */
-#define CROWD(name, most)                            \
+#define EVICTION_QUEUES(name, most)                  \
 	struct {                                     \
 		__uint(type, BPF_MAP_TYPE_QUEUE);    \
 		__uint(max_entries, 4 * (most));     \
-		__type(value, struct birth);         \
-	} name##_births SEC(".maps");                \
+		__type(value, struct packet_ref);    \
+	} name##_order SEC(".maps");                 \
 	struct {                                     \
 		__uint(type, BPF_MAP_TYPE_QUEUE);    \
 		__uint(max_entries, (most) / SPARE); \
-		__type(value, struct birth);         \
-	} name##_given_up SEC(".maps")
+		__type(value, struct packet_ref);    \
+	} name##_evicted SEC(".maps")
 
-CROWD(trips, MOST_TRIPS);
-CROWD(waiting, MOST_WAITING);
+EVICTION_QUEUES(in_flight, MAX_IN_FLIGHT_PACKETS);
+EVICTION_QUEUES(waiting, MAX_WAITING);
 
-enum crowd {
-	CROWD_TRIPS = 0,
-	CROWD_WAITING = 1,
-	CROWDS = 2,
+enum tracked_kind {
+	TRACKED_IN_FLIGHT = 0,
+	TRACKED_WAITING = 1,
+	TRACKED_KINDS = 2,
 };
 
 /* How many live. What user space takes out it counts itself. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, CROWDS);
+	__uint(max_entries, TRACKED_KINDS);
 	__type(key, u32);
 	__type(value, u64);
-} living SEC(".maps");
+} in_flight_count SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, CROWDS);
+	__uint(max_entries, TRACKED_KINDS);
 	__type(key, u32);
 	__type(value, u64);
-} taken_out SEC(".maps");
+} removed_by_user SEC(".maps");
 
 /* What a CPU has not told the others yet: births in a row, and by how many more or fewer live. */
-struct young {
-	u64 born;
-	s64 living;
-	struct birth births[MOST_YOUNG];
+struct recent {
+	u64 tracked;
+	s64 in_flight_count;
+	struct packet_ref order[MAX_RECENT];
 };
 
 TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, CROWDS);
+	__uint(max_entries, TRACKED_KINDS);
 	__type(key, u32);
-	__type(value, struct young);
-} young SEC(".maps");
+	__type(value, struct recent);
+} recent SEC(".maps");
 
 static __always_inline void count_for_all(u32 which, s64 more)
 {
-	u64 *count = bpf_map_lookup_elem(&living, &which);
+	u64 *count = bpf_map_lookup_elem(&in_flight_count, &which);
 
 	if (count)
 		__sync_fetch_and_add(count, more);
 }
 
-static __always_inline void count_living(const bool typed, u32 which, s64 more)
+static __always_inline void count_in_flight(const bool typed, u32 which, s64 more)
 {
-	s64 parcel = cfg.young / 8, sum;
-	struct young *ours;
+	s64 batch_size = cfg.recent / 8, sum;
+	struct recent *ours;
 
-	if (!typed || !cfg.young) {
+	if (!typed || !cfg.recent) {
 		count_for_all(which, more);
 		return;
 	}
-	ours = bpf_map_lookup_elem(&young, &which);
+	ours = bpf_map_lookup_elem(&recent, &which);
 	if (!ours)
 		return;
-	sum = __sync_fetch_and_add(&ours->living, more) + more;
-	if (sum > parcel || sum < -parcel)
-		count_for_all(which, __sync_lock_test_and_set(&ours->living, 0));
+	sum = __sync_fetch_and_add(&ours->in_flight_count, more) + more;
+	if (sum > batch_size || sum < -batch_size)
+		count_for_all(which, __sync_lock_test_and_set(&ours->in_flight_count, 0));
 }
 
-static __always_inline bool is_crowded(u32 which, u32 most)
+static __always_inline bool is_at_limit(u32 which, u32 most)
 {
-	u64 *count = bpf_map_lookup_elem(&living, &which);
-	u64 *out = bpf_map_lookup_elem(&taken_out, &which);
+	u64 *count = bpf_map_lookup_elem(&in_flight_count, &which);
+	u64 *out = bpf_map_lookup_elem(&removed_by_user, &which);
 
 	return count && out && (s64)(*count - *out) >= (s64)most;
 }
 
-static __always_inline bool is_given_up(const struct journey *journey)
+static __always_inline bool is_evicted(const struct in_flight_packet *in_flight)
 {
-	return *(volatile u32 *)&journey->waits & GIVEN_UP;
+	return *(volatile u32 *)&in_flight->waits & EVICTED;
 }
 
-static __always_inline struct journey *born(void *map, const struct birth *birth)
+static __always_inline struct in_flight_packet *tracked(void *map, const struct packet_ref *ref)
 {
-	struct journey *journey = bpf_map_lookup_elem(map, birth->key);
+	struct in_flight_packet *in_flight = bpf_map_lookup_elem(map, ref->key);
 
-	return journey && journey->event.trip.packet == birth->packet ? journey : NULL;
+	return in_flight && in_flight->event.trace.packet == ref->packet ? in_flight : NULL;
 }
 
-static __always_inline bool lives(void *map, const struct birth *birth)
+static __always_inline bool is_in_flight(void *map, const struct packet_ref *ref)
 {
-	struct journey *journey = born(map, birth);
+	struct in_flight_packet *in_flight = tracked(map, ref);
 
-	return journey && !is_given_up(journey);
+	return in_flight && !is_evicted(in_flight);
 }
 
 /* One that was given up long ago leaves its place. */
-static __always_inline void clear_place(void *map, void *given_up, struct birth *birth)
+static __always_inline void free_evicted(void *map, void *evicted, struct packet_ref *ref)
 {
 	u64 now = bpf_ktime_get_ns();
 
-	if (bpf_map_peek_elem(given_up, birth) || (s64)(now - birth->given_up_ns) < GRACE_NS ||
-	    bpf_map_pop_elem(given_up, birth))
+	if (bpf_map_peek_elem(evicted, ref) || (s64)(now - ref->evicted_ns) < GRACE_NS ||
+	    bpf_map_pop_elem(evicted, ref))
 		return;
-	if ((s64)(now - birth->given_up_ns) < GRACE_NS) /* another CPU had the older one */
-		bpf_map_push_elem(given_up, birth, 0);
-	else if (born(map, birth))
-		bpf_map_delete_elem(map, birth->key);
+	if ((s64)(now - ref->evicted_ns) < GRACE_NS) /* another CPU had the older one */
+		bpf_map_push_elem(evicted, ref, 0);
+	else if (tracked(map, ref))
+		bpf_map_delete_elem(map, ref->key);
 }
 
 /* Births of what has ended go, so that there is room for others; a long life goes to the end of the row. */
-static __always_inline void clear_births(void *map, void *births, struct birth *birth)
+static __always_inline void trim_order(void *map, void *order, struct packet_ref *ref)
 {
-	if (!bpf_map_peek_elem(births, birth) && !lives(map, birth) &&
-	    !bpf_map_pop_elem(births, birth) && lives(map, birth))
-		bpf_map_push_elem(births, birth, 0);
+	if (!bpf_map_peek_elem(order, ref) && !is_in_flight(map, ref) &&
+	    !bpf_map_pop_elem(order, ref) && is_in_flight(map, ref))
+		bpf_map_push_elem(order, ref, 0);
 }
 
-static __always_inline void give_up_oldest(void *map, void *births, void *given_up, u32 which,
-					   struct birth *birth)
+static __always_inline void evict_oldest(void *map, void *order, void *evicted, u32 which,
+					 struct packet_ref *ref)
 {
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 
 	for (u32 i = 0; i < LOOKED_AT; i++) {
-		if (bpf_map_pop_elem(births, birth))
+		if (bpf_map_pop_elem(order, ref))
 			return;
-		journey = born(map, birth);
-		if (!journey || is_given_up(journey))
+		in_flight = tracked(map, ref);
+		if (!in_flight || is_evicted(in_flight))
 			continue;
-		birth->given_up_ns = bpf_ktime_get_ns();
-		if (bpf_map_push_elem(given_up, birth, 0)) {
-			bpf_map_push_elem(births, birth, 0);
+		ref->evicted_ns = bpf_ktime_get_ns();
+		if (bpf_map_push_elem(evicted, ref, 0)) {
+			bpf_map_push_elem(order, ref, 0);
 			return;
 		}
-		journey->waits |= GIVEN_UP;
+		in_flight->waits |= EVICTED;
 		count_for_all(which, -1);
 		count_lost(LOST_PACKETS);
 		return;
 	}
 }
 
-static __always_inline void make_room(void *map, void *births, void *given_up, u32 which, u32 most)
+static __always_inline void evict_if_full(void *map, void *order, void *evicted, u32 which,
+					  u32 most)
 {
-	struct birth birth; /* one for all: the stack is small */
-	bool crowded = is_crowded(which, most);
+	struct packet_ref ref; /* one for all: the stack is small */
+	bool at_limit = is_at_limit(which, most);
 
-	if (cfg.young && !crowded) /* what comes to the queue makes its room: see grows_old() */
+	if (cfg.recent && !at_limit) /* what comes to the queue makes its room: see promote() */
 		return;
-	clear_place(map, given_up, &birth);
-	if (crowded) {
-		give_up_oldest(map, births, given_up, which, &birth);
+	free_evicted(map, evicted, &ref);
+	if (at_limit) {
+		evict_oldest(map, order, evicted, which, &ref);
 		return;
 	}
-	clear_births(map, births, &birth);
-	clear_births(map, births, &birth);
+	trim_order(map, order, &ref);
+	trim_order(map, order, &ref);
 }
 
-static __always_inline void queue_birth(void *births, const struct birth *birth)
+static __always_inline void queue_ref(void *order, const struct packet_ref *ref)
 {
-	struct birth oldest;
+	struct packet_ref oldest;
 
-	if (!bpf_map_push_elem(births, birth, 0) || bpf_map_pop_elem(births, &oldest))
+	if (!bpf_map_push_elem(order, ref, 0) || bpf_map_pop_elem(order, &oldest))
 		return;
-	bpf_map_push_elem(births, birth, 0);
-	bpf_map_push_elem(births, &oldest, 0);
+	bpf_map_push_elem(order, ref, 0);
+	bpf_map_push_elem(order, &oldest, 0);
 }
 
 /* The one whose place the newest takes, if it lives still. */
-static __always_inline void grows_old(void *map, void *births, void *given_up,
-				      const struct birth *birth)
+static __always_inline void promote(void *map, void *order, void *evicted,
+				    const struct packet_ref *ref)
 {
-	struct birth other;
+	struct packet_ref other;
 
-	if (!birth->packet || !lives(map, birth))
+	if (!ref->packet || !is_in_flight(map, ref))
 		return;
-	clear_place(map, given_up, &other);
-	clear_births(map, births, &other);
-	clear_births(map, births, &other);
-	queue_birth(births, birth);
+	free_evicted(map, evicted, &other);
+	trim_order(map, order, &other);
+	trim_order(map, order, &other);
+	queue_ref(order, ref);
 }
 
-static __always_inline void is_born(const bool typed, void *map, void *births, void *given_up,
-				    const struct birth *birth, u32 which)
+static __always_inline void track(const bool typed, void *map, void *order, void *evicted,
+				  const struct packet_ref *ref, u32 which)
 {
-	struct young *ours;
-	struct birth older;
+	struct recent *ours;
+	struct packet_ref older;
 	u64 place;
 
-	count_living(typed, which, 1);
-	if (!typed || !cfg.young) {
-		queue_birth(births, birth);
+	count_in_flight(typed, which, 1);
+	if (!typed || !cfg.recent) {
+		queue_ref(order, ref);
 		return;
 	}
-	ours = bpf_map_lookup_elem(&young, &which);
+	ours = bpf_map_lookup_elem(&recent, &which);
 	if (!ours)
 		return;
-	place = __sync_fetch_and_add(&ours->born, 1) & (cfg.young - 1);
+	place = __sync_fetch_and_add(&ours->tracked, 1) & (cfg.recent - 1);
 	barrier_var(place);
-	place &= MOST_YOUNG - 1; /* for the verifier */
-	older = ours->births[place];
-	ours->births[place] = *birth;
-	grows_old(map, births, given_up, &older);
+	place &= MAX_RECENT - 1; /* for the verifier */
+	older = ours->order[place];
+	ours->order[place] = *ref;
+	promote(map, order, evicted, &older);
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The end of a packet's way: whose it is, whether it is wanted, and what is made of it. */
-#ifndef CGNET_TRIP_END_BPF_H
-#define CGNET_TRIP_END_BPF_H
+#ifndef CGNET_TRACE_FINISH_BPF_H
+#define CGNET_TRACE_FINISH_BPF_H
 
 #include "count/percpu_histograms.bpf.h"
 #include "trace/in_flight.bpf.h"
@@ -39,32 +39,32 @@ static __always_inline bool is_still_wanted(struct owner *owner, bool wanted)
  * A packet within the host has two owners: it is shown as the one's that was asked for, the sender first. User space may
  * throw away what is an undecided one's: where the other one is asked for without a doubt, it is that one's.
  */
-static __always_inline u32 shown_as(struct journey *journey)
+static __always_inline u32 shown_as(struct in_flight_packet *in_flight)
 {
-	struct trip *trip = &journey->event.trip;
-	struct owner *sender = &journey->event.owner, *receiver = &journey->receiver.owner;
+	struct packet_trace *trace = &in_flight->event.trace;
+	struct owner *sender = &in_flight->event.owner, *receiver = &in_flight->receiver.owner;
 	bool received = receiver->source != OWNER_UNKNOWN;
-	bool wanted = received && is_still_wanted(receiver, journey->receiver.wanted);
+	bool wanted = received && is_still_wanted(receiver, in_flight->receiver.wanted);
 
-	if (trip->sent && (!received || sender->source != OWNER_UNKNOWN) &&
-	    is_still_wanted(sender, journey->wanted_sender) &&
+	if (trace->sent && (!received || sender->source != OWNER_UNKNOWN) &&
+	    is_still_wanted(sender, in_flight->wanted_sender) &&
 	    (!sender->undecided || !wanted || receiver->undecided))
 		return SHOWN_SENDER;
 	if (received)
 		return wanted ? SHOWN_RECEIVER : SHOWN_NOT;
-	return !trip->sent && unknown_owner_passes() ? SHOWN_SENDER : SHOWN_NOT;
+	return !trace->sent && unknown_owner_passes() ? SHOWN_SENDER : SHOWN_NOT;
 }
 
 /* The role of the receiver's side of a connection, where that of the sender's is known. */
-static __always_inline u8 role_of_receiver(const struct trip *trip)
+static __always_inline u8 role_of_receiver(const struct packet_trace *trace)
 {
-	return trip->sent && trip->role ? ROLE_CLIENT + ROLE_SERVER - trip->role : trip->role;
+	return trace->sent && trace->role ? ROLE_CLIENT + ROLE_SERVER - trace->role : trace->role;
 }
 
-static __always_inline void show_receiver(struct journey *journey)
+static __always_inline void show_receiver(struct in_flight_packet *in_flight)
 {
-	journey->event.owner = journey->receiver.owner;
-	journey->event.trip.role = role_of_receiver(&journey->event.trip);
+	in_flight->event.owner = in_flight->receiver.owner;
+	in_flight->event.trace.role = role_of_receiver(&in_flight->event.trace);
 }
 
 #define OF_SIDES (BY_CGROUP | BY_SELECTED | BY_PID | BY_COMM | BY_UID | BY_ROLE)
@@ -84,11 +84,11 @@ static __always_inline void key_of_side(struct count_key *key, const struct owne
 }
 
 /* Each side has the stages that are its own, if both are known, and what is shown is sure to be wanted. */
-static __always_inline bool has_two_sides(struct journey *journey, u32 shown)
+static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u32 shown)
 {
-	struct owner *sender = &journey->event.owner, *receiver = &journey->receiver.owner;
+	struct owner *sender = &in_flight->event.owner, *receiver = &in_flight->receiver.owner;
 
-	if (!(cfg.count_by & OF_SIDES) || !journey->event.trip.sent ||
+	if (!(cfg.count_by & OF_SIDES) || !in_flight->event.trace.sent ||
 	    sender->source == OWNER_UNKNOWN || receiver->source == OWNER_UNKNOWN ||
 	    (shown == SHOWN_SENDER ? sender : receiver)->undecided)
 		return false;
@@ -96,29 +96,30 @@ static __always_inline bool has_two_sides(struct journey *journey, u32 shown)
 	return true;
 }
 
-static __always_inline int summarize(const bool typed, struct journey *journey, u32 shown)
+static __always_inline int summarize(const bool typed, struct in_flight_packet *in_flight,
+				     u32 shown)
 {
-	bool two = has_two_sides(journey, shown), was_there = false;
+	bool two = has_two_sides(in_flight, shown), was_there = false;
 	struct stage_sums *here = NULL, *receivers = NULL;
-	struct trip_event *event = &journey->event;
-	u32 stages = event->trip.stages;
+	struct trace_event *event = &in_flight->event;
+	u32 stages = event->trace.stages;
 	struct count_key key = {};
 
 	barrier_var(two); /* one way for the verifier, not two */
 	if (!two && shown == SHOWN_RECEIVER)
-		show_receiver(journey);
+		show_receiver(in_flight);
 	count_by_flow(&key, &event->flow);
 	if (typed && two) {
-		key_of_side(&key, &journey->receiver.owner, role_of_receiver(&event->trip));
+		key_of_side(&key, &in_flight->receiver.owner, role_of_receiver(&event->trace));
 		receivers = sums_of(&key);
 	}
-	key_of_side(&key, &event->owner, event->trip.role);
+	key_of_side(&key, &event->owner, event->trace.role);
 	if (typed)
 		here = sums_of(&key);
-	if (event->trip.retrans_ns)
-		sum_up(typed, here, &key, STAGE_RETRANSMIT, event->trip.retrans_ns);
-	if (event->trip.answer_ns)
-		sum_up(typed, here, &key, STAGE_ANSWER, event->trip.answer_ns);
+	if (event->trace.retrans_ns)
+		sum_up(typed, here, &key, STAGE_RETRANSMIT, event->trace.retrans_ns);
+	if (event->trace.answer_ns)
+		sum_up(typed, here, &key, STAGE_ANSWER, event->trace.answer_ns);
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
 		const struct stage *before = &event->stages[i - 1];
@@ -131,8 +132,8 @@ static __always_inline int summarize(const bool typed, struct journey *journey, 
 		/* What was before is one way more for each stage to a verifier that knows all numbers. */
 		if (two && (!typed || there != was_there)) {
 			was_there = there;
-			key_of_side(&key, there ? &journey->receiver.owner : &event->owner,
-				    there ? role_of_receiver(&event->trip) : event->trip.role);
+			key_of_side(&key, there ? &in_flight->receiver.owner : &event->owner,
+				    there ? role_of_receiver(&event->trace) : event->trace.role);
 		}
 		delay = stage->ts_ns - before->ts_ns;
 		barrier_var(delay);
@@ -143,14 +144,14 @@ static __always_inline int summarize(const bool typed, struct journey *journey, 
 }
 
 /* Not inlined: a packet may end in any program. */
-static __noinline int summarize_raw(struct journey *journey, u32 shown)
+static __noinline int summarize_raw(struct in_flight_packet *in_flight, u32 shown)
 {
-	return summarize(false, journey, shown);
+	return summarize(false, in_flight, shown);
 }
 
-static __always_inline bool is_slow(const struct trip_event *event)
+static __always_inline bool is_slow(const struct trace_event *event)
 {
-	u32 stages = event->trip.stages;
+	u32 stages = event->trace.stages;
 	u64 total = 0, slow = !cfg.slow_stage;
 
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
@@ -171,36 +172,36 @@ static __always_inline bool is_slow(const struct trip_event *event)
 	return slow && total >= cfg.least_ns;
 }
 
-static __always_inline bool trip_passes(const struct trip_event *event)
+static __always_inline bool in_flight_passes(const struct trace_event *event)
 {
-	if (cfg.by_end && !(cfg.by_end >> (event->trip.end & 31) & 1))
+	if (cfg.by_end && !(cfg.by_end >> (event->trace.end & 31) & 1))
 		return false;
-	if (cfg.retransmitted && !event->trip.retransmitted)
+	if (cfg.retransmitted && !event->trace.retransmitted)
 		return false;
 	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
 }
 
 /* `within`: the caller has a frame of its own, and old verifiers have no room for another one below it. */
-static __always_inline void trip_ends_here(const bool typed, const bool within,
-					   struct journey *journey, u32 end)
+static __always_inline void in_flight_ends_here(const bool typed, const bool within,
+						struct in_flight_packet *in_flight, u32 end)
 {
-	struct trip_event *event = &journey->event;
-	u64 size = event->trip.stages; /* as wide as a register: see docs/design/objects.md */
-	u32 shown = shown_as(journey);
+	struct trace_event *event = &in_flight->event;
+	u64 size = event->trace.stages; /* as wide as a register: see docs/design/objects.md */
+	u32 shown = shown_as(in_flight);
 
-	event->trip.end = end;
+	event->trace.end = end;
 	event->head.ts_ns = bpf_ktime_get_ns();
-	if (shown == SHOWN_NOT || !trip_passes(event))
+	if (shown == SHOWN_NOT || !in_flight_passes(event))
 		return;
 	if (cfg.count) {
 		if (within)
-			summarize(typed, journey, shown);
+			summarize(typed, in_flight, shown);
 		else
-			summarize_raw(journey, shown);
+			summarize_raw(in_flight, shown);
 		return;
 	}
 	if (shown == SHOWN_RECEIVER)
-		show_receiver(journey);
+		show_receiver(in_flight);
 	if (size > CGNET_STAGES)
 		size = CGNET_STAGES;
 	size = sizeof(*event) - (CGNET_STAGES - size) * sizeof(struct stage);
@@ -215,47 +216,48 @@ static __always_inline void trip_ends_here(const bool typed, const bool within,
  * since Linux kernel commit e5069b9c23b3 "bpf: Support pointers in global func args" (in v5.12).
  */
 #if TYPED
-__noinline int trip_ended_typed(struct journey *journey, u32 end)
+__noinline int in_flight_ended_typed(struct in_flight_packet *in_flight, u32 end)
 {
-	if (journey)
-		trip_ends_here(true, true, journey, end);
+	if (in_flight)
+		in_flight_ends_here(true, true, in_flight, end);
 	return 0;
 }
 #else
-static __always_inline int trip_ended_typed(struct journey *journey, u32 end)
+static __always_inline int in_flight_ended_typed(struct in_flight_packet *in_flight, u32 end)
 {
 	return 0;
 }
 #endif
 
-static __always_inline void trip_ends(const bool typed, struct journey *journey, u32 end)
+static __always_inline void in_flight_ends(const bool typed, struct in_flight_packet *in_flight,
+					   u32 end)
 {
 	if (typed)
-		trip_ended_typed(journey, end);
+		in_flight_ended_typed(in_flight, end);
 	else
-		trip_ends_here(typed, false, journey, end);
+		in_flight_ends_here(typed, false, in_flight, end);
 }
 
 /* Not inlined: each stage may find that a packet's end was missed. */
-static __noinline int was_missed_raw(struct journey *journey)
+static __noinline int was_missed_raw(struct in_flight_packet *in_flight)
 {
-	trip_ends_here(false, true, journey,
-		       journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+	in_flight_ends_here(false, true, in_flight,
+			    in_flight->event.trace.payload ? TRACE_GOES_ON : TRACE_CONSUMED);
 	return 0;
 }
 
 /* Another packet has the address now: TCP is done with the one that had it, or merged it with another. */
 static __always_inline void was_missed(const bool typed, struct sk_buff *skb,
-				       struct journey *journey)
+				       struct in_flight_packet *in_flight)
 {
-	if (may_be_merged(journey) && set_aside(skb, journey))
+	if (may_be_merged(in_flight) && set_aside(skb, in_flight))
 		; /* TCP gets to it yet */
 	else if (typed)
-		trip_ended_typed(journey,
-				 journey->event.trip.payload ? TRIP_GOES_ON : TRIP_CONSUMED);
+		in_flight_ended_typed(in_flight, in_flight->event.trace.payload ? TRACE_GOES_ON
+										: TRACE_CONSUMED);
 	else
-		was_missed_raw(journey);
-	trip_forget(typed, skb);
+		was_missed_raw(in_flight);
+	in_flight_forget(typed, skb);
 }
 
 #endif

@@ -4,8 +4,8 @@
  * them. One body serves fentry and kprobes; it reads as raw_tp does, and never looks into the ledger, which
  * not all of them can reach: a packet that begins here gets its owner at the next tracepoint.
  */
-#ifndef CGNET_TRIP_FUNCTIONS_BPF_H
-#define CGNET_TRIP_FUNCTIONS_BPF_H
+#ifndef CGNET_TRACE_FUNCTIONS_BPF_H
+#define CGNET_TRACE_FUNCTIONS_BPF_H
 
 #include "trace/start.bpf.h"
 #include "trace/receive.bpf.h"
@@ -22,17 +22,18 @@ static __always_inline u32 inode_of(struct net *net)
 	return net ? BPF_CORE_READ(net, ns.inum) : 0;
 }
 
-static __always_inline void add_in_netns(struct journey *journey, u32 at, struct net *net)
+static __always_inline void add_in_netns(struct in_flight_packet *in_flight, u32 at,
+					 struct net *net)
 {
-	struct stage *stage = add_stage(journey, at, bpf_ktime_get_ns());
+	struct stage *stage = add_stage(in_flight, at, bpf_ktime_get_ns());
 
-	journey->hook = 0; /* if the end of one was missed */
+	in_flight->hook = 0; /* if the end of one was missed */
 	if (stage)
 		stage->netns = inode_of(net);
 }
 
 /* Not inlined: the callers' frames are full. */
-static __noinline struct journey *begin_sent(struct sk_buff *skb, struct packet *packet)
+static __noinline struct in_flight_packet *begin_sent(struct sk_buff *skb, struct packet *packet)
 {
 	struct place place;
 
@@ -40,57 +41,58 @@ static __noinline struct journey *begin_sent(struct sk_buff *skb, struct packet 
 }
 
 /* A packet that TCP sends now. What was begun in the hook before isn't looked at again. */
-static __always_inline struct journey *trip_sent(struct sk_buff *skb)
+static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *skb)
 {
 	const bool typed = false;
-	struct journey *journey = trip_find(skb);
+	struct in_flight_packet *in_flight = in_flight_find(skb);
 	struct packet packet = {};
 
-	if (journey && last_stage(journey) == STAGE_NF_OUTPUT)
-		return journey;
+	if (in_flight && last_stage(in_flight) == STAGE_NF_OUTPUT)
+		return in_flight;
 	if (!read_packet(typed, skb, &packet))
 		return NULL;
-	if (journey) {
-		if (is_same_packet(journey, &packet) && !is_sent_again(typed, skb, journey))
-			return journey;
-		was_missed(typed, skb, journey);
+	if (in_flight) {
+		if (is_same_packet(in_flight, &packet) && !is_sent_again(typed, skb, in_flight))
+			return in_flight;
+		was_missed(typed, skb, in_flight);
 	}
-	journey = begin_sent(skb, &packet);
-	if (!journey)
+	in_flight = begin_sent(skb, &packet);
+	if (!in_flight)
 		return NULL;
-	journey->event.trip.sent = 1;
-	begin_at_socket_raw(skb, journey);
-	return journey;
+	in_flight->event.trace.sent = 1;
+	begin_at_socket_raw(skb, in_flight);
+	return in_flight;
 }
 
 static __always_inline int on_ip_out(struct sk_buff *skb, struct net *net)
 {
 	const bool typed = false;
-	struct journey *journey = READ(skb, sk) ? trip_sent(skb) : trip_find(skb);
+	struct in_flight_packet *in_flight =
+		READ(skb, sk) ? in_flight_sent(skb) : in_flight_find(skb);
 
-	if (journey)
-		add_in_netns(journey, STAGE_IP_OUT, net);
+	if (in_flight)
+		add_in_netns(in_flight, STAGE_IP_OUT, net);
 	return 0;
 }
 
 static __always_inline int on_device(struct sk_buff *skb, u32 at)
 {
 	const bool typed = false;
-	struct journey *journey = trip_find(skb);
+	struct in_flight_packet *in_flight = in_flight_find(skb);
 
-	if (!journey)
+	if (!in_flight)
 		return 0;
-	journey->hook = 0;
-	at_device(typed, add_stage(journey, at, bpf_ktime_get_ns()), READ(skb, dev));
+	in_flight->hook = 0;
+	at_device(typed, add_stage(in_flight, at, bpf_ktime_get_ns()), READ(skb, dev));
 	return 0;
 }
 
 static __always_inline int on_backlog(struct sock *sk, struct sk_buff *skb)
 {
-	struct journey *journey = trip_find(skb);
+	struct in_flight_packet *in_flight = in_flight_find(skb);
 
-	if (journey)
-		add_in_netns(journey, STAGE_TCP_BACKLOG,
+	if (in_flight)
+		add_in_netns(in_flight, STAGE_TCP_BACKLOG,
 			     BPF_CORE_READ(sk, __sk_common.skc_net.net));
 	return 0;
 }
@@ -99,13 +101,14 @@ static __always_inline int on_backlog(struct sock *sk, struct sk_buff *skb)
 static __always_inline int on_sock_queue(struct sock *sk, struct sk_buff *skb)
 {
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 
 	if (!last || last->skb != (u64)skb || last->key.sk != (u64)sk)
 		return 0;
-	journey = find_waiting(&last->key);
-	if (journey)
-		add_in_netns(journey, STAGE_SOCK_QUEUE, BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	in_flight = find_waiting(&last->key);
+	if (in_flight)
+		add_in_netns(in_flight, STAGE_SOCK_QUEUE,
+			     BPF_CORE_READ(sk, __sk_common.skc_net.net));
 	return 0;
 }
 
@@ -125,17 +128,17 @@ static __always_inline u32 stage_of_hook(u32 family, u32 hook)
 	return hook < sizeof(stages) ? stages[hook] : 0;
 }
 
-static __always_inline void leave_hook(struct journey *journey, u32 verdict, u64 now)
+static __always_inline void leave_hook(struct in_flight_packet *in_flight, u32 verdict, u64 now)
 {
 	struct stage *stage;
 
-	if (!journey->hook)
+	if (!in_flight->hook)
 		return;
-	stage = add_stage(journey, journey->hook, now);
-	journey->hook = 0;
+	stage = add_stage(in_flight, in_flight->hook, now);
+	in_flight->hook = 0;
 	if (!stage)
 		return;
-	stage->netns = journey->hook_netns;
+	stage->netns = in_flight->hook_netns;
 	stage->verdict = verdict;
 }
 
@@ -143,31 +146,31 @@ static __always_inline void leave_hook(struct journey *journey, u32 verdict, u64
 static __always_inline int on_hook(struct sk_buff *skb, struct nf_hook_state *state)
 {
 	u32 at = stage_of_hook(BPF_CORE_READ(state, pf), BPF_CORE_READ(state, hook));
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 
-	journey = at == STAGE_NF_OUTPUT ? trip_sent(skb) : trip_find(skb);
-	if (!journey)
+	in_flight = at == STAGE_NF_OUTPUT ? in_flight_sent(skb) : in_flight_find(skb);
+	if (!in_flight)
 		return 0;
-	journey->hook = at;
-	journey->hook_netns = inode_of(BPF_CORE_READ(state, net));
+	in_flight->hook = at;
+	in_flight->hook_netns = inode_of(BPF_CORE_READ(state, net));
 	return 0;
 }
 
 static __always_inline int on_verdict(struct sk_buff *skb, int result)
 {
 	u32 verdict = result == NF_ACCEPTED ? VERDICT_ACCEPT : VERDICT_STOLEN;
-	struct journey *journey = result < 0 ? NULL : trip_find(skb);
+	struct in_flight_packet *in_flight = result < 0 ? NULL : in_flight_find(skb);
 
-	if (journey)
-		leave_hook(journey, verdict, bpf_ktime_get_ns());
+	if (in_flight)
+		leave_hook(in_flight, verdict, bpf_ktime_get_ns());
 	return 0;
 }
 
-#define DEEPEST_HOOK 4 /* a softirq's on top of a process's, and rules that send answers */
+#define MAX_HOOK 4 /* a softirq's on top of a process's, and rules that send answers */
 
 /* The calls of nf_hook_slow() that a task is in: a kretprobe isn't told the arguments. */
 struct hook_calls {
-	u64 skb[DEEPEST_HOOK];
+	u64 skb[MAX_HOOK];
 	u64 depth;
 };
 
@@ -199,10 +202,10 @@ static __always_inline int on_hook_call(struct sk_buff *skb, struct nf_hook_stat
 	if (!calls)
 		return 0;
 	depth = calls->depth;
-	if (depth >= DEEPEST_HOOK)
+	if (depth >= MAX_HOOK)
 		depth = 0;
 	barrier_var(depth);
-	calls->skb[depth & (DEEPEST_HOOK - 1)] = (u64)skb;
+	calls->skb[depth & (MAX_HOOK - 1)] = (u64)skb;
 	calls->depth = depth + 1;
 	return on_hook(skb, state);
 }
@@ -217,7 +220,7 @@ static __always_inline int on_hook_return(int result)
 	depth = calls->depth - 1;
 	calls->depth = depth;
 	barrier_var(depth);
-	return on_verdict((struct sk_buff *)calls->skb[depth & (DEEPEST_HOOK - 1)], result);
+	return on_verdict((struct sk_buff *)calls->skb[depth & (MAX_HOOK - 1)], result);
 }
 
 #endif

@@ -3,8 +3,8 @@
  * When a hole in a socket's data was filled. Data behind a hole waits in TCP's out-of-order queue: no application can
  * read it, until what is missing has come. No tracepoint tells when that is; rcv_nxt tells it at the next arrival.
  */
-#ifndef CGNET_HOLE_BPF_H
-#define CGNET_HOLE_BPF_H
+#ifndef CGNET_TRACE_HOLE_BPF_H
+#define CGNET_TRACE_HOLE_BPF_H
 
 #include "trace/in_flight.bpf.h"
 

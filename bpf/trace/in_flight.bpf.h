@@ -6,23 +6,23 @@
  * sequence number and the payload's length, which stay the same through bridges, routers and NAT. An skb is
  * in one hand at a time, and so is its trip.
  */
-#ifndef CGNET_TRIPS_BPF_H
-#define CGNET_TRIPS_BPF_H
+#ifndef CGNET_TRACE_IN_FLIGHT_BPF_H
+#define CGNET_TRACE_IN_FLIGHT_BPF_H
 
 #include "base/packet.bpf.h"
 #include "trace/reject_cache.bpf.h"
 #include "owner/ledger.bpf.h"
 #include "trace/eviction.bpf.h"
 
-CROSSES_TO_USER_SPACE(trip_event);
-CROSSES_TO_USER_SPACE(journey);
+CROSSES_TO_USER_SPACE(trace_event);
+CROSSES_TO_USER_SPACE(in_flight_packet);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_TRIPS + MOST_TRIPS / SPARE);
+	__uint(max_entries, MAX_IN_FLIGHT_PACKETS + MAX_IN_FLIGHT_PACKETS / SPARE);
 	__type(key, u64);
-	__type(value, struct journey);
-} trips SEC(".maps");
+	__type(value, struct in_flight_packet);
+} packets_in_flight SEC(".maps");
 
 /* How many packets began on this CPU. */
 struct {
@@ -42,82 +42,88 @@ static __always_inline u64 next_packet_number(void)
 	return *count << 16 | (u16)bpf_get_smp_processor_id();
 }
 
-static __always_inline struct journey *trip_find(struct sk_buff *skb)
+static __always_inline struct in_flight_packet *in_flight_find(struct sk_buff *skb)
 {
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 	u64 address = (u64)skb;
 
-	if (is_refused(skb))
+	if (is_rejected(skb))
 		return NULL;
-	journey = bpf_map_lookup_elem(&trips, &address);
-	return journey && !is_given_up(journey) ? journey : NULL;
+	in_flight = bpf_map_lookup_elem(&packets_in_flight, &address);
+	return in_flight && !is_evicted(in_flight) ? in_flight : NULL;
 }
 
-static __always_inline void trip_forget(const bool typed, struct sk_buff *skb)
+static __always_inline void in_flight_forget(const bool typed, struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
-	if (!bpf_map_delete_elem(&trips, &address))
-		count_living(typed, CROWD_TRIPS, -1);
+	if (!bpf_map_delete_elem(&packets_in_flight, &address))
+		count_in_flight(typed, TRACKED_IN_FLIGHT, -1);
 }
 
 /* A global function: it is verified once. */
-__noinline int make_room_for_trip(u32 most)
+__noinline int evict_if_full_in_flight(u32 most)
 {
-	make_room(&trips, &trips_births, &trips_given_up, CROWD_TRIPS, most);
+	evict_if_full(&packets_in_flight, &in_flight_order, &in_flight_evicted, TRACKED_IN_FLIGHT,
+		      most);
 	return 0;
 }
 
 /* Not global ones, which take no pointer as a number. */
-static __noinline int trip_is_born_typed(struct sk_buff *skb, u64 packet)
+static __noinline int track_in_flight_typed(struct sk_buff *skb, u64 packet)
 {
-	struct birth birth = {.key = {(u64)skb}, .packet = packet};
+	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
 
-	is_born(true, &trips, &trips_births, &trips_given_up, &birth, CROWD_TRIPS);
+	track(true, &packets_in_flight, &in_flight_order, &in_flight_evicted, &ref,
+	      TRACKED_IN_FLIGHT);
 	return 0;
 }
 
-static __noinline int trip_is_born_raw(struct sk_buff *skb, u64 packet)
+static __noinline int track_in_flight_raw(struct sk_buff *skb, u64 packet)
 {
-	struct birth birth = {.key = {(u64)skb}, .packet = packet};
+	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
 
-	is_born(false, &trips, &trips_births, &trips_given_up, &birth, CROWD_TRIPS);
+	track(false, &packets_in_flight, &in_flight_order, &in_flight_evicted, &ref,
+	      TRACKED_IN_FLIGHT);
 	return 0;
 }
 
-static __always_inline u32 last_stage(const struct journey *journey)
+static __always_inline u32 last_stage(const struct in_flight_packet *in_flight)
 {
-	u32 last = journey->event.trip.stages - 1;
+	u32 last = in_flight->event.trace.stages - 1;
 
 	barrier_var(last);
-	return last < CGNET_STAGES ? journey->event.stages[last].at : 0;
+	return last < CGNET_STAGES ? in_flight->event.stages[last].at : 0;
 }
 
 /* GRO makes one packet of several: the first one grows. */
-static __always_inline bool grew_by_gro(const struct journey *journey, const struct packet *packet)
+static __always_inline bool grew_by_gro(const struct in_flight_packet *in_flight,
+					const struct packet *packet)
 {
-	return packet->payload > journey->event.trip.payload && last_stage(journey) == STAGE_GRO;
+	return packet->payload > in_flight->event.trace.payload &&
+	       last_stage(in_flight) == STAGE_GRO;
 }
 
-static __always_inline bool is_same_packet(struct journey *journey, const struct packet *packet)
+static __always_inline bool is_same_packet(struct in_flight_packet *in_flight,
+					   const struct packet *packet)
 {
-	if (journey->event.trip.seq != packet->seq)
+	if (in_flight->event.trace.seq != packet->seq)
 		return false;
-	if (grew_by_gro(journey, packet)) {
-		journey->event.trip.payload = packet->payload;
-		journey->event.trip.len = packet->len;
+	if (grew_by_gro(in_flight, packet)) {
+		in_flight->event.trace.payload = packet->payload;
+		in_flight->event.trace.len = packet->len;
 	}
-	return journey->event.trip.payload == packet->payload;
+	return in_flight->event.trace.payload == packet->payload;
 }
 
-static __always_inline void store_trip(struct trip *trip, const struct packet *packet)
+static __always_inline void store_packet(struct packet_trace *trace, const struct packet *packet)
 {
-	trip->packet = next_packet_number();
-	trip->seq = packet->seq;
-	trip->ack = packet->ack;
-	trip->len = packet->len;
-	trip->payload = packet->payload;
-	trip->tcp_flags = packet->flags;
+	trace->packet = next_packet_number();
+	trace->seq = packet->seq;
+	trace->ack = packet->ack;
+	trace->len = packet->len;
+	trace->payload = packet->payload;
+	trace->tcp_flags = packet->flags;
 }
 
 /* How many packets the wire will see of it. */
@@ -129,30 +135,30 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 }
 
 /* A packet that wasn't known before. NULL is counted. */
-static __always_inline struct journey *trip_begin(const bool typed, struct sk_buff *skb,
-						  const struct packet *packet)
+static __always_inline struct in_flight_packet *
+in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *packet)
 {
-	static const struct journey blank;
+	static const struct in_flight_packet blank;
 	u64 address = (u64)skb;
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 
-	unrefuse(skb);
-	make_room_for_trip(cfg.in_flight);
-	if (bpf_map_update_elem(&trips, &address, &blank, BPF_ANY)) {
+	reject_cache_clear(skb);
+	evict_if_full_in_flight(cfg.in_flight);
+	if (bpf_map_update_elem(&packets_in_flight, &address, &blank, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return NULL;
 	}
-	journey = bpf_map_lookup_elem(&trips, &address);
-	if (!journey)
+	in_flight = bpf_map_lookup_elem(&packets_in_flight, &address);
+	if (!in_flight)
 		return NULL;
-	journey->event.head.kind = RECORD_TRACE;
-	journey->event.flow = packet->flow;
-	store_trip(&journey->event.trip, packet);
+	in_flight->event.head.kind = RECORD_TRACE;
+	in_flight->event.flow = packet->flow;
+	store_packet(&in_flight->event.trace, packet);
 	if (typed)
-		trip_is_born_typed(skb, journey->event.trip.packet);
+		track_in_flight_typed(skb, in_flight->event.trace.packet);
 	else
-		trip_is_born_raw(skb, journey->event.trip.packet);
-	return journey;
+		track_in_flight_raw(skb, in_flight->event.trace.packet);
+	return in_flight;
 }
 
 /* -- what may become part of another packet */
@@ -215,9 +221,10 @@ static __always_inline u64 address_of(const struct sock *sk)
 
 /* -- stages */
 
-static __always_inline struct stage *add_stage(struct journey *journey, u32 at, u64 ts_ns)
+static __always_inline struct stage *add_stage(struct in_flight_packet *in_flight, u32 at,
+					       u64 ts_ns)
 {
-	u32 number = journey->event.trip.stages;
+	u32 number = in_flight->event.trace.stages;
 	struct stage *stage;
 
 	if (number >= CGNET_STAGES) /* of too many the last one is kept: it tells how it ended */
@@ -225,11 +232,11 @@ static __always_inline struct stage *add_stage(struct journey *journey, u32 at, 
 	barrier_var(number);
 	if (number >= CGNET_STAGES) /* for the verifier */
 		return NULL;
-	stage = &journey->event.stages[number];
+	stage = &in_flight->event.stages[number];
 	stage->ts_ns = ts_ns;
 	stage->at = at;
 	stage->cpu = bpf_get_smp_processor_id();
-	journey->event.trip.stages = number + 1;
+	in_flight->event.trace.stages = number + 1;
 	return stage;
 }
 
@@ -246,7 +253,7 @@ static __always_inline void at_device(const bool typed, struct stage *stage, str
 
 /* -- what became part of another packet, and whose address is used again before TCP gets to it */
 
-#define MOST_ASIDE 4096
+#define MAX_ASIDE 4096
 
 struct aside_key {
 	u64 skb;
@@ -255,9 +262,9 @@ struct aside_key {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_ASIDE);
+	__uint(max_entries, MAX_ASIDE);
 	__type(key, struct aside_key);
-	__type(value, struct journey);
+	__type(value, struct in_flight_packet);
 } aside SEC(".maps");
 
 /* Where a packet is on its way to a socket's queue. */
@@ -266,16 +273,16 @@ static __always_inline bool is_received(u32 at)
 	return at >= STAGE_NETIF_RECEIVE && at <= STAGE_TCP_BACKLOG;
 }
 
-static __always_inline bool may_be_merged(const struct journey *journey)
+static __always_inline bool may_be_merged(const struct in_flight_packet *in_flight)
 {
-	return journey->event.trip.payload && is_received(last_stage(journey));
+	return in_flight->event.trace.payload && is_received(last_stage(in_flight));
 }
 
-static __always_inline bool set_aside(struct sk_buff *skb, const struct journey *journey)
+static __always_inline bool set_aside(struct sk_buff *skb, const struct in_flight_packet *in_flight)
 {
-	struct aside_key key = {.skb = (u64)skb, .seq = journey->event.trip.seq};
+	struct aside_key key = {.skb = (u64)skb, .seq = in_flight->event.trace.seq};
 
-	if (!bpf_map_update_elem(&aside, &key, journey, BPF_ANY))
+	if (!bpf_map_update_elem(&aside, &key, in_flight, BPF_ANY))
 		return true;
 	if (cfg.count) /* its record would tell that it has no end; sums can't */
 		count_lost(LOST_PACKETS);

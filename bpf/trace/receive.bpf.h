@@ -3,8 +3,8 @@
  * A packet at its receiver's socket: TCP takes it, and the application reads it. The includer tells of both;
  * struct ledger_private has `first` and `behind`, the numbers of the socket's packets that wait.
  */
-#ifndef CGNET_TRIP_TAKEN_BPF_H
-#define CGNET_TRIP_TAKEN_BPF_H
+#ifndef CGNET_TRACE_RECEIVE_BPF_H
+#define CGNET_TRACE_RECEIVE_BPF_H
 
 #include "trace/finish.bpf.h"
 #include "trace/hole.bpf.h"
@@ -17,7 +17,7 @@
  * each turn. What is left waits for the next read.
  */
 #define READ_AT_ONCE 64
-#define READ_AT_ONCE_BY_PERF 8
+#define READ_AT_ONCE_IN_PERF_BUFFERS 8
 #define SUMMED_UP_AT_ONCE_BY_PERF 2
 #define MERGED_AT_ONCE 32
 #define MERGED_AT_ONCE_BY_PERF 8
@@ -29,9 +29,9 @@ struct waiting_key {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MOST_WAITING + MOST_WAITING / SPARE);
+	__uint(max_entries, MAX_WAITING + MAX_WAITING / SPARE);
 	__type(key, struct waiting_key);
-	__type(value, struct journey);
+	__type(value, struct in_flight_packet);
 } waiting SEC(".maps");
 
 /* Of sockets by their hashes: whether a packet ever waited there. Most reads need no look into the ledger. */
@@ -69,45 +69,46 @@ struct {
 } last_one SEC(".maps");
 
 /* The journey of one that waits, if it wasn't given up. */
-static __always_inline struct journey *find_waiting(const struct waiting_key *key)
+static __always_inline struct in_flight_packet *find_waiting(const struct waiting_key *key)
 {
-	struct journey *journey = bpf_map_lookup_elem(&waiting, key);
+	struct in_flight_packet *in_flight = bpf_map_lookup_elem(&waiting, key);
 
-	return journey && !is_given_up(journey) ? journey : NULL;
+	return in_flight && !is_evicted(in_flight) ? in_flight : NULL;
 }
 
 static __always_inline void waits_no_more(const bool typed, const struct waiting_key *key)
 {
 	if (!bpf_map_delete_elem(&waiting, key))
-		count_living(typed, CROWD_WAITING, -1);
+		count_in_flight(typed, TRACKED_WAITING, -1);
 }
 
 __noinline int make_room_to_wait(u32 most)
 {
-	make_room(&waiting, &waiting_births, &waiting_given_up, CROWD_WAITING, most);
+	evict_if_full(&waiting, &waiting_order, &waiting_evicted, TRACKED_WAITING, most);
 	return 0;
 }
 
 /* Global functions are verified once, and not again for each turn of the loop that calls them. */
 __noinline int waits_now(u64 sk, u64 number, u64 packet)
 {
-	struct birth birth = {.key = {sk, number}, .packet = packet};
+	struct packet_ref ref = {.key = {sk, number}, .packet = packet};
 
-	is_born(TYPED, &waiting, &waiting_births, &waiting_given_up, &birth, CROWD_WAITING);
+	track(TYPED, &waiting, &waiting_order, &waiting_evicted, &ref, TRACKED_WAITING);
 	return 0;
 }
 
 static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
-					    struct ledger_entry *entry, struct journey *journey)
+					    struct ledger_entry *entry,
+					    struct in_flight_packet *in_flight)
 {
 	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
-	u64 packet = journey->event.trip.packet;
+	u64 packet = in_flight->event.trace.packet;
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
 	u8 *place = waited_at(typed, sk);
 
-	make_room_to_wait(cfg.in_flight < MOST_WAITING ? cfg.in_flight : MOST_WAITING);
-	journey->waits = WAITS;
-	if (bpf_map_update_elem(&waiting, &key, journey, BPF_ANY)) {
+	make_room_to_wait(cfg.in_flight < MAX_WAITING ? cfg.in_flight : MAX_WAITING);
+	in_flight->waits = WAITS;
+	if (bpf_map_update_elem(&waiting, &key, in_flight, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return;
 	}
@@ -123,23 +124,23 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 
 /* What the socket has already is thrown away, with or without a reason. */
 static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *tp,
-					    const struct trip *trip)
+					    const struct packet_trace *trace)
 {
-	return trip->payload && (s32)(trip->seq + trip->payload - READ(tp, rcv_nxt)) > 0;
+	return trace->payload && (s32)(trace->seq + trace->payload - READ(tp, rcv_nxt)) > 0;
 }
 
 static __always_inline void arrives(const bool typed, struct sock *sk, struct ledger_entry *entry,
-				    struct journey *journey, u64 now)
+				    struct in_flight_packet *in_flight, u64 now)
 {
-	struct stage *stage = add_stage(journey, STAGE_TCP_RECEIVE, now);
+	struct stage *stage = add_stage(in_flight, STAGE_TCP_RECEIVE, now);
 
 	if (stage)
 		stage->netns = netns_of(typed, sk);
 	if (!entry)
 		return;
-	journey->receiver = *holder_of(entry);
-	if (!journey->event.trip.sent)
-		journey->event.trip.role = entry->role;
+	in_flight->receiver = *holder_of(entry);
+	if (!in_flight->event.trace.sent)
+		in_flight->event.trace.role = entry->role;
 }
 
 /*
@@ -147,7 +148,8 @@ static __always_inline void arrives(const bool typed, struct sock *sk, struct le
  * commit 4f693b55c3d2 "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint tells.
  */
 static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
-					  struct ledger_entry *entry, const struct trip *head)
+					  struct ledger_entry *entry,
+					  const struct packet_trace *head)
 {
 	u32 seq = head->seq + head->payload;
 	u32 numbers[2]; /* struct tcp_skb_cb begins with them: the first, and behind the last */
@@ -158,24 +160,24 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 		return;
 	if (!read_packet(typed, skb, &packet))
 		return;
-	for (u32 i = 0; i < (by_perf() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++) {
+	for (u32 i = 0; i < (uses_perf_buffer() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++) {
 		struct sk_buff *other = arrived(&packet.flow, seq);
 		struct aside_key key = {.skb = (u64)other, .seq = seq};
-		struct journey *journey = other ? trip_find(other) : NULL;
-		bool is_aside = !journey || journey->event.trip.seq != seq;
+		struct in_flight_packet *in_flight = other ? in_flight_find(other) : NULL;
+		bool is_aside = !in_flight || in_flight->event.trace.seq != seq;
 
 		if (is_aside)
-			journey = bpf_map_lookup_elem(&aside, &key);
-		if (!journey)
+			in_flight = bpf_map_lookup_elem(&aside, &key);
+		if (!in_flight)
 			break;
-		seq += journey->event.trip.payload;
-		arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
-		journey->event.trip.out_of_order = head->out_of_order;
-		wait_for_reader(typed, sk, other, entry, journey);
+		seq += in_flight->event.trace.payload;
+		arrives(typed, sk, entry, in_flight, bpf_ktime_get_ns());
+		in_flight->event.trace.out_of_order = head->out_of_order;
+		wait_for_reader(typed, sk, other, entry, in_flight);
 		if (is_aside)
 			bpf_map_delete_elem(&aside, &key);
 		else
-			trip_forget(typed, other);
+			in_flight_forget(typed, other);
 		if ((s32)(numbers[1] - seq) <= 0)
 			break;
 	}
@@ -183,12 +185,12 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 
 /* Data that comes before its turn waits for what is missing; data in its turn may be what is missing. */
 static __always_inline bool look_for_hole(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					  const struct trip *trip)
+					  const struct packet_trace *trace)
 {
-	u32 rcv_nxt = READ(tp, rcv_nxt), ahead = (s32)(trip->seq - rcv_nxt) > 0;
+	u32 rcv_nxt = READ(tp, rcv_nxt), ahead = (s32)(trace->seq - rcv_nxt) > 0;
 
 	if (!ahead && READ(tp, out_of_order_queue.rb_node))
-		note_fill(address_of(sk), rcv_nxt, trip->seq + trip->payload);
+		note_fill(address_of(sk), rcv_nxt, trace->seq + trace->payload);
 	barrier_var(ahead); /* one way for the verifier, not two */
 	return ahead;
 }
@@ -197,53 +199,56 @@ static __always_inline bool look_for_hole(const bool typed, struct sock *sk, str
  * An open connection is done with an acknowledgement or a FIN here, and no tracepoint tells when it frees them. What it may
  * drop, a SYN or a reset, ends where that is told.
  */
-static __always_inline bool ends_at_socket(const struct trip *trip)
+static __always_inline bool ends_at_socket(const struct packet_trace *trace)
 {
-	return !trip->payload && !(trip->tcp_flags & (TCPHDR_SYN | TCPHDR_RST));
+	return !trace->payload && !(trace->tcp_flags & (TCPHDR_SYN | TCPHDR_RST));
 }
 
 static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
 {
-	struct journey *journey = trip_find(skb);
+	struct in_flight_packet *in_flight = in_flight_find(skb);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 
-	if (!journey || last_stage(journey) == STAGE_TCP_RECEIVE) /* the first program was here */
+	if (!in_flight ||
+	    last_stage(in_flight) == STAGE_TCP_RECEIVE) /* the first program was here */
 		return 0;
 	tp = tcp_sock_of(typed, sk);
 	if (!tp)
 		return 0;
 	entry = ledger_of(typed, true, sk);
-	arrives(typed, sk, entry, journey, bpf_ktime_get_ns());
-	if (ends_at_socket(&journey->event.trip)) {
-		trip_ends(typed, journey, TRIP_CONSUMED);
-	} else if (entry && brings_new_data(typed, tp, &journey->event.trip)) {
-		journey->event.trip.out_of_order =
-			look_for_hole(typed, sk, tp, &journey->event.trip);
-		wait_for_reader(typed, sk, skb, entry, journey);
-		merged_arrive(typed, sk, skb, entry, &journey->event.trip);
+	arrives(typed, sk, entry, in_flight, bpf_ktime_get_ns());
+	if (ends_at_socket(&in_flight->event.trace)) {
+		in_flight_ends(typed, in_flight, TRACE_CONSUMED);
+	} else if (entry && brings_new_data(typed, tp, &in_flight->event.trace)) {
+		in_flight->event.trace.out_of_order =
+			look_for_hole(typed, sk, tp, &in_flight->event.trace);
+		wait_for_reader(typed, sk, skb, entry, in_flight);
+		merged_arrive(typed, sk, skb, entry, &in_flight->event.trace);
 	} else {
 		return 0;
 	}
-	trip_forget(typed, skb);
+	in_flight_forget(typed, skb);
 	return 0;
 }
 
 /* When a packet's data could be read. Where nothing tells, all of its wait is that for the hole. */
-static __always_inline void stage_of_hole(struct journey *journey, u64 sk, u64 now, u32 netns)
+static __always_inline void stage_of_hole(struct in_flight_packet *in_flight, u64 sk, u64 now,
+					  u32 netns)
 {
-	u32 last = journey->event.trip.stages - 1, cpu = bpf_get_smp_processor_id(), found = 0;
+	u32 last = in_flight->event.trace.stages - 1, cpu = bpf_get_smp_processor_id(), found = 0;
 	const struct hole_log *log = hole_log_of(sk);
 	struct stage *stage;
 
 	barrier_var(last);
 	if (last < CGNET_STAGES)
-		found = find_fill(sk, journey->event.trip.seq, journey->event.stages[last].ts_ns);
+		found = find_fill(sk, in_flight->event.trace.seq,
+				  in_flight->event.stages[last].ts_ns);
 	if (found && log) {
 		now = log->fills[(found - 1) & (HOLE_FILLS - 1)].ts_ns;
 		cpu = log->fills[(found - 1) & (HOLE_FILLS - 1)].cpu;
 	}
-	stage = add_stage(journey, STAGE_IN_ORDER, now);
+	stage = add_stage(in_flight, STAGE_IN_ORDER, now);
 	if (!stage)
 		return;
 	stage->cpu = cpu;
@@ -254,21 +259,21 @@ static __always_inline void stage_of_hole(struct journey *journey, u64 sk, u64 n
 static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 copied, u32 netns)
 {
 	struct waiting_key key = {.sk = sk, .number = number};
-	struct journey *journey = find_waiting(&key);
+	struct in_flight_packet *in_flight = find_waiting(&key);
 	struct stage *stage;
 	u64 now;
 
-	if (!journey)
+	if (!in_flight)
 		return true;
-	if ((s32)(copied - journey->event.trip.seq - journey->event.trip.payload) < 0)
+	if ((s32)(copied - in_flight->event.trace.seq - in_flight->event.trace.payload) < 0)
 		return false;
 	now = bpf_ktime_get_ns();
-	if (journey->event.trip.out_of_order)
-		stage_of_hole(journey, sk, now, netns);
-	stage = add_stage(journey, STAGE_APP_READ, now);
+	if (in_flight->event.trace.out_of_order)
+		stage_of_hole(in_flight, sk, now, netns);
+	stage = add_stage(in_flight, STAGE_APP_READ, now);
 	if (stage)
 		stage->netns = netns;
-	trip_ends(typed, journey, TRIP_DELIVERED);
+	in_flight_ends(typed, in_flight, TRACE_DELIVERED);
 	waits_no_more(typed, &key);
 	return true;
 }
@@ -280,10 +285,10 @@ __noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
 
 static __always_inline u64 read_at_once(void)
 {
-	if (!by_perf())
+	if (!uses_perf_buffer())
 		return READ_AT_ONCE;
 	return cfg.count || cfg.least_ns || cfg.slow_stage ? SUMMED_UP_AT_ONCE_BY_PERF
-							   : READ_AT_ONCE_BY_PERF;
+							   : READ_AT_ONCE_IN_PERF_BUFFERS;
 }
 
 /* The application took what comes before copied_seq; the ledger notes who that is. */
@@ -316,7 +321,8 @@ static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 
 		if (number == entry->private.behind)
 			break;
-		done = SENDING_MOST(ctx, 1, read_one_waiting(address, number, copied, netns));
+		done = WITH_PERF_FLUSH_MOST(ctx, 1,
+					    read_one_waiting(address, number, copied, netns));
 		if (!done)
 			break;
 		entry->private.first++;

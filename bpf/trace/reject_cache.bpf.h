@@ -8,12 +8,12 @@
  * comes to a queue, or from a card, is looked at again. But what one socket sends by one device, under one
  * flow hash, are packets of one connection: of these one is looked at.
  */
-#ifndef CGNET_REFUSED_BPF_H
-#define CGNET_REFUSED_BPF_H
+#ifndef CGNET_TRACE_REJECT_CACHE_BPF_H
+#define CGNET_TRACE_REJECT_CACHE_BPF_H
 
 #include "base/flow.bpf.h"
 
-#define MOST_REFUSED 4096 /* places; a later one takes the place of an earlier one */
+#define MAX_REFUSED 4096 /* places; a later one takes the place of an earlier one */
 
 struct refused {
 	u64 skb;   /* its address: no trip of it is there as long as this says so. 0: nobody's */
@@ -23,7 +23,7 @@ struct refused {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MOST_REFUSED);
+	__uint(max_entries, MAX_REFUSED);
 	__type(key, u32);
 	__type(value, struct refused);
 } refused SEC(".maps");
@@ -62,7 +62,7 @@ static __always_inline u32 mark_of(const bool typed, struct sk_buff *skb)
 }
 
 /* Whether it was refused when it was looked at last: then it isn't followed. */
-static __always_inline bool is_refused(struct sk_buff *skb)
+static __always_inline bool is_rejected(struct sk_buff *skb)
 {
 	struct refused *place = refused_place(skb);
 
@@ -103,7 +103,7 @@ static __always_inline void refused_is_gone(struct sk_buff *skb)
 }
 
 /* A trip begins at the address. */
-static __always_inline void unrefuse(struct sk_buff *skb)
+static __always_inline void reject_cache_clear(struct sk_buff *skb)
 {
 	struct refused *place = refused_place(skb);
 
@@ -124,14 +124,14 @@ struct refused_sender {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MOST_REFUSED);
+	__uint(max_entries, MAX_REFUSED);
 	__type(key, u32);
 	__type(value, struct refused_sender);
 } refused_senders SEC(".maps");
 
 static __always_inline struct refused_sender *sender_place(struct sock *sk, u32 hash)
 {
-	u32 place = (mixed(sk) ^ hash) % MOST_REFUSED;
+	u32 place = (mixed(sk) ^ hash) % MAX_REFUSED;
 
 	return bpf_map_lookup_elem(&refused_senders, &place);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Whether TCP sends a packet's data again, and which packet had that data before. */
-#ifndef CGNET_RETRANSMIT_BPF_H
-#define CGNET_RETRANSMIT_BPF_H
+#ifndef CGNET_TRACE_RETRANSMIT_BPF_H
+#define CGNET_TRACE_RETRANSMIT_BPF_H
 
 #include "trace/in_flight.bpf.h"
 
@@ -14,7 +14,7 @@
 #define SENT_WAYS 4  /* a power of two */
 #define SENT_SPAN 10 /* log2 of the sequence numbers that a set is for */
 /* Kernels without a ring buffer verify each turn: see trace/receive.bpf.h. */
-#define SENT_BACK_BY_PERF 8
+#define SENT_BACK_IN_PERF_BUFFERS 8
 #define SENT_BACK 64 /* sets that a packet may reach over: 64 KiB */
 
 /*
@@ -61,7 +61,7 @@ __noinline int find_sent(u64 sk, u32 seq)
 {
 	u32 begin = sent_set_of(sk, seq);
 
-	for (u32 i = 0; i < (by_perf() ? SENT_BACK_BY_PERF : SENT_BACK); i++) {
+	for (u32 i = 0; i < (uses_perf_buffer() ? SENT_BACK_IN_PERF_BUFFERS : SENT_BACK); i++) {
 		u32 at = (begin - i) % SENT_SETS;
 		struct sent_set *set = bpf_map_lookup_elem(&sent_before, &at);
 
@@ -75,45 +75,46 @@ __noinline int find_sent(u64 sk, u32 seq)
 	return 0;
 }
 
-static __always_inline void link_to_first(struct journey *journey, u64 sk)
+static __always_inline void link_to_first(struct in_flight_packet *in_flight, u64 sk)
 {
-	struct trip *trip = &journey->event.trip;
-	u32 found = find_sent(sk, trip->seq), at = (found - 1) / SENT_WAYS;
+	struct packet_trace *trace = &in_flight->event.trace;
+	u32 found = find_sent(sk, trace->seq), at = (found - 1) / SENT_WAYS;
 	struct sent_set *set = found ? bpf_map_lookup_elem(&sent_before, &at) : NULL;
 	const struct sent *before;
 
 	if (!set)
 		return;
 	before = &set->ways[(found - 1) & (SENT_WAYS - 1)];
-	trip->retrans_of = before->packet;
-	if (before->ts_ns && journey->sent_ns > before->ts_ns)
-		trip->retrans_ns = journey->sent_ns - before->ts_ns;
+	trace->retrans_of = before->packet;
+	if (before->ts_ns && in_flight->sent_ns > before->ts_ns)
+		trace->retrans_ns = in_flight->sent_ns - before->ts_ns;
 }
 
-static __always_inline void note_sent(const struct journey *journey, u64 sk)
+static __always_inline void note_sent(const struct in_flight_packet *in_flight, u64 sk)
 {
-	const struct trip *trip = &journey->event.trip;
-	u64 mix = trip->packet ^ journey->sent_ns;
-	u32 at = sent_set_of(sk, trip->seq) % SENT_SETS;
-	u32 behind = trip->seq + (trip->payload ?: 1); /* SYN and FIN have a number, too */
+	const struct packet_trace *trace = &in_flight->event.trace;
+	u64 mix = trace->packet ^ in_flight->sent_ns;
+	u32 at = sent_set_of(sk, trace->seq) % SENT_SETS;
+	u32 behind = trace->seq + (trace->payload ?: 1); /* SYN and FIN have a number, too */
 	struct sent_set *set = bpf_map_lookup_elem(&sent_before, &at);
 
 	if (!set)
 		return;
 	for (u32 i = SENT_WAYS - 1; i > 0; i--)
 		set->ways[i] = set->ways[i - 1];
-	set->ways[0].packet = trip->packet;
-	set->ways[0].ts_ns = journey->sent_ns;
+	set->ways[0].packet = trace->packet;
+	set->ways[0].ts_ns = in_flight->sent_ns;
 	set->ways[0].sock = sk ^ mix;
-	set->ways[0].range = ((u64)trip->seq << 32 | behind) ^ mix;
+	set->ways[0].range = ((u64)trace->seq << 32 | behind) ^ mix;
 }
 
 /* A SYN-ACK is made anew each time; its request notes when the first one was. */
-static __always_inline bool is_synack_again(struct sock *sk, const struct journey *journey)
+static __always_inline bool is_synack_again(struct sock *sk,
+					    const struct in_flight_packet *in_flight)
 {
 	u64 first = BPF_CORE_READ((struct tcp_request_sock *)sk, snt_synack);
 
-	return first && journey->sent_ns / 1000 > first;
+	return first && in_flight->sent_ns / 1000 > first;
 }
 
 /*
@@ -121,34 +122,35 @@ static __always_inline bool is_synack_again(struct sock *sk, const struct journe
  * again. What waited for a neighbour's address comes here after that; TCP's clock for the socket has gone on then, or
  * nothing was ever sent again.
  */
-static __always_inline bool is_sent_before(struct sock *sk, const struct journey *journey)
+static __always_inline bool is_sent_before(struct sock *sk,
+					   const struct in_flight_packet *in_flight)
 {
 	const bool typed = false; /* a packet's socket is none that a helper takes */
 	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 
-	return (s32)(journey->event.trip.seq - READ(tp, snd_nxt)) < 0 && READ(tp, total_retrans) &&
-	       journey->sent_ns >= READ(tp, tcp_wstamp_ns);
+	return (s32)(in_flight->event.trace.seq - READ(tp, snd_nxt)) < 0 &&
+	       READ(tp, total_retrans) && in_flight->sent_ns >= READ(tp, tcp_wstamp_ns);
 }
 
 static __always_inline void look_for_retransmit(const bool typed, struct sk_buff *skb,
-						struct journey *journey)
+						struct in_flight_packet *in_flight)
 {
-	struct trip *trip = &journey->event.trip;
+	struct packet_trace *trace = &in_flight->event.trace;
 	struct sock *sk = READ(skb, sk);
 	u8 state;
 	u64 address;
 
-	if (!sk || (!trip->payload && !(trip->tcp_flags & (TCPHDR_SYN | TCPHDR_FIN))))
+	if (!sk || (!trace->payload && !(trace->tcp_flags & (TCPHDR_SYN | TCPHDR_FIN))))
 		return;
 	state = READ(sk, __sk_common.skc_state);
 	address = address_of(sk);
 	if (state == TCP_NEW_SYN_RECV)
-		trip->retransmitted = is_synack_again(sk, journey);
+		trace->retransmitted = is_synack_again(sk, in_flight);
 	else if (is_full(typed, sk))
-		trip->retransmitted = is_sent_before(sk, journey);
-	if (trip->retransmitted)
-		link_to_first(journey, address);
-	note_sent(journey, address);
+		trace->retransmitted = is_sent_before(sk, in_flight);
+	if (trace->retransmitted)
+		link_to_first(in_flight, address);
+	note_sent(in_flight, address);
 }
 
 #endif

@@ -6,8 +6,8 @@
  * recv length", in v6.3). What is in the queue then is noted; what leaves before that has not waited, or its write
  * waits, too, for room in the queue.
  */
-#ifndef CGNET_SEND_QUEUE_BPF_H
-#define CGNET_SEND_QUEUE_BPF_H
+#ifndef CGNET_TRACE_SEND_QUEUE_BPF_H
+#define CGNET_TRACE_SEND_QUEUE_BPF_H
 
 #include "trace/in_flight.bpf.h"
 
@@ -131,7 +131,7 @@ static __always_inline int on_written(const bool typed, struct sock *sk, int res
 
 /* The stages of the send queue, of a packet that TCP sends for the first time. */
 static __always_inline void stages_of_queue(const bool typed, struct sk_buff *skb,
-					    struct journey *journey)
+					    struct in_flight_packet *in_flight)
 {
 	u64 address = address_of(READ(skb, sk));
 	struct write_log *log = write_log_of(address);
@@ -139,22 +139,22 @@ static __always_inline void stages_of_queue(const bool typed, struct sk_buff *sk
 	struct write write;
 	u32 found;
 
-	if (!log || log->sk != address || !journey->event.trip.payload ||
-	    journey->event.trip.retransmitted)
+	if (!log || log->sk != address || !in_flight->event.trace.payload ||
+	    in_flight->event.trace.retransmitted)
 		return;
-	found = find_write(address, journey->event.trip.seq);
+	found = find_write(address, in_flight->event.trace.seq);
 	if (!found)
 		return;
 	write = log->writes[(found - 1) & (WRITES - 1)];
-	if (write.ts_ns >= journey->sent_ns)
+	if (write.ts_ns >= in_flight->sent_ns)
 		return;
-	stage = add_stage(journey, STAGE_APP_WRITE, write.ts_ns);
+	stage = add_stage(in_flight, STAGE_APP_WRITE, write.ts_ns);
 	if (stage)
-		stage->netns = journey->event.flow.netns;
-	stage = add_stage(journey, write.held == STAGE_NAGLE ? STAGE_NAGLE : STAGE_WINDOW,
-			  journey->sent_ns);
+		stage->netns = in_flight->event.flow.netns;
+	stage = add_stage(in_flight, write.held == STAGE_NAGLE ? STAGE_NAGLE : STAGE_WINDOW,
+			  in_flight->sent_ns);
 	if (stage)
-		stage->netns = journey->event.flow.netns;
+		stage->netns = in_flight->event.flow.netns;
 }
 
 #endif

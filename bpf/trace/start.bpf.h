@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The beginning of a packet's way: where filters look at it, and it is told from others. */
-#ifndef CGNET_TRIP_BEGIN_BPF_H
-#define CGNET_TRIP_BEGIN_BPF_H
+#ifndef CGNET_TRACE_START_BPF_H
+#define CGNET_TRACE_START_BPF_H
 
 #include "trace/finish.bpf.h"
 #include "trace/retransmit.bpf.h"
@@ -19,11 +19,11 @@ static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 }
 
 /* Of functions' programs, which can't look into every ledger: see name_owner(). `at_device`: it has one now. */
-static __always_inline struct journey *begin_unnamed(const bool typed, const bool at_device,
-						     struct sk_buff *skb, struct packet *packet,
-						     struct place *place)
+static __always_inline struct in_flight_packet *
+begin_unnamed(const bool typed, const bool at_device, struct sk_buff *skb, struct packet *packet,
+	      struct place *place)
 {
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 
 	if (!ends_pass(&packet->flow))
 		return NULL;
@@ -34,70 +34,71 @@ static __always_inline struct journey *begin_unnamed(const bool typed, const boo
 	if (cfg.by_netns && !netns_passes(place->netns, place->cookie))
 		return NULL;
 	packet->flow.netns = place->netns;
-	journey = trip_begin(typed, skb, packet);
-	if (journey) {
-		journey->sent_ns = READ(skb, tstamp);
-		journey->event.trip.segs = segments_of(typed, skb);
-		journey->unnamed = 1;
+	in_flight = in_flight_start(typed, skb, packet);
+	if (in_flight) {
+		in_flight->sent_ns = READ(skb, tstamp);
+		in_flight->event.trace.segs = segments_of(typed, skb);
+		in_flight->unnamed = 1;
 	}
-	return journey;
+	return in_flight;
 }
 
 static __always_inline void name_owner(const bool typed, struct sk_buff *skb,
-				       struct journey *journey, const struct place *place)
+				       struct in_flight_packet *in_flight,
+				       const struct place *place)
 {
-	journey->unnamed = 0;
-	journey->event.trip.role =
-		whose_packet(typed, place, &journey->event.flow, &journey->receiver);
+	in_flight->unnamed = 0;
+	in_flight->event.trace.role =
+		whose_packet(typed, place, &in_flight->event.flow, &in_flight->receiver);
 	if (!place->sk && !is_answer(typed, skb))
 		return;
-	journey->event.trip.sent = 1;
-	journey->event.owner = journey->receiver.owner;
-	journey->wanted_sender = journey->receiver.wanted;
-	__builtin_memset(&journey->receiver, 0, sizeof(journey->receiver));
+	in_flight->event.trace.sent = 1;
+	in_flight->event.owner = in_flight->receiver.owner;
+	in_flight->wanted_sender = in_flight->receiver.wanted;
+	__builtin_memset(&in_flight->receiver, 0, sizeof(in_flight->receiver));
 }
 
 static __always_inline void name_here(const bool typed, struct sk_buff *skb,
-				      struct journey *journey)
+				      struct in_flight_packet *in_flight)
 {
 	struct place place;
 
 	find_place(typed, skb, NULL, &place);
-	name_owner(typed, skb, journey, &place);
+	name_owner(typed, skb, in_flight, &place);
 }
 
-static __always_inline struct journey *begin_here(const bool typed, struct sk_buff *skb,
-						  struct packet *packet)
+static __always_inline struct in_flight_packet *begin_here(const bool typed, struct sk_buff *skb,
+							   struct packet *packet)
 {
 	struct place place;
-	struct journey *journey = begin_unnamed(typed, true, skb, packet, &place);
+	struct in_flight_packet *in_flight = begin_unnamed(typed, true, skb, packet, &place);
 
-	if (journey)
-		name_owner(typed, skb, journey, &place);
-	return journey;
+	if (in_flight)
+		name_owner(typed, skb, in_flight, &place);
+	return in_flight;
 }
 
 /* TCP noted when it sent a packet; that is a stage for free. */
 static __always_inline void stage_of_tcp(const bool typed, struct sk_buff *skb,
-					 struct journey *journey, u64 now)
+					 struct in_flight_packet *in_flight, u64 now)
 {
 	u64 sent = READ(skb, tstamp);
 	struct stage *stage;
 
 	if (sent >= now || now - sent > LATEST_NS)
 		return;
-	stage = add_stage(journey, STAGE_TCP_TRANSMIT, sent);
+	stage = add_stage(in_flight, STAGE_TCP_TRANSMIT, sent);
 	if (stage)
-		stage->netns = journey->event.flow.netns;
+		stage->netns = in_flight->event.flow.netns;
 }
 
 /* What is known of a packet where its socket sends it. */
 static __always_inline void begin_at_socket(const bool typed, struct sk_buff *skb,
-					    struct journey *journey)
+					    struct in_flight_packet *in_flight)
 {
-	look_for_retransmit(typed, skb, journey);
-	stages_of_queue(typed, skb, journey);
-	stage_of_tcp(typed, skb, journey, bpf_ktime_get_ns());
+	look_for_retransmit(typed, skb, in_flight);
+	stages_of_queue(typed, skb, in_flight);
+	stage_of_tcp(typed, skb, in_flight, bpf_ktime_get_ns());
 }
 
 /*
@@ -105,14 +106,14 @@ static __always_inline void begin_at_socket(const bool typed, struct sk_buff *sk
  * written, that time isn't, either.
  */
 static __always_inline void look_for_answer(const bool typed, struct sk_buff *skb,
-					    struct journey *journey)
+					    struct in_flight_packet *in_flight)
 {
-	struct trip *trip = &journey->event.trip;
+	struct packet_trace *trace = &in_flight->event.trace;
 	struct sock *sk = READ(skb, sk);
 	struct ledger_entry *entry;
 	u64 read, written = 0;
 
-	if (trip->role != ROLE_SERVER || !trip->payload || trip->retransmitted || !sk ||
+	if (trace->role != ROLE_SERVER || !trace->payload || trace->retransmitted || !sk ||
 	    !is_full(typed, sk))
 		return;
 	entry = ledger_find(typed, sk);
@@ -120,73 +121,74 @@ static __always_inline void look_for_answer(const bool typed, struct sk_buff *sk
 		return;
 	read = entry->private.read_ns;
 	entry->private.read_ns = 0;
-	if (journey->event.stages[0].at == STAGE_APP_WRITE)
-		written = journey->event.stages[0].ts_ns;
+	if (in_flight->event.stages[0].at == STAGE_APP_WRITE)
+		written = in_flight->event.stages[0].ts_ns;
 	else if (runs_for_user(typed, sk))
-		written = journey->sent_ns;
+		written = in_flight->sent_ns;
 	if (written > read)
-		trip->answer_ns = written - read;
+		trace->answer_ns = written - read;
 }
 
 /* Not inlined: the callers' frames are full. */
-static __noinline int begin_at_socket_raw(struct sk_buff *skb, struct journey *journey)
+static __noinline int begin_at_socket_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
-	begin_at_socket(false, skb, journey);
+	begin_at_socket(false, skb, in_flight);
 	return 0;
 }
 
-static __always_inline int at_socket(const bool typed, struct sk_buff *skb, struct journey *journey)
+static __always_inline int at_socket(const bool typed, struct sk_buff *skb,
+				     struct in_flight_packet *in_flight)
 {
-	if (!journey->event.trip.stages)
-		begin_at_socket(typed, skb, journey);
-	look_for_answer(typed, skb, journey);
+	if (!in_flight->event.trace.stages)
+		begin_at_socket(typed, skb, in_flight);
+	look_for_answer(typed, skb, in_flight);
 	return 0;
 }
 
-static __noinline int at_socket_typed(struct sk_buff *skb, struct journey *journey)
+static __noinline int at_socket_typed(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
-	return at_socket(true, skb, journey);
+	return at_socket(true, skb, in_flight);
 }
 
-static __noinline int at_socket_raw(struct sk_buff *skb, struct journey *journey)
+static __noinline int at_socket_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
-	return at_socket(false, skb, journey);
+	return at_socket(false, skb, in_flight);
 }
 
 static __always_inline int name_at_device(const bool typed, struct sk_buff *skb,
-					  struct journey *journey)
+					  struct in_flight_packet *in_flight)
 {
 	struct place place;
 
 	find_place_at_device(typed, skb, &place);
-	name_owner(typed, skb, journey, &place);
+	name_owner(typed, skb, in_flight, &place);
 	return 0;
 }
 
-static __noinline int name_at_device_typed(struct sk_buff *skb, struct journey *journey)
+static __noinline int name_at_device_typed(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
-	return name_at_device(true, skb, journey);
+	return name_at_device(true, skb, in_flight);
 }
 
-static __noinline int name_at_device_raw(struct sk_buff *skb, struct journey *journey)
+static __noinline int name_at_device_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
-	return name_at_device(false, skb, journey);
+	return name_at_device(false, skb, in_flight);
 }
 
 /* A packet that its socket has just sent, or whose owner no program before could tell. */
 static __always_inline void at_first_device(const bool typed, struct sk_buff *skb,
-					    struct journey *journey)
+					    struct in_flight_packet *in_flight)
 {
-	if (!journey->unnamed && (journey->event.trip.stages || !READ(skb, sk)))
+	if (!in_flight->unnamed && (in_flight->event.trace.stages || !READ(skb, sk)))
 		return;
-	if (journey->unnamed && typed)
-		name_at_device_typed(skb, journey);
-	else if (journey->unnamed)
-		name_at_device_raw(skb, journey);
+	if (in_flight->unnamed && typed)
+		name_at_device_typed(skb, in_flight);
+	else if (in_flight->unnamed)
+		name_at_device_raw(skb, in_flight);
 	if (typed)
-		at_socket_typed(skb, journey);
+		at_socket_typed(skb, in_flight);
 	else
-		at_socket_raw(skb, journey);
+		at_socket_raw(skb, in_flight);
 }
 
 /*
@@ -194,11 +196,11 @@ static __always_inline void at_first_device(const bool typed, struct sk_buff *sk
  * through several devices, such as a bridge and its port, keeps it.
  */
 static __always_inline bool is_sent_again(const bool typed, struct sk_buff *skb,
-					  const struct journey *journey)
+					  const struct in_flight_packet *in_flight)
 {
 	u64 sent = READ(skb, tstamp);
 
-	return sent && READ(skb, sk) && sent != journey->sent_ns && sent < bpf_ktime_get_ns();
+	return sent && READ(skb, sk) && sent != in_flight->sent_ns && sent < bpf_ktime_get_ns();
 }
 
 /* Without a look at its headers: whether its device's namespace lets a packet through. */
@@ -211,31 +213,31 @@ static __always_inline bool device_passes(const bool typed, struct sk_buff *skb)
 }
 
 /* The trip of a packet that may be on its way already, or begins here, at this stage. */
-static __always_inline struct journey *trip_of(const bool typed, struct sk_buff *skb, u32 at,
-					       struct packet *packet)
+static __always_inline struct in_flight_packet *
+in_flight_get_or_start(const bool typed, struct sk_buff *skb, u32 at, struct packet *packet)
 {
 	bool is_receipt = at == STAGE_NETIF_RECEIVE;
-	struct journey *journey;
+	struct in_flight_packet *in_flight;
 	bool is_tcp;
 
-	if (at == STAGE_DEV_QUEUE && is_refused(skb) && is_of_refused_sender(typed, skb)) {
+	if (at == STAGE_DEV_QUEUE && is_rejected(skb) && is_of_refused_sender(typed, skb)) {
 		refuse(typed, skb, false);
 		return NULL;
 	}
 	if (at != STAGE_DEV_QUEUE && at != STAGE_GRO && stays_refused(typed, skb, is_receipt))
 		return NULL;
-	journey = trip_find(skb);
-	is_tcp = (journey || !cfg.by_netns || device_passes(typed, skb)) &&
+	in_flight = in_flight_find(skb);
+	is_tcp = (in_flight || !cfg.by_netns || device_passes(typed, skb)) &&
 		 read_packet(typed, skb, packet);
-	if (journey) {
-		if (is_tcp && is_same_packet(journey, packet) &&
-		    !is_sent_again(typed, skb, journey))
-			return journey;
-		was_missed(typed, skb, journey);
+	if (in_flight) {
+		if (is_tcp && is_same_packet(in_flight, packet) &&
+		    !is_sent_again(typed, skb, in_flight))
+			return in_flight;
+		was_missed(typed, skb, in_flight);
 	}
-	journey = is_tcp ? begin_here(typed, skb, packet) : NULL;
-	if (journey)
-		return journey;
+	in_flight = is_tcp ? begin_here(typed, skb, packet) : NULL;
+	if (in_flight)
+		return in_flight;
 	refuse(typed, skb, is_receipt);
 	if (at == STAGE_DEV_QUEUE && is_tcp && !ends_pass(&packet->flow))
 		refuse_sender(typed, skb);

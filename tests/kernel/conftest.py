@@ -29,7 +29,7 @@ from harness import (  # noqa: E402
 from hidden_events import Witness, watching  # noqa: E402
 from owner_lab import Stage  # noqa: E402
 from podman import Podman  # noqa: E402
-from two_containers import Street  # noqa: E402
+from two_containers import TwoContainers  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,11 +152,11 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoContainers]:
     """Two containers and a router between them."""
     podman = Podman(tmp_path_factory.mktemp("podman") / "containers.conf")
     try:
-        with Street(podman) as street:
-            yield street
+        with TwoContainers(podman) as containers:
+            yield containers
     finally:
         podman.close()

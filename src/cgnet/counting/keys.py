@@ -13,7 +13,7 @@ from cgnet.text import is_number, number
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-LONGEST_PREFIX = 128
+MAX_PREFIX = 128
 DEEPEST = 4096  # linux/limits.h: PATH_MAX
 
 
@@ -75,9 +75,9 @@ def _key(text: str, usable: Collection[str]) -> Key:
     if name == "cgroup":  # no path has more names than bytes
         found = number(size, DEEPEST)
         return Key(name, DEEPEST if found is None else found)
-    bits = number(size, LONGEST_PREFIX)
+    bits = number(size, MAX_PREFIX)
     if bits is None:
-        raise UsageError(f"--by {text!r}: no prefix is longer than {LONGEST_PREFIX} bits")
+        raise UsageError(f"--by {text!r}: no prefix is longer than {MAX_PREFIX} bits")
     return Key(name, bits)
 
 
@@ -98,10 +98,10 @@ def constants(keys: list[Key]) -> dict[str, int]:
     bits = 0
     for key in keys:
         bits |= KEYS[key.name]
-    sizes = {key.name: LONGEST_PREFIX if key.size is None else key.size for key in keys}
+    sizes = {key.name: MAX_PREFIX if key.size is None else key.size for key in keys}
     return {
         "count": 1,
         "count_by": bits,
-        "saddr_bits": sizes.get("saddr", LONGEST_PREFIX),
-        "daddr_bits": sizes.get("daddr", LONGEST_PREFIX),
+        "saddr_bits": sizes.get("saddr", MAX_PREFIX),
+        "daddr_bits": sizes.get("daddr", MAX_PREFIX),
     }

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SELECTED_CGROUPS = 32768  # entries of the map, when the filter is used
-MOST_GIVEN = 65535  # owner.given is 16 bits wide
+MAX_GIVEN = 65535  # owner.given is 16 bits wide
 SELECTED, EXCLUDED = int(CgroupMarks.CGROUP_SELECTED), int(CgroupMarks.CGROUP_EXCLUDED)
 ANY_NAMES = "(?:/[^/]++)*"
 WILDCARD = re.compile(r"(\*|\?|\[!?+.[^]]*\])", re.DOTALL)
@@ -136,8 +136,8 @@ class CgroupFilter:
                 hierarchy, path = _find_pattern(text, mounted, inside)
                 found = Given(number, text, mark, hierarchy, path, None, pattern_of(path))
             self.given.append(found)
-        if len(self.given) > MOST_GIVEN:
-            raise UsageError(f"--cgroup: more than {MOST_GIVEN} in one run")
+        if len(self.given) > MAX_GIVEN:
+            raise UsageError(f"--cgroup: more than {MAX_GIVEN} in one run")
         self._patterns = [each for each in self.given if each.pattern]
         self._paths: dict[tuple[int, str], list[Given]] = {}
         for each in self.given:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAMED_CGROUPS = 32768  # entries of the map; cgroups beyond it are decided about here, each time
-LEAST_ID = 4  # characters of an id's beginning
+MIN_ID = 4  # characters of an id's beginning
 
 
 class Pod(NamedTuple):
@@ -57,7 +57,7 @@ def _unit(text: str) -> Iterator[str]:
 def _is_container(known: Known, wanted: str) -> bool:
     if any(found.name == wanted for found in known.inside):
         return True
-    return len(wanted) >= LEAST_ID and any(each.startswith(wanted) for each in known.ids)
+    return len(wanted) >= MIN_ID and any(each.startswith(wanted) for each in known.ids)
 
 
 def _is_pod(known: Known, wanted: Pod) -> bool:

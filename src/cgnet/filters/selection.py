@@ -83,7 +83,7 @@ def _process(text: str) -> Iterator[Process]:
             "cgnet runs in a PID namespace, in which processes have other PIDs than the programs see: "
             "run it in the host's (docker run --pid=host), or select by --comm or --cgroup"
         )
-    pid = number(text, netns.LARGEST_PID) or 0  # which no process has
+    pid = number(text, netns.MAX_PID) or 0  # which no process has
     try:
         found = processes.facts(pid)
     except OSError:

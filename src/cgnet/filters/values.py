@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
-MOST_PORT = 65535
-MOST_UID = 2**32 - 1
+MAX_PORT = 65535
+MAX_UID = 2**32 - 1
 MAPPED = IPv6Network("::ffff:0:0/96")
 RESULTS = {"ok": int(AttemptResult.RESULT_OK), "aborted": int(AttemptResult.RESULT_ABORTED)}
 # With second names such as EOPNOTSUPP, which errno.errorcode leaves out.
 ERRNOS: dict[str, int] = {name: value for name, value in vars(errno).items() if name[0] == "E"}
 COMM_BYTES = next(each.size for each in OWNER.members if each.name == "comm")
 RESULT_WORDS = next(each.size for each in CONFIG.members if each.name == "results") // 8
-MOST_RESULT = 64 * RESULT_WORDS - 2  # bit 0 is RESULT_ABORTED
+MAX_RESULT = 64 * RESULT_WORDS - 2  # bit 0 is RESULT_ABORTED
 ROLES = {"client": Role.ROLE_CLIENT, "server": Role.ROLE_SERVER}
 
 
@@ -71,7 +71,7 @@ def _items(text: str) -> Iterator[str]:
 
 
 def _port(text: str) -> int:
-    found = number(text, MOST_PORT)
+    found = number(text, MAX_PORT)
     if found is None:
         raise ValueError("no port or range of ports; give 0 to 65535, as in 80,443,8000-8999")
     return found
@@ -112,9 +112,9 @@ def comm(text: str) -> Iterator[bytes]:
 def uid(text: str) -> Iterator[int]:
     """Yield a user's number, given so or by name. Raises ValueError."""
     if is_number(text):
-        found = number(text, MOST_UID)
+        found = number(text, MAX_UID)
         if found is None:
-            raise ValueError(f"no user; numbers go to {MOST_UID}")
+            raise ValueError(f"no user; numbers go to {MAX_UID}")
         yield found
         return
     try:
@@ -130,7 +130,7 @@ def results(text: str) -> Iterator[int]:
     for item in _items(text):
         found = known.get(item.lower(), known.get(item.upper()))
         if found is None:
-            found = number(item, MOST_RESULT)
+            found = number(item, MAX_RESULT)
         if found is None:
             near = did_you_mean(item, (*RESULTS, *ERRNOS))
             raise ValueError(
@@ -141,7 +141,7 @@ def results(text: str) -> Iterator[int]:
 
 def result_bits(choice: Choice[int]) -> list[int]:
     """Return the words of ``config.results``."""
-    bits = sum(1 << (each + 1) for each in choice.chosen(range(-1, MOST_RESULT + 1)))
+    bits = sum(1 << (each + 1) for each in choice.chosen(range(-1, MAX_RESULT + 1)))
     return [bits >> (64 * word) & (2**64 - 1) for word in range(RESULT_WORDS)]
 
 

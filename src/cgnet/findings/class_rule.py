@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cgnet.kernel.symbols import Symbols
 
-FEW_ARGUMENTS, MOST_ARGUMENTS = 2, 4  # of kfree_skb
+FEW_ARGUMENTS, MAX_ARGUMENTS = 2, 4  # of kfree_skb
 FUNCTIONS = FUNCTION_CLASSES.size // (CODE_RANGE.size + 4)
 
 
@@ -47,7 +47,7 @@ def rule_of_class(symbols: Symbols, btf: Path) -> dict[str, Any]:
     arguments = tracepoint_arguments("kfree_skb", btf)
     known = symbols.drop_reasons
     return {
-        "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MOST_ARGUMENTS)
+        "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MAX_ARGUMENTS)
         if known
         else FEW_ARGUMENTS,
         "not_specified": number_of(UNSPECIFIED, known),

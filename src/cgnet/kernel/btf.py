@@ -173,7 +173,7 @@ def is_kernel_btf(path: Path) -> bool:
         lib.btf__free(btf)
 
 
-def elsewhere(root: Path = Path("/")) -> Path | None:
+def find_kernel_btf(root: Path = Path("/")) -> Path | None:
     """Return the BTF of a kernel that has none itself, from the usual places; None if it has one.
 
     Also None if there is none anywhere.

@@ -29,9 +29,7 @@ log = logging.getLogger(__name__)
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "probe.bpf.o"
 FRAME = 8  # bytes
-LEAST_STACK = (
-    5 * FRAME
-)  # from a system call to a tracepoint; the first frames are the program's own
+MIN_STACK = 5 * FRAME  # from a system call to a tracepoint; the first frames are the program's own
 ALL = "everything: no command runs without it"
 
 
@@ -243,7 +241,7 @@ def _try_run(obj: Object, feature: Feature) -> Answer:
         return Answer(ok=None, why=f"/proc/thread-self/comm: {error.strerror}")
     (result,) = feature.maps
     size = int.from_bytes(obj.map(result).lookup(bytes(4), 8), sys.byteorder, signed=True)
-    if size < LEAST_STACK:
+    if size < MIN_STACK:
         why = strerror(-size) if size < 0 else f"it has no more than {size // FRAME} frames"
         return Answer(ok=False, why=why)
     return Answer(ok=True)

@@ -25,7 +25,7 @@ BATCH_RECORDS = 8192  # taken from the ring before the rest of cgnet gets its tu
 BUSY, DISCARDED = 1 << 31, 1 << 30
 HEADER = 8
 # Headers that are looked at together: more after a row of equal ones. Most records are of one size.
-LEAST_ROW, MOST_ROW = 16, 1024
+MIN_ROW, MAX_ROW = 16, 1024
 
 _lock = Lock()
 
@@ -90,7 +90,7 @@ class Ring:
 
     def _rows(self, at: int, end: int) -> Iterator[list[bytes]]:
         """Yield rows of records with equal headers, and give their room back."""
-        most = LEAST_ROW
+        most = MIN_ROW
         while at < end:
             _fence()  # a header is there before the kernel side moves its position
             offset = at % self._size
@@ -104,7 +104,7 @@ class Ring:
             equal = headers.count(first)
             if equal < wanted:  # those in front are, and what follows may be no header
                 equal = next(i for i, header in enumerate(headers) if header != first)
-            most = min(4 * most, MOST_ROW) if equal == wanted else LEAST_ROW
+            most = min(4 * most, MAX_ROW) if equal == wanted else MIN_ROW
             _fence()  # a record is whole before its header says so
             row = self._data[offset : offset + equal * record.size]
             records = [] if first & DISCARDED else [raw for (raw,) in record.iter_unpack(row)]

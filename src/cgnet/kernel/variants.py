@@ -93,7 +93,7 @@ class Transport(NamedTuple):
 
 # The best first.
 TRANSPORTS = (
-    Transport("ring", "ring buffer", frozenset({"perf", "outbox"}), (RING_BUFFER,)),
+    Transport("ring", "ring buffer", frozenset({"perf", "pending_records"}), (RING_BUFFER,)),
     Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,), logs_briefly=True),
 )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_SOCKETS
-from cgnet.kernel.btf import elsewhere
+from cgnet.kernel.btf import find_kernel_btf
 from cgnet.options import completion
 from cgnet.options.types import FieldList, OneOf, Seconds, Size, a_number
 
@@ -200,7 +200,7 @@ RUN = (
         "--btf",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
-        default=elsewhere,
+        default=find_kernel_btf,
         help="BTF of this kernel, where it has none itself.",
     ),
     click.option(

@@ -12,11 +12,11 @@ import click
 from cgnet.errors import did_you_mean
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-LEAST_BUFFER, GREATEST_BUFFER = 4096, 1 << 30
-LONGEST_NUMBER = 20  # digits
+MIN_BUFFER, GREATEST_BUFFER = 4096, 1 << 30
+MAX_NUMBER = 20  # digits
 NS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-LONGEST_SPAN_NS = 10**18
+MAX_SPAN_NS = 10**18
 SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(us|µs|ms|s|m|h)")
 SOME_TIME = re.compile(r"(.*?)(ms|s|m|h)?")
 
@@ -33,10 +33,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
         number, unit = value[:-1], value[-1:].upper()
         if unit not in UNITS:
             number, unit = value, ""
-        if len(number) > LONGEST_NUMBER or not number.isascii() or not number.isdigit():
+        if len(number) > MAX_NUMBER or not number.isascii() or not number.isdigit():
             self.fail(f"{value!r} is no size; give bytes, or a number with K, M or G", param, ctx)
         size = 1 << (int(number) * UNITS[unit] - 1).bit_length()
-        if not LEAST_BUFFER <= size <= GREATEST_BUFFER:
+        if not MIN_BUFFER <= size <= GREATEST_BUFFER:
             self.fail(f"{value!r} is out of range; give 4K to 1G", param, ctx)
         return size
 
@@ -124,10 +124,8 @@ class Span(click.ParamType):  # type: ignore[type-arg]
                 ctx,
             )
         ns = round(float(found[1]) * NS[found[2]])
-        if ns > LONGEST_SPAN_NS:
-            self.fail(
-                f"{value!r} is too long; give {LONGEST_SPAN_NS // 10**9}s at most", param, ctx
-            )
+        if ns > MAX_SPAN_NS:
+            self.fail(f"{value!r} is too long; give {MAX_SPAN_NS // 10**9}s at most", param, ctx)
         return ns
 
 

@@ -32,13 +32,13 @@ V2 = "v2"
 INITIAL_NAMESPACE = 0xEFFFFFFB  # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
 SYS_OPEN_TREE, OPEN_TREE_CLONE = 428, 1  # asm-generic/unistd.h, linux/mount.h
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
-MOST_PATH = 2 * PATH_MAX  # that is walked
+MAX_PATH = 2 * PATH_MAX  # that is walked
 SHOWN = 80  # characters of a path in a message
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
 HANDLE_BYTES = 8
 ROOT_IDS = (1, 1 << 32 | 1)  # of every hierarchy's root, by type of handle
-MOST_RENAMED = 64  # cgroups between two looks
+MAX_RENAMED = 64  # cgroups between two looks
 WALK_AGAIN_S = 1.0  # new cgroups are told; a walk finds what isn't, or is gone
 
 
@@ -367,13 +367,13 @@ def subtree(top: Path) -> Iterator[Path]:
     """Yield a cgroup and what is below it. A parent comes before its children are looked up.
 
     Without recursion: who may make cgroups may nest them deeper than Python's stack. Paths end at
-    MOST_PATH bytes, so that nobody fills our memory with them; that is logged.
+    MAX_PATH bytes, so that nobody fills our memory with them; that is logged.
     """
     waiting = [top]
     while waiting:
         path = waiting.pop()
         yield path
-        if len(os.fsencode(path)) >= MOST_PATH:
+        if len(os.fsencode(path)) >= MAX_PATH:
             log.error("cgroups below %s… are nested too deep, and left out", str(path)[:SHOWN])
             continue
         with suppress(OSError):  # removed meanwhile
@@ -438,7 +438,7 @@ class CgroupNames:
         old = self._paths.get(key) or self._told.get(key)
         self.remember(hierarchy, cgroup, path)
         self.version += 1
-        if len(self._renamed) >= MOST_RENAMED:  # too many: what is there is looked up again
+        if len(self._renamed) >= MAX_RENAMED:  # too many: what is there is looked up again
             self._renamed = [(each, "/", None) for each in self._hierarchies]
         elif old:
             self._renamed.append((hierarchy, f"{old}/", f"{path}/"))

@@ -22,8 +22,8 @@ T = TypeVar("T")
 NAMED = Path("/run/netns")  # of ip-netns(8)
 OWN = Path("/proc/self/ns/net")
 GIVE = "give a PID, a path such as /run/netns/NAME, or an inode"
-LARGEST_PID = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT; inodes begin far above
-LARGEST_INODE = 2**32 - 1
+MAX_PID = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT; inodes begin far above
+MAX_INODE = 2**32 - 1
 CLONE_NEWNET = 0x40000000
 SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 
@@ -90,10 +90,10 @@ def find(text: str) -> Netns:
     Raises ValueError.
     """
     if is_number(text):
-        found = number(text, LARGEST_INODE)
+        found = number(text, MAX_INODE)
         if found is None:
-            raise ValueError(f"no inode of a network namespace; they go to {LARGEST_INODE}")
-        if found > LARGEST_PID:
+            raise ValueError(f"no inode of a network namespace; they go to {MAX_INODE}")
+        if found > MAX_PID:
             named = _place_of_inode(found)
             return Netns(found, cookie_of(named) if named else 0)
         place = Path(f"/proc/{found}/ns/net")

@@ -36,7 +36,7 @@ Row = dict[str, Any]
 INODE_BYTES = 4
 AGAIN_S, LOOKS = 1.0, 4
 SPENT_S = 0.01  # a second in the thread that reads the ring
-MOST_NEW = 16384  # cgroups that are looked at
+MAX_NEW = 16384  # cgroups that are looked at
 NETNS_OWNERS, ADDRESS_OWNERS = "netns_owners", "address_owners"  # the maps
 LOOPBACK6 = bytes(15) + b"\1"
 
@@ -195,7 +195,7 @@ class NetnsOwners:
         """Look at a cgroup, and again a few times."""
         candidates = place(cgroup).candidates
         if candidates and candidates[-1].cgroup == cgroup:
-            if len(self._left) >= MOST_NEW:
+            if len(self._left) >= MAX_NEW:
                 del self._left[next(iter(self._left))]
             self._left[cgroup] = LOOKS
 

@@ -122,11 +122,11 @@ class Verdict(IntEnum):
     VERDICT_STOLEN = 3
 
 
-class TripEnd(IntEnum):
-    TRIP_GOES_ON = 0
-    TRIP_DELIVERED = 1
-    TRIP_CONSUMED = 2
-    TRIP_DROPPED = 3
+class TraceEnd(IntEnum):
+    TRACE_GOES_ON = 0
+    TRACE_DELIVERED = 1
+    TRACE_CONSUMED = 2
+    TRACE_DROPPED = 3
 
 
 class SyncErrors(IntEnum):
@@ -205,8 +205,8 @@ class SumsState(IntEnum):
 
 class RecordKind(IntEnum):
     RECORD_CONNECT = 1
-    RECORD_CGROUP_BORN = 2
-    RECORD_CGROUP_GONE = 3
+    RECORD_CGROUP_CREATED = 2
+    RECORD_CGROUP_REMOVED = 3
     RECORD_RTT = 4
     RECORD_LIFE = 5
     RECORD_DROP = 6
@@ -444,7 +444,7 @@ STAGE = Layout(
 )
 
 
-class Trip(NamedTuple):
+class PacketTrace(NamedTuple):
     packet: int
     retrans_of: int
     location: int
@@ -466,8 +466,8 @@ class Trip(NamedTuple):
     answer_ns: int
 
 
-TRIP = Layout(
-    "trip",
+PACKET_TRACE = Layout(
+    "packet_trace",
     72,
     (
         Member("packet", 0, 8),
@@ -854,7 +854,7 @@ CONFIG = Layout(
         Member("by_end", 156, 4),
         Member("retransmitted", 160, 4),
         Member("in_flight", 164, 4),
-        Member("young", 168, 4),
+        Member("recent", 168, 4),
         Member("paws_reason", 172, 4),
         Member("slow_stage", 176, 4),
         Member("close_reason", 180, 4),
@@ -951,14 +951,14 @@ DROP_EVENT = Layout(
 )
 
 
-TRIP_EVENT = Layout(
-    "trip_event",
+TRACE_EVENT = Layout(
+    "trace_event",
     944,
     (
         Member("head", 0, 16),
         Member("owner", 16, 40),
         Member("flow", 56, 48),
-        Member("trip", 104, 72),
+        Member("trace", 104, 72),
         Member("stages", 176, 768),
     ),
     Struct(
@@ -967,8 +967,8 @@ TRIP_EVENT = Layout(
 )
 
 
-JOURNEY = Layout(
-    "journey",
+IN_FLIGHT_PACKET = Layout(
+    "in_flight_packet",
     1016,
     (
         Member("event", 0, 944),

@@ -58,7 +58,7 @@ class Group(NamedTuple):
         return self.values(b"".join(taken) if self.more else taken)
 
 
-class Remembered(dict[Any, T]):
+class ValueCache(dict[Any, T]):
     """What was made of a group's values, by what was taken from the record."""
 
     def __init__(self, group: Group, make: Callable[[tuple[Any, ...]], T]) -> None:
@@ -116,7 +116,7 @@ class Number(NamedTuple):
         return [null if number == none else number // per for number in numbers]
 
 
-class Moment(NamedTuple):
+class TimestampField(NamedTuple):
     """A field that is a moment of the kernel's monotonic clock, as text."""
 
     field: str
@@ -134,7 +134,7 @@ class Moment(NamedTuple):
         return (self.part,)
 
 
-AnyGroup = Group | Number | Moment
+AnyGroup = Group | Number | TimestampField
 
 
 def _itself(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -144,8 +144,8 @@ def _itself(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def values_of(group: AnyGroup) -> Callable[[Sequence[Any]], Iterable[tuple[Any, ...]]]:
     """Return what makes the values of a group's fields, of what was taken from each record."""
     if isinstance(group, Group):
-        return Remembered(group, _itself).of
-    if isinstance(group, Moment):
+        return ValueCache(group, _itself).of
+    if isinstance(group, TimestampField):
         return lambda moments: zip(group.texts(moments), strict=True)
     return lambda numbers: zip(group.of(numbers, None), strict=True)
 

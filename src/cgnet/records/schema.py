@@ -28,9 +28,9 @@ from cgnet.records._layouts import (
 from cgnet.records.fields import (
     AnyGroup,
     Group,
-    Moment,
     Number,
     Parts,
+    TimestampField,
     between,
     part_of,
     values_of,
@@ -61,7 +61,7 @@ OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
 OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
 # The tracepoint has as much room for a path as the record: TRACE_CGROUP_PATH_LEN of
 # kernel/cgroup/cgroup-internal.h.
-MOST_TOLD = part_of(CGROUP_EVENT, "path").stop - part_of(CGROUP_EVENT, "path").start - 1
+MAX_TOLD = part_of(CGROUP_EVENT, "path").stop - part_of(CGROUP_EVENT, "path").start - 1
 FLOW_PART = part_of(CONNECT_EVENT, "flow")
 OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
 # Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
@@ -182,7 +182,7 @@ def cgroup_change(raw: bytes) -> CgroupChange:
     """Decode struct cgroup_event."""
     kind, _, _, cgroup_id, hierarchy, marks, path = CGROUP_EVENT.packed.unpack(raw)
     told = path.partition(b"\0")[0]
-    is_cut = len(told) >= MOST_TOLD
+    is_cut = len(told) >= MAX_TOLD
     if is_cut:  # the last name may be a part of one
         told = told[: told.rindex(b"/") + 1] + CUT.encode()
     return CgroupChange(kind, hierarchy, cgroup_id, marks, decode(told), is_cut)
@@ -206,7 +206,11 @@ class Schema:
         self.name = name
         self.clock = clock
         moment = part_of(HEAD, "ts_ns")
-        self.groups = [Moment("time", moment, clock.texts), Number("ts_ns", moment), *groups]
+        self.groups = [
+            TimestampField("time", moment, clock.texts),
+            Number("ts_ns", moment),
+            *groups,
+        ]
         self.parts = Parts(self.groups, size, size if least is None else least)
         self._makers = [values_of(group) for group in self.groups]
         groups = self.groups

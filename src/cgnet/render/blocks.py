@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cgnet.records.schema import Schema
 
 SLOWEST, OTHER = "*", " "
-LEAST_PLACE = 8  # cells
+MIN_PLACE = 8  # cells
 NOTES = {
     "app_read": "waiting for the application",
     "in_order": "waiting for data before it",
@@ -72,7 +72,7 @@ class Blocks(Renderer):
         mark = SLOWEST if slowest else OTHER
         delta = f"+{duration_ns(stage['delta_ns'])}"
         before = f"{mark} {delta:>9} {stage['at']:14} cpu {stage['cpu']:<3} "
-        place = shortened(place, max(LEAST_PLACE, width - len(before) - 2 - cells(note)))
+        place = shortened(place, max(MIN_PLACE, width - len(before) - 2 - cells(note)))
         return shortened(f"{before}{place}  {note}".rstrip(), width)
 
     @staticmethod

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cgnet.records.fields import Group, Moment, Remembered
+from cgnet.records.fields import Group, TimestampField, ValueCache
 from cgnet.records.schema import SCHEMA
 from cgnet.render import Renderer, with_owner
 
@@ -49,9 +49,9 @@ def _piece(group: AnyGroup) -> tuple[str, _Column]:
     """Return a group's place in a line, and what fills it, of what was taken from each record."""
     if isinstance(group, Group):
         template = _template(group)
-        texts = Remembered(group, lambda values: template % tuple(map(_value, values)))
+        texts = ValueCache(group, lambda values: template % tuple(map(_value, values)))
         return "%s", texts.of
-    if isinstance(group, Moment):
+    if isinstance(group, TimestampField):
         return _template(group, '"%s"'), group.texts
     return _template(group), partial(group.of, null="null")
 

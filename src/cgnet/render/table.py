@@ -50,7 +50,7 @@ class Column(NamedTuple):
 DEFAULT_WIDTH, DEFAULT_MOST = 10, 40
 # A pod's cgroup path has some 200. What is longer moves the rest of its own row: anybody may make a
 # path of thousands, and padding to it would fill disks.
-MOST_GROWN = 256
+MAX_GROWN = 256
 
 
 def _path(header: str) -> Column:
@@ -146,7 +146,7 @@ class Fitted:
         self.widths = share_out([self._rooms[index] for index in self.shown], gap, width)
         return True
 
-    def make_room(self, lines: Sequence[Sequence[str]]) -> None:
+    def evict_if_full(self, lines: Sequence[Sequence[str]]) -> None:
         """What is too wide is cut."""
 
 
@@ -162,11 +162,11 @@ class Grown:
         """No terminal is asked."""
         return False
 
-    def make_room(self, lines: Sequence[Sequence[str]]) -> None:
+    def evict_if_full(self, lines: Sequence[Sequence[str]]) -> None:
         """Widen the columns for what is to stand in them."""
         for index, column_texts in enumerate(zip(*lines, strict=True)):
             widest = max(map(cells, column_texts))
-            self.widths[index] = max(self.widths[index], min(widest, MOST_GROWN))
+            self.widths[index] = max(self.widths[index], min(widest, MAX_GROWN))
 
 
 class Table(Renderer):
@@ -238,14 +238,14 @@ class Table(Renderer):
         if not batch or not (self._layout.follow() or self._owes_header):
             return ""
         self._owes_header = False
-        self._layout.make_room([self._texts(row) for row in self._rows_of(batch)])
+        self._layout.evict_if_full([self._texts(row) for row in self._rows_of(batch)])
         return self.header()
 
     def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
         rows = self._rows_of(batch)
         lines = list(map(self._texts, rows))
-        self._layout.make_room(lines)
+        self._layout.evict_if_full(lines)
         styles = [each.style for each in self._columns]
         return "".join(
             self._line(line, self._styles(row, styles))

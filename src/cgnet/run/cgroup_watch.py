@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 # A removed cgroup's sockets live on, and its tasks may connect while they die.
 FORGET_CGROUP_AFTER_S = 60.0
-MOST_HELD = 65536  # records; then the oldest are decided about as they are
-MOST_LEAVING = 65536  # removed cgroups; then the oldest are forgotten sooner
+MAX_HELD = 65536  # records; then the oldest are decided about as they are
+MAX_LEAVING = 65536  # removed cgroups; then the oldest are forgotten sooner
 CGROUP_RECORDS = frozenset(
     {
-        RecordKind.RECORD_CGROUP_BORN,
-        RecordKind.RECORD_CGROUP_GONE,
+        RecordKind.RECORD_CGROUP_CREATED,
+        RecordKind.RECORD_CGROUP_REMOVED,
         RecordKind.RECORD_CGROUP_RENAMED,
     }
 )
@@ -66,7 +66,7 @@ class Follower(Protocol):
         """A cgroup was removed."""
 
 
-class Newcomers:
+class CgroupWatch:
     """Follows cgroups, and lets records through once it is known whether they are wanted."""
 
     def __init__(
@@ -109,7 +109,7 @@ class Newcomers:
             return records
         passed = self._release(obj)
         passed += [raw for raw in records if not raw[OWNER_UNDECIDED] or self._is_wanted(obj, raw)]
-        while self._number > MOST_HELD:
+        while self._number > MAX_HELD:
             passed += self._decide_oldest(obj)
         return passed
 
@@ -156,11 +156,11 @@ class Newcomers:
             return
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
-        born = change.kind == RecordKind.RECORD_CGROUP_BORN
+        born = change.kind == RecordKind.RECORD_CGROUP_CREATED
         if follower := self._follower_of(change.hierarchy):
             (follower.made if born else follower.gone)(change.path)
         if born:
-            self._on_born(obj, change)
+            self._on_created(obj, change)
         else:
             self._on_gone(change)
 
@@ -169,7 +169,7 @@ class Newcomers:
             return self._follower[1]
         return None
 
-    def _on_born(self, obj: Object, change: CgroupChange) -> None:
+    def _on_created(self, obj: Object, change: CgroupChange) -> None:
         self._runtimes.expect(change.path)
         self._filters.cgroups.born(
             obj.map("selected_cgroups"),
@@ -206,7 +206,7 @@ class Newcomers:
         """Forget the cgroups that went long ago, and what others were called."""
         self._names.tidy()
         now = time.monotonic()
-        while self._leaving and (self._leaving[0][0] <= now or len(self._leaving) > MOST_LEAVING):
+        while self._leaving and (self._leaving[0][0] <= now or len(self._leaving) > MAX_LEAVING):
             _, hierarchy, cgroup = self._leaving.popleft()
             obj.map("selected_cgroups").discard(cgroup_key(hierarchy, cgroup))
             self._filters.named.forget(obj.map("named_cgroups"), cgroup)

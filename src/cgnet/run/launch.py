@@ -71,7 +71,7 @@ CROSSING = (
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
 CONFIG_SECTION = ".rodata.config"
-CGROUP_PROGRAMS = frozenset({"cgroup_born", "cgroup_gone", "cgroup_renamed"})
+CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
 ITERATOR = "iter"
 SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find who has what was open before

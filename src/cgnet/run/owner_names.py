@@ -10,7 +10,7 @@ from cgnet.filters import absent
 from cgnet.owners.cgroups import CgroupNames
 from cgnet.owners.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
 from cgnet.owners.runtimes import Runtimes
-from cgnet.run.cgroup_watch import Newcomers
+from cgnet.run.cgroup_watch import CgroupWatch
 from cgnet.run.output import tell
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class OwnerNames:
         self._filters, self._naming = filters, filters.hierarchies[0]
         self.cgroups = CgroupNames(filters.hierarchies)
         self.runtimes = Runtimes(hierarchy=self._naming)
-        self.watch = Newcomers(filters, self.cgroups, self.runtimes, tell)
+        self.watch = CgroupWatch(filters, self.cgroups, self.runtimes, tell)
         self._netns_owners: NetnsOwners | None = None
         self._said_absent = False
 

@@ -108,7 +108,7 @@ def interruptible(signals: int) -> Iterator[None]:
         os.close(done)
 
 
-class Politeness:
+class ReaderPriority:
     """Run behind everybody else, unless much is waiting.
 
     A tracer that takes its turn among equals stops the traced processes for the time that a batch
@@ -152,7 +152,7 @@ class RateLimit:
 
 def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
     """Yield what came, at least every TICK_MS and perhaps nothing, until ``stop``."""
-    politeness = Politeness()
+    reader_priority = ReaderPriority()
     poller = select.poll()
     poller.register(signals, select.POLLIN)
     poller.register(output, 0)  # errors only: the other end is closed
@@ -163,7 +163,7 @@ def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[lis
             raise BrokenPipeError
         batch = ring.consume()
         full = len(batch) >= BATCH_RECORDS
-        politeness.choose(ring.filled)
+        reader_priority.choose(ring.filled)
         yield batch
 
 

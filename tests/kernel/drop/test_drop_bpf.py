@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 SOURCE = ROOT / "tests/kernel/dropping.bpf.c"
 PORT = 9
@@ -57,19 +57,21 @@ def at_cgroup(path: Path, cgroup: Path) -> Iterator[None]:
 
 
 @FAMILIES
-def test_program_at_a_cgroup(street: Street, family: int, hook: str, dropping_object: Path) -> None:
-    client, server = street.client, street.server
+def test_program_at_a_cgroup(
+    containers: TwoContainers, family: int, hook: str, dropping_object: Path
+) -> None:
+    client, server = containers.client, containers.server
     with (
         explaining(server, "--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
         serving.listen(server.address(family), PORT)
         cgroup = directory("v2", serving.pid, None)
         if not cgroup:
             pytest.skip("no cgroup of v2")
         with at_cgroup(dropping_object, cgroup):
-            puppet.connect(server.address(family), PORT)
+            remote.connect(server.address(family), PORT)
             row = drops.one(f"tcp_v{family}_rcv", reason="SOCKET_FILTER")
             assert row == row | {"reason_class": "firewall", "pid": serving.pid}
         # What is gone by now was there when the packet was dropped.
@@ -80,32 +82,32 @@ def test_program_at_a_cgroup(street: Street, family: int, hook: str, dropping_ob
 
 
 @FAMILIES
-def test_filter_of_the_application(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
+def test_filter_of_the_application(containers: TwoContainers, family: int, hook: str) -> None:
+    client, server = containers.client, containers.server
     with (
         explaining(server, "--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
         port = serving.listen(server.address(family))
         serving.do("import ctypes")
         serving.do(f"code = ctypes.create_string_buffer({NOTHING})")
         serving.do("program = struct.pack('HxxxxxxQ', 1, ctypes.addressof(code))")
         serving.do("server.setsockopt(socket.SOL_SOCKET, 26, program)")  # SO_ATTACH_FILTER
-        puppet.connect(server.address(family), port)
+        remote.connect(server.address(family), port)
         row = drops.one(f"tcp_v{family}_rcv", reason="SOCKET_FILTER")
         assert row["reason_class"] == "application"
         advice = explained(drops, server, reason="SOCKET_FILTER")
     assert advice["text"].startswith("a filter that the application has set itself")
 
 
-def test_program_at_a_device(street: Street, dropping_object: Path) -> None:
-    client, router = street.client, street.router
-    with explaining(router) as drops, client.puppet() as puppet:
+def test_program_at_a_device(containers: TwoContainers, dropping_object: Path) -> None:
+    client, router = containers.client, containers.router
+    with explaining(router) as drops, client.remote() as remote:
         xdp = ("xdpgeneric", "obj", str(dropping_object), "sec", "xdp")
         router.run("ip", "link", "set", "dev", "to_client", *xdp)
         try:
-            puppet.connect(street.server.address(4), PORT)
+            remote.connect(containers.server.address(4), PORT)
             row = drops.one("do_xdp_generic", netns=router.inode, dport=PORT)
         finally:
             router.run("ip", "link", "set", "dev", "to_client", "xdpgeneric", "off")

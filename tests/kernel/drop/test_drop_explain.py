@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from drops import Drops, dropping
 from harness import CGNET, Row, tracing, unique, wait_until
-from remote_python import Puppet, PuppetError, in_own_cgroups
+from remote_python import RemotePython, RemotePythonError, in_own_cgroups
 from segments import ACK, SYN, send, tcp_packet
 from test_drop_path import fill
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from two_containers import Place, Street
+    from two_containers import Place, TwoContainers
 
 PORT = 9
 
@@ -44,28 +44,28 @@ def explaining(place: Place, *more: str) -> Any:
     ("address", "said"),
     [("", "nobody listens at port"), ("127.0.0.1", "listens on 127.0.0.1 alone")],
 )
-def test_closed_port(street: Street, address: str, said: str) -> None:
-    client, server = street.client, street.server
-    with explaining(server) as drops, client.puppet() as puppet, server.puppet() as serving:
+def test_closed_port(containers: TwoContainers, address: str, said: str) -> None:
+    client, server = containers.client, containers.server
+    with explaining(server) as drops, client.remote() as remote, server.remote() as serving:
         port = serving.listen(address) if address else PORT
-        assert puppet.connect(server.address(4), port, timeout=5) == "ECONNREFUSED"
+        assert remote.connect(server.address(4), port, timeout=5) == "ECONNREFUSED"
         advice = explained(drops, server, reason="NO_SOCKET")
     assert said in advice["text"]
     assert advice["container"] == server.container
     assert advice["evidence"] == {"listeners": [f"{address}:{port}"] if address else []}
 
 
-def test_full_accept_queue(street: Street) -> None:
-    client, server = street.client, street.server
+def test_full_accept_queue(containers: TwoContainers) -> None:
+    client, server = containers.client, containers.server
     with (
         explaining(server, "--syn-drops") as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
         server.set("net.core.somaxconn", 77),
     ):
         port = serving.listen(server.address(4), backlog=0)
-        assert puppet.connect(server.address(4), port, "first", timeout=5) == "ok"
-        puppet.connect(server.address(4), port, "second")
+        assert remote.connect(server.address(4), port, "first", timeout=5) == "ok"
+        remote.connect(server.address(4), port, "second")
         advice = explained(drops, server, reason="TCP_LISTEN_OVERFLOW")
     evidence = advice["evidence"]
     assert (evidence["accept_queue"], evidence["backlog"]) == (1, 0)
@@ -87,14 +87,14 @@ def throttled(group: Path) -> int:
     return int(dict(line.split() for line in lines)["nr_throttled"])
 
 
-def test_a_server_that_its_cpu_limit_holds_up(street: Street) -> None:
-    client, server = street.client, street.server
+def test_a_server_that_its_cpu_limit_holds_up(containers: TwoContainers) -> None:
+    client, server = containers.client, containers.server
     group = cpu_group(server)
     with (
         explaining(server, "--syn-drops") as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
-        server.puppet() as busy,
+        client.remote() as remote,
+        server.remote() as serving,
+        server.remote() as busy,
     ):
         port = serving.listen(server.address(4), backlog=0)
         (group / "cpu.cfs_quota_us").write_text("5000")
@@ -103,23 +103,23 @@ def test_a_server_that_its_cpu_limit_holds_up(street: Street) -> None:
             wait_until("it is held up", lambda: throttled(group))
         finally:
             (group / "cpu.cfs_quota_us").write_text("-1")
-        assert puppet.connect(server.address(4), port, "first", timeout=5) == "ok"
-        puppet.connect(server.address(4), port, "second")
+        assert remote.connect(server.address(4), port, "first", timeout=5) == "ok"
+        remote.connect(server.address(4), port, "second")
         advice = explained(drops, server, reason="TCP_LISTEN_OVERFLOW")
     assert advice["evidence"]["nr_throttled"] > 0
     assert "its CPU limit held it up" in advice["text"]
 
 
-def test_reverse_path(street: Street) -> None:
-    client, server, router = street.client, street.server, street.router
+def test_reverse_path(containers: TwoContainers) -> None:
+    client, server, router = containers.client, containers.server, containers.router
     alien = server.address(4).rpartition(".")[0] + ".99"
     with (
         explaining(router) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         router.set("net.ipv4.conf.to_client.rp_filter", 1),
     ):
         packet = tcp_packet((alien, 4000), (server.address(4), PORT))
-        send(puppet, street, packet)
+        send(remote, containers, packet)
         advice = explained(drops, router, reason="IP_RPFILTER")
     assert advice["evidence"] == {
         "net.ipv4.conf.all.rp_filter": 0,
@@ -128,27 +128,27 @@ def test_reverse_path(street: Street) -> None:
     assert "to_client" in advice["text"]
 
 
-def test_shaper(street: Street) -> None:
-    client = street.client
+def test_shaper(containers: TwoContainers) -> None:
+    client = containers.client
     with (
         explaining(client) as drops,
-        client.puppet() as puppet,
-        street.server.puppet() as serving,
+        client.remote() as remote,
+        containers.server.remote() as serving,
         client.shaper(),
     ):
-        fill(street, 4, puppet, serving)
+        fill(containers, 4, remote, serving)
         wait_until("a drop", lambda: drops.of(dev="c0"))
         advice = explained(drops, client, reason=drops.of(dev="c0")[0]["reason"])
     (qdisc,) = [each for each in advice["evidence"]["qdiscs"] if each["kind"] == "tbf"]
     assert qdisc["drops"] >= 1
 
 
-def test_checksum(street: Street) -> None:
-    client, server = street.client, street.server
-    with explaining(server) as drops, client.puppet() as puppet:
+def test_checksum(containers: TwoContainers) -> None:
+    client, server = containers.client, containers.server
+    with explaining(server) as drops, client.remote() as remote:
         source, target = (client.address(4), 4000), (server.address(4), PORT)
         packet = tcp_packet(source, target, tcp_error=1)
-        send(puppet, street, packet, 3)
+        send(remote, containers, packet, 3)
         advice = explained(drops, server, reason="TCP_CSUM")
     grown = advice["evidence"]["TcpInCsumErrors"]
     assert grown >= advice["count"]
@@ -157,25 +157,25 @@ def test_checksum(street: Street) -> None:
 LIMIT = "memory.kmem.tcp.limit_in_bytes"
 
 
-def test_the_containers_own_limit_of_tcp_memory(street: Street) -> None:
-    client, server = street.client, street.server
+def test_the_containers_own_limit_of_tcp_memory(containers: TwoContainers) -> None:
+    client, server = containers.client, containers.server
     found = [group for group in in_own_cgroups(server.pid) if (group / LIMIT).exists()]
     if not found:
         pytest.skip("no v1 hierarchy limits TCP's memory here")
     before = (found[0] / LIMIT).read_text()
     with (
         explaining(server) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
         (found[0] / LIMIT).write_text("300000")
         try:
             port = serving.listen(server.address(4))
             for name in ("one", "two", "three", "four"):
-                assert puppet.connect(server.address(4), port, name, timeout=5) == "ok"
+                assert remote.connect(server.address(4), port, name, timeout=5) == "ok"
                 serving.do(f"{name}, _ = server.accept()")
-                puppet.do(f"{name}.settimeout(0)")
-            wait_until("a drop", lambda: crowded(puppet, drops))
+                remote.do(f"{name}.settimeout(0)")
+            wait_until("a drop", lambda: at_limit(remote, drops))
             advice = explained(drops, server, reason="PROTO_MEM")
         finally:
             (found[0] / LIMIT).write_text(before)
@@ -183,22 +183,22 @@ def test_the_containers_own_limit_of_tcp_memory(street: Street) -> None:
     assert advice["evidence"]["memory.kmem.tcp.limit_in_bytes"] <= 300000
 
 
-def crowded(puppet: Puppet, drops: Drops) -> list[Row]:
+def at_limit(remote: RemotePython, drops: Drops) -> list[Row]:
     """Send what nobody reads; return the drops."""
     for name in ("one", "two", "three", "four"):
-        with suppress(PuppetError):
-            puppet.do(f"{name}.send(bytes(1000000))")
+        with suppress(RemotePythonError):
+            remote.do(f"{name}.send(bytes(1000000))")
     return drops.of(reason="PROTO_MEM")
 
 
-def test_firewall(street: Street) -> None:
-    client, server = street.client, street.server
+def test_firewall(containers: TwoContainers) -> None:
+    client, server = containers.client, containers.server
     with (
         explaining(server) as drops,
         server.firewall("input", f"tcp dport {PORT} drop"),
-        client.puppet() as puppet,
+        client.remote() as remote,
     ):
-        puppet.connect(server.address(4), PORT)
+        remote.connect(server.address(4), PORT)
         advice = explained(drops, server, reason="NETFILTER_DROP")
         said = f"a firewall rule of the input hook in network namespace {server.netns}: "
         assert advice["text"].startswith(said)
@@ -206,31 +206,31 @@ def test_firewall(street: Street) -> None:
     assert advice["evidence"]["hook"] == "input"
 
 
-def test_a_rule_that_is_gone(street: Street) -> None:
+def test_a_rule_that_is_gone(containers: TwoContainers) -> None:
     """No rule is said to be there when none is."""
-    server = street.server
-    with explaining(server) as drops, street.client.puppet() as puppet:
+    server = containers.server
+    with explaining(server) as drops, containers.client.remote() as remote:
         with server.firewall("input", f"tcp dport {PORT} drop"):
-            puppet.connect(server.address(4), PORT)
+            remote.connect(server.address(4), PORT)
             wait_until("a drop", lambda: drops.of(reason="NETFILTER_DROP"))
         advice = explained(drops, server, reason="NETFILTER_DROP")
     assert advice["text"].startswith(f"no rule in network namespace {server.netns} drops")
 
 
-def test_no_port_is_left_for_nat(street: Street) -> None:
+def test_no_port_is_left_for_nat(containers: TwoContainers) -> None:
     """Two connections to one server have all ports that may be translated to."""
-    client, server, router = street.client, street.server, street.router
+    client, server, router = containers.client, containers.server, containers.router
     masquerade = 'oifname "to_server" ip protocol tcp masquerade to :40000-40001'
     with (
         explaining(router) as drops,
         nat(router, masquerade),
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
         port = serving.listen(server.address(4))
         for name in ("one", "two"):
-            assert puppet.connect(server.address(4), port, name, timeout=5) == "ok"
-        puppet.connect(server.address(4), port, "three")
+            assert remote.connect(server.address(4), port, name, timeout=5) == "ok"
+        remote.connect(server.address(4), port, "three")
         advice = explained(drops, router, reason="NETFILTER_DROP")
     assert "no source port was left for NAT" in advice["text"]
     assert "rule" not in advice["text"]
@@ -252,14 +252,14 @@ def nat(place: Place, rule: str) -> Iterator[None]:
         place.run("nft", f"delete table ip {table}")
 
 
-def test_advice_to_people_comes_after_the_rows(street: Street) -> None:
-    server = street.server
+def test_advice_to_people_comes_after_the_rows(containers: TwoContainers) -> None:
+    server = containers.server
     arguments = ("--explain", "--netns", str(server.inode))
     with (
         tracing(*arguments, command="drop", output="table") as tracer,
-        street.client.puppet() as puppet,
+        containers.client.remote() as remote,
     ):
-        puppet.connect(server.address(4), PORT, timeout=5)
+        remote.connect(server.address(4), PORT, timeout=5)
         wait_until("a row", lambda: len(tracer.lines) > 1)
         tracer.stop()
     (said,) = [line for line in tracer.said if "nobody listens" in line]
@@ -273,14 +273,14 @@ def test_advice_to_people_comes_after_the_rows(street: Street) -> None:
         ("", "nobody listens at the ports that they went to, or", {}),
     ],
 )
-def test_advice_on_counts(street: Street, more: str, said: str, evidence: Row) -> None:
+def test_advice_on_counts(containers: TwoContainers, more: str, said: str, evidence: Row) -> None:
     by = ("--count", "--by", f"container,reason,netns{more}")
-    with explaining(street.server, *by) as drops, street.client.puppet() as puppet:
+    with explaining(containers.server, *by) as drops, containers.client.remote() as remote:
         for _ in range(3):
-            puppet.connect(street.server.address(4), PORT, timeout=5)
+            remote.connect(containers.server.address(4), PORT, timeout=5)
         drops.tracer.stop()
     (advice,) = drops.tracer.rows("advice")
-    assert (advice["count"], advice["container"]) == (3, street.server.container)
+    assert (advice["count"], advice["container"]) == (3, containers.server.container)
     assert advice["text"].startswith(said)
     assert advice["evidence"] == evidence
 
@@ -303,19 +303,19 @@ def test_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
     assert said in done.stderr
 
 
-def test_an_answer_from_another_address_than_was_called(street: Street) -> None:
+def test_an_answer_from_another_address_than_was_called(containers: TwoContainers) -> None:
     """As when NAT translates on the way there and not on the way back."""
-    client, server = street.client, street.server
+    client, server = containers.client, containers.server
     called = "198.18.0.9"
     with (
         explaining(client) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
-        puppet.do("client = socket.socket(); client.settimeout(0)")
-        with suppress(PuppetError):
-            puppet.do(f"client.connect(({called!r}, 80))")
-        port = puppet.get("client.getsockname()[1]")
+        remote.do("client = socket.socket(); client.settimeout(0)")
+        with suppress(RemotePythonError):
+            remote.do(f"client.connect(({called!r}, 80))")
+        port = remote.get("client.getsockname()[1]")
         answer = tcp_packet(
             (server.address(4), 8080), (client.address(4), port), flags=SYN | ACK, ack=1
         )
@@ -329,16 +329,16 @@ def test_an_answer_from_another_address_than_was_called(street: Street) -> None:
     assert advice["evidence"] == {"sockets": [f"{called}:80"]}
 
 
-def test_lines_for_different_namespaces_differ(street: Street) -> None:
+def test_lines_for_different_namespaces_differ(containers: TwoContainers) -> None:
     """The same reason and owner in two places."""
-    router, server = street.router, street.server
+    router, server = containers.router, containers.server
     hosts = ("--netns", str(router.inode), "--netns", str(server.inode))
     with (
         tracing("--explain", *hosts, command="drop", output="table") as tracer,
-        server.puppet() as puppet,
+        server.remote() as remote,
     ):
-        puppet.connect(server.address(4), PORT, timeout=5)
-        puppet.connect(router.addresses_of("to_server")[0], PORT, timeout=5)
+        remote.connect(server.address(4), PORT, timeout=5)
+        remote.connect(router.addresses_of("to_server")[0], PORT, timeout=5)
         wait_until("both rows", lambda: len(tracer.lines) > 2)
         tracer.stop()
     said = [line for line in tracer.said if "NO_SOCKET" in line]

@@ -10,7 +10,7 @@ from drops import dropping, owned
 
 if TYPE_CHECKING:
     from harness import Row
-    from two_containers import Place, Street
+    from two_containers import Place, TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
@@ -27,67 +27,74 @@ class Blocked(NamedTuple):
 
 
 def block(
-    street: Street, place: Place, at: str, family: int, hook: str, *, rule: str = RULE, **how: float
+    containers: TwoContainers,
+    place: Place,
+    at: str,
+    family: int,
+    hook: str,
+    *,
+    rule: str = RULE,
+    **how: float,
 ) -> Blocked:
     """Have a place's firewall drop what the client sends to the server."""
     with (
         dropping("--hook", hook) as drops,
-        street.client.puppet() as puppet,
+        containers.client.remote() as remote,
         place.firewall(at, rule),
     ):
-        answer = puppet.connect(street.server.address(family), PORT, **how)
-        return Blocked(drops.one("nf_hook_slow", netns=place.inode), puppet.pid, answer)
+        answer = remote.connect(containers.server.address(family), PORT, **how)
+        return Blocked(drops.one("nf_hook_slow", netns=place.inode), remote.pid, answer)
 
 
 @FAMILIES
-def test_input(street: Street, family: int, hook: str) -> None:
-    found = block(street, street.server, "input", family, hook)
+def test_input(containers: TwoContainers, family: int, hook: str) -> None:
+    found = block(containers, containers.server, "input", family, hook)
     assert found.answer == "EINPROGRESS"
-    wanted = FIREWALL | owned(street.server) | {"direction": "rx", "dev": "s0"}
+    wanted = FIREWALL | owned(containers.server) | {"direction": "rx", "dev": "s0"}
     assert found.row == found.row | wanted
 
 
 @FAMILIES
-def test_output(street: Street, family: int, hook: str) -> None:
-    found = block(street, street.client, "output", family, hook)
+def test_output(containers: TwoContainers, family: int, hook: str) -> None:
+    found = block(containers, containers.client, "output", family, hook)
     wanted = {"direction": "tx", "pid": found.pid, "tcp_state": "SYN_SENT", "role": "client"}
-    assert found.row == found.row | FIREWALL | owned(street.client, "learned") | wanted
+    assert found.row == found.row | FIREWALL | owned(containers.client, "learned") | wanted
 
 
 @FAMILIES
-def test_a_syn_ack_is_the_listeners(street: Street, family: int, hook: str) -> None:
+def test_a_syn_ack_is_the_listeners(containers: TwoContainers, family: int, hook: str) -> None:
     """What sends it is no full socket."""
-    client, server = street.client, street.server
+    client, server = containers.client, containers.server
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        server.puppet() as listener,
+        client.remote() as remote,
+        server.remote() as listener,
     ):
         port = listener.listen(server.address(family))
         with server.firewall("output", f"tcp sport {port} drop"):
-            puppet.connect(server.address(family), port)
+            remote.connect(server.address(family), port)
             row = drops.one("nf_hook_slow", netns=server.inode)
     wanted = {"pid": listener.pid, "role": "server", "tcp_flags": "SA", "direction": "tx"}
     assert row == row | owned(server, "inherited") | wanted
 
 
 @FAMILIES
-def test_forward(street: Street, family: int, hook: str) -> None:
-    row = block(street, street.router, "forward", family, hook).row
-    assert row == row | FIREWALL | owned(street.client, "device") | {"direction": "forward"}
+def test_forward(containers: TwoContainers, family: int, hook: str) -> None:
+    row = block(containers, containers.router, "forward", family, hook).row
+    assert row == row | FIREWALL | owned(containers.client, "device") | {"direction": "forward"}
 
 
 @FAMILIES
 @pytest.mark.parametrize("at", ["client", "router"])
-def test_postrouting(street: Street, family: int, hook: str, at: str) -> None:
-    row = block(street, getattr(street, at), "postrouting", family, hook).row
+def test_postrouting(containers: TwoContainers, family: int, hook: str, at: str) -> None:
+    row = block(containers, getattr(containers, at), "postrouting", family, hook).row
     source, direction = ("learned", "tx") if at == "client" else ("device", "forward")
-    assert row == row | FIREWALL | owned(street.client, source) | {"direction": direction}
+    assert row == row | FIREWALL | owned(containers.client, source) | {"direction": direction}
 
 
 @FAMILIES
-def test_reject(street: Street, family: int, hook: str) -> None:
+def test_reject(containers: TwoContainers, family: int, hook: str) -> None:
     rule = f"tcp dport {PORT} reject with tcp reset"
-    found = block(street, street.server, "input", family, hook, rule=rule, timeout=5)
+    found = block(containers, containers.server, "input", family, hook, rule=rule, timeout=5)
     assert found.answer == "ECONNREFUSED"
-    assert found.row == found.row | FIREWALL | owned(street.server) | {"direction": "rx"}
+    assert found.row == found.row | FIREWALL | owned(containers.server) | {"direction": "rx"}

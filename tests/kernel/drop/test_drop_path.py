@@ -11,36 +11,38 @@ from harness import ip
 from segments import send, tcp_packet
 
 if TYPE_CHECKING:
-    from remote_python import Puppet
-    from two_containers import Street
+    from remote_python import RemotePython
+    from two_containers import TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
 MUCH = 200_000  # bytes
 
 
-def fill(street: Street, family: int, puppet: Puppet, serving: Puppet) -> int:
+def fill(
+    containers: TwoContainers, family: int, remote: RemotePython, serving: RemotePython
+) -> int:
     """Send more than a shaper takes; return the port."""
-    address = street.server.address(family)
+    address = containers.server.address(family)
     port = serving.listen(address)
-    assert puppet.connect(address, port, timeout=5) == "ok"
-    puppet.do(f"client.setblocking(False); client.send(bytes({MUCH}))")
+    assert remote.connect(address, port, timeout=5) == "ok"
+    remote.do(f"client.setblocking(False); client.send(bytes({MUCH}))")
     return port
 
 
 @FAMILIES
-def test_shaper_of_a_container(street: Street, family: int, hook: str) -> None:
-    client = street.client
+def test_shaper_of_a_container(containers: TwoContainers, family: int, hook: str) -> None:
+    client = containers.client
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        street.server.puppet() as serving,
+        client.remote() as remote,
+        containers.server.remote() as serving,
         client.shaper(),
     ):
-        port = fill(street, family, puppet, serving)
+        port = fill(containers, family, remote, serving)
         row = drops.one("__dev_queue_xmit", netns=client.inode, dport=port)
     assert row == row | owned(client, "learned") | {
-        "pid": puppet.pid,
+        "pid": remote.pid,
         "reason_class": "resource",
         "direction": "tx",
         "dev": "c0",
@@ -50,15 +52,15 @@ def test_shaper_of_a_container(street: Street, family: int, hook: str) -> None:
 
 
 @FAMILIES
-def test_shaper_of_a_router(street: Street, family: int, hook: str) -> None:
-    client, router = street.client, street.router
+def test_shaper_of_a_router(containers: TwoContainers, family: int, hook: str) -> None:
+    client, router = containers.client, containers.router
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
-        street.server.puppet() as serving,
+        client.remote() as remote,
+        containers.server.remote() as serving,
         router.shaper(1),
     ):
-        port = fill(street, family, puppet, serving)
+        port = fill(containers, family, remote, serving)
         row = drops.one("__dev_queue_xmit", netns=router.inode, dport=port)
     assert row == row | owned(client, "device") | {
         "reason_class": "resource",
@@ -69,11 +71,11 @@ def test_shaper_of_a_router(street: Street, family: int, hook: str) -> None:
 
 
 @FAMILIES
-def test_hops_are_used_up(street: Street, family: int, hook: str) -> None:
-    client, router = street.client, street.router
-    target = (street.server.address(family), PORT)
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
-        send(puppet, street, tcp_packet((client.address(family), 4000), target, hops=1))
+def test_hops_are_used_up(containers: TwoContainers, family: int, hook: str) -> None:
+    client, router = containers.client, containers.router
+    target = (containers.server.address(family), PORT)
+    with dropping("--hook", hook) as drops, client.remote() as remote:
+        send(remote, containers, tcp_packet((client.address(family), 4000), target, hops=1))
         function = "ip_forward" if family == 4 else "ip6_forward"
         row = drops.one(function, netns=router.inode, dport=PORT)
     assert row == row | owned(client, "device") | {"direction": "forward", "dev": "to_client"}
@@ -82,14 +84,16 @@ def test_hops_are_used_up(street: Street, family: int, hook: str) -> None:
 
 
 @FAMILIES
-def test_packet_larger_than_the_next_link(street: Street, family: int, hook: str) -> None:
-    client, router = street.client, street.router
-    target = (street.server.address(family), PORT)
+def test_packet_larger_than_the_next_link(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
+    client, router = containers.client, containers.router
+    target = (containers.server.address(family), PORT)
     packet = tcp_packet((client.address(family), 4000), target, payload=bytes(1400))
     ip("-n", router.netns, "link", "set", "to_server", "mtu", "1300")
     try:
-        with dropping("--hook", hook) as drops, client.puppet() as puppet:
-            send(puppet, street, packet)
+        with dropping("--hook", hook) as drops, client.remote() as remote:
+            send(remote, containers, packet)
             function = "ip_forward" if family == 4 else "ip6_forward"
             row = drops.one(function, netns=router.inode, dport=PORT)
     finally:
@@ -102,16 +106,16 @@ def test_packet_larger_than_the_next_link(street: Street, family: int, hook: str
     }
 
 
-def test_source_that_is_elsewhere(street: Street, hook: str) -> None:
+def test_source_that_is_elsewhere(containers: TwoContainers, hook: str) -> None:
     """An address of the server's network comes from the client's: rp_filter, of IPv4 alone."""
-    client, router, server = street.client, street.router, street.server
+    client, router, server = containers.client, containers.router, containers.server
     alien = server.address(4).rpartition(".")[0] + ".99"
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         router.set("net.ipv4.conf.to_client.rp_filter", 1),
     ):
-        send(puppet, street, tcp_packet((alien, 4000), (server.address(4), PORT)))
+        send(remote, containers, tcp_packet((alien, 4000), (server.address(4), PORT)))
         row = drops.one("ip_rcv_finish_core", netns=router.inode, saddr=alien)
     assert row == row | owned(client, "device") | {
         "reason": "IP_RPFILTER",
@@ -122,23 +126,23 @@ def test_source_that_is_elsewhere(street: Street, hook: str) -> None:
 
 
 @FAMILIES
-def test_source_that_can_not_be(street: Street, family: int, hook: str) -> None:
+def test_source_that_can_not_be(containers: TwoContainers, family: int, hook: str) -> None:
     """A martian: no packet comes from the loopback's address, or from a group's."""
     martian = {4: "127.0.0.9", 6: "ff02::9"}[family]
-    client, router, server = street.client, street.router, street.server
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+    client, router, server = containers.client, containers.router, containers.server
+    with dropping("--hook", hook) as drops, client.remote() as remote:
         packet = tcp_packet((martian, 4000), (server.address(family), PORT))
-        send(puppet, street, packet)
+        send(remote, containers, packet)
         function = {4: "ip_rcv_finish_core", 6: "ip6_rcv_core"}[family]
         row = drops.one(function, netns=router.inode, saddr=martian)
     assert row == row | owned(client, "device") | {"dev": "to_client", "direction": "rx"}
     assert row["reason_class"] in ("configuration", "peer")
 
 
-def test_wrong_checksum_of_ip(street: Street, hook: str) -> None:
-    client, router, server = street.client, street.router, street.server
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+def test_wrong_checksum_of_ip(containers: TwoContainers, hook: str) -> None:
+    client, router, server = containers.client, containers.router, containers.server
+    with dropping("--hook", hook) as drops, client.remote() as remote:
         packet = tcp_packet((client.address(4), 4000), (server.address(4), PORT), ip_error=1)
-        send(puppet, street, packet)
+        send(remote, containers, packet)
         row = drops.one("ip_rcv_core", netns=router.inode, dport=PORT)
     assert row == row | owned(client, "device") | {"reason": "IP_CSUM", "reason_class": "peer"}

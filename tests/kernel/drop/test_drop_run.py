@@ -12,17 +12,19 @@ from harness import tracing, wait_until
 from segments import send, tcp_packet
 
 if TYPE_CHECKING:
-    from remote_python import Puppet
-    from two_containers import Place, Street
+    from remote_python import RemotePython
+    from two_containers import Place, TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
 
 
-def refuse(street: Street, puppet: Puppet, port: int = PORT, count: int = 1) -> None:
+def refuse(
+    containers: TwoContainers, remote: RemotePython, port: int = PORT, count: int = 1
+) -> None:
     """Knock at a closed port of the server."""
     for _ in range(count):
-        assert puppet.connect(street.server.address(4), port, timeout=5) == "ECONNREFUSED"
+        assert remote.connect(containers.server.address(4), port, timeout=5) == "ECONNREFUSED"
 
 
 @pytest.mark.parametrize(
@@ -50,26 +52,26 @@ def refuse(street: Street, puppet: Puppet, port: int = PORT, count: int = 1) -> 
         (("--daddr", "192.0.2.0/24"), False),
     ],
 )
-def test_filters(street: Street, arguments: tuple[str, ...], shown: bool) -> None:
-    names = {"CLIENT": street.client.container, "SERVER": street.server.container}
+def test_filters(containers: TwoContainers, arguments: tuple[str, ...], shown: bool) -> None:
+    names = {"CLIENT": containers.client.container, "SERVER": containers.server.container}
     given = [names.get(each, each) for each in arguments]
     with (
-        dropping(*given, *of(street.server)) as drops,
-        dropping(*of(street.server)) as every,
-        street.client.puppet() as puppet,
+        dropping(*given, *of(containers.server)) as drops,
+        dropping(*of(containers.server)) as every,
+        containers.client.remote() as remote,
     ):
-        refuse(street, puppet)
+        refuse(containers, remote)
         every.one("tcp_v4_rcv", dport=PORT)
         drops.tracer.stop()
     assert bool(drops.tracer.rows()) is shown
 
 
-def test_counts_by_reason(street: Street, hook: str) -> None:
-    server = street.server
+def test_counts_by_reason(containers: TwoContainers, hook: str) -> None:
+    server = containers.server
     by = ("--count", "--by", "container,reason,location,dport")
-    with dropping("--hook", hook, *by, *of(server)) as drops, street.client.puppet() as puppet:
-        refuse(street, puppet, PORT, 5)
-        refuse(street, puppet, PORT + 1, 3)
+    with dropping("--hook", hook, *by, *of(server)) as drops, containers.client.remote() as remote:
+        refuse(containers, remote, PORT, 5)
+        refuse(containers, remote, PORT + 1, 3)
         drops.tracer.stop()
     rows = drops.tracer.rows()
     assert [(row["dport"], row["count"]) for row in rows] == [(PORT, 5), (PORT + 1, 3)]
@@ -79,27 +81,27 @@ def test_counts_by_reason(street: Street, hook: str) -> None:
         assert row["location"].startswith("tcp_v4_rcv+")
 
 
-def test_counts_by_stack_every_interval(street: Street, hook: str) -> None:
+def test_counts_by_stack_every_interval(containers: TwoContainers, hook: str) -> None:
     """Stacks that are the same are one; the sum of all prints is what was dropped."""
     by = ("--count", "--by", "reason,stack", "-i", "0.2")
-    with dropping("--hook", hook, *by, *of(street.server)) as drops:
-        with street.client.puppet() as puppet:
+    with dropping("--hook", hook, *by, *of(containers.server)) as drops:
+        with containers.client.remote() as remote:
             for _ in range(20):
-                refuse(street, puppet, count=10)
+                refuse(containers, remote, count=10)
         drops.tracer.stop()
     rows = drops.tracer.rows()
     assert sum(row["count"] for row in rows) == 200
     assert all("tcp_v4_rcv" in functions(row) for row in rows)
 
 
-def test_folded_stacks(street: Street, hook: str) -> None:
-    server = street.server
+def test_folded_stacks(containers: TwoContainers, hook: str) -> None:
+    server = containers.server
     arguments = ("--hook", hook, "--stacks", "folded", *of(server))
     with (
         tracing(*arguments, command="drop", output="table") as tracer,
-        street.client.puppet() as puppet,
+        containers.client.remote() as remote,
     ):
-        refuse(street, puppet, count=7)
+        refuse(containers, remote, count=7)
         tracer.stop()
     lines = [line.rsplit(" ", 1) for line in tracer.lines]
     assert sum(int(count) for _, count in lines) == 7
@@ -110,12 +112,12 @@ def test_folded_stacks(street: Street, hook: str) -> None:
         assert "+0x" not in stack
 
 
-def test_no_stacks(street: Street, hook: str) -> None:
-    arguments = ("--hook", hook, "--stacks", "none", *of(street.server))
-    with dropping(*arguments) as drops, street.client.puppet() as puppet:
-        refuse(street, puppet)
+def test_no_stacks(containers: TwoContainers, hook: str) -> None:
+    arguments = ("--hook", hook, "--stacks", "none", *of(containers.server))
+    with dropping(*arguments) as drops, containers.client.remote() as remote:
+        refuse(containers, remote)
         row = wait_until("a row", lambda: drops.of(dport=PORT))[0]
-    assert row == row | owned(street.server) | {"stack": [], "direction": "rx"}
+    assert row == row | owned(containers.server) | {"stack": [], "direction": "rx"}
 
 
 @FAMILIES
@@ -123,16 +125,16 @@ def test_no_stacks(street: Street, hook: str) -> None:
     ("hook", "before"), [("tp_btf", True), ("tp_btf", False), ("raw_tp", False)]
 )
 def test_syns_that_a_full_queue_swallowed(
-    street: Street, family: int, hook: str, before: bool
+    containers: TwoContainers, family: int, hook: str, before: bool
 ) -> None:
     """Who listened before is found by an iterator, which comes with tp_btf alone."""
-    client, server = street.client, street.server
-    with client.puppet() as puppet, server.puppet() as serving:
+    client, server = containers.client, containers.server
+    with client.remote() as remote, server.remote() as serving:
         port = serving.listen(server.address(family), backlog=0) if before else 0
         with dropping("--hook", hook, "--syn-drops", *of(server)) as drops:
             port = port or serving.listen(server.address(family), backlog=0)
-            assert puppet.connect(server.address(family), port, "first", timeout=5) == "ok"
-            puppet.connect(server.address(family), port, "second")
+            assert remote.connect(server.address(family), port, "first", timeout=5) == "ok"
+            remote.connect(server.address(family), port, "second")
             row = drops.one("tcp_rcv_state_process", netns=server.inode)
     assert row == row | {
         "reason": "TCP_LISTEN_OVERFLOW",
@@ -146,17 +148,17 @@ def test_syns_that_a_full_queue_swallowed(
     }
 
 
-def storm(street: Street, puppet: Puppet, count: int) -> None:
+def storm(containers: TwoContainers, remote: RemotePython, count: int) -> None:
     """As many SYNs as one process can send."""
-    source, target = (street.client.address(4), 4000), (street.server.address(4), PORT)
-    send(puppet, street, tcp_packet(source, target), count)
+    source, target = (containers.client.address(4), 4000), (containers.server.address(4), PORT)
+    send(remote, containers, tcp_packet(source, target), count)
 
 
 STORM = 100_000
 
 
-def test_storm_is_counted_exactly(street: Street, hook: str) -> None:
-    server = street.server
+def test_storm_is_counted_exactly(containers: TwoContainers, hook: str) -> None:
+    server = containers.server
     arguments = (
         "--hook",
         hook,
@@ -171,9 +173,9 @@ def test_storm_is_counted_exactly(street: Street, hook: str) -> None:
     with (
         server.firewall("input", f"tcp dport {PORT} counter drop"),
         dropping(*arguments) as drops,
-        street.client.puppet() as puppet,
+        containers.client.remote() as remote,
     ):
-        storm(street, puppet, STORM)
+        storm(containers, remote, STORM)
         dropped = wait_until("the last one", lambda: counted(server) == STORM) and STORM
         drops.tracer.stop()
     rows = drops.tracer.rows()
@@ -191,16 +193,16 @@ def counted(place: Place) -> int:
     return int(counter["packets"])
 
 
-def test_storm_with_a_limit(street: Street, hook: str) -> None:
+def test_storm_with_a_limit(containers: TwoContainers, hook: str) -> None:
     """What isn't shown is counted as lost, each one once."""
-    server = street.server
+    server = containers.server
     arguments = ("--hook", hook, "--max-rate", "50", "--buffer", "64K", "--sport", "4000")
     with (
         server.firewall("input", f"tcp dport {PORT} counter drop"),
         dropping(*arguments) as drops,
-        street.client.puppet() as puppet,
+        containers.client.remote() as remote,
     ):
-        storm(street, puppet, STORM)
+        storm(containers, remote, STORM)
         wait_until("the last one", lambda: counted(server) == STORM)
         summary = last(drops.tracer)
     lost = [row["count"] for row in drops.tracer.rows("lost") if row["where"] in ("ring", "rate")]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import Row
-    from remote_python import Puppet
+    from remote_python import RemotePython
     from two_containers import Place
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -68,12 +68,12 @@ def ends() -> Iterator[tuple[Place, Place]]:
         yield client, server
 
 
-def talk(puppet: Puppet, serving: Puppet, address: str, count: int, way: str) -> None:
+def talk(remote: RemotePython, serving: RemotePython, address: str, count: int, way: str) -> None:
     """Make ordinary connections."""
     client, server = WAYS[way]
     port = serving.listen(address)
     serving.begin(server.format(count=count))
-    puppet.do(client.format(count=count, address=address, port=port))
+    remote.do(client.format(count=count, address=address, port=port))
     serving.end()
 
 
@@ -98,10 +98,10 @@ def test_ordinary_connections_lose_nothing(
     with (
         dropping("--hook", hook, *of(client)) as ours,
         dropping("--hook", hook, *of(server)) as theirs,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
-        talk(puppet, serving, server.address(family), CONNECTIONS, way)
+        talk(remote, serving, server.address(family), CONNECTIONS, way)
         benign = sum(last(each.tracer)["benign"] for each in (ours, theirs))
         shown = [row for each in (ours, theirs) for row in each.tracer.rows()]
         answered = 2 * (sent_again(ends) - before)
@@ -116,14 +116,14 @@ def test_data_after_the_close_is_shown(ends: tuple[Place, Place], family: int, h
     client, server = ends
     with (
         dropping("--hook", hook, *of(server)) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
         port = serving.listen(server.address(family))
-        assert puppet.connect(server.address(family), port, timeout=5) == "ok"
+        assert remote.connect(server.address(family), port, timeout=5) == "ok"
         serving.do("taken, _ = server.accept()")
-        close_in_time_wait(puppet, serving, family)
-        puppet.do("client.send(b'request')")
+        close_in_time_wait(remote, serving, family)
+        remote.do("client.send(b'request')")
         row = drops.one(f"tcp_v{family}_rcv", dport=port)
         drops.tracer.stop()
     assert row == row | {"tcp_state": "TIME_WAIT", "payload": 7, "reason_class": "application"}
@@ -134,13 +134,13 @@ def test_benign_drops_are_shown_if_asked_for(ends: tuple[Place, Place]) -> None:
     client, server = ends
     with (
         dropping("--all", *of(server)) as drops,
-        client.puppet() as puppet,
-        server.puppet() as serving,
+        client.remote() as remote,
+        server.remote() as serving,
     ):
 
         def benign() -> list[Row]:
             """Not every close has one: an acknowledgement has to come behind the client's FIN."""
-            talk(puppet, serving, server.address(4), 20, "client closes")
+            talk(remote, serving, server.address(4), 20, "client closes")
             return drops.of(reason_class="benign")
 
         wait_until("a benign one", benign)
@@ -154,12 +154,12 @@ def test_other_protocols_never_appear(ends: tuple[Place, Place], family: int, ho
     """UDP, and ICMP that carries the headers of TCP."""
     client, server = ends
     kind = "AF_INET6" if family == 6 else "AF_INET"
-    with dropping("--hook", hook, "--all", *of(server)) as drops, client.puppet() as puppet:
-        puppet.do(f"udp = socket.socket(socket.{kind}, socket.SOCK_DGRAM)")
-        puppet.do(f"udp.connect(({server.address(family)!r}, {PORT})); udp.send(b'x')")
+    with dropping("--hook", hook, "--all", *of(server)) as drops, client.remote() as remote:
+        remote.do(f"udp = socket.socket(socket.{kind}, socket.SOCK_DGRAM)")
+        remote.do(f"udp.connect(({server.address(family)!r}, {PORT})); udp.send(b'x')")
         with pytest.raises(OSError, match="ECONNREFUSED"):
-            puppet.do("udp.settimeout(5); udp.recv(1)")
-        puppet.connect(server.address(family), PORT, timeout=5)
+            remote.do("udp.settimeout(5); udp.recv(1)")
+        remote.connect(server.address(family), PORT, timeout=5)
         drops.one(f"tcp_v{family}_rcv", dport=PORT)
         drops.tracer.stop()
     assert len(drops.tracer.rows()) == 1
@@ -177,14 +177,14 @@ def reports(place: Place) -> int:
 def test_icmp_behind_an_extension_header_never_appears(ends: tuple[Place, Place]) -> None:
     """Reports on multicast have hop-by-hop options, and who isn't interested drops them."""
     client, server = ends
-    with dropping("--all", *of(server)) as drops, client.puppet() as puppet:
+    with dropping("--all", *of(server)) as drops, client.remote() as remote:
         before = reports(client)
-        puppet.do("udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)")
-        puppet.do("group = socket.inet_pton(socket.AF_INET6, 'ff02::1234')")
-        puppet.do("group += struct.pack('I', socket.if_nametoindex('e0'))")
-        puppet.do("udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)")
+        remote.do("udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)")
+        remote.do("group = socket.inet_pton(socket.AF_INET6, 'ff02::1234')")
+        remote.do("group += struct.pack('I', socket.if_nametoindex('e0'))")
+        remote.do("udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)")
         wait_until("a report", lambda: reports(client) > before)
-        puppet.connect(server.address(6), PORT, timeout=5)
+        remote.connect(server.address(6), PORT, timeout=5)
         drops.one("tcp_v6_rcv", dport=PORT)
         drops.tracer.stop()
     assert len(drops.tracer.rows()) == 1

@@ -13,8 +13,8 @@ from segments import ACK, RST, send, tcp_packet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from remote_python import Puppet
-    from two_containers import Street
+    from remote_python import RemotePython
+    from two_containers import TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
@@ -24,12 +24,12 @@ class Scene(NamedTuple):
     """A client and a server at work while drops are looked for."""
 
     drops: Drops
-    client: Puppet
-    server: Puppet
+    client: RemotePython
+    server: RemotePython
 
-    def connect(self, street: Street, family: int) -> int:
+    def connect(self, containers: TwoContainers, family: int) -> int:
         """Have the server take a connection as ``taken``; return its port."""
-        address = street.server.address(family)
+        address = containers.server.address(family)
         port = self.server.listen(address)
         assert self.client.connect(address, port, timeout=5) == "ok"
         self.server.do("taken, _ = server.accept()")
@@ -37,11 +37,11 @@ class Scene(NamedTuple):
 
 
 @contextmanager
-def scene(street: Street, *arguments: str) -> Iterator[Scene]:
+def scene(containers: TwoContainers, *arguments: str) -> Iterator[Scene]:
     with (
         dropping(*arguments) as drops,
-        street.client.puppet() as client,
-        street.server.puppet() as server,
+        containers.client.remote() as client,
+        containers.server.remote() as server,
     ):
         yield Scene(drops, client, server)
 
@@ -51,14 +51,16 @@ def receiver(family: int) -> str:
 
 
 @FAMILIES
-def test_closed_port_of_the_container_itself(street: Street, family: int, hook: str) -> None:
+def test_closed_port_of_the_container_itself(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
     """The packet is the socket's that sent it, which waits for an answer in the same namespace."""
-    client = street.client
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
-        assert puppet.connect(client.address(family), PORT, timeout=5) == "ECONNREFUSED"
+    client = containers.client
+    with dropping("--hook", hook) as drops, client.remote() as remote:
+        assert remote.connect(client.address(family), PORT, timeout=5) == "ECONNREFUSED"
         row = drops.one(receiver(family), netns=client.inode)
     assert row == row | owned(client, "learned") | {
-        "pid": puppet.pid,
+        "pid": remote.pid,
         "role": "client",
         "reason": "NO_SOCKET",
         "reason_class": "application",
@@ -72,38 +74,42 @@ def test_closed_port_of_the_container_itself(street: Street, family: int, hook: 
 
 @FAMILIES
 def test_closed_port_of_a_namespace_that_several_share(
-    street: Street, family: int, hook: str
+    containers: TwoContainers, family: int, hook: str
 ) -> None:
     """As in the host's: the namespace tells nobody, the sender's socket does."""
-    router = street.router
+    router = containers.router
     address = "127.0.0.1" if family == 4 else "::1"
-    with dropping("--hook", hook, *of(router)) as drops, router.puppet() as puppet:
-        assert puppet.connect(address, PORT, timeout=5) == "ECONNREFUSED"
-        mine = drops.one(receiver(family), netns=router.inode, pid=puppet.pid)
+    with dropping("--hook", hook, *of(router)) as drops, router.remote() as remote:
+        assert remote.connect(address, PORT, timeout=5) == "ECONNREFUSED"
+        mine = drops.one(receiver(family), netns=router.inode, pid=remote.pid)
         packet = tcp_packet((address, 4000), (address, PORT))[20 if family == 4 else 40 :]
         kind = "AF_INET" if family == 4 else "AF_INET6"
-        puppet.do(f"raw = socket.socket(socket.{kind}, socket.SOCK_RAW, socket.IPPROTO_TCP)")
-        puppet.do(f"raw.sendto(bytes.fromhex({packet.hex()!r}), ({address!r}, 0))")
+        remote.do(f"raw = socket.socket(socket.{kind}, socket.SOCK_RAW, socket.IPPROTO_TCP)")
+        remote.do(f"raw.sendto(bytes.fromhex({packet.hex()!r}), ({address!r}, 0))")
         nobodys = drops.one(receiver(family), netns=router.inode, sport=4000)
     assert mine == mine | {"owner_source": "learned", "role": "client", "dport": PORT}
     assert nobodys == nobodys | {"owner_source": "unknown", "pid": None}
 
 
 @FAMILIES
-def test_closed_port_of_a_namespace_that_is_nobodys(street: Street, family: int, hook: str) -> None:
+def test_closed_port_of_a_namespace_that_is_nobodys(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
     """Over veth: it is the packet of the container that has its address."""
-    client, router = street.client, street.router
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
-        assert puppet.connect(router.address(family), PORT, timeout=5) == "ECONNREFUSED"
+    client, router = containers.client, containers.router
+    with dropping("--hook", hook) as drops, client.remote() as remote:
+        assert remote.connect(router.address(family), PORT, timeout=5) == "ECONNREFUSED"
         row = drops.one(receiver(family), netns=router.inode)
     assert row == row | owned(client, "device") | {"reason": "NO_SOCKET", "dev": "to_client"}
 
 
 @FAMILIES
-def test_closed_port_of_another_container(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
-        assert puppet.connect(server.address(family), PORT, timeout=5) == "ECONNREFUSED"
+def test_closed_port_of_another_container(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
+    client, server = containers.client, containers.server
+    with dropping("--hook", hook) as drops, client.remote() as remote:
+        assert remote.connect(server.address(family), PORT, timeout=5) == "ECONNREFUSED"
         row = drops.one(receiver(family), netns=server.inode)
     assert row == row | owned(server) | {
         "reason": "NO_SOCKET",
@@ -114,16 +120,18 @@ def test_closed_port_of_another_container(street: Street, family: int, hook: str
 
 
 @FAMILIES
-def test_third_ack_on_a_full_accept_queue(street: Street, family: int, hook: str) -> None:
+def test_third_ack_on_a_full_accept_queue(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
     """The queue fills up between a SYN and the last ACK of its handshake."""
-    client, server = street.client, street.server
-    with scene(street, "--hook", hook) as (drops, puppet, serving):
+    client, server = containers.client, containers.server
+    with scene(containers, "--hook", hook) as (drops, remote, serving):
         port = serving.listen(server.address(family), backlog=8)
-        assert puppet.connect(server.address(family), port, "first", timeout=5) == "ok"
+        assert remote.connect(server.address(family), port, "first", timeout=5) == "ok"
         with client.firewall("output", f"tcp dport {port} tcp flags & (syn|ack) == ack drop"):
-            puppet.connect(server.address(family), port, "second", timeout=5)
+            remote.connect(server.address(family), port, "second", timeout=5)
         serving.do("server.listen(0)")
-        puppet.do("second.send(b'x')")
+        remote.do("second.send(b'x')")
         row = drops.one(receiver(family), reason="TCP_LISTEN_OVERFLOW")
         assert row == row | owned(server, "learned") | {
             "reason_class": "application",
@@ -133,14 +141,14 @@ def test_third_ack_on_a_full_accept_queue(street: Street, family: int, hook: str
 
 
 @FAMILIES
-def test_full_receive_buffer(street: Street, family: int, hook: str) -> None:
+def test_full_receive_buffer(containers: TwoContainers, family: int, hook: str) -> None:
     """One that becomes smaller than what was promised."""
-    server = street.server
-    with scene(street, "--hook", hook) as found:
-        drops, puppet, serving = found
-        port = found.connect(street, family)
+    server = containers.server
+    with scene(containers, "--hook", hook) as found:
+        drops, remote, serving = found
+        port = found.connect(containers, family)
         serving.do("taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)")
-        puppet.do("client.settimeout(0); client.send(bytes(60000))")
+        remote.do("client.settimeout(0); client.send(bytes(60000))")
         row = drops.one("tcp_rcv_established", netns=server.inode, dport=port)
     assert row == row | {
         "container": server.container,
@@ -152,18 +160,18 @@ def test_full_receive_buffer(street: Street, family: int, hook: str) -> None:
 
 
 @FAMILIES
-def test_reset_with_a_wrong_sequence(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
-    with scene(street, "--hook", hook) as found:
-        drops, puppet, serving = found
-        port = found.connect(street, family)
-        source = (client.address(family), puppet.get("client.getsockname()[1]"))
+def test_reset_with_a_wrong_sequence(containers: TwoContainers, family: int, hook: str) -> None:
+    client, server = containers.client, containers.server
+    with scene(containers, "--hook", hook) as found:
+        drops, remote, serving = found
+        port = found.connect(containers, family)
+        source = (client.address(family), remote.get("client.getsockname()[1]"))
         for seq in (
             4711,
             4711 + 2**31,
         ):  # one is old, which is benign; the other is from the future
             packet = tcp_packet(source, (server.address(family), port), seq=seq, flags=RST)
-            send(puppet, street, packet)
+            send(remote, containers, packet)
         row = drops.one("tcp_validate_incoming", netns=server.inode, dport=port)
     assert row == row | {
         "container": server.container,
@@ -177,16 +185,16 @@ def test_reset_with_a_wrong_sequence(street: Street, family: int, hook: str) -> 
 
 
 @FAMILIES
-def test_segment_that_belongs_to_nothing(street: Street, family: int, hook: str) -> None:
+def test_segment_that_belongs_to_nothing(containers: TwoContainers, family: int, hook: str) -> None:
     """It is answered with a reset; nobody listens at its port, or somebody does: that is benign."""
-    client, server = street.client, street.server
-    with scene(street, "--hook", hook, "--all") as (drops, puppet, serving):
+    client, server = containers.client, containers.server
+    with scene(containers, "--hook", hook, "--all") as (drops, remote, serving):
         port = serving.listen(server.address(family))
         for target in (PORT, port):
             packet = tcp_packet(
                 (client.address(family), 4000), (server.address(family), target), flags=ACK
             )
-            send(puppet, street, packet)
+            send(remote, containers, packet)
         none = drops.one(receiver(family), netns=server.inode, dport=PORT)
         some = drops.one(receiver(family), netns=server.inode, dport=port)
     assert none == none | owned(server) | {"reason": "NO_SOCKET", "tcp_flags": "A"}
@@ -198,24 +206,24 @@ def test_segment_that_belongs_to_nothing(street: Street, family: int, hook: str)
 
 
 @FAMILIES
-def test_wrong_checksum(street: Street, family: int, hook: str) -> None:
-    client, server = street.client, street.server
+def test_wrong_checksum(containers: TwoContainers, family: int, hook: str) -> None:
+    client, server = containers.client, containers.server
     source, target = (client.address(family), 4000), (server.address(family), PORT)
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
+    with dropping("--hook", hook) as drops, client.remote() as remote:
         packet = tcp_packet(source, target, tcp_error=1)
-        send(puppet, street, packet)
+        send(remote, containers, packet)
         row = drops.one(receiver(family), netns=server.inode)
     assert row == row | owned(server) | {"reason": "TCP_CSUM", "reason_class": "peer"}
 
 
-def test_segment_behind_an_extension_header(street: Street, hook: str) -> None:
-    client, server = street.client, street.server
+def test_segment_behind_an_extension_header(containers: TwoContainers, hook: str) -> None:
+    client, server = containers.client, containers.server
     packet = tcp_packet((client.address(6), 4000), (server.address(6), PORT))
     options = bytes((packet[6], 0, 1, 4, 0, 0, 0, 0))  # for the destination: they fill eight bytes
     length = (len(packet) - 40 + len(options)).to_bytes(2)
     packet = packet[:4] + length + bytes((60,)) + packet[7:40] + options + packet[40:]
-    with dropping("--hook", hook) as drops, client.puppet() as puppet:
-        send(puppet, street, packet)
+    with dropping("--hook", hook) as drops, client.remote() as remote:
+        send(remote, containers, packet)
         row = drops.one("tcp_v6_rcv", netns=server.inode)
     assert row == row | owned(server) | {
         "reason": "NO_SOCKET",

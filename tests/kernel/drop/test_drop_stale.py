@@ -13,35 +13,37 @@ from test_drop_explain import explained
 from test_drop_sockets import FAMILIES, receiver, scene
 
 if TYPE_CHECKING:
-    from remote_python import Puppet
-    from two_containers import Street
+    from remote_python import RemotePython
+    from two_containers import TwoContainers
 
 TCP_DEFER_ACCEPT = 9
 PSH = 8
 
 
-def in_time_wait(puppet: Puppet, family: int) -> list[str]:
+def in_time_wait(remote: RemotePython, family: int) -> list[str]:
     """Return the lines of /proc/net/tcp that are in TIME_WAIT, or wait for the peer's end alone."""
-    text = puppet.get(f"open('/proc/thread-self/net/tcp{'6' * (family == 6)}').read()")
+    text = remote.get(f"open('/proc/thread-self/net/tcp{'6' * (family == 6)}').read()")
     return [line for line in text.splitlines()[1:] if line.split()[5].startswith("03:")]
 
 
-def close_in_time_wait(puppet: Puppet, serving: Puppet, family: int) -> None:
+def close_in_time_wait(remote: RemotePython, serving: RemotePython, family: int) -> None:
     """Close the server's side; the client takes note, and has its own side open."""
     serving.do("taken.close()")
-    assert puppet.get("client.recv(9).decode()") == ""
+    assert remote.get("client.recv(9).decode()") == ""
     wait_until("the kernel's stand-in", lambda: in_time_wait(serving, family))
 
 
 @FAMILIES
-def test_data_for_what_the_server_has_closed(street: Street, family: int, hook: str) -> None:
+def test_data_for_what_the_server_has_closed(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
     """The client uses a connection again that the server's keep-alive time-out has closed."""
-    server = street.server
-    with scene(street, "--hook", hook, "--explain", *of(server)) as found:
-        drops, puppet, serving = found
-        port = found.connect(street, family)
-        close_in_time_wait(puppet, serving, family)
-        puppet.do("client.send(b'request')")
+    server = containers.server
+    with scene(containers, "--hook", hook, "--explain", *of(server)) as found:
+        drops, remote, serving = found
+        port = found.connect(containers, family)
+        close_in_time_wait(remote, serving, family)
+        remote.do("client.send(b'request')")
         row = drops.one(receiver(family), netns=server.inode, dport=port)
         assert row == row | {
             "container": server.container,
@@ -54,7 +56,7 @@ def test_data_for_what_the_server_has_closed(street: Street, family: int, hook: 
             "reason_class": "application",
         }
         with pytest.raises(OSError, match=r"EPIPE|ECONNRESET"):
-            puppet.do("client.send(b'more')")
+            remote.do("client.send(b'more')")
         advice = explained(drops, server, reason=row["reason"])
     assert "data for a connection that this side had closed" in advice["text"]
     assert advice["evidence"]["TcpOutRsts"] >= 1
@@ -62,10 +64,10 @@ def test_data_for_what_the_server_has_closed(street: Street, family: int, hook: 
 
 
 @FAMILIES
-def test_data_for_a_listener(street: Street, family: int, hook: str) -> None:
+def test_data_for_a_listener(containers: TwoContainers, family: int, hook: str) -> None:
     """Of a connection that its server had before it was restarted."""
-    client, server = street.client, street.server
-    with scene(street, "--hook", hook, "--explain", *of(server)) as (drops, puppet, serving):
+    client, server = containers.client, containers.server
+    with scene(containers, "--hook", hook, "--explain", *of(server)) as (drops, remote, serving):
         port = serving.listen(server.address(family))
         packet = tcp_packet(
             (client.address(family), 4000),
@@ -73,7 +75,7 @@ def test_data_for_a_listener(street: Street, family: int, hook: str) -> None:
             flags=ACK | PSH,
             payload=b"request",
         )
-        send(puppet, street, packet)
+        send(remote, containers, packet)
         row = drops.one(receiver(family), netns=server.inode, dport=port)
         assert row == row | {
             "container": server.container,
@@ -86,41 +88,43 @@ def test_data_for_a_listener(street: Street, family: int, hook: str) -> None:
 
 
 @FAMILIES
-def test_connection_that_time_wait_refuses(street: Street, family: int, hook: str) -> None:
+def test_connection_that_time_wait_refuses(
+    containers: TwoContainers, family: int, hook: str
+) -> None:
     """From the same port, with a sequence number that isn't newer."""
-    client, server = street.client, street.server
-    with scene(street, "--hook", hook, "--explain", "--all", *of(server)) as found:
-        drops, puppet, serving = found
-        port = found.connect(street, family)
-        source = (client.address(family), puppet.get("client.getsockname()[1]"))
-        close_in_time_wait(puppet, serving, family)
-        puppet.do("client.close()")
+    client, server = containers.client, containers.server
+    with scene(containers, "--hook", hook, "--explain", "--all", *of(server)) as found:
+        drops, remote, serving = found
+        port = found.connect(containers, family)
+        source = (client.address(family), remote.get("client.getsockname()[1]"))
+        close_in_time_wait(remote, serving, family)
+        remote.do("client.close()")
         end = drops.one(receiver(family), netns=server.inode, tcp_flags="FA")
         assert end["reason_class"] == "benign"
         packet = tcp_packet(source, (server.address(family), port), seq=end["seq"] - 1000)
         with client.firewall("input", f"tcp sport {port} drop"):
-            send(puppet, street, packet)
+            send(remote, containers, packet)
             row = drops.one(receiver(family), netns=server.inode, tcp_flags="S")
         assert row == row | {"tcp_state": "TIME_WAIT", "reason_class": "peer"}
         advice = explained(drops, server, reason=row["reason"], reason_class="peer")
     assert "is in TIME_WAIT here" in advice["text"]
 
 
-def health_check(street: Street, family: int, puppet: Puppet, port: int) -> None:
+def health_check(containers: TwoContainers, family: int, remote: RemotePython, port: int) -> None:
     """A SYN without a socket: the client's kernel answers with a reset."""
-    target = (street.server.address(family), port)
-    send(puppet, street, tcp_packet((street.client.address(family), 4000), target))
+    target = (containers.server.address(family), port)
+    send(remote, containers, tcp_packet((containers.client.address(family), 4000), target))
 
 
-def same_syn_again(street: Street, family: int, puppet: Puppet, port: int) -> None:
-    target = (street.server.address(family), port)
-    with street.client.firewall("input", f"tcp sport {port} drop"):
-        send(puppet, street, tcp_packet((street.client.address(family), 4000), target), 2)
+def same_syn_again(containers: TwoContainers, family: int, remote: RemotePython, port: int) -> None:
+    target = (containers.server.address(family), port)
+    with containers.client.firewall("input", f"tcp sport {port} drop"):
+        send(remote, containers, tcp_packet((containers.client.address(family), 4000), target), 2)
 
 
-def deferred(street: Street, family: int, puppet: Puppet, port: int) -> None:
+def deferred(containers: TwoContainers, family: int, remote: RemotePython, port: int) -> None:
     """The listener takes what brings data alone."""
-    assert puppet.connect(street.server.address(family), port, timeout=5) == "ok"
+    assert remote.connect(containers.server.address(family), port, timeout=5) == "ok"
 
 
 @FAMILIES
@@ -128,17 +132,17 @@ def deferred(street: Street, family: int, puppet: Puppet, port: int) -> None:
     ("make", "flags"), [(health_check, "R"), (same_syn_again, "S"), (deferred, "A")]
 )
 def test_half_of_a_handshake_is_silent(
-    street: Street, family: int, hook: str, make: object, flags: str
+    containers: TwoContainers, family: int, hook: str, make: object, flags: str
 ) -> None:
-    server = street.server
+    server = containers.server
     with (
-        scene(street, "--hook", hook, "--all", *of(server)) as (drops, puppet, serving),
+        scene(containers, "--hook", hook, "--all", *of(server)) as (drops, remote, serving),
         dropping("--hook", hook, *of(server)) as silent,
     ):
         port = serving.listen(server.address(family))
         if make is deferred:
             serving.do(f"server.setsockopt(6, {TCP_DEFER_ACCEPT}, 30)")
-        make(street, family, puppet, port)  # type: ignore[operator]
+        make(containers, family, remote, port)  # type: ignore[operator]
         row = drops.one(receiver(family), netns=server.inode, tcp_flags=flags)
         silent.tracer.stop()
         assert row["reason_class"] == "benign"
@@ -146,18 +150,18 @@ def test_half_of_a_handshake_is_silent(
 
 
 @pytest.mark.parametrize("chosen", ["configuration", "!configuration"])
-def test_a_class_that_the_function_tells(street: Street, hook: str, chosen: str) -> None:
+def test_a_class_that_the_function_tells(containers: TwoContainers, hook: str, chosen: str) -> None:
     """The filter and the column agree: a blackhole has no reason of its own."""
-    client, router = street.client, street.router
+    client, router = containers.client, containers.router
     where = "198.18.0.0/15"
     with (
         dropping("--hook", hook, *of(router)) as drops,
         dropping("--hook", hook, "--reason-class", chosen, *of(router)) as filtered,
-        client.puppet() as puppet,
+        client.remote() as remote,
     ):
         router.run("ip", "route", "add", "blackhole", where)
         try:
-            puppet.connect("198.18.0.9", 80)
+            remote.connect("198.18.0.9", 80)
             row = drops.one("ip_error", netns=router.inode, dport=80)
             assert row["reason_class"] == "configuration"
             filtered.tracer.stop()

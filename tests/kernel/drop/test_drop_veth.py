@@ -11,14 +11,14 @@ import pytest
 from drops import dropping, owned
 from harness import ip, new_netns
 from podman import Podman
-from remote_python import Puppet
+from remote_python import RemotePython
 from segments import send, tcp_packet
 from two_containers import Place, container
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
@@ -36,42 +36,42 @@ def length(family: int) -> str:
 
 
 @FAMILIES
-def test_address_that_is_new(street: Street, family: int, hook: str) -> None:
+def test_address_that_is_new(containers: TwoContainers, family: int, hook: str) -> None:
     """A second one, that the container was given after cgnet looked for addresses."""
-    client, server, router = street.client, street.server, street.router
+    client, server, router = containers.client, containers.server, containers.router
     new = neighbour(client, family)
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         router.firewall("forward", RULE),
     ):
         packet = tcp_packet((new, 4000), (server.address(family), PORT))
-        send(puppet, street, packet)
+        send(remote, containers, packet)
         row = drops.one("nf_hook_slow", netns=router.inode, saddr=new)
     assert row == row | owned(client, "device") | {"direction": "forward", "dev": "to_client"}
 
 
 @FAMILIES
 @pytest.mark.parametrize("at", ["forward", "postrouting"])
-def test_forged_address(street: Street, family: int, hook: str, at: str) -> None:
+def test_forged_address(containers: TwoContainers, family: int, hook: str, at: str) -> None:
     """A container sends with another's address: it is the sender's packet."""
-    client, server, router = street.client, street.server, street.router
+    client, server, router = containers.client, containers.server, containers.router
     forged = server.address(family)
     target = neighbour(server, family)
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         router.firewall(at, RULE),
     ):
-        send(puppet, street, tcp_packet((forged, 4001), (target, PORT)))
+        send(remote, containers, tcp_packet((forged, 4001), (target, PORT)))
         row = drops.one("nf_hook_slow", netns=router.inode, saddr=forged, sport=4001)
     assert row == row | owned(client, "device") | {"direction": "forward"}
 
 
 @FAMILIES
-def test_address_of_two(street: Street, family: int, hook: str) -> None:
+def test_address_of_two(containers: TwoContainers, family: int, hook: str) -> None:
     """Which an address can't tell apart."""
-    client, server, router = street.client, street.server, street.router
+    client, server, router = containers.client, containers.server, containers.router
     shared = {4: "10.255.255.77", 6: "fd77::7777"}[family]
     with ExitStack() as cleanup:
         for place in (client, server):
@@ -80,17 +80,17 @@ def test_address_of_two(street: Street, family: int, hook: str) -> None:
             ip("-n", place.netns, "addr", "add", *address, *nodad)
             cleanup.callback(ip, "-n", place.netns, "addr", "del", *address)
         drops = cleanup.enter_context(dropping("--hook", hook))
-        puppet = cleanup.enter_context(client.puppet())
+        remote = cleanup.enter_context(client.remote())
         cleanup.enter_context(router.firewall("forward", RULE))
-        puppet.connect(server.address(family), PORT, source=shared)
+        remote.connect(server.address(family), PORT, source=shared)
         row = drops.one("nf_hook_slow", netns=router.inode, saddr=shared)
     assert row == row | owned(client, "device") | {"direction": "forward"}
 
 
 @FAMILIES
-def test_packet_for_a_container(street: Street, family: int, hook: str) -> None:
+def test_packet_for_a_container(containers: TwoContainers, family: int, hook: str) -> None:
     """It comes from nobody, to an address that isn't known: the veth that it leaves by tells."""
-    server, router = street.server, street.router
+    server, router = containers.server, containers.router
     source = {4: "10.255.1.2", 6: "fd78::2"}[family]
     target = neighbour(server, family)
     with (
@@ -99,8 +99,8 @@ def test_packet_for_a_container(street: Street, family: int, hook: str) -> None:
         router.firewall("forward", RULE),
     ):
         join_outside(router, outside, family)
-        with Puppet(f"/run/netns/{outside}") as puppet:
-            puppet.connect(target, PORT)
+        with RemotePython(f"/run/netns/{outside}") as remote:
+            remote.connect(target, PORT)
             row = drops.one("nf_hook_slow", netns=router.inode, saddr=source)
     assert row == row | owned(server, "device") | {
         "direction": "forward", "dev": "from_outside", "daddr": target,
@@ -172,10 +172,10 @@ def test_forward_from_a_bridge(bridge: Bridge, family: int, hook: str) -> None:
     client, host = bridge.client, bridge.host
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         host.firewall("forward", RULE),
     ):
-        puppet.connect(ELSEWHERE[family], PORT)
+        remote.connect(ELSEWHERE[family], PORT)
         row = drops.one("nf_hook_slow", netns=host.inode, daddr=ELSEWHERE[family])
     assert row == row | owned(client, "address") | {
         "direction": "forward", "dev": bridge.device, "saddr": address(client, family),
@@ -187,11 +187,11 @@ def test_input_to_a_bridges_host(bridge: Bridge, family: int, hook: str) -> None
     client, host = bridge.client, bridge.host
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         host.firewall("input", RULE),
     ):
         gateway = {4: "10.253.1.1", 6: "fd7a::1"}[family]
-        puppet.connect(gateway, PORT)
+        remote.connect(gateway, PORT)
         row = drops.one("nf_hook_slow", netns=host.inode, daddr=gateway)
     assert row == row | owned(client, "address") | {"direction": "rx"}
 
@@ -203,9 +203,9 @@ def test_at_the_bridge_itself(bridge: Bridge, family: int, hook: str) -> None:
     port = bridge.port_of(client)
     with (
         dropping("--hook", hook) as drops,
-        client.puppet() as puppet,
+        client.remote() as remote,
         host.firewall(f'ingress device "{port}"', RULE, "netdev"),
     ):
-        puppet.connect(address(server, family), PORT)
+        remote.connect(address(server, family), PORT)
         row = drops.one("__netif_receive_skb_core", netns=host.inode, dport=PORT)
-    assert row == row | owned(client, "learned") | {"dev": port, "pid": puppet.pid}
+    assert row == row | owned(client, "learned") | {"dev": port, "pid": remote.pid}

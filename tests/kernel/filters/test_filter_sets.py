@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 MANY = 10_000
 # A v1 hierarchy of few files where there is one.
-CROWDED = next(
-    (p for p in (V1.with_name("freezer"), V1.with_name("pids")) if p.is_dir()), HIERARCHY
-)
-MOST_MADE = 1_000_000  # cgroups, to bring the ids of two hierarchies together
+FULL = next((p for p in (V1.with_name("freezer"), V1.with_name("pids")) if p.is_dir()), HIERARCHY)
+MAX_MADE = 1_000_000  # cgroups, to bring the ids of two hierarchies together
 
 
 @contextmanager
@@ -53,19 +51,19 @@ def test_ten_thousand_cgroups(crowd: Path, port: int, hook_name: str, below: str
         tracing("--hook", hook_name, "--cgroup", f"{crowd}{below}", *out) as tracer,
     ):
         held = entries(tracer.process.pid, "selected_cgroups")
-        others = [row for n in (5000, 9999) for row in at(groups[n], port)] + at(CROWDED, port)
+        others = [row for n in (5000, 9999) for row in at(groups[n], port)] + at(FULL, port)
         made = [row for n in (0, 1, 4999, 5001, 9998) for row in at(groups[n], port)]
         rows = only(tracer, made, others)
     assert held == MANY + (not below)
     assert [row["cgroup"] for row in rows] == [
-        f"{inner(crowd, CROWDED)}/g{n}" for n in (0, 1, 4999, 5001, 9998)
+        f"{inner(crowd, FULL)}/g{n}" for n in (0, 1, 4999, 5001, 9998)
     ]
 
 
 @pytest.fixture
 def crowd() -> Iterator[Path]:
     """Where many are made."""
-    with new_cgroup(CROWDED) as path:
+    with new_cgroup(FULL) as path:
         yield path
 
 
@@ -107,7 +105,7 @@ def make_twins(one: Path, other: Path) -> Twins:
     path, number = next_id(one, next(names))
     ahead[number] = path
     highest = number
-    for _ in range(MOST_MADE):
+    for _ in range(MAX_MADE):
         path, number = next_id(other, next(names))
         if number in ahead:
             return Twins(ahead[number], path)

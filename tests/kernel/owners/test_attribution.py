@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ENDS = ("client", "server", "client-reset", "server-reset")
 TCP_USER_TIMEOUT = 18
-MOST_EVENTS = 100_000
+MAX_EVENTS = 100_000
 
 
 # -- one play after another
@@ -142,7 +142,7 @@ def test_every_event_has_its_owner(built: Path, stage: Stage, hook: str, hierarc
         play_dual(stage, claims)
         play_short_lived(stage, late, claims)
         play_timeout(stage, early, claims)
-        wanted = MOST_EVENTS if (hook, hierarchy) == ("tp_btf", "memory") else MOST_EVENTS // 10
+        wanted = MAX_EVENTS if (hook, hierarchy) == ("tp_btf", "memory") else MAX_EVENTS // 10
         events(stage, early, late, claims, wanted)
         audit = Audit(probe, claims.of)
         print(f"{hook}, {hierarchy}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from owner_lab import Group, Stage
 
 CONNECTIONS = 400
-NAMESPACES, MOST_NAMESPACES = 4, 50
+NAMESPACES, MAX_NAMESPACES = 4, 50
 
 
 def both_ways(stage: Stage, claims: Claims) -> None:
@@ -87,4 +87,4 @@ def test_namespaces(built: Path, stage: Stage, hook: str, hierarchy: str) -> Non
             Audit(probe, claims.of).check()
             probe.forget()
             groups.reverse()
-            assert made < MOST_NAMESPACES, "their numbers aren't used again"
+            assert made < MAX_NAMESPACES, "their numbers aren't used again"

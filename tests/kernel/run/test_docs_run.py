@@ -24,7 +24,7 @@ from command_lines import NAMES, Line, all_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 DURATION = ("--duration", "0.2")
 ELSEWHERE = ("--cgroup", "--container", "--pid", "--unit")
@@ -34,9 +34,9 @@ LINES = {line.arguments: line for line in all_lines()}
 
 
 @pytest.fixture(scope="module")
-def had(street: Street) -> Iterator[Had]:
+def had(containers: TwoContainers) -> Iterator[Had]:
     """What the reader has."""
-    with readers(street) as had:
+    with readers(containers) as had:
         yield had
 
 

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from harness import HIERARCHY, new_cgroup, unique, wait_until
-from remote_python import Puppet
+from remote_python import RemotePython
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 GROUPS = ("kubepods/pod1", "online", "offline", "system.slice/nginx.service")
 SERVED = (80, 443, 3306, 5432)
@@ -56,7 +56,7 @@ while True:
 Had = dict[tuple[str, str], str]
 
 
-def _names(top: Path, street: Street, pid: int) -> Had:
+def _names(top: Path, containers: TwoContainers, pid: int) -> Had:
     """Return what stands for an option's value in the docs."""
     inside = f"/{top.name}"
     return {
@@ -65,29 +65,31 @@ def _names(top: Path, street: Street, pid: int) -> Had:
         ("--cgroup", "/online"): f"{inside}/online",
         ("--cgroup", "/offline"): f"{inside}/offline",
         ("--cgroup", "/sys/fs/cgroup/system.slice/nginx.service"): str(top / GROUPS[-1]),
-        ("--container", "web"): street.server.container,
-        ("--container", "batch"): street.client.container,
+        ("--container", "web"): containers.server.container,
+        ("--container", "batch"): containers.client.container,
         ("--unit", "nginx"): "nginx",
         ("--pid", "4711"): str(pid),
     }
 
 
 @contextmanager
-def readers(street: Street) -> Iterator[Had]:
+def readers(containers: TwoContainers) -> Iterator[Had]:
     """Have all that; yield what stands for an option's value in the docs."""
-    client, server, router = street.client, street.server, street.router
+    client, server, router = containers.client, containers.server, containers.router
     with ExitStack() as stack:
         # Below a slice, systemd's units have their names.
         top = stack.enter_context(new_cgroup(HIERARCHY, f"{unique()}.slice"))
         for each in GROUPS:
             (top / each).mkdir(parents=True)
-        serving = stack.enter_context(server.puppet())
+        serving = stack.enter_context(server.remote())
         serving.do(SERVE.format(address=server.address(4), ports=SERVED))
-        talkers = [stack.enter_context(client.puppet())]
-        talkers += [stack.enter_context(Puppet(router.path, (top / each,))) for each in GROUPS]
-        for talker in talkers:
-            talker.begin(TALK.format(address=server.address(4), ports=(*SERVED, CLOSED)))
-        yield _names(top, street, talkers[-1].pid)
-        assert all(talker.is_busy() for talker in talkers)
+        tcp_clients = [stack.enter_context(client.remote())]
+        tcp_clients += [
+            stack.enter_context(RemotePython(router.path, (top / each,))) for each in GROUPS
+        ]
+        for tcp_client in tcp_clients:
+            tcp_client.begin(TALK.format(address=server.address(4), ports=(*SERVED, CLOSED)))
+        yield _names(top, containers, tcp_clients[-1].pid)
+        assert all(tcp_client.is_busy() for tcp_client in tcp_clients)
         before = serving.get("served")
         wait_until("a connection", lambda: serving.get("served") > before)

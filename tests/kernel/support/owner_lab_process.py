@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from servers import IPPROTO_MPTCP, listen
-from tcp_client import Talker
+from tcp_client import TcpClient
 from traffic import RESET_ON_CLOSE
 from workload import libc
 
@@ -63,7 +63,7 @@ def _receive(sock: socket.socket, count: int) -> int:
     return got
 
 
-class Actor(Talker):
+class Actor(TcpClient):
     """In the process: a method for each command."""
 
     def __init__(self, control: socket.socket) -> None:

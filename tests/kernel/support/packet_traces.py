@@ -11,7 +11,7 @@ from harness import Row, Tracer, tracing, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from remote_python import Puppet
+    from remote_python import RemotePython
     from two_containers import Place
 
 SENT = ["tcp_transmit", "dev_queue", "dev_xmit", "netif_rx", "netif_receive"]
@@ -24,7 +24,7 @@ HOOKS = {
 OF_FUNCTIONS = {"ip_out", "ip_rcv", "tcp_rcv", "tcp_backlog", "sock_queue", *HOOKS}
 
 
-class Trips:
+class PacketTraces:
     """A running ``cgnet trace -o json``."""
 
     def __init__(self, tracer: Tracer) -> None:
@@ -79,7 +79,7 @@ def slowest(row: Row) -> str:
     return str(max(row["stages"], key=lambda stage: stage["delta_ns"])["at"])
 
 
-def joined(client: Puppet, server: Puppet, address: str, source: str = "") -> int:
+def joined(client: RemotePython, server: RemotePython, address: str, source: str = "") -> int:
     """Connect two puppets, ``client.client`` and ``server.served``; return the port."""
     port = server.listen(address)
     assert client.connect(source or address, port, timeout=30) == "ok"
@@ -87,7 +87,7 @@ def joined(client: Puppet, server: Puppet, address: str, source: str = "") -> in
     return port
 
 
-def hand_over(client: Puppet, server: Puppet, size: int, pause: float = 0) -> None:
+def hand_over(client: RemotePython, server: RemotePython, size: int, pause: float = 0) -> None:
     """Send so many bytes, which are read after a pause."""
     client.do(f"client.sendall(bytes({size}))")
     server.do(f"time.sleep({pause}); left = {size}")
@@ -100,17 +100,17 @@ def devices(row: Row, place: Place) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def wait_for_bytes(trips: Trips, port: int, size: int) -> list[Row]:
+def wait_for_bytes(traces: PacketTraces, port: int, size: int) -> list[Row]:
     """Wait until as many bytes were delivered to a port; return their packets."""
 
     def delivered() -> list[Row]:
-        found = trips.of(dport=port, end="delivered")
+        found = traces.of(dport=port, end="delivered")
         return found if sum(row["payload"] for row in found) >= size else []
 
-    return list(wait_until(lambda: f"{size} bytes: {trips.tracer}", delivered))
+    return list(wait_until(lambda: f"{size} bytes: {traces.tracer}", delivered))
 
 
 @contextmanager
-def tripping(*arguments: str, **how: Any) -> Iterator[Trips]:
+def tracing_packets(*arguments: str, **how: Any) -> Iterator[PacketTraces]:
     with tracing(*arguments, command="trace", **how) as tracer:
-        yield Trips(tracer)
+        yield PacketTraces(tracer)

@@ -28,7 +28,7 @@ for line in sys.stdin:
 """
 
 
-class Puppet:
+class RemotePython:
     """The test's side of such a process; it ends with the ``with`` block."""
 
     def __init__(self, netns: str | Path, cgroups: tuple[Path, ...] = ()) -> None:
@@ -70,7 +70,7 @@ class Puppet:
         assert ready, text
         done, answer = json.loads(self._process.stdout.readline())
         if not done:
-            raise PuppetError(answer)
+            raise RemotePythonError(answer)
         return answer
 
     def _ask(self, text: str, *, expression: bool) -> Any:
@@ -114,12 +114,12 @@ class Puppet:
         self.do(f"{name}.settimeout({how.get('timeout', 0)})")
         try:
             self.do(f"{name}.connect(({address!r}, {port}))")
-        except PuppetError as error:
+        except RemotePythonError as error:
             return str(error)
         return "ok"
 
 
-class PuppetError(OSError):
+class RemotePythonError(OSError):
     """What was asked for failed: the errno's name."""
 
 

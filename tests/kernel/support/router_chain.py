@@ -32,10 +32,10 @@ def set_offload(dev, command, value):
 
 def set_offload(place: Place, device: str, **values: bool) -> None:
     """Turn ``tso``, ``gso`` or ``gro`` of a device on or off."""
-    with place.puppet() as puppet:
-        puppet.do(f"exec({SET_OFFLOAD!r}, globals())")
+    with place.remote() as remote:
+        remote.do(f"exec({SET_OFFLOAD!r}, globals())")
         for name, value in values.items():
-            puppet.do(f"set_offload({device!r}, {OFFLOADS[name]}, {int(value)})")
+            remote.do(f"set_offload({device!r}, {OFFLOADS[name]}, {int(value)})")
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from raw_peer import ACK, FIN, RST, SYN, checksum
 
 if TYPE_CHECKING:
-    from remote_python import Puppet
-    from two_containers import Street
+    from remote_python import RemotePython
+    from two_containers import TwoContainers
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "send", "tcp_packet"]
 ETH_P = {4: 0x0800, 6: 0x86DD}
@@ -48,12 +48,12 @@ def tcp_packet(
     return begin[:10] + struct.pack("!H", mark) + addresses + segment
 
 
-def send(puppet: Puppet, street: Street, packet: bytes, count: int = 1) -> None:
+def send(remote: RemotePython, containers: TwoContainers, packet: bytes, count: int = 1) -> None:
     """Have the client of a street put a packet on its device, for the router."""
     protocol = ETH_P[packet[0] >> 4]
-    hardware = bytes.fromhex(street.router.hardware("to_client").replace(":", ""))
+    hardware = bytes.fromhex(containers.router.hardware("to_client").replace(":", ""))
     where = ("c0", protocol, 0, 0, hardware)
-    puppet.do("raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)")
-    puppet.do(f"packet, where = bytes.fromhex({packet.hex()!r}), {where}")
-    puppet.do(f"for _ in range({count}): raw.sendto(packet, where)")
-    puppet.do("raw.close()")
+    remote.do("raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)")
+    remote.do(f"packet, where = bytes.fromhex({packet.hex()!r}), {where}")
+    remote.do(f"for _ in range({count}): raw.sendto(packet, where)")
+    remote.do("raw.close()")

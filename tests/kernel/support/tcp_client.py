@@ -14,7 +14,7 @@ from workload import AF_UNSPEC_ADDRESS, libc
 SEGS_IN = 140  # in struct tcp_info of linux/tcp.h: tcpi_segs_in
 
 
-class Talker:
+class TcpClient:
     """A method for each command; sockets are told apart by their descriptors."""
 
     sockets: dict[int, socket.socket]

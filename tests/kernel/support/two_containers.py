@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from harness import in_netns, ip, new_netns, unique
-from remote_python import Puppet, in_own_cgroups
+from remote_python import RemotePython, in_own_cgroups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,9 +64,9 @@ class Place:
         found = json.loads(ip("-j", "-n", self.netns, "addr", "show", "dev", device))
         return [each["local"] for line in found for each in line["addr_info"]]
 
-    def puppet(self) -> Puppet:
+    def remote(self) -> RemotePython:
         """Return a process that lives here."""
-        return Puppet(self.path, in_own_cgroups(self.pid) if self.pid else ())
+        return RemotePython(self.path, in_own_cgroups(self.pid) if self.pid else ())
 
     def run(self, *command: str) -> str:
         """Run a command here; return what it prints."""
@@ -127,7 +127,7 @@ def container(podman: Podman, cleanup: ExitStack, *options: str) -> Place:
     return Place(netns, name, pid)
 
 
-class Street:
+class TwoContainers:
     """The three places."""
 
     def __init__(self, podman: Podman) -> None:

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from harness import wait_until
-from packet_traces import Trips, joined, names, tripping
-from remote_python import Puppet
+from packet_traces import PacketTraces, joined, names, tracing_packets
+from remote_python import RemotePython
 from segments import ACK, ETH_P, tcp_packet
 
 if TYPE_CHECKING:
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 PORT = 9
 MOST = 30
@@ -37,38 +37,38 @@ def send_each(sock, sends, size):
 """
 
 
-def given_up(trips: Trips) -> int:
-    return sum(row["count"] for row in trips.tracer.rows("lost") if row["where"] == "packets")
+def given_up(traces: PacketTraces) -> int:
+    return sum(row["count"] for row in traces.tracer.rows("lost") if row["where"] == "packets")
 
 
-def send_many(puppet: Puppet, street: Street) -> None:
+def send_many(remote: RemotePython, containers: TwoContainers) -> None:
     """Send packets of no connection, each with a number of its own."""
-    ends = (street.client.address(4), 4000), (street.server.address(4), PORT)
+    ends = (containers.client.address(4), 4000), (containers.server.address(4), PORT)
     packets = [
         tcp_packet(*ends, seq=FIRST + number, ack=1, flags=ACK, payload=bytes(PAYLOAD)).hex()
         for number in range(PACKETS)
     ]
-    hardware = bytes.fromhex(street.router.hardware("to_client").replace(":", ""))
+    hardware = bytes.fromhex(containers.router.hardware("to_client").replace(":", ""))
     where = ("c0", ETH_P[4], 0, 0, hardware)
-    puppet.do("raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)")
-    puppet.do(f"for each in {packets}: raw.sendto(bytes.fromhex(each), {where})")
-    puppet.do("raw.close()")
+    remote.do("raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)")
+    remote.do(f"for each in {packets}: raw.sendto(bytes.fromhex(each), {where})")
+    remote.do("raw.close()")
 
 
-def test_queue_of_many(street: Street, hook: str) -> None:
+def test_queue_of_many(containers: TwoContainers, hook: str) -> None:
     """Those that wait longest in the shaper are given up; they are new where they come out of it."""
     arguments = ("--hook", hook, "--dport", str(PORT), "--in-flight", str(MOST))
     with (
-        tripping(*arguments) as trips,
-        street.client.puppet() as puppet,
-        street.client.shaper(rate="8mbit", burst="3000", limit="200000"),
+        tracing_packets(*arguments) as traces,
+        containers.client.remote() as remote,
+        containers.client.shaper(rate="8mbit", burst="3000", limit="200000"),
     ):
-        send_many(puppet, street)
+        send_many(remote, containers)
         last = FIRST + PACKETS - 1
-        wait_until("the last packet", lambda: trips.of(seq=last, dport=PORT))
-        trips.tracer.stop()
-        rows = trips.of(dport=PORT)
-        lost = given_up(trips)
+        wait_until("the last packet", lambda: traces.of(seq=last, dport=PORT))
+        traces.tracer.stop()
+        rows = traces.of(dport=PORT)
+        lost = given_up(traces)
     whole = {row["seq"] for row in rows if names(row)[0] == "dev_queue"}
     # An interrupt may have hidden the stage at which one came out: it begins with the next.
     cut = {row["seq"] for row in rows} - whole
@@ -82,21 +82,23 @@ def test_queue_of_many(street: Street, hook: str) -> None:
 
 def test_reader_that_lets_many_wait(netns: str, hook: str) -> None:
     with ExitStack() as stack:
-        client, server = (stack.enter_context(Puppet(f"/run/netns/{netns}")) for _ in range(2))
+        client, server = (
+            stack.enter_context(RemotePython(f"/run/netns/{netns}")) for _ in range(2)
+        )
         arguments = ("--hook", hook, "--netns", netns, "--in-flight", str(MOST))
-        trips = stack.enter_context(tripping(*arguments))
+        traces = stack.enter_context(tracing_packets(*arguments))
         port = joined(client, server, "127.0.0.1")
         client.do("client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)")
         client.do(f"exec({SEND_EACH!r}, globals())")
         client.do(f"send_each(client, {SENDS}, {PIECE})")
         server.do(f"left = {SENDS * PIECE}")
         server.do("while left: left -= len(served.recv(left))")
-        first = trips.one(tcp_flags="S", dport=port)["seq"] + 1
+        first = traces.one(tcp_flags="S", dport=port)["seq"] + 1
         last = (first + (SENDS - 1) * PIECE) % 2**32
-        wait_until("the last packet", lambda: trips.of(seq=last, dport=port, end="delivered"))
-        trips.tracer.stop()
-        rows = trips.of(dport=port, end="delivered")
-        lost = given_up(trips)
+        wait_until("the last packet", lambda: traces.of(seq=last, dport=port, end="delivered"))
+        traces.tracer.stop()
+        rows = traces.of(dport=port, end="delivered")
+        lost = given_up(traces)
     told = sorted((row["seq"] - first) % 2**32 // PIECE for row in rows)
     assert told[-1] == SENDS - 1
     assert told[0] >= SENDS - MOST - 1  # those before were given up

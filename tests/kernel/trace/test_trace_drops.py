@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
-from packet_traces import hand_over, joined, tripping
+from packet_traces import hand_over, joined, tracing_packets
 from router_chain import chain
 from segments import SYN, tcp_packet
 
@@ -20,10 +20,10 @@ SEND = (
 
 def test_healthy_closes_are_no_drops(hook: str) -> None:
     with chain(1) as (client, _, server), ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         arguments = ("--hook", hook, "--addr", server.address(4))
-        trips = stack.enter_context(tripping(*arguments, "--drops"))
-        every = stack.enter_context(tripping(*arguments))
+        traces = stack.enter_context(tracing_packets(*arguments, "--drops"))
+        every = stack.enter_context(tracing_packets(*arguments))
         for _ in range(CLOSES):
             joined(sender, reader, server.address(4))
             hand_over(sender, reader, SIZE)
@@ -32,7 +32,7 @@ def test_healthy_closes_are_no_drops(hook: str) -> None:
             reader.do("served.recv(1); served.close()")
         every.one(payload=SIZE, end="delivered")
         rows = every.tracer.stop()
-        dropped = trips.tracer.stop()
+        dropped = traces.tracer.stop()
     assert len([row for row in rows if row["payload"] == SIZE]) == CLOSES
     assert [row for row in dropped if row["reason"] != "NO_SOCKET"] == []
     assert {row["end"] for row in rows if "F" in row["tcp_flags"]} <= {"consumed", "delivered"}
@@ -41,9 +41,9 @@ def test_healthy_closes_are_no_drops(hook: str) -> None:
 @pytest.mark.parametrize("family", [4])
 def test_a_syn_that_an_open_connection_drops(family: int, hook: str) -> None:
     with chain(0) as (client, server), ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         port = joined(sender, reader, server.address(family))
-        trips = stack.enter_context(tripping("--hook", hook, "--dport", str(port)))
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port)))
         own = sender.get("client.getsockname()[1]")
         ends = (client.address(family), own), (server.address(family), port)
         segment = tcp_packet(*ends, flags=SYN)[20:]
@@ -52,6 +52,6 @@ def test_a_syn_that_an_open_connection_drops(family: int, hook: str) -> None:
                 family="socket.AF_INET", segment=segment.hex(), address=server.address(family)
             )
         )
-        row = trips.one(tcp_flags="S", sport=own)
+        row = traces.one(tcp_flags="S", sport=own)
     assert (row["end"], row["stages"][-1]["at"]) == ("dropped", "drop")
     assert row["reason"].startswith("TCP_")

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import CGNET, Row, in_netns, tracing, wait_until
-from packet_traces import HOOKS, OF_FUNCTIONS, Trips, every_name, hand_over, joined, tripping
+from packet_traces import (
+    HOOKS,
+    OF_FUNCTIONS,
+    PacketTraces,
+    every_name,
+    hand_over,
+    joined,
+    tracing_packets,
+)
 from router_chain import chain, rules_everywhere
 
 from cgnet.kernel import variants
@@ -77,7 +85,7 @@ def takes(way: str | None) -> bool | None:
 
 
 @pytest.fixture(scope="module")
-def street() -> Iterator[list[Place]]:
+def containers() -> Iterator[list[Place]]:
     """A client, a router and a server, with rules of the firewall in every hook."""
     with chain(1) as places, rules_everywhere(places):
         yield places
@@ -102,14 +110,18 @@ def check_missing(gone: set[str], way: str | None) -> None:
         ("none", 4),
     ],
 )
-def test_a_routed_packet(street: list[Place], way: str | None, family: int) -> None:
-    client, _, server = street
-    with tripping(*ways(way)) as trips, client.puppet() as sender, server.puppet() as reader:
+def test_a_routed_packet(containers: list[Place], way: str | None, family: int) -> None:
+    client, _, server = containers
+    with (
+        tracing_packets(*ways(way)) as traces,
+        client.remote() as sender,
+        server.remote() as reader,
+    ):
         port = joined(sender, reader, server.address(family))
         hand_over(sender, reader, SIZE)
-        row = trips.one(payload=SIZE, dport=port)
-        syn = trips.one(tcp_flags="S", dport=port)
-        gone = missing(trips.tracer)
+        row = traces.one(payload=SIZE, dport=port)
+        syn = traces.one(tcp_flags="S", dport=port)
+        gone = missing(traces.tracer)
     check_missing(gone, way)
     expected = ["tcp_transmit", *SENT, *SENT_ON, *TAKEN]
     assert without(every_name(row), set()) == without(expected, gone)
@@ -120,28 +132,30 @@ def test_a_routed_packet(street: list[Place], way: str | None, family: int) -> N
     for stage in row["stages"]:
         assert stage["verdict"] == ("accept" if stage["at"] in HOOKS else None)
     netns = [stage["netns"] for stage in row["stages"]]
-    assert list(dict.fromkeys(netns)) == [place.inode for place in street]
+    assert list(dict.fromkeys(netns)) == [place.inode for place in containers]
 
 
 @pytest.mark.parametrize("way", [None, "kprobe"])
 @pytest.mark.parametrize("hook_at", [("output", 0), ("forward", 1), ("input", 2)])
 def test_the_hook_that_drops(
-    street: list[Place], way: str | None, hook_at: tuple[str, int]
+    containers: list[Place], way: str | None, hook_at: tuple[str, int]
 ) -> None:
     """Its verdict is the stage before the drop. What output drops reaches no tracepoint before."""
     name, number = hook_at
     with (
-        tripping("--hook", "raw_tp", "--drops", "--dport", str(CLOSED), *ways(way)) as trips,
-        street[0].puppet() as puppet,
-        street[number].firewall(name, f"tcp dport {CLOSED} drop"),
+        tracing_packets(
+            "--hook", "raw_tp", "--drops", "--dport", str(CLOSED), *ways(way)
+        ) as traces,
+        containers[0].remote() as remote,
+        containers[number].firewall(name, f"tcp dport {CLOSED} drop"),
     ):
-        assert puppet.connect(street[2].address(4), CLOSED) in ("EINPROGRESS", "EPERM")
-        early = name == "output" and "netfilter" in said_missing(trips.tracer)
-        row = None if early else trips.one(dport=CLOSED)
-        gone = missing(trips.tracer)
+        assert remote.connect(containers[2].address(4), CLOSED) in ("EINPROGRESS", "EPERM")
+        early = name == "output" and "netfilter" in said_missing(traces.tracer)
+        row = None if early else traces.one(dport=CLOSED)
+        gone = missing(traces.tracer)
     check_missing(gone, way)
     if row is None:
-        assert trips.of() == []
+        assert traces.of() == []
         return
     last = every_name(row)[-2:]
     assert last[-1] == "drop"
@@ -149,27 +163,27 @@ def test_the_hook_that_drops(
         assert last[0] not in OF_FUNCTIONS
     else:
         assert (last[0], row["stages"][-2]["verdict"]) == (f"nf_{name}", "drop")
-        assert row["stages"][-2]["netns"] == street[number].inode
-    assert (row["pid"], row["tcp_flags"]) == (puppet.pid, "S")
+        assert row["stages"][-2]["netns"] == containers[number].inode
+    assert (row["pid"], row["tcp_flags"]) == (remote.pid, "S")
 
 
 @pytest.mark.parametrize("way", [None, "kprobe", "none"])
-def test_the_backlog_of_a_socket(street: list[Place], way: str | None) -> None:
+def test_the_backlog_of_a_socket(containers: list[Place], way: str | None) -> None:
     """On the loopback the answer comes while the sender still has its socket."""
-    server = street[2]
+    server = containers[2]
     with (
-        tripping("--netns", str(server.path), *ways(way)) as trips,
-        server.puppet() as sender,
-        server.puppet() as reader,
+        tracing_packets("--netns", str(server.path), *ways(way)) as traces,
+        server.remote() as sender,
+        server.remote() as reader,
     ):
         port = joined(sender, reader, "127.0.0.1")
 
         def waited() -> list[Row]:
             hand_over(sender, reader, SIZE)
-            return [row for row in trips.of(sport=port) if "tcp_backlog" in every_name(row)]
+            return [row for row in traces.of(sport=port) if "tcp_backlog" in every_name(row)]
 
         found = wait_until("a packet in the backlog", waited) if takes(way) else []
-        gone = missing(trips.tracer)
+        gone = missing(traces.tracer)
     assert bool(found) == ("tcp_backlog" not in gone) or takes(way) is None
     for row in found:
         names = every_name(row)
@@ -201,19 +215,19 @@ def test_doctor_names_them() -> None:
 def test_of_too_many_stages_the_last_is_kept(hook: str) -> None:
     """The end of a long way is told, and how long all of it took."""
     with chain(5) as places, ExitStack() as stack:
-        client, server = (stack.enter_context(each.puppet()) for each in (places[0], places[-1]))
-        trips: Trips = stack.enter_context(tripping("--hook", hook))
+        client, server = (stack.enter_context(each.remote()) for each in (places[0], places[-1]))
+        traces: PacketTraces = stack.enter_context(tracing_packets("--hook", hook))
         port = joined(client, server, places[-1].address(4))
         hand_over(client, server, SIZE, 0.05)
-        row = trips.one(payload=SIZE, dport=port)
+        row = traces.one(payload=SIZE, dport=port)
     assert len(row["stages"]) == MOST
     assert every_name(row)[-1] == "app_read"
     assert row["end"] == "delivered"
     assert row["total_ns"] >= 50_000_000
 
 
-def test_people_are_told_once_and_in_a_line(street: list[Place]) -> None:
-    arguments = ("--netns", str(street[2].path), "--functions", "none")
+def test_people_are_told_once_and_in_a_line(containers: list[Place]) -> None:
+    arguments = ("--netns", str(containers[2].path), "--functions", "none")
     with tracing(*arguments, command="trace", output="table") as tracer:
         tracer.stop()
     (line,) = (line for line in tracer.said if "not seen here" in line)
@@ -222,20 +236,20 @@ def test_people_are_told_once_and_in_a_line(street: list[Place]) -> None:
     assert len(line) < 160
 
 
-def test_rules_that_are_slow_are_netfilters(street: list[Place], tmp_path: Path) -> None:
+def test_rules_that_are_slow_are_netfilters(containers: list[Place], tmp_path: Path) -> None:
     """Where netfilter's time can't be told from others', this is said."""
-    client, _, server = street
+    client, _, server = containers
     rule = "add rule inet every input ip saddr 192.0.2.{} counter\n"
     (tmp_path / "rules").write_text("".join(rule.format(i % 250) for i in range(RULES)))
     in_netns(server.netns, "nft", "-f", str(tmp_path / "rules"))
     with (
-        tripping("--dport", str(CLOSED), "--summary") as trips,
-        client.puppet() as puppet,
+        tracing_packets("--dport", str(CLOSED), "--summary") as traces,
+        client.remote() as remote,
     ):
         for _ in range(20):
-            assert puppet.connect(server.address(4), CLOSED, timeout=30) == "ECONNREFUSED"
-        gone = missing(trips.tracer)
-        (record,) = trips.tracer.rows("slow_part")
+            assert remote.connect(server.address(4), CLOSED, timeout=30) == "ECONNREFUSED"
+        gone = missing(traces.tracer)
+        (record,) = traces.tracer.rows("slow_part")
     if "netfilter" in gone:
         assert (record["part"], record["stage"]) == ("stack", "drop")
         assert "or netfilter" in record["text"]

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from harness import Row, ip, new_netns
-from packet_traces import SENT, TAKEN, names, tripping
-from remote_python import Puppet
+from packet_traces import SENT, TAKEN, names, tracing_packets
+from remote_python import RemotePython
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,16 +101,18 @@ def test_none_is_mixed(hook: str) -> None:
     with new_netns() as netns, ExitStack() as stack:
         ip("-n", netns, "link", "set", "lo", "mtu", "1500")  # many packets of little data
         ip("-n", netns, "link", "set", "lo", "gso_max_segs", "1")
-        puppet = stack.enter_context(Puppet(f"/run/netns/{netns}"))
-        puppet.do(f"exec({LOAD!r}, globals())")
-        trips = stack.enter_context(
-            tripping("--hook", hook, "--netns", netns, "--buffer", "256M", "--fields", FIELDS)
+        remote = stack.enter_context(RemotePython(f"/run/netns/{netns}"))
+        remote.do(f"exec({LOAD!r}, globals())")
+        traces = stack.enter_context(
+            tracing_packets(
+                "--hook", hook, "--netns", netns, "--buffer", "256M", "--fields", FIELDS
+            )
         )
-        puppet.do(f"wrong = []; ports = load({SIZES}, {SENDS}, wrong)")
-        ports = {int(port): size for port, size in puppet.get("ports").items()}
-        assert puppet.get("wrong") == []
-        rows = trips.tracer.stop()
-        lost = sum(row["count"] for row in trips.tracer.rows("lost"))
+        remote.do(f"wrong = []; ports = load({SIZES}, {SENDS}, wrong)")
+        ports = {int(port): size for port, size in remote.get("ports").items()}
+        assert remote.get("wrong") == []
+        rows = traces.tracer.stop()
+        lost = sum(row["count"] for row in traces.tracer.rows("lost"))
     assert len(rows) >= PACKETS
     assert len({row["packet"] for row in rows}) == len(rows)
     by_client = defaultdict(list)

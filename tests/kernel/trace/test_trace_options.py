@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import CGNET, HIERARCHY, new_cgroup, tracing, wait_until
-from packet_traces import SENT, TAKEN, check_times, delay, hand_over, joined, names, tripping
-from remote_python import Puppet
+from packet_traces import SENT, TAKEN, check_times, delay, hand_over, joined, names, tracing_packets
+from remote_python import RemotePython
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 PAUSE_S = 0.05
 SIZE = 321
@@ -25,25 +25,25 @@ LOCAL = "127.0.0.1"
 
 
 @pytest.fixture
-def pair(netns: str) -> Iterator[tuple[Puppet, Puppet]]:
+def pair(netns: str) -> Iterator[tuple[RemotePython, RemotePython]]:
     """Two processes of one namespace."""
     with ExitStack() as stack:
-        one, other = (stack.enter_context(Puppet(f"/run/netns/{netns}")) for _ in range(2))
+        one, other = (stack.enter_context(RemotePython(f"/run/netns/{netns}")) for _ in range(2))
         yield one, other
 
 
-def test_firewall_ends_a_trip(street: Street, hook: str) -> None:
-    client, router = street.client, street.router
+def test_firewall_ends_a_trip(containers: TwoContainers, hook: str) -> None:
+    client, router = containers.client, containers.router
     with (
-        tripping("--hook", hook, "--drops") as trips,
-        client.puppet() as puppet,
-        street.server.puppet() as serving,
+        tracing_packets("--hook", hook, "--drops") as traces,
+        client.remote() as remote,
+        containers.server.remote() as serving,
         router.firewall("forward", f"tcp dport {PORT} drop"),
     ):
-        joined(puppet, serving, street.server.address(4))  # what isn't dropped isn't shown
-        assert puppet.connect(street.server.address(4), PORT) == "EINPROGRESS"
-        row = trips.one(dport=PORT)
-        ends = {each["end"] for each in trips.of()}
+        joined(remote, serving, containers.server.address(4))  # what isn't dropped isn't shown
+        assert remote.connect(containers.server.address(4), PORT) == "EINPROGRESS"
+        row = traces.one(dport=PORT)
+        ends = {each["end"] for each in traces.of()}
     assert names(row) == [*SENT, "drop"]
     assert row == row | {
         "container": client.container, "role": "client", "end": "dropped",
@@ -54,15 +54,17 @@ def test_firewall_ends_a_trip(street: Street, hook: str) -> None:
     assert ends == {"dropped"}
 
 
-def test_sent_again(street: Street, hook: str) -> None:
+def test_sent_again(containers: TwoContainers, hook: str) -> None:
     """A copy names the packet that had the same data before."""
-    client, server = street.client, street.server
+    client, server = containers.client, containers.server
     with ExitStack() as stack:
-        every = stack.enter_context(tripping("--hook", hook, "--container", client.container))
-        again = stack.enter_context(tripping("--hook", hook, "--retrans"))
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        every = stack.enter_context(
+            tracing_packets("--hook", hook, "--container", client.container)
+        )
+        again = stack.enter_context(tracing_packets("--hook", hook, "--retrans"))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         port = joined(sender, reader, server.address(4))
-        with street.router.firewall("forward", f"tcp dport {port} drop"):
+        with containers.router.firewall("forward", f"tcp dport {port} drop"):
             sender.do(f"client.sendall(bytes({SIZE}))")
             first = every.one(payload=SIZE, dport=port, end="dropped", retrans_of=None)
         reader.do(f"served.recv({SIZE})")
@@ -77,42 +79,42 @@ def test_sent_again(street: Street, hook: str) -> None:
 
 @pytest.mark.parametrize("option", [("--slower", "40ms"), ("--stage", "app_read>40ms")])
 def test_slow_ones(
-    netns: str, pair: tuple[Puppet, Puppet], option: tuple[str, str], hook: str
+    netns: str, pair: tuple[RemotePython, RemotePython], option: tuple[str, str], hook: str
 ) -> None:
-    with tripping("--hook", hook, "--netns", netns, *option) as trips:
+    with tracing_packets("--hook", hook, "--netns", netns, *option) as traces:
         port = joined(*pair, LOCAL)
         hand_over(*pair, SIZE)
         hand_over(*pair, SIZE + 1, PAUSE_S)
-        trips.one(payload=SIZE + 1, dport=port)
-        rows = trips.tracer.stop()
+        traces.one(payload=SIZE + 1, dport=port)
+        rows = traces.tracer.stop()
     assert all(row["total_ns"] > 40_000_000 for row in rows)
     assert SIZE not in {row["payload"] for row in rows}
     if option[0] == "--stage":
         assert all(delay(row, "app_read") > 40_000_000 for row in rows)
 
 
-def test_never_read(netns: str, pair: tuple[Puppet, Puppet], hook: str) -> None:
+def test_never_read(netns: str, pair: tuple[RemotePython, RemotePython], hook: str) -> None:
     """At the end of a run it is told what still waits."""
-    with tripping("--hook", hook, "--netns", netns) as trips:
+    with tracing_packets("--hook", hook, "--netns", netns) as traces:
         port = joined(*pair, LOCAL)
         pair[0].do(f"client.sendall(bytes({SIZE}))")
-        wait_until("its acknowledgement", lambda: trips.of(sport=port, tcp_flags="A", payload=0))
-        row = next(each for each in trips.tracer.stop() if each["payload"] == SIZE)
+        wait_until("its acknowledgement", lambda: traces.of(sport=port, tcp_flags="A", payload=0))
+        row = next(each for each in traces.tracer.stop() if each["payload"] == SIZE)
     assert (names(row), row["end"]) == ([*SENT, "tcp_receive"], "timeout")
     assert row["pid"] == pair[0].pid
     check_times(row)
 
 
 @pytest.mark.parametrize("by", ["container", "role,dport"])
-def test_summary(netns: str, pair: tuple[Puppet, Puppet], by: str, hook: str) -> None:
+def test_summary(netns: str, pair: tuple[RemotePython, RemotePython], by: str, hook: str) -> None:
     """Percentiles of each stage, and what part of the time it took; nothing for each packet."""
     count = 20
     port = joined(*pair, LOCAL)
     arguments = ("--hook", hook, "--netns", netns, "--dport", str(port), "--summary", "--by", by)
-    with tripping(*arguments) as trips:
+    with tracing_packets(*arguments) as traces:
         for _ in range(count):
             hand_over(*pair, SIZE, 0.002)
-        rows = trips.tracer.stop()
+        rows = traces.tracer.stop()
     stages = {row["stage"]: row for row in rows}
     assert stages["app_read"]["count"] == count
     assert set(stages) >= {*SENT[1:], *TAKEN}
@@ -126,7 +128,7 @@ def test_summary(netns: str, pair: tuple[Puppet, Puppet], by: str, hook: str) ->
         assert read["dport"] == port
 
 
-def test_filters(netns: str, pair: tuple[Puppet, Puppet], hook: str) -> None:
+def test_filters(netns: str, pair: tuple[RemotePython, RemotePython], hook: str) -> None:
     with new_cgroup(HIERARCHY) as group, ExitStack() as stack:
         (group / "cgroup.procs").write_text(str(pair[1].pid))
         port = joined(*pair, LOCAL)
@@ -136,7 +138,7 @@ def test_filters(netns: str, pair: tuple[Puppet, Puppet], hook: str) -> None:
             "none": ("--port", f"!{port}"), "six": ("-6",), "addr": ("--addr", "127.0.0.0/8"),
         }  # fmt: skip
         shown = {
-            name: stack.enter_context(tripping("--hook", hook, "--netns", netns, *option))
+            name: stack.enter_context(tracing_packets("--hook", hook, "--netns", netns, *option))
             for name, option in options.items()
         }
         joined(*pair, LOCAL)
@@ -153,7 +155,7 @@ def test_filters(netns: str, pair: tuple[Puppet, Puppet], hook: str) -> None:
     assert not shown["six"].of()
 
 
-def test_blocks(netns: str, pair: tuple[Puppet, Puppet]) -> None:
+def test_blocks(netns: str, pair: tuple[RemotePython, RemotePython]) -> None:
     with tracing("--netns", netns, "--slower", "40ms", command="trace", output="table") as tracer:
         port = joined(*pair, LOCAL)
         hand_over(*pair, SIZE, PAUSE_S)
@@ -170,12 +172,12 @@ def test_blocks(netns: str, pair: tuple[Puppet, Puppet]) -> None:
     assert "delivered" in block[8]
 
 
-def test_schema(netns: str, pair: tuple[Puppet, Puppet]) -> None:
-    with tripping("--netns", netns) as trips:
+def test_schema(netns: str, pair: tuple[RemotePython, RemotePython]) -> None:
+    with tracing_packets("--netns", netns) as traces:
         port = joined(*pair, LOCAL)
         hand_over(*pair, SIZE)
-        row = trips.one(payload=SIZE, dport=port)
-        summary = json.loads(trips.tracer.stop() and trips.tracer.lines[-1])
+        row = traces.one(payload=SIZE, dport=port)
+        summary = json.loads(traces.tracer.stop() and traces.tracer.lines[-1])
     own = {
         "role": str, "packet": int, "tcp_flags": str, "seq": int, "ack": int, "len": int,
         "payload": int, "segs": int, "direction": str, "stages": list, "total_ns": int,

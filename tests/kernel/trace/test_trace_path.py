@@ -19,16 +19,16 @@ from packet_traces import (
     joined,
     names,
     slowest,
-    tripping,
+    tracing_packets,
     wait_for_bytes,
 )
-from remote_python import Puppet
+from remote_python import RemotePython
 from segments import send, tcp_packet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from two_containers import Street
+    from two_containers import TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PAUSE_S = 0.05
@@ -37,21 +37,21 @@ SIZE = 321
 PORT = 9
 
 
-def puppet_in(stack: ExitStack, netns: str) -> Puppet:
-    return stack.enter_context(Puppet(f"/run/netns/{netns}"))
+def remote_in(stack: ExitStack, netns: str) -> RemotePython:
+    return stack.enter_context(RemotePython(f"/run/netns/{netns}"))
 
 
 @FAMILIES
 def test_loopback(netns: str, family: int, hook: str) -> None:
     """One packet from its sender's first stage to its receiver's last; who reads late is told."""
     with ExitStack() as stack:
-        client, server = puppet_in(stack, netns), puppet_in(stack, netns)
-        trips = stack.enter_context(tripping("--hook", hook, "--netns", netns))
+        client, server = remote_in(stack, netns), remote_in(stack, netns)
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--netns", netns))
         port = joined(client, server, "127.0.0.1" if family == 4 else "::1")
         hand_over(client, server, SIZE, PAUSE_S)
-        row = trips.one(payload=SIZE, dport=port)
-        syn = trips.one(tcp_flags="S", dport=port)
-        answer = trips.one(tcp_flags="SA", sport=port)
+        row = traces.one(payload=SIZE, dport=port)
+        syn = traces.one(tcp_flags="S", dport=port)
+        answer = traces.one(tcp_flags="SA", sport=port)
     assert names(row) == [*SENT, *TAKEN]
     assert row == row | {
         "pid": client.pid, "role": "client", "direction": "tx", "end": "delivered", "segs": 1,
@@ -69,28 +69,28 @@ def test_a_syn_ack_is_the_listeners(netns: str, hook: str) -> None:
     """Of one that listened before, too; with its cgroup, and with none of the client's."""
     with new_cgroup(HIERARCHY, unique()) as mine, new_cgroup(HIERARCHY, unique()) as other:
         places = ((mine,), (other,))
-        client, server = (Puppet(f"/run/netns/{netns}", each) for each in places)
+        client, server = (RemotePython(f"/run/netns/{netns}", each) for each in places)
         arguments = ("--hook", hook, "--netns", netns, "--cgroup", str(other))
         with client, server:
             port = server.listen("127.0.0.1")
-            with tripping(*arguments) as trips:
+            with tracing_packets(*arguments) as traces:
                 assert client.connect("127.0.0.1", port, timeout=30) == "ok"
-                row = trips.one(tcp_flags="SA", sport=port)
+                row = traces.one(tcp_flags="SA", sport=port)
     assert (row["pid"], row["role"], row["direction"]) == (server.pid, "server", "tx")
     assert row["cgroup"].endswith(other.name)
 
 
 @FAMILIES
-def test_routed_between_containers(street: Street, family: int, hook: str) -> None:
-    client, router, server = street.client, street.router, street.server
+def test_routed_between_containers(containers: TwoContainers, family: int, hook: str) -> None:
+    client, router, server = containers.client, containers.router, containers.server
     with (
-        tripping("--hook", hook, "--container", client.container) as trips,
-        client.puppet() as sender,
-        server.puppet() as reader,
+        tracing_packets("--hook", hook, "--container", client.container) as traces,
+        client.remote() as sender,
+        server.remote() as reader,
     ):
         port = joined(sender, reader, server.address(family))
         hand_over(sender, reader, SIZE, PAUSE_S)
-        row = trips.one(payload=SIZE, dport=port)
+        row = traces.one(payload=SIZE, dport=port)
     assert names(row) == [*SENT, *SENT_ON, *TAKEN]
     assert row["container"] == client.container
     assert (row["pid"], row["role"], row["end"]) == (sender.pid, "client", "delivered")
@@ -104,30 +104,30 @@ def test_routed_between_containers(street: Street, family: int, hook: str) -> No
     assert delay(row, "app_read") >= PAUSE_NS
 
 
-def test_two_owners(street: Street, hook: str) -> None:
+def test_two_owners(containers: TwoContainers, hook: str) -> None:
     """A packet within the host is its receiver's as well as its sender's."""
-    client, server = street.client, street.server
+    client, server = containers.client, containers.server
     with (
-        tripping("--hook", hook, "--container", server.container) as trips,
-        client.puppet() as sender,
-        server.puppet() as reader,
+        tracing_packets("--hook", hook, "--container", server.container) as traces,
+        client.remote() as sender,
+        server.remote() as reader,
     ):
         port = joined(sender, reader, server.address(4))
         hand_over(sender, reader, SIZE)
-        row = trips.one(payload=SIZE, dport=port)
-        answer = trips.one(tcp_flags="SA", sport=port)
+        row = traces.one(payload=SIZE, dport=port)
+        answer = traces.one(tcp_flags="SA", sport=port)
     assert (row["container"], row["pid"], row["role"]) == (server.container, reader.pid, "server")
     assert (row["direction"], row["end"]) == ("tx", "delivered")
     assert answer["container"] == server.container
 
 
-def test_forwarded_from_elsewhere(street: Street, hook: str) -> None:
+def test_forwarded_from_elsewhere(containers: TwoContainers, hook: str) -> None:
     """What no socket of TCP sent begins where it is first seen."""
-    client, server = street.client, street.server
+    client, server = containers.client, containers.server
     packet = tcp_packet((client.address(4), 4000), (server.address(4), PORT), seq=7)
-    with tripping("--hook", hook, "--dport", str(PORT)) as trips, client.puppet() as puppet:
-        send(puppet, street, packet)
-        row = trips.one(dport=PORT, seq=7)
+    with tracing_packets("--hook", hook, "--dport", str(PORT)) as traces, client.remote() as remote:
+        send(remote, containers, packet)
+        row = traces.one(dport=PORT, seq=7)
     assert names(row)[:5] == ["dev_queue", "dev_xmit", "netif_rx", "netif_receive", "dev_queue"]
     assert row["direction"] == "forward"
     assert row["end"] in ("dropped", "consumed")  # nobody listens: answered, and thrown away
@@ -144,12 +144,12 @@ def translation(netns: str, *chains: str) -> Iterator[None]:
         in_netns(netns, "nft", "delete table ip trace_nat")
 
 
-def test_addresses_translated(street: Street, hook: str) -> None:
+def test_addresses_translated(containers: TwoContainers, hook: str) -> None:
     """DNAT and SNAT rewrite a packet; it stays the same one, shown with the sender's addresses."""
-    client, router, server = street.client, street.router, street.server
+    client, router, server = containers.client, containers.router, containers.server
     gate = router.address(4)  # the client's gateway
     with ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         port = reader.listen(server.address(4))
         stack.enter_context(
             translation(
@@ -160,12 +160,12 @@ def test_addresses_translated(street: Street, hook: str) -> None:
                 "add rule ip trace_nat post oifname to_server masquerade",
             )
         )
-        trips = stack.enter_context(tripping("--hook", hook, "--dport", str(PORT)))
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--dport", str(PORT)))
         assert sender.connect(gate, PORT, timeout=30) == "ok"
         reader.do("served = server.accept()[0]")
         seen_as = reader.get("served.getpeername()[0]")
         hand_over(sender, reader, SIZE)
-        row = trips.one(payload=SIZE)
+        row = traces.one(payload=SIZE)
     assert seen_as != client.address(4)
     assert names(row) == [*SENT, *SENT_ON, *TAKEN]
     assert (row["saddr"], row["daddr"], row["dport"]) == (client.address(4), gate, PORT)
@@ -190,11 +190,11 @@ def bridge() -> Iterator[list[str]]:
 
 def test_bridged(hook: str) -> None:
     with bridge() as (middle, one, other), ExitStack() as stack:
-        sender, reader = puppet_in(stack, one), puppet_in(stack, other)
-        trips = stack.enter_context(tripping("--hook", hook))
+        sender, reader = remote_in(stack, one), remote_in(stack, other)
+        traces = stack.enter_context(tracing_packets("--hook", hook))
         port = joined(sender, reader, "192.0.2.3")
         hand_over(sender, reader, SIZE)
-        row = trips.one(payload=SIZE, dport=port)
+        row = traces.one(payload=SIZE, dport=port)
         inodes = [netns_inode(each) for each in (one, middle, other)]
     assert names(row) == [*SENT, *SENT_ON, *TAKEN]
     assert list(dict.fromkeys(each["netns"] for each in row["stages"])) == inodes
@@ -204,28 +204,28 @@ def test_bridged(hook: str) -> None:
 def test_from_the_bridge_itself(hook: str) -> None:
     """Two devices of one namespace queue the same packet, which still has its socket."""
     with bridge() as (middle, one, _), ExitStack() as stack:
-        sender, reader = puppet_in(stack, middle), puppet_in(stack, one)
-        trips = stack.enter_context(tripping("--hook", hook))
+        sender, reader = remote_in(stack, middle), remote_in(stack, one)
+        traces = stack.enter_context(tracing_packets("--hook", hook))
         port = joined(sender, reader, "192.0.2.2")
         hand_over(sender, reader, SIZE)
-        row = trips.one(payload=SIZE, dport=port)
+        row = traces.one(payload=SIZE, dport=port)
     queued = [each["dev"] for each in row["stages"] if each["at"] == "dev_queue"]
     assert queued == ["br0", "port2"]
     assert (row["end"], row["retrans_of"]) == ("delivered", None)
 
 
-def test_shaper(street: Street, hook: str) -> None:
+def test_shaper(containers: TwoContainers, hook: str) -> None:
     """What waits in a queueing discipline waits there, also in pieces of what TCP sent."""
-    client, server = street.client, street.server
+    client, server = containers.client, containers.server
     with (
-        tripping("--hook", hook, "--container", client.container) as trips,
-        client.puppet() as sender,
-        server.puppet() as reader,
+        tracing_packets("--hook", hook, "--container", client.container) as traces,
+        client.remote() as sender,
+        server.remote() as reader,
         client.shaper(rate="8mbit", burst="3000", limit="100000"),
     ):
         port = joined(sender, reader, server.address(4))
         hand_over(sender, reader, 20_000)
-        rows = wait_for_bytes(trips, port, 20_000)
+        rows = wait_for_bytes(traces, port, 20_000)
     for row in rows:
         check_times(row)
         assert "qdisc_dequeue" in names(row), names(row)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import in_netns
-from packet_traces import SENT_ON, TAKEN, devices, hand_over, joined, names, tripping
+from packet_traces import SENT_ON, TAKEN, devices, hand_over, joined, names, tracing_packets
 from router_chain import chain
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ def places() -> Iterator[list[Place]]:
 def test_port_that_a_router_gives(places: list[Place], hook: str) -> None:
     """Its sender's stages are not those of the port that was asked for."""
     client, router, server = places
-    with client.puppet() as sender, server.puppet() as reader:
+    with client.remote() as sender, server.remote() as reader:
         port = reader.listen(server.address(4))
         rules = RULES.format(gate=PORT, address=server.address(4), port=port)
         in_netns(router.netns, "nft", rules)
         try:
-            with tripping("--hook", hook, "--dport", str(port)) as trips:
+            with tracing_packets("--hook", hook, "--dport", str(port)) as traces:
                 assert sender.connect(router.address(4), PORT, timeout=30) == "ok"
                 reader.do("served = server.accept()[0]")
                 for number in range(SENDS):
                     hand_over(sender, reader, SIZE + number)
-                rows = [trips.one(payload=SIZE + number) for number in range(SENDS)]
+                rows = [traces.one(payload=SIZE + number) for number in range(SENDS)]
         finally:
             in_netns(router.netns, "nft", "delete table ip trace_refused")
     for row in rows:
@@ -62,34 +62,34 @@ def test_connections_of_one_socket(places: list[Place], hook: str) -> None:
     """What a socket sends is refused by its connection: the next one's packets are looked at."""
     client, _, server = places
     address = server.address(4)
-    with client.puppet() as sender, server.puppet() as reader:
+    with client.remote() as sender, server.remote() as reader:
         other = reader.listen(address)
         reader.do("others = server")
         port = reader.listen(address)
-        with tripping("--hook", hook, "--dport", str(port)) as trips:
+        with tracing_packets("--hook", hook, "--dport", str(port)) as traces:
             sender.do("client = socket.socket()")
             for number, (to, listener) in enumerate([(other, "others"), (port, "server")] * SENDS):
                 sender.do(f"client.connect(({address!r}, {to}))")
                 reader.do(f"served = {listener}.accept()[0]")
                 hand_over(sender, reader, SIZE + number)
                 sender.do(DISCONNECT)
-            rows = [trips.one(payload=SIZE + 2 * number + 1) for number in range(SENDS)]
-            trips.tracer.stop()
+            rows = [traces.one(payload=SIZE + 2 * number + 1) for number in range(SENDS)]
+            traces.tracer.stop()
     assert {row["dport"] for row in rows} == {port}
-    assert trips.of(dport=other) == []
+    assert traces.of(dport=other) == []
 
 
 def test_namespace_that_a_packet_comes_to(places: list[Place], hook: str) -> None:
     client, _, server = places
     with (
-        tripping("--hook", hook, "--netns", str(server.inode)) as trips,
-        client.puppet() as sender,
-        server.puppet() as reader,
+        tracing_packets("--hook", hook, "--netns", str(server.inode)) as traces,
+        client.remote() as sender,
+        server.remote() as reader,
     ):
         port = joined(sender, reader, server.address(4))
         for number in range(SENDS):
             hand_over(sender, reader, SIZE + number)
-        rows = [trips.one(payload=SIZE + number, dport=port) for number in range(SENDS)]
+        rows = [traces.one(payload=SIZE + number, dport=port) for number in range(SENDS)]
     for row in rows:
         assert names(row) == ["netif_rx", "netif_receive", *TAKEN], row
         assert (devices(row, server), row["netns"]) == (["w0"], server.inode)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from delay_line import RIGHT, delay_line
 from harness import in_netns, wait_until
-from packet_traces import joined, tripping
-from remote_python import Puppet
+from packet_traces import joined, tracing_packets
+from remote_python import RemotePython
 from router_chain import chain, set_offload
 
 if TYPE_CHECKING:
-    from packet_traces import Trips
+    from packet_traces import PacketTraces
 
 DELAY_S = 0.01
 LOSS = 0.02
@@ -28,18 +28,18 @@ def resent(netns: str) -> int:
     return int(values[names.index("RetransSegs")])
 
 
-def send_all(sender: Puppet, reader: Puppet, size: int) -> None:
+def send_all(sender: RemotePython, reader: RemotePython, size: int) -> None:
     """Send so many bytes, which are read at once, and close both ends."""
     reader.begin(f"left = {size}\nwhile left: left -= len(served.recv(1 << 20))")
     sender.do(f"client.sendall(bytes({size}))")
     reader.end()
-    for puppet, name in ((sender, "client"), (reader, "served")):
-        puppet.do(f"{name}.shutdown(socket.SHUT_WR)")
-    for puppet, name in ((sender, "client"), (reader, "served")):
-        puppet.do(f"{name}.recv(1)")
+    for remote, name in ((sender, "client"), (reader, "served")):
+        remote.do(f"{name}.shutdown(socket.SHUT_WR)")
+    for remote, name in ((sender, "client"), (reader, "served")):
+        remote.do(f"{name}.recv(1)")
 
 
-def check(again: Trips, every: Trips, port: int, counted: int) -> None:
+def check(again: PacketTraces, every: PacketTraces, port: int, counted: int) -> None:
     """All of them are there, each with the packet that had its data before."""
     rows = [row for row in again.tracer.stop() if row["dport"] == port]
     assert sum(row["segs"] for row in rows) == counted
@@ -56,12 +56,13 @@ def check(again: Trips, every: Trips, port: int, counted: int) -> None:
 def test_on_a_line_that_loses(congestion: str, hook: str) -> None:
     with delay_line(DELAY_S) as line, ExitStack() as stack:
         sender, reader = (
-            stack.enter_context(Puppet(f"/run/netns/{each}")) for each in (line.left, line.right)
+            stack.enter_context(RemotePython(f"/run/netns/{each}"))
+            for each in (line.left, line.right)
         )
         port = joined(sender, reader, RIGHT[4])
         sender.do(f"client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b{congestion!r})")
         every, again = (
-            stack.enter_context(tripping("--hook", hook, "--dport", str(port), *options))
+            stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port), *options))
             for options in ((), ("--retrans",))
         )
         line.lose(LOSS)
@@ -75,11 +76,11 @@ def test_on_a_line_that_loses(congestion: str, hook: str) -> None:
 def test_large_packets_that_a_router_loses(large: bool, hook: str) -> None:
     """TCP cuts up large packets to send again what was lost of them."""
     with chain(1) as (client, router, server), ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         set_offload(client, "e0", tso=large, gso=large)
         port = joined(sender, reader, server.address(4))
         every, again = (
-            stack.enter_context(tripping("--hook", hook, "--dport", str(port), *options))
+            stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port), *options))
             for options in ((), ("--retrans",))
         )
         with router.firewall("forward", f"tcp dport {port} numgen random mod 25 == 0 drop"):
@@ -93,9 +94,11 @@ def test_large_packets_that_a_router_loses(large: bool, hook: str) -> None:
 def test_handshakes(family: int, hook: str) -> None:
     """A SYN, and a SYN-ACK, which TCP makes anew."""
     with chain(1) as (client, router, server), ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         port = reader.listen(server.address(family))
-        trips = stack.enter_context(tripping("--hook", hook, "--port", str(port), "--retrans"))
+        traces = stack.enter_context(
+            tracing_packets("--hook", hook, "--port", str(port), "--retrans")
+        )
         for place, flags, side in ((client, "syn", "dport"), (server, "syn | ack", "sport")):
             before = resent(place.netns)
             lost = f"tcp {side} {port} tcp flags == {flags} drop"
@@ -106,7 +109,7 @@ def test_handshakes(family: int, hook: str) -> None:
                 "the handshake", lambda: sender.get("select.select([], [client], [], 0)[1] != []")
             )
         counted = {"S": resent(client.netns), "SA": resent(server.netns)}
-        rows = trips.tracer.stop()
+        rows = traces.tracer.stop()
     told = {flags: [row for row in rows if row["tcp_flags"] == flags] for flags in counted}
     assert {flags: len(found) for flags, found in told.items()} == counted
     assert all(row["retrans_of"] and row["retrans_after_ns"] for row in rows)
@@ -116,10 +119,10 @@ def test_handshakes(family: int, hook: str) -> None:
 def test_a_neighbour_that_answers_late(hook: str) -> None:
     """A packet that waits for its neighbour's address is sent once."""
     with chain(0) as (client, server), ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         port = reader.listen(server.address(4))
         client.run("ip", "neigh", "flush", "dev", "e0", "nud", "permanent")
-        trips = stack.enter_context(tripping("--hook", hook, "--dport", str(port)))
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port)))
         assert sender.connect(server.address(4), port, timeout=30) == "ok"
-        row = trips.one(tcp_flags="S")
+        row = traces.one(tcp_flags="S")
     assert (row["retransmitted"], row["retrans_of"]) == (False, None)

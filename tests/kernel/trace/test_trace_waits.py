@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING
 import pytest
 from delay_line import RIGHT, delay_line
 from harness import HIERARCHY, new_cgroup, unique, wait_until
-from packet_traces import delay, hand_over, joined, names, tripping
-from remote_python import Puppet
+from packet_traces import delay, hand_over, joined, names, tracing_packets
+from remote_python import RemotePython
 from router_chain import chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from packet_traces import Trips
+    from packet_traces import PacketTraces
 
 DELAY_S = 0.01
 SIZE = 400
 PAUSE_S = 0.06
 
 
-def sums(trips: Trips, stage: str) -> int:
+def sums(traces: PacketTraces, stage: str) -> int:
     """Return the time of a stage in all, in nanoseconds."""
-    return sum(row["total_ns"] for row in trips.tracer.rows("trace") if row["stage"] == stage)
+    return sum(row["total_ns"] for row in traces.tracer.rows("trace") if row["stage"] == stage)
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Puppet, Puppet, str]]:
+def ends() -> Iterator[tuple[RemotePython, RemotePython, str]]:
     """A sender, a reader who has another namespace, and his address."""
     with chain(0) as (client, server), ExitStack() as stack:
-        sender, reader = (stack.enter_context(each.puppet()) for each in (client, server))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         yield sender, reader, server.address(4)
 
 
@@ -40,21 +40,22 @@ def test_data_behind_a_hole(hook: str) -> None:
     """It waits for what is missing, and not for an application that reads at once."""
     with delay_line(DELAY_S) as line, ExitStack() as stack:
         sender, reader = (
-            stack.enter_context(Puppet(f"/run/netns/{each}")) for each in (line.left, line.right)
+            stack.enter_context(RemotePython(f"/run/netns/{each}"))
+            for each in (line.left, line.right)
         )
         port = joined(sender, reader, RIGHT[4])
         sender.do("client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)")
         arguments = ("--hook", hook, "--dport", str(port))
-        trips = stack.enter_context(tripping(*arguments))
-        summary = stack.enter_context(tripping(*arguments, "--summary"))
+        traces = stack.enter_context(tracing_packets(*arguments))
+        summary = stack.enter_context(tracing_packets(*arguments, "--summary"))
         lost = line.lose(1)
         sender.do(f"client.sendall(bytes({SIZE}))")
         wait_until("the loss", lambda: line.lose(1) > lost)
         line.lose(0)
         sender.do(f"client.sendall(bytes({SIZE + 1}))")
         reader.do(f"left = {2 * SIZE + 1}\nwhile left: left -= len(served.recv(left))")
-        behind = trips.one(payload=SIZE + 1, end="delivered")
-        filler = trips.one(payload=SIZE, end="delivered")
+        behind = traces.one(payload=SIZE + 1, end="delivered")
+        filler = traces.one(payload=SIZE, end="delivered")
         summary.tracer.stop()
         (part,) = summary.tracer.rows("slow_part")
     assert names(behind)[-3:] == ["tcp_receive", "in_order", "app_read"]
@@ -70,11 +71,12 @@ def test_a_late_reader_behind_a_hole(hook: str) -> None:
     """What it waited for the hole, and then for the application, are two stages."""
     with delay_line(DELAY_S) as line, ExitStack() as stack:
         sender, reader = (
-            stack.enter_context(Puppet(f"/run/netns/{each}")) for each in (line.left, line.right)
+            stack.enter_context(RemotePython(f"/run/netns/{each}"))
+            for each in (line.left, line.right)
         )
         port = joined(sender, reader, RIGHT[4])
         sender.do("client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)")
-        trips = stack.enter_context(tripping("--hook", hook, "--dport", str(port)))
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port)))
         lost = line.lose(1)
         sender.do(f"client.sendall(bytes({SIZE}))")
         wait_until("the loss", lambda: line.lose(1) > lost)
@@ -83,23 +85,25 @@ def test_a_late_reader_behind_a_hole(hook: str) -> None:
         reader.do("poll = select.poll(); poll.register(served, select.POLLIN)")
         reader.do(f"poll.poll(); time.sleep({4 * PAUSE_S})")
         reader.do(f"left = {2 * SIZE + 1}\nwhile left: left -= len(served.recv(left))")
-        behind = trips.one(payload=SIZE + 1, end="delivered")
+        behind = traces.one(payload=SIZE + 1, end="delivered")
     assert delay(behind, "in_order") > DELAY_S * 1e9
     assert delay(behind, "app_read") > 4 * PAUSE_S * 1e9
 
 
-def test_nagle_waits_in_the_send_queue(ends: tuple[Puppet, Puppet, str], hook: str) -> None:
+def test_nagle_waits_in_the_send_queue(
+    ends: tuple[RemotePython, RemotePython, str], hook: str
+) -> None:
     """The second of two small writes leaves when the first one is acknowledged."""
     sender, reader, address = ends
     with ExitStack() as stack:
         port = joined(sender, reader, address)
         reader.do("served.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)")
         arguments = ("--hook", hook, "--dport", str(port))
-        trips = stack.enter_context(tripping(*arguments))
-        summary = stack.enter_context(tripping(*arguments, "--summary"))
+        traces = stack.enter_context(tracing_packets(*arguments))
+        summary = stack.enter_context(tracing_packets(*arguments, "--summary"))
         sender.do(f"client.send(bytes({SIZE})); client.send(bytes({SIZE + 1}))")
         reader.do(f"left = {2 * SIZE + 1}\nwhile left: left -= len(served.recv(left))")
-        row = trips.one(payload=SIZE + 1, end="delivered")
+        row = traces.one(payload=SIZE + 1, end="delivered")
         summary.tracer.stop()
         (part,) = summary.tracer.rows("slow_part")
     assert names(row)[:3] == ["app_write", "nagle", "tcp_transmit"]
@@ -107,12 +111,12 @@ def test_nagle_waits_in_the_send_queue(ends: tuple[Puppet, Puppet, str], hook: s
     assert part["part"] == "nagle"
 
 
-def test_a_window_that_is_closed(ends: tuple[Puppet, Puppet, str], hook: str) -> None:
+def test_a_window_that_is_closed(ends: tuple[RemotePython, RemotePython, str], hook: str) -> None:
     """More than the reader has room for waits with its sender."""
     sender, reader, address = ends
     with ExitStack() as stack:
         port = joined(sender, reader, address)
-        trips = stack.enter_context(tripping("--hook", hook, "--dport", str(port)))
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port)))
         sender.do("client.setblocking(False)")
         sender.do(
             "sent = 0\nwhile select.select([], [client], [], 0.2)[1]: sent += client.send(bytes(9999))"
@@ -122,20 +126,20 @@ def test_a_window_that_is_closed(ends: tuple[Puppet, Puppet, str], hook: str) ->
         rows = wait_until(
             str(size),
             lambda: [
-                row for row in trips.of(dport=port, end="delivered") if "window" in names(row)
+                row for row in traces.of(dport=port, end="delivered") if "window" in names(row)
             ],
         )
     assert max(delay(row, "window") for row in rows) > 100_000_000
     assert names(rows[0])[:3] == ["app_write", "window", "tcp_transmit"]
 
 
-def test_the_time_until_an_answer(ends: tuple[Puppet, Puppet, str], hook: str) -> None:
+def test_the_time_until_an_answer(ends: tuple[RemotePython, RemotePython, str], hook: str) -> None:
     sender, reader, address = ends
     with ExitStack() as stack:
         port = reader.listen(address)
         arguments = ("--hook", hook, "--port", str(port))
-        trips = stack.enter_context(tripping(*arguments))
-        summary = stack.enter_context(tripping(*arguments, "--summary", "--by", "role"))
+        traces = stack.enter_context(tracing_packets(*arguments))
+        summary = stack.enter_context(tracing_packets(*arguments, "--summary", "--by", "role"))
         assert sender.connect(address, port, timeout=30) == "ok"
         reader.do("served = server.accept()[0]")
         for number in range(2):
@@ -144,8 +148,8 @@ def test_the_time_until_an_answer(ends: tuple[Puppet, Puppet, str], hook: str) -
             reader.do(f"served.sendall(bytes({2 * SIZE + number})); served.sendall(bytes(7))")
             sender.do(f"left = {2 * SIZE + number + 7}")
             sender.do("while left: left -= len(client.recv(left))")
-        answers = [trips.one(payload=2 * SIZE + number, sport=port) for number in range(2)]
-        others = [row for row in trips.of() if row["answer_after_ns"]]
+        answers = [traces.one(payload=2 * SIZE + number, sport=port) for number in range(2)]
+        others = [row for row in traces.of() if row["answer_after_ns"]]
         summary.tracer.stop()
         server = next(each for each in summary.tracer.rows("slow_part") if each["role"] == "server")
     assert all(row["answer_after_ns"] / 1e9 > PAUSE_S for row in answers)
@@ -155,7 +159,7 @@ def test_the_time_until_an_answer(ends: tuple[Puppet, Puppet, str], hook: str) -
 
 @pytest.mark.parametrize("which", ["reader", "sender"])
 def test_each_side_has_its_own_stages(
-    ends: tuple[Puppet, Puppet, str], which: str, hook: str
+    ends: tuple[RemotePython, RemotePython, str], which: str, hook: str
 ) -> None:
     """It is the reader who is late: also where the sender alone was asked for."""
     sender, reader, address = ends
@@ -163,11 +167,11 @@ def test_each_side_has_its_own_stages(
         port = joined(sender, reader, address)
         arguments = ("--hook", hook, "--summary", "--by", "pid", "--dport", str(port))
         chosen = {"sender": sender, "reader": reader}[which]
-        trips = stack.enter_context(tripping(*arguments, "--pid", str(chosen.pid)))
+        traces = stack.enter_context(tracing_packets(*arguments, "--pid", str(chosen.pid)))
         hand_over(sender, reader, SIZE, PAUSE_S)
-        trips.tracer.stop()
-        rows = trips.tracer.rows("trace")
-        parts = {row["pid"]: row["part"] for row in trips.tracer.rows("slow_part")}
+        traces.tracer.stop()
+        rows = traces.tracer.rows("trace")
+        parts = {row["pid"]: row["part"] for row in traces.tracer.rows("slow_part")}
     whose: dict[str, set[int]] = {}
     for row in rows:
         whose.setdefault(row["stage"], set()).add(row["pid"])
@@ -177,7 +181,9 @@ def test_each_side_has_its_own_stages(
     assert parts[sender.pid] != "application"
 
 
-def test_a_sender_whose_name_is_not_known_yet(ends: tuple[Puppet, Puppet, str], hook: str) -> None:
+def test_a_sender_whose_name_is_not_known_yet(
+    ends: tuple[RemotePython, RemotePython, str], hook: str
+) -> None:
     """What a container receives is shown, also if its sender's cgroup is new."""
     sender, reader, address = ends
     parent = HIERARCHY / "lxc"
@@ -188,8 +194,8 @@ def test_a_sender_whose_name_is_not_known_yet(ends: tuple[Puppet, Puppet, str], 
         stack.callback((HIERARCHY / "cgroup.procs").write_text, str(reader.pid))
         port = reader.listen(address)
         arguments = ("--hook", hook, "--dport", str(port), "--container", old.name)
-        trips = stack.enter_context(tripping(*arguments))
-        summary = stack.enter_context(tripping(*arguments, "--summary"))
+        traces = stack.enter_context(tracing_packets(*arguments))
+        summary = stack.enter_context(tracing_packets(*arguments, "--summary"))
         new = stack.enter_context(new_cgroup(parent, unique()))
         (new / "cgroup.procs").write_text(str(sender.pid))
         stack.callback((HIERARCHY / "cgroup.procs").write_text, str(sender.pid))
@@ -197,7 +203,7 @@ def test_a_sender_whose_name_is_not_known_yet(ends: tuple[Puppet, Puppet, str], 
         reader.do("served = server.accept()[0]")
         for number in range(5):
             hand_over(sender, reader, SIZE + number)
-        rows = [trips.one(payload=SIZE + number, end="delivered") for number in range(5)]
+        rows = [traces.one(payload=SIZE + number, end="delivered") for number in range(5)]
         summary.tracer.stop()
         counts = {row["stage"]: row["count"] for row in summary.tracer.rows("trace")}
     assert {(row["container"], row["role"]) for row in rows} == {(old.name, "server")}

@@ -13,31 +13,31 @@ from fakes import FakeObject, u32
 
 from cgnet.commands.trace import record
 from cgnet.commands.trace.record import (
+    EVICTED,
     GIVE_UP_NS,
     GIVE_UP_WAITING_NS,
-    GIVEN_UP,
-    MOST_IN_FLIGHT,
-    MOST_YOUNG_OF_ALL,
-    crowd_constants,
+    MAX_IN_FLIGHT,
+    MAX_RECENT_OF_ALL,
+    eviction_constants,
     leftovers,
     sorted_stages,
-    trip_group,
+    trace_group,
 )
 from cgnet.filters.selection import Selection
 from cgnet.records._layouts import (
     FLOW,
     HEAD,
     HOLDER,
-    JOURNEY,
+    IN_FLIGHT_PACKET,
     OWNER,
+    PACKET_TRACE,
     STAGE,
-    TRIP,
-    TRIP_EVENT,
+    TRACE_EVENT,
     OwnerSource,
     RecordKind,
     Role,
     StageAt,
-    TripEnd,
+    TraceEnd,
     Undecided,
     Verdict,
 )
@@ -56,26 +56,26 @@ def stage(at: int, ts_ns: int, dev: bytes = b"eth0", netns: int = 9, verdict: in
 
 
 def event(*stages: bytes, **values: Any) -> bytes:
-    """Make struct trip_event, as short as its stages are."""
+    """Make struct trace_event, as short as its stages are."""
     fact = {
         "packet": 5, "payload": 100, "sent": 1, "role": 0, "end": 0, "retrans_of": 0,
         "retrans_ns": 0, "retransmitted": 0, "out_of_order": 0, "answer_ns": 0,
     } | values  # fmt: skip
-    trip = TRIP.packed.pack(
+    trace = PACKET_TRACE.packed.pack(
         fact["packet"], fact["retrans_of"], 0, 3, 1000, 2000, 152, fact["payload"], 1, 0x18,
         fact["end"], len(stages), fact["role"], fact["sent"], fact["retransmitted"],
         fact["out_of_order"], bytes(3), fact["retrans_ns"], fact["answer_ns"],
     )  # fmt: skip
     head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
     who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
-    return head + who + bytes(FLOW.size) + trip + b"".join(stages)
+    return head + who + bytes(FLOW.size) + trace + b"".join(stages)
 
 
-def journey(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **values: Any) -> bytes:
+def in_flight(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **values: Any) -> bytes:
     """Make struct journey of a packet that was last seen then."""
     stages = [stage(at, last_ns - 1000 * (len(WAY) - i - 1)) for i, at in enumerate(WAY)]
-    whole = event(*stages, **values).ljust(TRIP_EVENT.size, b"\0")
-    rest = JOURNEY.size - TRIP_EVENT.size - HOLDER.size
+    whole = event(*stages, **values).ljust(TRACE_EVENT.size, b"\0")
+    rest = IN_FLIGHT_PACKET.size - TRACE_EVENT.size - HOLDER.size
     tail = bytearray(rest)
     tail[-8:-4] = int(wanted).to_bytes(4, "little")
     return whole + (receiver or bytes(HOLDER.size)) + bytes(tail)
@@ -88,7 +88,7 @@ def holder(*, wanted: bool, pid: int = 8) -> bytes:
 def values_of(raw: bytes) -> dict[str, Any]:
     symbols: Any = SimpleNamespace(drop_reason=lambda _: "NETFILTER_DROP", code=lambda _: "f+0x1")
     namespaces: Any = SimpleNamespace(name={9: "web"}.get)
-    group = trip_group(symbols, namespaces)
+    group = trace_group(symbols, namespaces)
     return dict(zip(group.fields, group.values(raw[group.part]), strict=True))
 
 
@@ -101,7 +101,7 @@ def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def new_object() -> FakeObject:
     obj = FakeObject()
     for crowd in range(2):
-        obj.map("taken_out").update(u32(crowd), bytes(8))
+        obj.map("removed_by_user").update(u32(crowd), bytes(8))
     return obj
 
 
@@ -117,7 +117,7 @@ def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: 
 
 def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:
     late, early = stage(WAY[1], 5000, b"veth0"), stage(WAY[0], 2000, b"", netns=0)
-    row = values_of(event(late, early, end=TripEnd.TRIP_DELIVERED))
+    row = values_of(event(late, early, end=TraceEnd.TRACE_DELIVERED))
     assert [(each["at"], each["delta_ns"], each["dev"]) for each in row["stages"]] == [
         ("tcp_transmit", 0, None),
         ("dev_queue", 3000, "veth0"),
@@ -154,23 +154,23 @@ def test_a_hook_tells_its_verdict_and_a_copy_when_the_first_was_sent() -> None:
 
 
 def test_only_what_was_dropped_has_a_reason() -> None:
-    dropped = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_DROPPED))
-    consumed = values_of(event(stage(WAY[0], 1), end=TripEnd.TRIP_CONSUMED))
+    dropped = values_of(event(stage(WAY[0], 1), end=TraceEnd.TRACE_DROPPED))
+    consumed = values_of(event(stage(WAY[0], 1), end=TraceEnd.TRACE_CONSUMED))
     assert (dropped["reason"], dropped["location"]) == ("NETFILTER_DROP", "f+0x1")
     assert (consumed["reason"], consumed["location"]) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("name", "patience"),
-    [("trips", GIVE_UP_NS), ("aside", GIVE_UP_NS), ("waiting", GIVE_UP_WAITING_NS)],
+    [("packets_in_flight", GIVE_UP_NS), ("aside", GIVE_UP_NS), ("waiting", GIVE_UP_WAITING_NS)],
 )
 def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: int) -> None:
     obj = new_object()
-    key = KEY if name == "trips" else LONG_KEY
-    obj.map(name).update(key, journey(NOW - patience + 1))
+    key = KEY if name == "packets_in_flight" else LONG_KEY
+    obj.map(name).update(key, in_flight(NOW - patience + 1))
     assert left(obj) == []
     assert [values_of(raw)["end"] for raw in left(obj, ended=True)] == ["timeout"]
-    obj.map(name).update(key, journey(NOW - patience))
+    obj.map(name).update(key, in_flight(NOW - patience))
     (raw,) = left(obj)
     assert [each[0] for each in sorted_stages(raw)][-1] == NOW - patience
     assert obj.entries(name) == {}
@@ -179,35 +179,37 @@ def test_packets_are_given_up_after_a_while_or_at_the_end(name: str, patience: i
 def test_what_is_taken_out_is_counted_for_the_kernel_side() -> None:
     obj = new_object()
     for number in range(3):
-        obj.map("trips").update(bytes([number]) * 8, journey(NOW - GIVE_UP_NS))
-    obj.map("waiting").update(LONG_KEY, journey(NOW - GIVE_UP_WAITING_NS))
+        obj.map("packets_in_flight").update(bytes([number]) * 8, in_flight(NOW - GIVE_UP_NS))
+    obj.map("waiting").update(LONG_KEY, in_flight(NOW - GIVE_UP_WAITING_NS))
     assert len(left(obj)) == 4
-    counted = [int.from_bytes(each, sys.byteorder) for each in obj.entries("taken_out").values()]
+    counted = [
+        int.from_bytes(each, sys.byteorder) for each in obj.entries("removed_by_user").values()
+    ]
     assert counted == [3, 1]
 
 
 def test_what_the_kernel_side_gave_up_is_left_to_it() -> None:
     obj = new_object()
-    given_up = journey(NOW - GIVE_UP_NS)[:-4] + u32(GIVEN_UP)
-    obj.map("trips").update(KEY, given_up)
+    given_up = in_flight(NOW - GIVE_UP_NS)[:-4] + u32(EVICTED)
+    obj.map("packets_in_flight").update(KEY, given_up)
     assert left(obj, ended=True) == []
-    assert obj.entries("trips") == {KEY: given_up}
+    assert obj.entries("packets_in_flight") == {KEY: given_up}
 
 
 def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
     obj = new_object()
-    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, payload=0))
+    obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS, payload=0))
     (raw,) = left(obj)
     assert values_of(raw)["end"] == "consumed"
 
 
 def test_a_summary_tells_of_nothing_left_and_keeps_room_for_what_tcp_merges() -> None:
     obj = new_object()
-    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
-    obj.map("aside").update(LONG_KEY, journey(NOW - GIVE_UP_NS))
-    obj.map("aside").update(bytes([1]) * 16, journey(NOW - GIVE_UP_NS + 1))
+    obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS))
+    obj.map("aside").update(LONG_KEY, in_flight(NOW - GIVE_UP_NS))
+    obj.map("aside").update(bytes([1]) * 16, in_flight(NOW - GIVE_UP_NS + 1))
     assert left(obj, counting=object()) == []
-    assert list(obj.entries("trips")) == [KEY]
+    assert list(obj.entries("packets_in_flight")) == [KEY]
     assert list(obj.entries("aside")) == [bytes([1]) * 16]
 
 
@@ -217,30 +219,30 @@ def test_what_ended_while_it_was_looked_at_is_told_by_the_kernel_side_alone(
 ) -> None:
     """Another packet may have its address by then."""
     obj = new_object()
-    begun = {} if another is None else {KEY: journey(NOW, packet=another)}
-    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+    begun = {} if another is None else {KEY: in_flight(NOW, packet=another)}
+    obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS))
 
     def look(raw: bytes) -> list[Any]:
-        obj.map("trips").entries = dict(begun)
+        obj.map("packets_in_flight").entries = dict(begun)
         return sorted_stages(raw)
 
     monkeypatch.setattr(record, "sorted_stages", look)
     assert left(obj, ended=True) == []
-    assert obj.entries("trips") == begun
-    assert set(obj.entries("taken_out").values()) == {bytes(8)}
+    assert obj.entries("packets_in_flight") == begun
+    assert set(obj.entries("removed_by_user").values()) == {bytes(8)}
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "cpus", "young"),
+    ("in_flight", "cpus", "recent"),
     [
-        (MOST_IN_FLIGHT, 1, 64), (MOST_IN_FLIGHT, 48, 32), (MOST_IN_FLIGHT, 128, 16),
-        (MOST_IN_FLIGHT, 4096, 0), (MOST_IN_FLIGHT - 1, 1, 0),
+        (MAX_IN_FLIGHT, 1, 64), (MAX_IN_FLIGHT, 48, 32), (MAX_IN_FLIGHT, 128, 16),
+        (MAX_IN_FLIGHT, 4096, 0), (MAX_IN_FLIGHT - 1, 1, 0),
     ],
 )  # fmt: skip
-def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, young: int) -> None:
-    found = crowd_constants(in_flight, cpus)
-    assert found == {"in_flight": in_flight, "young": young}
-    assert young * cpus <= MOST_YOUNG_OF_ALL
+def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, recent: int) -> None:
+    found = eviction_constants(in_flight, cpus)
+    assert found == {"in_flight": in_flight, "recent": recent}
+    assert recent * cpus <= MAX_RECENT_OF_ALL
 
 
 NEW = owner(OwnerSource.OWNER_LEARNED, undecided=Undecided.UNDECIDED_NAME)
@@ -262,15 +264,15 @@ NEW = owner(OwnerSource.OWNER_LEARNED, undecided=Undecided.UNDECIDED_NAME)
 )
 def test_who_is_shown(made: dict[str, Any], more: dict[str, Any], pid: int | None) -> None:
     obj = new_object()
-    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS, **made))
+    obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS, **made))
     found = [OWNER.packed.unpack(raw[record.OWNER_PART])[5] for raw in left(obj, **more)]
     assert found == ([] if pid is None else [pid])
 
 
 def test_a_receivers_role_is_the_other_one() -> None:
     obj = new_object()
-    shown = journey(NOW - GIVE_UP_NS, holder(wanted=True), wanted=False, role=Role.ROLE_CLIENT)
-    obj.map("trips").update(KEY, shown)
+    shown = in_flight(NOW - GIVE_UP_NS, holder(wanted=True), wanted=False, role=Role.ROLE_CLIENT)
+    obj.map("packets_in_flight").update(KEY, shown)
     (raw,) = left(obj)
     assert values_of(raw)["role"] == "server"
 
@@ -278,7 +280,7 @@ def test_a_receivers_role_is_the_other_one() -> None:
 @pytest.mark.parametrize(
     ("measures", "shown"),
     [
-        ({"by_end": 1 << TripEnd.TRIP_DROPPED}, False),
+        ({"by_end": 1 << TraceEnd.TRACE_DROPPED}, False),
         ({"retransmitted": 1}, False),
         ({"least_ns": 2000}, True),
         ({"least_ns": 2001}, False),
@@ -289,5 +291,5 @@ def test_a_receivers_role_is_the_other_one() -> None:
 )
 def test_what_is_left_passes_the_same_filters(measures: dict[str, int], *, shown: bool) -> None:
     obj = new_object()
-    obj.map("trips").update(KEY, journey(NOW - GIVE_UP_NS))
+    obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS))
     assert bool(left(obj, **measures)) == shown

@@ -160,7 +160,7 @@ def test_a_pattern_begins_with_a_slash(made: Callable[..., CgroupFilter], value:
 def test_more_values_than_a_mark_can_tell_apart_are_refused(
     made: Callable[..., CgroupFilter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup, "MOST_GIVEN", 3)
+    monkeypatch.setattr(cgroup, "MAX_GIVEN", 3)
     assert len(made(*["/a"] * 3).given) == 3
     with pytest.raises(UsageError, match="more than 3 in one run"):
         made(*["/a"] * 4)

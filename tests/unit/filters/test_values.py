@@ -198,7 +198,7 @@ def test_a_mapped_network_is_the_ipv4_one(address: Any, bits: int) -> None:
     assert ip_address(address) in found
 
 
-@given(st.sets(st.integers(-1, values.MOST_RESULT)), st.sets(st.integers(-1, values.MOST_RESULT)))
+@given(st.sets(st.integers(-1, values.MAX_RESULT)), st.sets(st.integers(-1, values.MAX_RESULT)))
 def test_the_words_of_results_have_a_bit_for_each_that_gets_through(
     includes: set[int], excludes: set[int]
 ) -> None:
@@ -227,6 +227,6 @@ def test_any_text_is_read_or_refused_and_never_raises_something_else(
 
 
 def test_every_errno_of_this_host_has_a_place_in_the_words() -> None:
-    assert max(errno.errorcode) <= values.MOST_RESULT
+    assert max(errno.errorcode) <= values.MAX_RESULT
     assert {*values.results(",".join(errno.errorcode.values()))} == {*errno.errorcode}
     assert os.strerror(values.ERRNOS["ECONNREFUSED"]) == "Connection refused"

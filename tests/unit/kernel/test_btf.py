@@ -67,17 +67,17 @@ def test_the_btf_of_a_kernel_without_its_own_is_found_in_the_usual_places(
 ) -> None:
     own = tmp_path / "own"
     monkeypatch.setattr(btf, "KERNEL_BTF", own)
-    assert btf.elsewhere(tmp_path) is None
+    assert btf.find_kernel_btf(tmp_path) is None
     first, *_, last = (tmp_path / each.format(platform.release()) for each in btf.PLACES)
     for path in (first, last):
         path.parent.mkdir(parents=True)
     first.write_bytes(b"no BTF at all")
     last.write_bytes(KERNEL_BTF.read_bytes())
-    assert btf.elsewhere(tmp_path) == last
+    assert btf.find_kernel_btf(tmp_path) == last
     first.write_bytes(KERNEL_BTF.read_bytes())
-    assert btf.elsewhere(tmp_path) == first
+    assert btf.find_kernel_btf(tmp_path) == first
     own.touch()
-    assert btf.elsewhere(tmp_path) is None
+    assert btf.find_kernel_btf(tmp_path) is None
 
 
 def test_a_type_is_hidden_by_another_name(tmp_path: Path) -> None:

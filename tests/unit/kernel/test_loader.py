@@ -37,7 +37,7 @@ def test_a_missing_file_raises_with_its_errno(tmp_path: Path) -> None:
 def test_an_open_object_has_programs_with_their_kind_of_hook(built_object: Path) -> None:
     with Object(built_object) as obj:
         kinds = {program.name: program.hook for program in obj.programs}
-        assert kinds["cgroup_born"] == "raw_tp"
+        assert kinds["cgroup_created"] == "raw_tp"
         assert {"tp_btf", "raw_tp"} <= set(kinds.values())
         assert obj.attached() == []
 
@@ -114,7 +114,7 @@ def test_a_function_is_named_to_libbpf(
 CLOSED: dict[str, Callable[[Object], Any]] = {
     "handle": lambda obj: obj.handle,
     "map": lambda obj: obj.map("ring"),
-    "keep": lambda obj: obj.keep({"cgroup_born"}, set()),
+    "keep": lambda obj: obj.keep({"cgroup_created"}, set()),
     "resize": lambda obj: obj.resize("ring", 4096),
     "set_constants": lambda obj: obj.set_constants(".rodata.config", b""),
     "load": lambda obj: obj.load(),

@@ -19,8 +19,8 @@ from cgnet.kernel.ring_buffer import (
     BUSY,
     DISCARDED,
     HEADER,
-    LEAST_ROW,
-    MOST_ROW,
+    MAX_ROW,
+    MIN_ROW,
     Ring,
 )
 
@@ -139,7 +139,7 @@ def test_records_of_any_sizes_come_back_at_any_place_of_the_ring(batches: list[l
         os.close(producer.fd)
 
 
-@pytest.mark.parametrize("number", [LEAST_ROW, LEAST_ROW + 1, 5 * LEAST_ROW, 2 * MOST_ROW])
+@pytest.mark.parametrize("number", [MIN_ROW, MIN_ROW + 1, 5 * MIN_ROW, 2 * MAX_ROW])
 def test_a_long_row_of_one_size_ends_where_another_size_begins(number: int) -> None:
     producer = Producer(256 * PAGE)
     with Ring(producer.fd, producer.size) as ring:
@@ -152,13 +152,13 @@ def test_a_long_row_of_one_size_ends_where_another_size_begins(number: int) -> N
 
 def test_the_others_get_a_turn_after_a_batch() -> None:
     producer = Producer(64 * PAGE)
-    number = BATCH_RECORDS + MOST_ROW + 3
+    number = BATCH_RECORDS + MAX_ROW + 3
     with Ring(producer.fd, producer.size) as ring:
         for _ in range(number):
             producer.put(b"x")
         taken = [len(ring.consume()) for _ in range(3)]
     assert sum(taken) == number
-    assert BATCH_RECORDS <= taken[0] < BATCH_RECORDS + MOST_ROW
+    assert BATCH_RECORDS <= taken[0] < BATCH_RECORDS + MAX_ROW
     os.close(producer.fd)
 
 

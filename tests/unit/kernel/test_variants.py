@@ -66,10 +66,10 @@ def test_typed_hooks_are_tried_before_raw_ones_unless_one_is_forced() -> None:
 
 
 TYPED_MAPS = {
-    "attempt_slots", "ledger", "ledger_slots", "scratch", "waiting_rows", "young", "sums",
+    "attempt_slots", "ledger", "ledger_slots", "scratch", "waiting_rows", "recent", "sums",
     "sums_even", "sums_odd",
 }  # fmt: skip
-RAW_MAPS = {"ledger_hash", "seeds", "perf", "outbox"}
+RAW_MAPS = {"ledger_hash", "seeds", "perf", "pending_records"}
 
 
 @pytest.mark.parametrize(("way", "own", "others"), [

@@ -64,7 +64,7 @@ def test_an_inode_that_only_a_name_has_is_found_by_it(
     named = tmp_path / "blue"
     named.touch()
     monkeypatch.setattr(netns, "NAMED", tmp_path)
-    monkeypatch.setattr(netns, "LARGEST_PID", 0)
+    monkeypatch.setattr(netns, "MAX_PID", 0)
     monkeypatch.setattr(netns, "cookie_of", lambda place: 77 if place == named else 0)
     inode = named.stat().st_ino
     assert find(str(inode)) == Netns(inode, 77)
@@ -72,7 +72,7 @@ def test_an_inode_that_only_a_name_has_is_found_by_it(
 
 def test_an_inode_that_nothing_has_yet_has_no_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "_place_of_inode", lambda _inode: None)
-    assert find(str(netns.LARGEST_INODE)) == Netns(netns.LARGEST_INODE, 0)
+    assert find(str(netns.MAX_INODE)) == Netns(netns.MAX_INODE, 0)
 
 
 def test_a_namespace_that_vanishes_before_it_is_entered_has_no_cookie(tmp_path: Path) -> None:
@@ -119,4 +119,4 @@ def test_any_other_text_is_a_namespace_or_refused(text: str) -> None:
         found = find(text)
     except ValueError:
         return
-    assert found.inode > netns.LARGEST_PID
+    assert found.inode > netns.MAX_PID

@@ -256,7 +256,7 @@ def test_looks_are_a_second_apart(host: Host, owners: Followed) -> None:
 def test_what_nothing_confirms_costs_no_look_and_no_room(
     host: Host, owners: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(netns_owners, "MOST_NEW", 5)
+    monkeypatch.setattr(netns_owners, "MAX_NEW", 5)
     cgroup = host.container(7, 42, netns="web")
     looked = owners.look(*map(path_of, range(1000, 2000)), cgroup)
     assert set(looked) == {cgroup}

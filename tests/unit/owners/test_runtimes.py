@@ -187,8 +187,8 @@ def test_in_a_flood_of_others_a_container_is_found_in_time(
 def test_a_list_that_is_too_long_to_be_read_hides_nothing(
     tmp_path: Path, runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MOST_NAMES", 3)
-    monkeypatch.setattr(state, "MOST_NAMES", 3)
+    monkeypatch.setattr(files, "MAX_NAMES", 3)
+    monkeypatch.setattr(state, "MAX_NAMES", 3)
     docker(tmp_path)
     for number in range(9):
         docker(tmp_path, f"{number:064x}")
@@ -496,12 +496,12 @@ def test_a_daemon_is_asked_for_what_it_has_not_so_often_and_then_not_for_a_while
     monkeypatch.setattr(sockets, "IN_VAIN_S", 1000.0)
     process(tmp_path / "proc", 4242, PATH)
     with daemon(tmp_path, sockets.DOCKER, DOCKERS) as asked:
-        for number in range(sockets.MOST_IN_VAIN - 1):
+        for number in range(sockets.MAX_IN_VAIN - 1):
             runtimes.find(f"/docker/{number:064x}")
         assert runtimes.find(PATH).facts.container == "web"
         for number in range(1000, 1010):
             runtimes.find(f"/docker/{number:064x}")
-    assert len(asked) == sockets.MOST_IN_VAIN + 1
+    assert len(asked) == sockets.MAX_IN_VAIN + 1
 
 
 @pytest.mark.parametrize("status", ["500 Oh", "404 No"])

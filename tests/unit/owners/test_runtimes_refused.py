@@ -98,7 +98,7 @@ def directory(root: Path) -> None:
 
 
 def huge(root: Path) -> None:
-    os.truncate(root / STATE, files.MOST_BYTES + 1)
+    os.truncate(root / STATE, files.MAX_BYTES + 1)
 
 
 @pytest.mark.parametrize("change", [link_file, link_folder, fifo, directory, huge])
@@ -222,7 +222,7 @@ def test_what_is_no_file_of_a_sensible_size_is_said(
 def test_complaints_have_an_end(caplog: pytest.LogCaptureFixture) -> None:
     for number in range(100):
         files.complain(f"/{number % 20}", "odd")
-    assert len(caplog.records) == files.MOST_COMPLAINTS
+    assert len(caplog.records) == files.MAX_COMPLAINTS
 
 
 def test_dots_do_not_leave_the_root(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from records import EPOCH_NS, MEMORY, Connect, Names, fixed_clock, no_runtimes, 
 from cgnet.commands import connlat, life, rtt
 from cgnet.commands.drop import command as drop
 from cgnet.commands.drop.record import drop_groups
-from cgnet.commands.trace.record import COUNT_AT, LEAST, trip_group
+from cgnet.commands.trace.record import COUNT_AT, LEAST, trace_group
 from cgnet.kernel.symbols import Symbols
-from cgnet.records._layouts import DROP_EVENT, TRIP_EVENT, DropClass, RecordKind
+from cgnet.records._layouts import DROP_EVENT, TRACE_EVENT, DropClass, RecordKind
 from cgnet.records.fields import Group, Number, Parts, part_of
 from cgnet.records.schema import FLOW_PART, OUTCOME_PART, Schema, flow_row
 from cgnet.render.json_lines import JsonLines
@@ -64,8 +64,8 @@ def schemas() -> dict[str, tuple[Schema, int]]:
     )
     shared = found["rtt"][0][:4]
     found["drop"] = [*shared, *drop_groups(symbols)], DROP_EVENT.size, None
-    trips: Any = NoNamespaces()
-    found["trace"] = [*shared, trip_group(symbols, trips)], TRIP_EVENT.size, LEAST
+    traces: Any = NoNamespaces()
+    found["trace"] = [*shared, trace_group(symbols, traces)], TRACE_EVENT.size, LEAST
     return {
         name: (Schema(name, fixed_clock(), groups, size, least), size)
         for name, (groups, size, least) in found.items()

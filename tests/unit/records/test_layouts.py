@@ -31,7 +31,7 @@ WITH_TUPLE = [
     for each in LAYOUTS
     if each.name.title().replace("_", "") in TUPLES
 ]
-MOST_RANDOM = 64  # bytes of one member; the rest of a larger one is filled
+MAX_RANDOM = 64  # bytes of one member; the rest of a larger one is filled
 CTYPES: dict[str, Any] = {
     "char": ctypes.c_char,
     **{f"__u{bits}": getattr(ctypes, f"c_uint{bits}") for bits in (8, 16, 32, 64)},
@@ -63,7 +63,7 @@ def values_of(code: str) -> st.SearchStrategy[tuple[Any, ...]]:
     for count, letter in re.findall(r"(\d*)([a-zA-Z])", code):
         if letter == "s":
             length = int(count)
-            kept = min(length, MOST_RANDOM)
+            kept = min(length, MAX_RANDOM)
             random = st.binary(min_size=kept, max_size=kept)
             parts.append(random.map(lambda some, length=length: some.ljust(length, b"\xff")))
             continue

@@ -233,9 +233,9 @@ def cgroup_event(kind: int, path: bytes, marks: int = 0) -> bytes:
 @pytest.mark.parametrize(
     "kind",
     [
-        RecordKind.RECORD_CGROUP_BORN,
+        RecordKind.RECORD_CGROUP_CREATED,
         RecordKind.RECORD_CGROUP_RENAMED,
-        RecordKind.RECORD_CGROUP_GONE,
+        RecordKind.RECORD_CGROUP_REMOVED,
     ],
 )
 @pytest.mark.parametrize("marks", [0, 1, 6])
@@ -245,16 +245,16 @@ def test_a_change_of_cgroups_is_decoded(kind: int, marks: int) -> None:
 
 
 def test_a_cgroups_name_that_is_not_utf_8_is_escaped() -> None:
-    raw = cgroup_event(RecordKind.RECORD_CGROUP_BORN, b"/\xff\xfe")
+    raw = cgroup_event(RecordKind.RECORD_CGROUP_CREATED, b"/\xff\xfe")
     assert cgroup_change(raw).path == "/\\xff\\xfe"
 
 
 def test_a_path_that_is_longer_than_the_record_is_marked_after_its_last_whole_name() -> None:
     told = b"/" + b"d" * 500 + b"/" + b"e" * 500 + b"/"
     for rest, expected in ((b"f" * 20, told.decode() + CUT), (b"f" * 21, told.decode() + CUT)):
-        change = cgroup_change(cgroup_event(RecordKind.RECORD_CGROUP_BORN, (told + rest)[:1023]))
+        change = cgroup_change(cgroup_event(RecordKind.RECORD_CGROUP_CREATED, (told + rest)[:1023]))
         assert (change.path, change.is_cut) == (expected, True)
-    change = cgroup_change(cgroup_event(RecordKind.RECORD_CGROUP_BORN, told + b"f" * 19))
+    change = cgroup_change(cgroup_event(RecordKind.RECORD_CGROUP_CREATED, told + b"f" * 19))
     assert (change.path, change.is_cut) == (told.decode() + "f" * 19, False)
 
 
@@ -265,6 +265,6 @@ def test_any_bytes_of_the_right_length_make_a_change_of_cgroups(raw: bytes) -> N
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_change_of_cgroups_of_another_length_raises(change: int) -> None:
-    raw = cgroup_event(RecordKind.RECORD_CGROUP_BORN, b"/a") + b"\0"
+    raw = cgroup_event(RecordKind.RECORD_CGROUP_CREATED, b"/a") + b"\0"
     with pytest.raises(struct.error):
         cgroup_change(raw[: CGROUP_EVENT.size + change])

@@ -19,7 +19,7 @@ from cgnet.owners.runtimes import EXPECTED_S, Known
 from cgnet.owners.runtimes.found import Found
 from cgnet.records._layouts import CGROUP_EVENT, CGROUP_MARK, FilterUse, RecordKind, Undecided
 from cgnet.run import cgroup_watch
-from cgnet.run.cgroup_watch import FORGET_CGROUP_AFTER_S, Newcomers
+from cgnet.run.cgroup_watch import FORGET_CGROUP_AFTER_S, CgroupWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,9 +63,9 @@ class Runtimes:
 
 
 class Run(NamedTuple):
-    """Newcomers, and all that they speak with."""
+    """CgroupWatch, and all that they speak with."""
 
-    newcomers: Newcomers
+    cgroup_watch: CgroupWatch
     obj: FakeObject
     names: Names
     runtimes: Runtimes
@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
     def pids(self, *batch: bytes) -> list[int]:
         """Pass a batch on; return the processes of the records that come through."""
-        passed = self.newcomers.pass_on(self.obj, list(batch))
+        passed = self.cgroup_watch.pass_on(self.obj, list(batch))
         by_raw = {Connect(pid=pid, **more).raw(): pid for pid in range(9) for more in KINDS}
         return [by_raw[raw] for raw in passed]
 
@@ -92,7 +92,7 @@ def begin(mounted: object) -> Callable[..., Run]:
     def make(**selected: tuple[str, ...]) -> Run:
         filters = Filters(Selection(**selected))  # type: ignore[arg-type]
         names, runtimes, said = Names(), Runtimes(), list[str]()
-        made: Any = Newcomers(filters, names, runtimes, said.append)  # type: ignore[arg-type]
+        made: Any = CgroupWatch(filters, names, runtimes, said.append)  # type: ignore[arg-type]
         return Run(made, FakeObject(), names, runtimes, said)
 
     return make
@@ -114,18 +114,18 @@ def change(kind: RecordKind, path: str, cgroup: int = CGROUP, marks: int = 0) ->
 
 
 def born(path: str, cgroup: int = CGROUP) -> bytes:
-    return change(RecordKind.RECORD_CGROUP_BORN, path, cgroup)
+    return change(RecordKind.RECORD_CGROUP_CREATED, path, cgroup)
 
 
 def gone(path: str, cgroup: int = CGROUP, marks: int = 0) -> bytes:
-    return change(RecordKind.RECORD_CGROUP_GONE, path, cgroup, marks)
+    return change(RecordKind.RECORD_CGROUP_REMOVED, path, cgroup, marks)
 
 
 def test_records_come_through_in_order_and_cgroups_give_names(begin: Callable[..., Run]) -> None:
     run = begin()
     assert run.pids(record(1), born("/docker/new"), record(2)) == [1, 2]
     assert run.names.path(NAMING, CGROUP) == "/docker/new"
-    assert not run.newcomers.is_waiting
+    assert not run.cgroup_watch.is_waiting
 
 
 def test_a_new_cgroup_is_looked_up_at_once_and_a_gone_one_is_not(
@@ -167,12 +167,12 @@ def test_a_record_waits_for_its_containers_name_and_comes_before_later_ones(
 ) -> None:
     run = begin(container=("web",))
     assert run.pids(born("/docker/a"), record(1, NAME)) == []
-    assert run.newcomers.is_waiting
+    assert run.cgroup_watch.is_waiting
     assert run.obj.entries("named_cgroups") == {}
     assert run.pids(record(2, NAME)) == []
     run.runtimes.names["/docker/a"] = "web"
     assert run.pids(record(3)) == [1, 2, 3]
-    assert not run.newcomers.is_waiting
+    assert not run.cgroup_watch.is_waiting
     assert run.obj.entries("named_cgroups") == {
         CGROUP.to_bytes(8, sys.byteorder): FilterUse.FILTER_INCLUDES.to_bytes(4, sys.byteorder)
     }
@@ -185,7 +185,7 @@ def test_a_record_of_another_container_is_dropped_and_the_kernel_side_told(
     run = begin(container=("web",))
     run.runtimes.names["/docker/a"] = name
     assert run.pids(born("/docker/a"), record(1, NAME)) == []
-    assert not run.newcomers.is_waiting
+    assert not run.cgroup_watch.is_waiting
     assert run.obj.entries("named_cgroups") == {
         CGROUP.to_bytes(8, sys.byteorder): FilterUse.FILTER_EXCLUDES.to_bytes(4, sys.byteorder)
     }
@@ -214,13 +214,13 @@ def test_a_mark_stays_as_long_as_sockets_may_live_on(
     run.pids(gone("/a", marks=SELECTED))
     clock.s += 1
     run.pids(gone("/b", CGROUP + 1, marks=SELECTED))
-    run.newcomers.forget(run.obj)
+    run.cgroup_watch.forget(run.obj)
     assert set(run.obj.entries("selected_cgroups")) == {first, second}
     clock.s += FORGET_CGROUP_AFTER_S - 1
-    run.newcomers.forget(run.obj)
+    run.cgroup_watch.forget(run.obj)
     assert set(run.obj.entries("selected_cgroups")) == {second}
     clock.s += 1
-    run.newcomers.forget(run.obj)
+    run.cgroup_watch.forget(run.obj)
     assert run.obj.entries("selected_cgroups") == {}
 
 
@@ -234,7 +234,7 @@ def test_what_was_not_marked_is_forgotten_only_where_it_may_have_been_since(
     key = mark(run)
     run.pids(gone("/a"))
     clock.s += FORGET_CGROUP_AFTER_S
-    run.newcomers.forget(run.obj)
+    run.cgroup_watch.forget(run.obj)
     assert (key in run.obj.entries("selected_cgroups")) == kept
 
 
@@ -247,7 +247,7 @@ def test_what_was_told_of_a_name_is_forgotten_with_the_cgroup(
     run.pids(gone("/docker/a"))
     assert run.obj.entries("named_cgroups")
     clock.s += FORGET_CGROUP_AFTER_S
-    run.newcomers.forget(run.obj)
+    run.cgroup_watch.forget(run.obj)
     assert run.obj.entries("named_cgroups") == {}
 
 
@@ -270,8 +270,8 @@ def test_a_record_waits_no_longer_than_names_are_expected(
     assert run.pids(record(2, NAME)) == []
     clock.s += EXPECTED_S / 2
     assert run.pids() == [1, 2]
-    assert not run.newcomers.is_waiting
-    assert run.newcomers.take_too_many() == 0
+    assert not run.cgroup_watch.is_waiting
+    assert run.cgroup_watch.take_too_many() == 0
 
 
 def test_a_container_of_a_cgroup_above_names_it(begin: Callable[..., Run]) -> None:
@@ -289,11 +289,11 @@ def test_a_container_of_a_cgroup_above_names_it(begin: Callable[..., Run]) -> No
 def test_of_too_many_that_wait_the_oldest_are_decided_about_and_counted(
     begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup_watch, "MOST_HELD", 2)
+    monkeypatch.setattr(cgroup_watch, "MAX_HELD", 2)
     run = begin(container=("web",))
     run.pids(*(born(f"/docker/{number}", CGROUP + number) for number in range(3)))
     assert run.pids(*(record(number, NAME, CGROUP + number) for number in range(3))) == []
-    assert (run.newcomers.take_too_many(), run.newcomers.take_too_many()) == (1, 0)
+    assert (run.cgroup_watch.take_too_many(), run.cgroup_watch.take_too_many()) == (1, 0)
     run.runtimes.names |= {f"/docker/{number}": "web" for number in range(3)}
     assert run.pids() == [1, 2]
 
@@ -301,11 +301,11 @@ def test_of_too_many_that_wait_the_oldest_are_decided_about_and_counted(
 def test_of_too_many_that_left_the_oldest_are_forgotten(
     begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup_watch, "MOST_LEAVING", 1)
+    monkeypatch.setattr(cgroup_watch, "MAX_LEAVING", 1)
     run = begin()
     keys = [mark(run, CGROUP + number) for number in range(3)]
     run.pids(*(gone(f"/{number}", CGROUP + number, marks=SELECTED) for number in range(3)))
-    run.newcomers.forget(run.obj)
+    run.cgroup_watch.forget(run.obj)
     assert set(run.obj.entries("selected_cgroups")) == {keys[2]}
 
 

@@ -22,26 +22,26 @@ def priorities(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return chosen
 
 
-def with_capabilities(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> reader.Politeness:
+def with_capabilities(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> reader.ReaderPriority:
     monkeypatch.setattr(reader, "effective_capabilities", lambda: frozenset(numbers))
-    return reader.Politeness()
+    return reader.ReaderPriority()
 
 
 def test_it_comes_last_until_much_waits(
     monkeypatch: pytest.MonkeyPatch, priorities: list[int]
 ) -> None:
-    politeness = with_capabilities(monkeypatch, CAP_SYS_NICE)
+    reader_priority = with_capabilities(monkeypatch, CAP_SYS_NICE)
     for filled in (0.0, 0.0, reader.MUCH - 0.01, reader.MUCH, 1.0, 0.01):
-        politeness.choose(filled)
+        reader_priority.choose(filled)
     assert priorities == [OWN, reader.LAST_PRIORITY, OWN, reader.LAST_PRIORITY]
 
 
 def test_without_a_way_back_it_stays_where_it_is(
     monkeypatch: pytest.MonkeyPatch, priorities: list[int]
 ) -> None:
-    politeness = with_capabilities(monkeypatch)
+    reader_priority = with_capabilities(monkeypatch)
     for filled in (0.0, 1.0, 0.0):
-        politeness.choose(filled)
+        reader_priority.choose(filled)
     assert priorities == [OWN]
 
 

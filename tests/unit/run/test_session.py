@@ -137,7 +137,7 @@ def test_a_cgroup_that_the_kernel_tells_of_names_the_records_of_its_batch(
     naming = default_hierarchy(hierarchies())
     owner = (1 << 62, naming.id)
     born = CGROUP_EVENT.packed.pack(
-        RecordKind.RECORD_CGROUP_BORN, 0, 0, *owner, 0, b"/docker/new\xff"
+        RecordKind.RECORD_CGROUP_CREATED, 0, 0, *owner, 0, b"/docker/new\xff"
     )
     kernel.batches = [[Connect(cgroup_id=owner[0], hierarchy=owner[1]).raw(), born]]
     _, out, _ = run(capfd, "-o", "json")
@@ -150,7 +150,7 @@ def test_a_given_cgroup_that_is_removed_is_told(
 ) -> None:
     naming = default_hierarchy(hierarchies())
     gone = CGROUP_EVENT.packed.pack(
-        RecordKind.RECORD_CGROUP_GONE, 0, 0, 1 << 62, naming.id, 1, naming.root.encode()
+        RecordKind.RECORD_CGROUP_REMOVED, 0, 0, 1 << 62, naming.id, 1, naming.root.encode()
     )
     kernel.batches = [[gone]]
     _, _, err = run(capfd, "--cgroup", str(naming.mount))

@@ -179,9 +179,9 @@ def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(
     changes = [
         CGROUP_EVENT.packed.pack(kind, 0, 0, 1 << 62, hierarchy, 0, b"/new")
         for kind, hierarchy in (
-            (RecordKind.RECORD_CGROUP_BORN, naming),
-            (RecordKind.RECORD_CGROUP_GONE, naming),
-            (RecordKind.RECORD_CGROUP_BORN, naming + 1000),
+            (RecordKind.RECORD_CGROUP_CREATED, naming),
+            (RecordKind.RECORD_CGROUP_REMOVED, naming),
+            (RecordKind.RECORD_CGROUP_CREATED, naming + 1000),
         )
     ]
     for maps in ({"netns_owners"}, {"netns_owners", "address_owners"}):

@@ -55,7 +55,7 @@ def counted(kernel: FakeKernel, number: int, table: str = "counts_even", **value
 def test_owners_in_new_cgroups_are_shown_if_a_pattern_matches(
     kernel: FakeKernel, capfd: Said
 ) -> None:
-    born = RecordKind.RECORD_CGROUP_BORN
+    born = RecordKind.RECORD_CGROUP_CREATED
     kernel.batches = [
         [
             connect(pid=1, undecided=NEW),
@@ -81,7 +81,7 @@ def test_the_mark_of_a_cgroup_that_is_gone_is_forgotten_later(
 ) -> None:
     key = cgroup_key(naming(), CGROUP)
     kernel.map("selected_cgroups").update(key, CGROUP_MARK.packed.pack(SELECTED, 1))
-    gone = change(RecordKind.RECORD_CGROUP_GONE, "/x", marks=SELECTED)
+    gone = change(RecordKind.RECORD_CGROUP_REMOVED, "/x", marks=SELECTED)
     kernel.batches = [[gone]]
     run(capfd)
     assert [*kernel.entries("selected_cgroups")] == [key]  # its sockets may live on
@@ -105,7 +105,7 @@ def test_rows_above_the_rate_are_lost_and_told(
 
 
 def test_counts_are_printed_once_at_the_end(kernel: FakeKernel, capfd: Said) -> None:
-    kernel.batches = [[change(RecordKind.RECORD_CGROUP_BORN, "/docker/web")]]
+    kernel.batches = [[change(RecordKind.RECORD_CGROUP_CREATED, "/docker/web")]]
     counted(kernel, 2, result=111)
     counted(kernel, 5)
     counted(kernel, 1, source=OwnerSource.OWNER_UNKNOWN)
@@ -138,7 +138,7 @@ def test_with_an_interval_each_table_is_printed_in_turn(
 
 
 def test_a_table_of_counts_has_the_keys_as_columns(kernel: FakeKernel, capfd: Said) -> None:
-    kernel.batches = [[change(RecordKind.RECORD_CGROUP_BORN, "/docker/web")]]
+    kernel.batches = [[change(RecordKind.RECORD_CGROUP_CREATED, "/docker/web")]]
     counted(kernel, 5, result=-1)
     _, out, err = run(capfd, "-c", "--by", "container,result,daddr/24")
     header, row = out.splitlines()

@@ -16,7 +16,7 @@ from cgnet.commands.doctor import host
 from cgnet.commands.doctor.report import WIDTH, report_text
 from cgnet.errors import ExitStatus, NotPermittedError
 from cgnet.kernel import function_hooks, variants
-from cgnet.kernel.btf import elsewhere
+from cgnet.kernel.btf import find_kernel_btf
 from cgnet.kernel.probes import FEATURES, Answer
 from cgnet.options.types import OneOf
 from cgnet.records.schema import SCHEMA
@@ -135,7 +135,7 @@ def examine(btf: Path | None) -> dict[str, Any]:
     "--btf",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    default=elsewhere,
+    default=find_kernel_btf,
     help="BTF of this kernel, where it has none itself.",
 )
 def command(output: str, btf: Path | None) -> ExitStatus:

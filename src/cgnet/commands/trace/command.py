@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.commands.trace.record import LEAST, MOST_IN_FLIGHT, crowd_constants, groups, leftovers
+from cgnet.commands.trace.record import LEAST, MAX_IN_FLIGHT, eviction_constants, groups, leftovers
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import LOG2
 from cgnet.counting.keys import OF_SOCKETS, Key
@@ -27,7 +27,15 @@ from cgnet.options import completion
 from cgnet.options.shared import collect, common_of_packets, keys_of, need, summary
 from cgnet.options.types import OneOf, Span
 from cgnet.owners.netns_owners import NetnsNames
-from cgnet.records._layouts import FLOW, JOURNEY, STAGE, SUMS_HEAD, TRIP, TRIP_EVENT, TripEnd
+from cgnet.records._layouts import (
+    FLOW,
+    IN_FLIGHT_PACKET,
+    PACKET_TRACE,
+    STAGE,
+    SUMS_HEAD,
+    TRACE_EVENT,
+    TraceEnd,
+)
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
 from cgnet.run.command import Command
 from cgnet.run.launch import object_path
@@ -119,7 +127,7 @@ class Trace(Command):
     """Packets on their way, or the delays of all stages in sum."""
 
     name = object = "trace"
-    layouts = (TRIP_EVENT, FLOW, TRIP, STAGE, JOURNEY, SUMS_HEAD)
+    layouts = (TRACE_EVENT, FLOW, PACKET_TRACE, STAGE, IN_FLIGHT_PACKET, SUMS_HEAD)
     min_record_size = LEAST
     draws_blocks = True
     table = wide = (
@@ -194,7 +202,7 @@ COMMAND = Trace()
     help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
 )
 @click.option(
-    "--in-flight", type=click.IntRange(1, MOST_IN_FLIGHT), default=MOST_IN_FLIGHT, show_default=True,
+    "--in-flight", type=click.IntRange(1, MAX_IN_FLIGHT), default=MAX_IN_FLIGHT, show_default=True,
     help="So many packets are followed at once; for one more the oldest is given up.",
 )  # fmt: skip
 @summary
@@ -218,9 +226,9 @@ def command(
         "least_ns": slower or 0,
         "slow_stage": slow_stage,
         "slow_stage_ns": slow_stage_ns,
-        "by_end": 1 << TripEnd.TRIP_DROPPED if drops else 0,
+        "by_end": 1 << TraceEnd.TRACE_DROPPED if drops else 0,
         "retransmitted": int(retrans),
-        **crowd_constants(in_flight),
+        **eviction_constants(in_flight),
     }
     options = collect(values, counting, both_roles=True)
     return Session(Trace(symbols, options, own, functions), options).run()

@@ -17,14 +17,14 @@ from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import (
     HEAD,
     HOLDER,
-    JOURNEY,
+    IN_FLIGHT_PACKET,
     OWNER,
+    PACKET_TRACE,
     STAGE,
-    TRIP,
-    TRIP_EVENT,
+    TRACE_EVENT,
     OwnerSource,
     StageAt,
-    TripEnd,
+    TraceEnd,
     Verdict,
 )
 from cgnet.records.fields import AnyGroup, Group, part_of
@@ -53,30 +53,30 @@ VERDICTS = {
     if each != Verdict.VERDICT_NONE
 }
 ENDS = {
-    TripEnd.TRIP_GOES_ON: "timeout",
-    TripEnd.TRIP_DELIVERED: "delivered",
-    TripEnd.TRIP_CONSUMED: "consumed",
-    TripEnd.TRIP_DROPPED: "dropped",
+    TraceEnd.TRACE_GOES_ON: "timeout",
+    TraceEnd.TRACE_DELIVERED: "delivered",
+    TraceEnd.TRACE_CONSUMED: "consumed",
+    TraceEnd.TRACE_DROPPED: "dropped",
 }
-TRIP_PART = slice(part_of(TRIP_EVENT, "trip").start, None)
-STAGES_AT = part_of(TRIP_EVENT, "stages").start
+TRACE_PART = slice(part_of(TRACE_EVENT, "trace").start, None)
+STAGES_AT = part_of(TRACE_EVENT, "stages").start
 LEAST = STAGES_AT
-END_AT = TRIP_PART.start + part_of(TRIP, "end").start
-PACKET_PART = slice(TRIP_PART.start, TRIP_PART.start + 8)
-COUNT_AT = TRIP_PART.start + part_of(TRIP, "stages").start
-RETRANSMITTED_AT = TRIP_PART.start + part_of(TRIP, "retransmitted").start
-FLAGS_AT = TRIP_PART.start + part_of(TRIP, "tcp_flags").start
-ROLE_AT = TRIP_PART.start + part_of(TRIP, "role").start
+END_AT = TRACE_PART.start + part_of(PACKET_TRACE, "end").start
+PACKET_PART = slice(TRACE_PART.start, TRACE_PART.start + 8)
+COUNT_AT = TRACE_PART.start + part_of(PACKET_TRACE, "stages").start
+RETRANSMITTED_AT = TRACE_PART.start + part_of(PACKET_TRACE, "retransmitted").start
+FLAGS_AT = TRACE_PART.start + part_of(PACKET_TRACE, "tcp_flags").start
+ROLE_AT = TRACE_PART.start + part_of(PACKET_TRACE, "role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
 GIVE_UP_WAITING_NS = 60_000_000_000
 GIVE_UP_SYN_NS = 5_000_000_000  # it may wait for a neighbour that doesn't answer for three seconds
 
 # Options that select by owner: with one that includes, nobody's packets aren't shown.
 OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
-MOST_IN_FLIGHT = 16384  # MOST_TRIPS of trace/eviction.bpf.h
-MOST_YOUNG = 64  # of trace/eviction.bpf.h, of each CPU
-MOST_YOUNG_OF_ALL = 2048  # whose order isn't known: a quarter of the smaller crowd
-GIVEN_UP = 2  # of struct journey's `waits`: by the kernel side, and counted
+MAX_IN_FLIGHT = 16384  # MAX_IN_FLIGHT_PACKETS of trace/eviction.bpf.h
+MAX_RECENT = 64  # of trace/eviction.bpf.h, of each CPU
+MAX_RECENT_OF_ALL = 2048  # whose order isn't known: a quarter of the smaller crowd
+EVICTED = 2  # of struct journey's `waits`: by the kernel side, and counted
 
 
 class Left(NamedTuple):
@@ -90,26 +90,26 @@ class Left(NamedTuple):
 
 ASIDE = "aside"
 LEFT = (
-    Left("trips", 8, GIVE_UP_NS, 0),
+    Left("packets_in_flight", 8, GIVE_UP_NS, 0),
     Left(ASIDE, 16, GIVE_UP_NS, None),
     Left("waiting", 16, GIVE_UP_WAITING_NS, 1),
 )
 
 
-def crowd_constants(in_flight: int, cpus: int | None = None) -> dict[str, int]:
+def eviction_constants(in_flight: int, cpus: int | None = None) -> dict[str, int]:
     """Return what struct config has of ``--in-flight``.
 
     Where fewer are wanted than there is room for, none is young: the oldest is found exactly.
     """
-    young = 0
-    if in_flight == MOST_IN_FLIGHT:
-        each = min(MOST_YOUNG, MOST_YOUNG_OF_ALL // (cpus or os.cpu_count() or 1))
-        young = 1 << each.bit_length() >> 1  # a power of two
-    return {"in_flight": in_flight, "young": young}
+    recent = 0
+    if in_flight == MAX_IN_FLIGHT:
+        each = min(MAX_RECENT, MAX_RECENT_OF_ALL // (cpus or os.cpu_count() or 1))
+        recent = 1 << each.bit_length() >> 1  # a power of two
+    return {"in_flight": in_flight, "recent": recent}
 
 
 def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
-    """Return struct stage of each stage of a struct trip_event, the earliest first."""
+    """Return struct stage of each stage of a struct trace_event, the earliest first."""
     number = raw[COUNT_AT]
     parts = (raw[STAGES_AT + i * STAGE.size :][: STAGE.size] for i in range(number))
     return sorted((STAGE.packed.unpack(part) for part in parts), key=lambda stage: stage[0])
@@ -124,15 +124,15 @@ def _direction(at: list[int], *, sent: bool) -> str:
     return "forward" if sent_on else "rx"
 
 
-def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
+def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
     """Make the group of a packet's own fields."""
 
     def values(part: bytes) -> tuple[Any, ...]:
         (
             packet, retrans_of, location, reason, seq, ack, length, payload, segs, flags, end, _, side,
             sent, retransmitted, out_of_order, _, retrans_ns, answer_ns,
-        ) = TRIP.packed.unpack(part[: TRIP.size])  # fmt: skip
-        stages = sorted_stages(bytes(TRIP_PART.start) + part)
+        ) = PACKET_TRACE.packed.unpack(part[: PACKET_TRACE.size])  # fmt: skip
+        stages = sorted_stages(bytes(TRACE_PART.start) + part)
         shown, before = [], stages[0][0] if stages else 0
         for ts_ns, netns, cpu, at, verdict, dev in stages:
             shown.append({
@@ -145,7 +145,7 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
                 "verdict": VERDICTS.get(verdict),
             })  # fmt: skip
             before = ts_ns
-        dropped = end == TripEnd.TRIP_DROPPED
+        dropped = end == TraceEnd.TRACE_DROPPED
         return (
             ROLES.get(side), packet, flags_text(flags), seq, ack, length, payload, segs or 1,
             _direction([stage[3] for stage in stages], sent=bool(sent)), shown,
@@ -155,14 +155,14 @@ def trip_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
             retrans_ns or None, bool(out_of_order), answer_ns or None,
         )  # fmt: skip
 
-    return Group(FIELDS, TRIP_PART, values, repeats=False)
+    return Group(FIELDS, TRACE_PART, values, repeats=False)
 
 
 def groups(
     symbols: Symbols, names: CgroupNames, runtimes: Runtimes, namespaces: NetnsNames
 ) -> list[AnyGroup]:
     """Return the groups of a record, in order."""
-    return [owner_group(names, runtimes), *FLOW_GROUPS, trip_group(symbols, namespaces)]
+    return [owner_group(names, runtimes), *FLOW_GROUPS, trace_group(symbols, namespaces)]
 
 
 # -- packets that nothing more was heard of
@@ -171,7 +171,7 @@ def groups(
 def _entries(packets: Map, key_size: int) -> Iterator[tuple[bytes, bytes]]:
     for key in list(packets.keys(key_size)):
         try:
-            yield key, packets.lookup(key, JOURNEY.size)
+            yield key, packets.lookup(key, IN_FLIGHT_PACKET.size)
         except LibbpfError:  # it came to its end meanwhile
             continue
 
@@ -183,14 +183,16 @@ class Side(NamedTuple):
     role: int
 
 
-def _side(journey: bytes, *, includes: bool) -> Side | None:
+def _side(in_flight: bytes, *, includes: bool) -> Side | None:
     """Return who is shown: as shown_as() of trace/finish.bpf.h. None: nobody is wanted."""
-    receiver = journey[part_of(JOURNEY, "receiver")]
-    wanted_sender = any(journey[part_of(JOURNEY, "wanted_sender")])
+    receiver = in_flight[part_of(IN_FLIGHT_PACKET, "receiver")]
+    wanted_sender = any(in_flight[part_of(IN_FLIGHT_PACKET, "wanted_sender")])
     wanted = any(receiver[part_of(HOLDER, "wanted")])
-    owner = journey[OWNER_PART]
+    owner = in_flight[OWNER_PART]
     source, undecided = (part_of(OWNER, name).start for name in ("source", "undecided"))
-    role, sent = TRIP.packed.unpack(journey[TRIP_PART.start :][: TRIP.size])[12:14]
+    role, sent = PACKET_TRACE.packed.unpack(in_flight[TRACE_PART.start :][: PACKET_TRACE.size])[
+        12:14
+    ]
     unknown = OwnerSource.OWNER_UNKNOWN
     received = receiver[source] != unknown
     surer = received and wanted and not receiver[undecided] and owner[undecided]
@@ -203,7 +205,7 @@ def _side(journey: bytes, *, includes: bool) -> Side | None:
 
 
 def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
-    """Tell whether a packet is shown: as trip_passes() of trace.bpf.c."""
+    """Tell whether a packet is shown: as in_flight_passes() of trace.bpf.c."""
     if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
         return False
     if measures["retransmitted"] and not raw[RETRANSMITTED_AT]:
@@ -219,56 +221,58 @@ def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
     return bool(slow) or not measures["slow_stage"]
 
 
-def _is_syn(journey: bytes) -> bool:
+def _is_syn(in_flight: bytes) -> bool:
     """Tell whether a packet begins a connection: its end is told wherever it comes to."""
-    return "S" in flags_text(journey[FLAGS_AT])
+    return "S" in flags_text(in_flight[FLAGS_AT])
 
 
-def _record(journey: bytes, side: Side, now: int, *, waits: bool) -> bytes:
-    """Return struct trip_event. A packet without data is done with where it was seen last."""
-    size = STAGES_AT + journey[COUNT_AT] * STAGE.size
-    raw = bytearray(journey[:size])
+def _record(in_flight: bytes, side: Side, now: int, *, waits: bool) -> bytes:
+    """Return struct trace_event. A packet without data is done with where it was seen last."""
+    size = STAGES_AT + in_flight[COUNT_AT] * STAGE.size
+    raw = bytearray(in_flight[:size])
     raw[OWNER_PART] = side.owner
     raw[ROLE_AT] = side.role
     kind, pad, _ = HEAD.packed.unpack(raw[HEAD_PART])
     raw[HEAD_PART] = HEAD.packed.pack(kind, pad, now)
-    payload = TRIP.packed.unpack(raw[TRIP_PART.start :][: TRIP.size])[7]
-    goes_on = waits or payload or _is_syn(journey)
-    raw[END_AT] = TripEnd.TRIP_GOES_ON if goes_on else TripEnd.TRIP_CONSUMED
+    payload = PACKET_TRACE.packed.unpack(raw[TRACE_PART.start :][: PACKET_TRACE.size])[7]
+    goes_on = waits or payload or _is_syn(in_flight)
+    raw[END_AT] = TraceEnd.TRACE_GOES_ON if goes_on else TraceEnd.TRACE_CONSUMED
     return bytes(raw)
 
 
-def _has_left(left: Left, journey: bytes, now: int, *, ended: bool) -> bool:
+def _has_left(left: Left, in_flight: bytes, now: int, *, ended: bool) -> bool:
     """Tell whether nothing was heard of a packet for long, and it isn't given up already."""
-    stages = sorted_stages(journey)
-    given_up = int.from_bytes(journey[part_of(JOURNEY, "waits")], sys.byteorder) & GIVEN_UP
-    patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(journey) else 0)
+    stages = sorted_stages(in_flight)
+    given_up = (
+        int.from_bytes(in_flight[part_of(IN_FLIGHT_PACKET, "waits")], sys.byteorder) & EVICTED
+    )
+    patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(in_flight) else 0)
     return bool(stages) and not given_up and (ended or now - stages[-1][0] >= patience_ns)
 
 
-def _take_out(obj: Object, left: Left, key: bytes, journey: bytes) -> bool:
+def _take_out(obj: Object, left: Left, key: bytes, in_flight: bytes) -> bool:
     """Remove a packet; tell whether it was still there.
 
     The kernel side may have told its end meanwhile, and even have begun another one at its address.
     """
     packets = obj.map(left.name)
     try:
-        if packets.lookup(key, JOURNEY.size)[PACKET_PART] != journey[PACKET_PART]:
+        if packets.lookup(key, IN_FLIGHT_PACKET.size)[PACKET_PART] != in_flight[PACKET_PART]:
             return False
     except LibbpfError:
         return False
     if not packets.discard(key):
         return False
     if left.crowd is not None:
-        _count_taken_out(obj, left.crowd)
+        _count_removed(obj, left.crowd)
     return True
 
 
-def _count_taken_out(obj: Object, crowd: int) -> None:
+def _count_removed(obj: Object, crowd: int) -> None:
     key = crowd.to_bytes(4, sys.byteorder)
-    taken_out = obj.map("taken_out")
-    number = int.from_bytes(taken_out.lookup(key, 8), sys.byteorder)
-    taken_out.update(key, (number + 1).to_bytes(8, sys.byteorder))
+    removed_by_user = obj.map("removed_by_user")
+    number = int.from_bytes(removed_by_user.lookup(key, 8), sys.byteorder)
+    removed_by_user.update(key, (number + 1).to_bytes(8, sys.byteorder))
 
 
 def leftovers(
@@ -285,15 +289,15 @@ def leftovers(
     for left in LEFT:
         if options.counting and left.name != ASIDE:
             continue
-        for key, journey in _entries(obj.map(left.name), left.key_size):
-            if not _has_left(left, journey, now, ended=ended):
+        for key, in_flight in _entries(obj.map(left.name), left.key_size):
+            if not _has_left(left, in_flight, now, ended=ended):
                 continue
-            if not _take_out(obj, left, key, journey) or options.counting:
+            if not _take_out(obj, left, key, in_flight) or options.counting:
                 continue
-            side = _side(journey, includes=includes)
+            side = _side(in_flight, includes=includes)
             if side is None:
                 continue
-            record = _record(journey, side, now, waits=left.name == "waiting")
+            record = _record(in_flight, side, now, waits=left.name == "waiting")
             if _passes(record, config):
                 found.append(record)
     return found

@@ -45,7 +45,7 @@ ANY = ""  # the id of a candidate whose path says nothing
 BY_PATH = "path"  # the source of what no runtime tells
 CHECK_S = 1.0
 PAUSES, PAUSE_S = 2.0, 0.05  # after a batch, by how long it took; at most, in seconds
-MOST_AT_ONCE = 4096  # look-ups of what no runtime has, between two of what one has
+MAX_AT_ONCE = 4096  # look-ups of what no runtime has, between two of what one has
 
 
 class Known(NamedTuple):
@@ -350,7 +350,7 @@ class Runtimes:
             # Those that a runtime has come first: a daemon may be asked for the others.
             due.sort(key=lambda entry: not present.may_have(entry.candidate.id))
             for number, entry in enumerate(due):
-                if number % MOST_AT_ONCE == MOST_AT_ONCE - 1 and self._is_more_due():
+                if number % MAX_AT_ONCE == MAX_AT_ONCE - 1 and self._is_more_due():
                     self._put_back(due[number:])
                     break
                 self._look_again(entry, present)

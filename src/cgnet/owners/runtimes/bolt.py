@@ -22,7 +22,7 @@ ELEMENT = 16
 IS_BRANCH, IS_LEAF, IS_META = 0x01, 0x02, 0x04
 IS_BUCKET = 1  # flag of a leaf's element
 PAGE_SIZES = frozenset(1 << shift for shift in range(9, 17))
-MOST_BYTES = 8 << 20  # of a page with its overflow
+MAX_BYTES = 8 << 20  # of a page with its overflow
 DEEPEST = 32
 TRIES = 3
 FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
@@ -112,7 +112,7 @@ class _Tree:
             raise ValueError("the file ends before the page")
         found, _, _, overflow = HEADER.unpack_from(raw)
         size = (1 + overflow) * self._size
-        if found != number or size > MOST_BYTES:
+        if found != number or size > MAX_BYTES:
             raise ValueError("another page is in its place")
         if overflow:
             raw = os.pread(self._fd, size, offset)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("cgnet")  # what is said to people begins with it
 
 OWNER = 0
-MOST_BYTES = 4 << 20  # a container's configuration has some 10 KB
-MOST_NAMES = 4096
-MOST_COMPLAINTS = 8
+MAX_BYTES = 4 << 20  # a container's configuration has some 10 KB
+MAX_NAMES = 4096
+MAX_COMPLAINTS = 8
 PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,7 +62,7 @@ def regular(root: Path, path: str) -> Iterator[int]:
         os.close(opened)
 
 
-def read(root: Path, path: str, most: int = MOST_BYTES) -> bytes:
+def read(root: Path, path: str, most: int = MAX_BYTES) -> bytes:
     """Return what a file holds. Raises OSError, also if that is more than ``most`` bytes."""
     with regular(root, path) as fd:
         size = os.fstat(fd).st_size
@@ -80,7 +80,7 @@ _complaints: set[str] = set()
 
 def complain(path: str, why: object) -> None:
     """Say once of a file of a runtime that it isn't what it should be: names are missing then."""
-    if path not in _complaints and len(_complaints) < MOST_COMPLAINTS:
+    if path not in _complaints and len(_complaints) < MAX_COMPLAINTS:
         _complaints.add(path)
         log.error("%s: %s; what only this file tells of containers may be missing", path, why)
 
@@ -94,7 +94,7 @@ def parse(raw: object) -> dict[str, Any]:
     return {}
 
 
-def read_if_there(root: Path, path: str, most: int = MOST_BYTES) -> bytes | None:
+def read_if_there(root: Path, path: str, most: int = MAX_BYTES) -> bytes | None:
     """Return what a file holds; None if there is none, or none that may be read."""
     try:
         return read(root, path, most)
@@ -118,13 +118,13 @@ def read_object(root: Path, path: str) -> dict[str, Any]:
 
 
 def folder(root: Path, path: str) -> list[str]:
-    """Return the names in a folder, at most MOST_NAMES; none if it isn't there or isn't root's."""
+    """Return the names in a folder, at most MAX_NAMES; none if it isn't there or isn't root's."""
     names: list[str] = []
     with suppress(OSError, ValueError), place(root, path) as fd:
         opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with os.scandir(opened) as entries:
-                for entry, _ in zip(entries, range(MOST_NAMES), strict=False):
+                for entry, _ in zip(entries, range(MAX_NAMES), strict=False):
                     names.append(entry.name)
         finally:
             os.close(opened)

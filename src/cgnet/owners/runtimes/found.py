@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cgnet.owners.cgroup_paths import Candidate
 
-MOST_PID = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT
+MAX_PID = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT
 # What the CRI's runtimes and the kubelet call the same things: annotations of containerd
 # (pkg/cri/annotations, v1.6) and CRI-O (pkg/annotations), labels of the kubelet
 # (pkg/kubelet/types/labels.go) and of cri-dockerd.
@@ -101,7 +101,7 @@ def is_there(found: Found, candidate: Candidate, proc: Path) -> bool:
 
 def lives_in(pid: int, cgroup: str, proc: Path) -> bool:
     """Tell whether a process is in a cgroup of any hierarchy, or below it."""
-    if not 0 < pid <= MOST_PID:
+    if not 0 < pid <= MAX_PID:
         return False
     wanted = parts_of(cgroup)
     with suppress(OSError, ValueError):
@@ -116,7 +116,7 @@ def lives_in(pid: int, cgroup: str, proc: Path) -> bool:
 def number(value: object) -> int | None:
     """Return a PID as a runtime wrote it; None for none, which some write as 0."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if 0 < value <= MOST_PID else None
+        return value if 0 < value <= MAX_PID else None
     if isinstance(value, str | bytes):
         digits = value.strip()
         return number(int(digits)) if digits.isdigit() and len(digits) < 10 else None

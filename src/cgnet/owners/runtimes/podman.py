@@ -22,7 +22,7 @@ BOLT = "/var/lib/containers/storage/libpod/bolt_state.db"
 SQLITE = "/var/lib/containers/storage/db.sql"
 JOURNAL = "-journal"
 STORED = "/var/lib/containers/storage/{}/containers.json"
-MOST_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 TRIES = 3
 
 
@@ -103,7 +103,7 @@ def _settled(root: Path) -> bytes:
     for _ in range(TRIES):
         with regular(root, SQLITE) as fd:
             before = _stamp(fd)
-        raw = read(root, SQLITE, MOST_BYTES)
+        raw = read(root, SQLITE, MAX_BYTES)
         with regular(root, SQLITE) as fd:
             if _stamp(fd) == before and not _is_changing(root):
                 return raw
@@ -118,14 +118,14 @@ def _stamp(fd: int) -> tuple[int, ...]:
 def _is_changing(root: Path) -> bool:
     """Tell whether a transaction is under way: its journal is there until it ends."""
     with suppress(OSError):
-        return bool(read(root, SQLITE + JOURNAL, MOST_BYTES))
+        return bool(read(root, SQLITE + JOURNAL, MAX_BYTES))
     return False
 
 
 def stored(root: Path, container: str, layers: str) -> tuple[str | None, str | None]:
     """Return name and image by the list that containers/storage keeps."""
     path = STORED.format(layers)
-    raw = read_if_there(root, path, MOST_BYTES)
+    raw = read_if_there(root, path, MAX_BYTES)
     if raw is None:
         return None, None
     found = None

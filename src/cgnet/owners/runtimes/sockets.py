@@ -28,11 +28,11 @@ DOCKER = "/run/docker.sock"
 PODMAN = "/run/podman/podman.sock"
 TIMEOUT_S = 1.0
 REST_S = 10.0
-MOST_IN_VAIN, IN_VAIN_S = (
+MAX_IN_VAIN, IN_VAIN_S = (
     50,
     1.0,
 )  # daemons are asked so often for what they don't have, within that time
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 UCRED = struct.Struct("=iII")  # socket(7), SO_PEERCRED: pid, uid, gid
 
 
@@ -64,7 +64,7 @@ class Sockets:
         self._root = root
         self._timeout = timeout
         self._resting: dict[str, float] = {}  # until when
-        self._in_vain: deque[float] = deque(maxlen=MOST_IN_VAIN)
+        self._in_vain: deque[float] = deque(maxlen=MAX_IN_VAIN)
 
     def look_up(self, runtime: str | None, name: str, *, in_pod: bool) -> Found | None:
         """Return what docker or podman tells of a container; None from others, or for none."""
@@ -83,7 +83,7 @@ class Sockets:
 
     def _may_ask(self) -> bool:
         """Tell whether a daemon may be asked: anybody may make cgroups that look so."""
-        full = len(self._in_vain) == MOST_IN_VAIN
+        full = len(self._in_vain) == MAX_IN_VAIN
         return not full or self._in_vain[0] <= time.monotonic() - IN_VAIN_S
 
     def _get(self, path: str, what: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Sockets:
             connection.request("GET", what)
             answer = connection.getresponse()
             raw = b""
-            while len(raw) <= MOST_BYTES and (more := answer.read1(1 << 16)):
+            while len(raw) <= MAX_BYTES and (more := answer.read1(1 << 16)):
                 raw += more
                 if time.monotonic() > deadline:
                     raise TimeoutError(path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cgnet.owners.cgroup_paths import HEX_ID, Candidate, path_of_spec, place
 from cgnet.owners.runtimes import bolt, podman
 from cgnet.owners.runtimes.files import (
-    MOST_NAMES,
+    MAX_NAMES,
     complain,
     folder,
     parse,
@@ -47,7 +47,7 @@ DOCKERS_NAMESPACE = "moby"
 WITH_PATHS_OF_IDS = frozenset(
     {DOCKERS_NAMESPACE, "k8s.io"}
 )  # cgroups are named by ids of 64 digits
-MOST_PATHS = 512  # of a namespace, that are read with every list
+MAX_PATHS = 512  # of a namespace, that are read with every list
 # Of CRI-O and podman: containers/storage, and what it keeps in memory.
 STORAGES = ("/run/containers/storage", "/var/lib/containers/storage")
 LAYERS = "-containers"  # after the name of the storage driver
@@ -85,11 +85,11 @@ class Present:
     def _list(self, root: Path, path: str) -> list[str]:
         names = folder(root, path)
         self._ids.update(names)
-        self._is_whole &= len(names) < MOST_NAMES
+        self._is_whole &= len(names) < MAX_NAMES
         return names
 
     def _read_paths(self, root: Path, tasks: str, names: list[str]) -> None:
-        for name in filter(SOUND.fullmatch, names[:MOST_PATHS]):
+        for name in filter(SOUND.fullmatch, names[:MAX_PATHS]):
             config = read_object(root, f"{tasks}/{name}/config.json")
             spec = text(part(config, "linux").get("cgroupsPath"))
             path = path_of_spec(spec) if spec else None
