@@ -34,7 +34,6 @@ from cgnet.records._layouts import (
     RecordKind,
     Role,
 )
-from cgnet.records.fields import part_of
 from cgnet.records.schema import Clock, Schema
 from cgnet.render.json_lines import JsonLines
 from cgnet.run.launch import Launch
@@ -52,7 +51,7 @@ ROUNDS = 5
 FILLED_RING, FILL_SECONDS = 1 << 24, 3.0
 PROMISED_DECODED, PROMISED_WRITTEN = 400_000, 150_000
 DROPPED_IN = ("tcp_v4_rcv", "tcp_v4_do_rcv", "tcp_rcv_established", "ip_rcv", "tcp_v6_rcv")
-STACK = struct.Struct(f"={(DROP_EVENT.size - part_of(DROP_EVENT, 'stack').start) // 8}Q")
+STACK = struct.Struct(f"={(DROP_EVENT.size - DROP_EVENT.slice('stack').start) // 8}Q")
 
 
 class Kind(NamedTuple):

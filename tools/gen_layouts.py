@@ -7,12 +7,14 @@ them; anything else is an error here. clang's _Static_assert and a test against 
 keep the two views equal.
 
 Run through `make gen`. For each struct: its size, a struct.Struct format with nested structs flattened
-in order, its members, and a NamedTuple to unpack into.
+in order, its members, and a NamedTuple to unpack into. Macros that are plain numbers are constants.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +42,12 @@ from typing import Any, NamedTuple
 
 
 class Member(NamedTuple):
-    """A member of a C struct: offset and size in bytes."""
+    """A member of a C struct: offset and size in bytes, and its layout if it is a struct."""
 
     name: str
     offset: int
     size: int
+    layout: Layout | None = None
 
 
 class Layout(NamedTuple):
@@ -54,6 +57,28 @@ class Layout(NamedTuple):
     size: int
     members: tuple[Member, ...]
     packed: Struct
+
+    def slice(self, path: str, last: str | None = None) -> slice:
+        """Return the bytes of a member, as in ``drop.reason``, or those up to its sibling ``last``.
+
+        Raises KeyError.
+        """
+        *outer, first = path.split(".")
+        start, layout = 0, self
+        for name in outer:
+            member = layout.member(name)
+            if member.layout is None:
+                raise KeyError(f"{name} of struct {layout.name} is no struct")
+            start, layout = start + member.offset, member.layout
+        begin, end = layout.member(first), layout.member(last or first)
+        return slice(start + begin.offset, start + end.offset + end.size)
+
+    def member(self, name: str) -> Member:
+        """Return a member. Raises KeyError."""
+        for each in self.members:
+            if each.name == name:
+                return each
+        raise KeyError(f"struct {self.name} has no {name}")
 '''
 
 
@@ -65,6 +90,7 @@ class CType:
     size: int
     align: int
     python: str
+    struct: str = ""
 
 
 class Layouts:
@@ -126,7 +152,7 @@ class Layouts:
             offset, align, code = offset + ctype.size, max(align, ctype.align), code + ctype.code
         if offset % align:
             raise ValueError(f"{struct.coord}: spell out the padding at the end of {struct.name}")
-        self.structs[struct.name] = (CType(code, offset, align, "Any"), members)
+        self.structs[struct.name] = (CType(code, offset, align, "Any", struct.name), members)
 
 
 def class_name(name: str) -> str:
@@ -139,7 +165,10 @@ def render_enum(name: str, values: list[tuple[str, int]]) -> str:
 
 
 def render_struct(name: str, ctype: CType, members: list[tuple[str, int, CType]]) -> str:
-    rows = [f'        Member("{member}", {offset}, {t.size}),' for member, offset, t in members]
+    rows = [
+        f'        Member("{member}", {offset}, {t.size}{t.struct and f", {t.struct.upper()}"}),'
+        for member, offset, t in members
+    ]
     text = (
         f'{name.upper()} = Layout(\n    "{name}",\n    {ctype.size},\n    (\n'
         + "\n".join(rows)
@@ -149,6 +178,15 @@ def render_struct(name: str, ctype: CType, members: list[tuple[str, int, CType]]
         return text
     fields = "\n".join(f"    {member}: {t.python}" for member, _, t in members)
     return f"class {class_name(name)}(NamedTuple):\n{fields}\n\n\n{text}"
+
+
+def numbers_defined(clang: str, header: Path) -> dict[str, int]:
+    """Return the macros of the header, and of those that it includes, that are plain numbers."""
+    done = subprocess.run(
+        [clang, "-E", "-dM", "-x", "c", str(header)], check=True, capture_output=True, text=True
+    )
+    found = re.findall(r"^#define (CGNET_\w+) (\d+)$", done.stdout, re.MULTILINE)
+    return {name: int(number) for name, number in sorted(found)}
 
 
 def main() -> None:
@@ -169,7 +207,8 @@ def main() -> None:
     finally:
         prelude.unlink()
     found = Layouts(tree)
-    parts = [HEADER]
+    macros = numbers_defined(args.clang, args.header)
+    parts = [HEADER, "".join(f"{name} = {number}\n" for name, number in macros.items())]
     parts += [render_enum(*enum) for enum in found.enums]
     parts += [render_struct(name, *struct) for name, struct in found.structs.items()]
     text = "\n\n".join(parts)

@@ -18,7 +18,7 @@ from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
 from cgnet.owners.socket_queries import PROGRAM as ASKED
 from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
-from cgnet.records.fields import Group, Number, between, part_of
+from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.run.command import Command
 from cgnet.run.program_sets import Look, ProgramSet, of_one_role
@@ -33,11 +33,10 @@ if TYPE_CHECKING:
 
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
 CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
-LIFE_PART = part_of(LIFE_EVENT, "life")
 # How it ended is one of few; how long it took is not.
-MARKS_PART = between(LIFE, "rst_reason", "close_cause", LIFE_PART.start)
-CLOSED_BY_PART = part_of(LIFE, "closed_by", LIFE_PART.start)
-DURATION_PART = part_of(LIFE, "duration_ns", LIFE_PART.start)
+MARKS_PART = LIFE_EVENT.slice("life.rst_reason", "close_cause")
+CLOSED_BY_PART = LIFE_EVENT.slice("life.closed_by")
+DURATION_PART = LIFE_EVENT.slice("life.duration_ns")
 _MARKS = struct.Struct("=HBBBB")
 NEVER_US = 2**32 - 1
 
@@ -57,7 +56,7 @@ def _end(symbols: Symbols, marks: bytes) -> tuple[Any, ...]:
 
 
 def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> Number:
-    return Number(field, part_of(LIFE, member or field, LIFE_PART.start), per, null)
+    return Number(field, LIFE_EVENT.slice(f"life.{member or field}"), per, null)
 
 
 PROGRAMS = ProgramSet(left_out=(ASKED,))

@@ -13,7 +13,7 @@ from cgnet.options.shared import collect, common, distributed, distribution, rol
 from cgnet.options.types import Span
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE
-from cgnet.records.fields import Group, Number, between, part_of
+from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
 from cgnet.run.command import Command
 from cgnet.run.program_sets import BOTH, ProgramSet, of_one_role
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from cgnet.records.fields import AnyGroup
     from cgnet.run.command import Options
 
-SAMPLE_PART = part_of(RTT_EVENT, "sample")
-MARKS_PART = between(RTT_SAMPLE, "tcp_state", "handshake", SAMPLE_PART.start)
+MARKS_PART = RTT_EVENT.slice("sample.tcp_state", "handshake")
 
 
 def _circumstances(marks: bytes) -> tuple[Any, ...]:
@@ -40,8 +39,8 @@ def _handshake(marks: bytes) -> tuple[Any, ...]:
 
 SAMPLE = (
     Group(("role", "tcp_state"), MARKS_PART, _circumstances, repeats=True),
-    Number("rtt_us", part_of(RTT_SAMPLE, "rtt_us", SAMPLE_PART.start)),
-    Number("srtt_us", part_of(RTT_SAMPLE, "srtt_us", SAMPLE_PART.start)),
+    Number("rtt_us", RTT_EVENT.slice("sample.rtt_us")),
+    Number("srtt_us", RTT_EVENT.slice("sample.srtt_us")),
     Group(("handshake",), MARKS_PART, _handshake, repeats=True),
 )
 

@@ -21,8 +21,7 @@ from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 from cgnet.errors import NotYetKnownError
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
 from cgnet.owners.runtimes import EXPECTED_S
-from cgnet.records._layouts import COUNT_KEY, OWNER, OwnerSource
-from cgnet.records.fields import part_of
+from cgnet.records._layouts import COUNT_KEY, OwnerSource
 from cgnet.records.schema import ROLES, flow_row, result_name
 
 if TYPE_CHECKING:
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
 
-OWNER_PART = part_of(COUNT_KEY, "owner")
-FLOW_PART = part_of(COUNT_KEY, "flow")
-SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
+OWNER_PART = COUNT_KEY.slice("owner")
+FLOW_PART = COUNT_KEY.slice("flow")
+SOURCE = COUNT_KEY.slice("owner.source").start
 # Of a histogram that is a line of a table.
 HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
 

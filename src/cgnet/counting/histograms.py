@@ -10,12 +10,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 from cgnet.errors import UsageError
-from cgnet.records._layouts import HISTOGRAM, HistogramKind
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
 from cgnet.text import number
 
-BUCKETS = next(each.size // 8 for each in HISTOGRAM.members if each.name == "buckets")
 QUARTERS = 4  # buckets for each power of two
-STEPS = BUCKETS - 2  # of a linear scale: the first bucket is what is below, the last what is above
+# Of a linear scale: the first bucket has what is below, the last one what is above.
+STEPS = CGNET_BUCKETS - 2
 PERCENTILES = (50, 90, 99)
 FIELDS = (
     "count", "total_us", "min_us", "avg_us", "p50_us", "p50_error_us", "p90_us", "p90_error_us",
@@ -51,7 +51,7 @@ class Scale(NamedTuple):
         """Return where each bucket begins; the last one has no end."""
         if self.kind == HistogramKind.HISTOGRAM_LINEAR:
             return [0, *(self.low + step * self.step for step in range(self.steps + 1))]
-        return [_log2_bound(bucket) for bucket in range(BUCKETS)]
+        return [_log2_bound(bucket) for bucket in range(CGNET_BUCKETS)]
 
     def shown(self) -> int:
         """Return how many buckets are shown as one."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.counting.histograms import Histogram
 from cgnet.records._layouts import COUNT_KEY, HISTOGRAM, SUMS_HEAD, StageAt, SumsState
-from cgnet.records.fields import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 HASH, ARRAY = 1, 2  # linux/bpf.h, enum bpf_map_type
 SUMS_EACH = 4  # of count/percpu_histograms.bpf.h, for each CPU
-RESULT = part_of(COUNT_KEY, "result")
-STATE, KEY = part_of(SUMS_HEAD, "state"), part_of(SUMS_HEAD, "key")
+RESULT = COUNT_KEY.slice("result")
+STATE, KEY = SUMS_HEAD.slice("state"), SUMS_HEAD.slice("key")
 
 
 class Tables(NamedTuple):

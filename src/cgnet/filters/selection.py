@@ -17,6 +17,10 @@ from cgnet.filters.values import Choice, choose
 from cgnet.owners import cgroups, netns, processes
 from cgnet.records._layouts import (
     ADDRESS_KEY,
+    CGNET_BENIGN,
+    CGNET_FREEING,
+    CGNET_HIERARCHIES,
+    CGNET_RECEIVING,
     CONFIG,
     NETNS_VALUE,
     OWNER,
@@ -40,12 +44,8 @@ if TYPE_CHECKING:
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Layout
 
-HIERARCHIES = 4  # CGNET_HIERARCHIES of events.h
 LISTENERS = 16384  # entries of each map, when the filter lets servers through
 LISTENER_MAPS = ("listeners", "listening")
-BENIGN_CODE = 4  # CGNET_BENIGN of settings.h
-RECEIVING_CODE = 2  # CGNET_RECEIVING
-FREEING_CODE = 4  # CGNET_FREEING
 SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
 # Of an address_key, before the address itself: list and family.
 KEY_BITS_BEFORE_ADDRESS = 16
@@ -160,8 +160,10 @@ class Filters:
                     f"--cgroup: patterns go with the hierarchy that names owners, {naming.name}; give "
                     f"--hierarchy {each.name}, or directories of {each.name}"
                 )
-        if len(found) > HIERARCHIES:
-            raise UsageError(f"--cgroup: paths of more than {HIERARCHIES} hierarchies in one run")
+        if len(found) > CGNET_HIERARCHIES:
+            raise UsageError(
+                f"--cgroup: paths of more than {CGNET_HIERARCHIES} hierarchies in one run"
+            )
         return found
 
     @property
@@ -217,7 +219,7 @@ class Filters:
     def config(self, sync_errors: SyncErrors, more: dict[str, int] | None = None) -> bytes:
         """Return struct config; ``more`` has members of what isn't a filter."""
         pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
-        pairs += [(0, 0)] * (HIERARCHIES - len(pairs))
+        pairs += [(0, 0)] * (CGNET_HIERARCHIES - len(pairs))
         fields: dict[str, Any] = {
             "hierarchies": len(self.hierarchies),
             "sync_errors": sync_errors,
@@ -235,10 +237,10 @@ class Filters:
             "undecided": self._births_undecided,
             "results": values.result_bits(self.results),
             "hierarchy": [number for pair in pairs for number in pair],
-            "benign_code": [0] * (2 * BENIGN_CODE),
-            "receiving_code": [0] * (2 * RECEIVING_CODE),
-            "resetting_code": [0] * (2 * RECEIVING_CODE),
-            "freeing_code": [0] * (2 * FREEING_CODE),
+            "benign_code": [0] * (2 * CGNET_BENIGN),
+            "receiving_code": [0] * (2 * CGNET_RECEIVING),
+            "resetting_code": [0] * (2 * CGNET_RECEIVING),
+            "freeing_code": [0] * (2 * CGNET_FREEING),
         }
         return pack(CONFIG, fields | (more or {}))
 

@@ -9,7 +9,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from cgnet.errors import UsageError, did_you_mean
-from cgnet.records._layouts import CONFIG, OWNER, AttemptResult, FilterUse, Role
+from cgnet.records._layouts import (
+    CGNET_COMM_LEN,
+    CGNET_RESULT_WORDS,
+    AttemptResult,
+    FilterUse,
+    Role,
+)
 from cgnet.text import is_number, number
 
 if TYPE_CHECKING:
@@ -24,9 +30,7 @@ MAPPED = IPv6Network("::ffff:0:0/96")
 RESULTS = {"ok": int(AttemptResult.RESULT_OK), "aborted": int(AttemptResult.RESULT_ABORTED)}
 # With second names such as EOPNOTSUPP, which errno.errorcode leaves out.
 ERRNOS: dict[str, int] = {name: value for name, value in vars(errno).items() if name[0] == "E"}
-COMM_BYTES = next(each.size for each in OWNER.members if each.name == "comm")
-RESULT_WORDS = next(each.size for each in CONFIG.members if each.name == "results") // 8
-MAX_RESULT = 64 * RESULT_WORDS - 2  # bit 0 is RESULT_ABORTED
+MAX_RESULT = 64 * CGNET_RESULT_WORDS - 2  # bit 0 is RESULT_ABORTED
 ROLES = {"client": Role.ROLE_CLIENT, "server": Role.ROLE_SERVER}
 
 
@@ -103,10 +107,10 @@ def network(text: str) -> Iterator[Network]:
 
 def comm(text: str) -> Iterator[bytes]:
     """Yield a command's name as the kernel keeps it, padded with zeros. Raises ValueError."""
-    name = text.encode(errors="surrogateescape")[: COMM_BYTES - 1]
+    name = text.encode(errors="surrogateescape")[: CGNET_COMM_LEN - 1]
     if not name:
         raise ValueError("no name; give the command's, as ps -o comm shows it")
-    yield name.ljust(COMM_BYTES, b"\0")
+    yield name.ljust(CGNET_COMM_LEN, b"\0")
 
 
 def uid(text: str) -> Iterator[int]:
@@ -142,7 +146,7 @@ def results(text: str) -> Iterator[int]:
 def result_bits(choice: Choice[int]) -> list[int]:
     """Return the words of ``config.results``."""
     bits = sum(1 << (each + 1) for each in choice.chosen(range(-1, MAX_RESULT + 1)))
-    return [bits >> (64 * word) & (2**64 - 1) for word in range(RESULT_WORDS)]
+    return [bits >> (64 * word) & (2**64 - 1) for word in range(CGNET_RESULT_WORDS)]
 
 
 def roles(text: str) -> Iterator[Role]:

@@ -17,7 +17,7 @@ from cgnet.findings.drop_reasons import (  # fmt: skip
     UNSPECIFIED,
 )
 from cgnet.kernel.btf import tracepoint_arguments
-from cgnet.records._layouts import CODE_RANGE, FUNCTION_CLASSES
+from cgnet.records._layouts import CGNET_FUNCTION_CLASSES, FUNCTION_CLASSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cgnet.kernel.symbols import Symbols
 
 FEW_ARGUMENTS, MAX_ARGUMENTS = 2, 4  # of kfree_skb
-FUNCTIONS = FUNCTION_CLASSES.size // (CODE_RANGE.size + 4)
 
 
 def number_of(name: str, reasons: dict[int, str]) -> int:
@@ -35,10 +34,10 @@ def number_of(name: str, reasons: dict[int, str]) -> int:
 
 def function_classes(symbols: Symbols) -> bytes:
     """Return struct function_classes: BY_FUNCTION by the addresses of the running kernel."""
-    found = list(symbols.functions.parts(BY_FUNCTION))[:FUNCTIONS]
+    found = list(symbols.functions.parts(BY_FUNCTION))[:CGNET_FUNCTION_CLASSES]
     code = [bound for each in found for bound in (each.start, each.end)]
     classes = [int(BY_FUNCTION[each.name.partition(".")[0]]) for each in found]
-    none = [0] * (FUNCTIONS - len(found))
+    none = [0] * (CGNET_FUNCTION_CLASSES - len(found))
     return FUNCTION_CLASSES.packed.pack(*code, *none, *none, *classes, *none)
 
 

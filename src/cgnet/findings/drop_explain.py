@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cgnet.findings import evidence
 from cgnet.findings.advice import Seen, advise
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
-from cgnet.records._layouts import DROP, DROP_EVENT, FLOW, OWNER
-from cgnet.records.fields import part_of
+from cgnet.records._layouts import DROP_EVENT
 
 if TYPE_CHECKING:
     from cgnet.loader import Object
@@ -27,24 +26,18 @@ EARLY = ("SOCKET_FILTER", "BPF_CGROUP_EGRESS")
 EARLY_UNLESS_SYN = ("NO_SOCKET", "TCP_FLAGS")
 
 
-def _inner(member: str, layout: Any, name: str) -> slice:
-    start = part_of(DROP_EVENT, member).start
-    part = part_of(layout, name)
-    return slice(start + part.start, start + part.stop)
-
-
 # What makes a kind: drops of one owner, in one namespace, for one reason and of one class, at one
 # device, for sockets in one state.
 KIND = (
-    _inner("owner", OWNER, "cgroup_id"),
-    _inner("flow", FLOW, "netns"),
-    _inner("drop", DROP, "reason"),
-    _inner("drop", DROP, "dev"),
-    _inner("drop", DROP, "drop_class"),
-    _inner("drop", DROP, "tcp_state"),
+    DROP_EVENT.slice("owner.cgroup_id"),
+    DROP_EVENT.slice("flow.netns"),
+    DROP_EVENT.slice("drop.reason"),
+    DROP_EVENT.slice("drop.dev"),
+    DROP_EVENT.slice("drop.drop_class"),
+    DROP_EVENT.slice("drop.tcp_state"),
 )
-PORT = _inner("flow", FLOW, "dport")
-FLAGS = _inner("drop", DROP, "tcp_flags").start
+PORT = DROP_EVENT.slice("flow.dport")
+FLAGS = DROP_EVENT.slice("drop.tcp_flags").start
 
 
 def _kind_of_record(raw: bytes) -> tuple[Any, ...]:

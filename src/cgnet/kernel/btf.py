@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.errors import LayoutError, LibbpfError
 from cgnet.kernel._libbpf import lib
-from cgnet.records._layouts import Layout, Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cgnet.loader import Object
+    from cgnet.records._layouts import Layout
 
 KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF = 4, 6, 8  # linux/btf.h
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
@@ -54,8 +54,11 @@ class _Enumerator(ctypes.Structure):
     _fields_ = (("name", ctypes.c_uint32), ("value", ctypes.c_int32))
 
 
-def read_layout(btf: Any, name: str) -> tuple[int, dict[str, Member]] | None:
-    """Return size and members of a struct in an object's BTF, or None when it isn't there."""
+def read_layout(btf: Any, name: str) -> tuple[int, dict[str, tuple[int, int]]] | None:
+    """Return a struct's size and its members in an object's BTF, or None when it isn't there.
+
+    The members are (offset, size) by name, in bytes.
+    """
     found = lib.btf__find_by_name_kind(btf, name.encode(), KIND_STRUCT)
     if found < 0:
         return None
@@ -65,7 +68,7 @@ def read_layout(btf: Any, name: str) -> tuple[int, dict[str, Member]] | None:
     members = {}
     for each in array:
         member = lib.btf__name_by_offset(btf, each.name).decode()
-        members[member] = Member(member, each.offset // 8, lib.btf__resolve_size(btf, each.type))
+        members[member] = each.offset // 8, lib.btf__resolve_size(btf, each.type)
     return head.size, members
 
 
@@ -205,9 +208,9 @@ def check_layouts(obj: Object, layouts: Iterable[Layout]) -> None:
         size, members = found or (None, {})
         for member in layout.members:
             theirs = members.get(member.name)
-            if theirs == member:
+            if theirs == (member.offset, member.size):
                 continue
-            has = f"offset {theirs.offset} size {theirs.size}" if theirs else "no such field"
+            has = "offset {} size {}".format(*theirs) if theirs else "no such field"
             raise LayoutError(
                 f"{obj.path}: struct {layout.name}: field {member.name}: the object has {has}, "
                 f"cgnet has offset {member.offset} size {member.size}; reinstall cgnet"

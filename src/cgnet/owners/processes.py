@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.owners import cgroups
-from cgnet.records._layouts import OWNER
+from cgnet.records._layouts import CGNET_COMM_LEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 INITIAL_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h: PROC_PID_INIT_INO
 START_FIELD = 22  # of /proc/PID/stat
-COMM_BYTES = next(each.size for each in OWNER.members if each.name == "comm")
+COMM_BYTES = CGNET_COMM_LEN
 
 
 class Process(NamedTuple):

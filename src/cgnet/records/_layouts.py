@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """A member of a C struct: offset and size in bytes."""
+    """A member of a C struct: offset and size in bytes, and its layout if it is a struct."""
 
     name: str
     offset: int
     size: int
+    layout: Layout | None = None
 
 
 class Layout(NamedTuple):
@@ -23,6 +24,44 @@ class Layout(NamedTuple):
     size: int
     members: tuple[Member, ...]
     packed: Struct
+
+    def slice(self, path: str, last: str | None = None) -> slice:
+        """Return the bytes of a member, as in ``drop.reason``, or those up to its sibling ``last``.
+
+        Raises KeyError.
+        """
+        *outer, first = path.split(".")
+        start, layout = 0, self
+        for name in outer:
+            member = layout.member(name)
+            if member.layout is None:
+                raise KeyError(f"{name} of struct {layout.name} is no struct")
+            start, layout = start + member.offset, member.layout
+        begin, end = layout.member(first), layout.member(last or first)
+        return slice(start + begin.offset, start + end.offset + end.size)
+
+    def member(self, name: str) -> Member:
+        """Return a member. Raises KeyError."""
+        for each in self.members:
+            if each.name == name:
+                return each
+        raise KeyError(f"struct {self.name} has no {name}")
+
+
+CGNET_BENIGN = 4
+CGNET_BUCKETS = 128
+CGNET_COMM_LEN = 16
+CGNET_DEV_LEN = 16
+CGNET_FRAMES = 24
+CGNET_FREEING = 4
+CGNET_FUNCTION_CLASSES = 32
+CGNET_HIERARCHIES = 4
+CGNET_PATH_LEN = 1024
+CGNET_PORTS = 65536
+CGNET_RECEIVING = 2
+CGNET_RESULT_WORDS = 4
+CGNET_STAGES = 24
+CGNET_STAGE_KINDS = 31
 
 
 class OwnerSource(IntEnum):
@@ -604,7 +643,7 @@ HOLDER = Layout(
     "holder",
     48,
     (
-        Member("owner", 0, 40),
+        Member("owner", 0, 40, OWNER),
         Member("wanted", 40, 2),
         Member("alone", 42, 2),
         Member("sockets", 44, 4),
@@ -639,10 +678,10 @@ TCP_LISTENER = Layout(
     "tcp_listener",
     112,
     (
-        Member("holder", 0, 48),
-        Member("at", 48, 32),
+        Member("holder", 0, 48, HOLDER),
+        Member("at", 48, 32, DESCRIPTOR),
         Member("inode", 80, 8),
-        Member("place", 88, 24),
+        Member("place", 88, 24, LISTENER_KEY),
     ),
     Struct("=QIBBHII16sHHIQQQiIQIHH16s"),
 )
@@ -655,7 +694,7 @@ LISTENER_FD = Layout(
         Member("inode", 0, 8),
         Member("pid", 8, 4),
         Member("pad", 12, 4),
-        Member("at", 16, 32),
+        Member("at", 16, 32, DESCRIPTOR),
     ),
     Struct("=QIIQQQiI"),
 )
@@ -746,8 +785,8 @@ COUNT_KEY = Layout(
     "count_key",
     104,
     (
-        Member("owner", 0, 40),
-        Member("flow", 40, 48),
+        Member("owner", 0, 40, OWNER),
+        Member("flow", 40, 48, FLOW),
         Member("role", 88, 4),
         Member("result", 92, 4),
         Member("location", 96, 8),
@@ -777,7 +816,7 @@ SUMS_HEAD = Layout(
     112,
     (
         Member("state", 0, 8),
-        Member("key", 8, 104),
+        Member("key", 8, 104, COUNT_KEY),
     ),
     Struct("=QQIBBHII16s16s16sIHBBH6sIiQ"),
 )
@@ -902,10 +941,10 @@ CONNECT_EVENT = Layout(
     "connect_event",
     120,
     (
-        Member("head", 0, 16),
-        Member("owner", 16, 40),
-        Member("flow", 56, 48),
-        Member("outcome", 104, 16),
+        Member("head", 0, 16, HEAD),
+        Member("owner", 16, 40, OWNER),
+        Member("flow", 56, 48, FLOW),
+        Member("outcome", 104, 16, OUTCOME),
     ),
     Struct("=IIQQIBBHII16s16s16sIHBBH6sQIhBB"),
 )
@@ -915,10 +954,10 @@ RTT_EVENT = Layout(
     "rtt_event",
     120,
     (
-        Member("head", 0, 16),
-        Member("owner", 16, 40),
-        Member("flow", 56, 48),
-        Member("sample", 104, 16),
+        Member("head", 0, 16, HEAD),
+        Member("owner", 16, 40, OWNER),
+        Member("flow", 56, 48, FLOW),
+        Member("sample", 104, 16, RTT_SAMPLE),
     ),
     Struct("=IIQQIBBHII16s16s16sIHBBH6sIIBBB5s"),
 )
@@ -928,10 +967,10 @@ LIFE_EVENT = Layout(
     "life_event",
     184,
     (
-        Member("head", 0, 16),
-        Member("owner", 16, 40),
-        Member("flow", 56, 48),
-        Member("life", 104, 80),
+        Member("head", 0, 16, HEAD),
+        Member("owner", 16, 40, OWNER),
+        Member("flow", 56, 48, FLOW),
+        Member("life", 104, 80, LIFE),
     ),
     Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQIIIIIHBBBBHIQQ"),
 )
@@ -941,10 +980,10 @@ DROP_EVENT = Layout(
     "drop_event",
     352,
     (
-        Member("head", 0, 16),
-        Member("owner", 16, 40),
-        Member("flow", 56, 48),
-        Member("drop", 104, 56),
+        Member("head", 0, 16, HEAD),
+        Member("owner", 16, 40, OWNER),
+        Member("flow", 56, 48, FLOW),
+        Member("drop", 104, 56, DROP),
         Member("stack", 160, 192),
     ),
     Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBBBB4s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
@@ -955,10 +994,10 @@ TRACE_EVENT = Layout(
     "trace_event",
     944,
     (
-        Member("head", 0, 16),
-        Member("owner", 16, 40),
-        Member("flow", 56, 48),
-        Member("trace", 104, 72),
+        Member("head", 0, 16, HEAD),
+        Member("owner", 16, 40, OWNER),
+        Member("flow", 56, 48, FLOW),
+        Member("trace", 104, 72, PACKET_TRACE),
         Member("stages", 176, 768),
     ),
     Struct(
@@ -971,8 +1010,8 @@ IN_FLIGHT_PACKET = Layout(
     "in_flight_packet",
     1016,
     (
-        Member("event", 0, 944),
-        Member("receiver", 944, 48),
+        Member("event", 0, 944, TRACE_EVENT),
+        Member("receiver", 944, 48, HOLDER),
         Member("hook", 992, 1),
         Member("unnamed", 993, 1),
         Member("pad", 994, 2),
@@ -991,7 +1030,7 @@ CGROUP_EVENT = Layout(
     "cgroup_event",
     1056,
     (
-        Member("head", 0, 16),
+        Member("head", 0, 16, HEAD),
         Member("cgroup_id", 16, 8),
         Member("hierarchy", 24, 4),
         Member("marks", 28, 4),

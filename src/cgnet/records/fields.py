@@ -14,22 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cgnet.records._layouts import Layout
 
 T = TypeVar("T")
 REMEMBERED = 8192  # of each group, some 4 MB; then it begins anew
 NUMBERS = {1: "B", 2: "H", 4: "I", 8: "Q"}  # codes of struct, by size in bytes
-
-
-def part_of(layout: Layout, member: str, start: int = 0) -> slice:
-    """Return where a member lies in a record that has the struct at ``start``."""
-    found = next(each for each in layout.members if each.name == member)
-    return slice(start + found.offset, start + found.offset + found.size)
-
-
-def between(layout: Layout, first: str, last: str, start: int = 0) -> slice:
-    """Return where the members from ``first`` to ``last`` lie, likewise."""
-    return slice(part_of(layout, first, start).start, part_of(layout, last, start).stop)
 
 
 class Group(NamedTuple):

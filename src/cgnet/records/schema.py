@@ -20,21 +20,10 @@ from cgnet.records._layouts import (
     CONNECT_EVENT,
     FLOW,
     HEAD,
-    OUTCOME,
-    OWNER,
     AttemptResult,
     Role,
 )
-from cgnet.records.fields import (
-    AnyGroup,
-    Group,
-    Number,
-    Parts,
-    TimestampField,
-    between,
-    part_of,
-    values_of,
-)
+from cgnet.records.fields import AnyGroup, Group, Number, Parts, TimestampField, values_of
 from cgnet.text import CUT, decode
 
 if TYPE_CHECKING:
@@ -54,16 +43,16 @@ RESULTS: dict[int, str] = {
     AttemptResult.RESULT_ABORTED: "aborted",
 }
 
-HEAD_PART = part_of(CONNECT_EVENT, "head")
-OWNER_PART = part_of(CONNECT_EVENT, "owner")
-CGROUP_PART = between(OWNER, "cgroup_id", "hierarchy", OWNER_PART.start)
-OWNER_SOURCE = OWNER_PART.start + part_of(OWNER, "source").start
-OWNER_UNDECIDED = OWNER_PART.start + part_of(OWNER, "undecided").start
+HEAD_PART = CONNECT_EVENT.slice("head")
+OWNER_PART = CONNECT_EVENT.slice("owner")
+CGROUP_PART = CONNECT_EVENT.slice("owner.cgroup_id", "hierarchy")
+OWNER_SOURCE = CONNECT_EVENT.slice("owner.source").start
+OWNER_UNDECIDED = CONNECT_EVENT.slice("owner.undecided").start
 # The tracepoint has as much room for a path as the record: TRACE_CGROUP_PATH_LEN of
 # kernel/cgroup/cgroup-internal.h.
-MAX_TOLD = part_of(CGROUP_EVENT, "path").stop - part_of(CGROUP_EVENT, "path").start - 1
-FLOW_PART = part_of(CONNECT_EVENT, "flow")
-OUTCOME_PART = part_of(CONNECT_EVENT, "outcome")
+MAX_TOLD = CGROUP_EVENT.size - CGROUP_EVENT.slice("path").start - 1
+FLOW_PART = CONNECT_EVENT.slice("flow")
+OUTCOME_PART = CONNECT_EVENT.slice("outcome")
 # Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
 kind_of, source_of = itemgetter(0), itemgetter(OWNER_SOURCE)
 
@@ -116,13 +105,13 @@ def _addresses(part: bytes) -> tuple[Any, ...]:
 _ADDRESSES = struct.Struct("=16s16sIBB")
 ADDRESSES = Group(
     ("netns", "family", "mapped", "saddr", "daddr"),
-    between(FLOW, "saddr", "netns", FLOW_PART.start),
+    CONNECT_EVENT.slice("flow.saddr", "netns"),
     _addresses,
     repeats=True,
-    more=(between(FLOW, "family", "mapped", FLOW_PART.start),),
+    more=(CONNECT_EVENT.slice("flow.family", "mapped"),),
 )
-REMOTE_PORT = Number("dport", part_of(FLOW, "dport", FLOW_PART.start))
-LOCAL_PORT = Number("sport", part_of(FLOW, "sport", FLOW_PART.start))
+REMOTE_PORT = Number("dport", CONNECT_EVENT.slice("flow.dport"))
+LOCAL_PORT = Number("sport", CONNECT_EVENT.slice("flow.sport"))
 FLOW_GROUPS = (ADDRESSES, REMOTE_PORT, LOCAL_PORT)
 
 
@@ -152,16 +141,14 @@ def _decision_values(part: bytes) -> tuple[Any, ...]:
 _DECISION = struct.Struct("=hBB")
 DECISION = Group(
     ("role", "tcp_state", "result"),
-    between(OUTCOME, "result", "role", OUTCOME_PART.start),
+    CONNECT_EVENT.slice("outcome.result", "role"),
     _decision_values,
     repeats=True,
 )
 
 
-LATENCY = Number(
-    "latency_us", part_of(OUTCOME, "latency_ns", OUTCOME_PART.start), NSEC_PER_USEC, null=0
-)
-SYN_RETRANS = Number("syn_retrans", part_of(OUTCOME, "syn_retrans", OUTCOME_PART.start))
+LATENCY = Number("latency_us", CONNECT_EVENT.slice("outcome.latency_ns"), NSEC_PER_USEC, null=0)
+SYN_RETRANS = Number("syn_retrans", CONNECT_EVENT.slice("outcome.syn_retrans"))
 
 
 class CgroupChange(NamedTuple):
@@ -205,7 +192,7 @@ class Schema:
         """
         self.name = name
         self.clock = clock
-        moment = part_of(HEAD, "ts_ns")
+        moment = HEAD.slice("ts_ns")
         self.groups = [
             TimestampField("time", moment, clock.texts),
             Number("ts_ns", moment),

@@ -13,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cgnet.counting.histograms import (
-    BUCKETS,
     FIELDS,
     LARGEST,
     LOG2,
@@ -25,7 +24,7 @@ from cgnet.counting.histograms import (
 )
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Filters
-from cgnet.records._layouts import HISTOGRAM, HistogramKind
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
 
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 1000, 2**31, 2**32 - 1, 2**32, 2**33 - 1, 2**33, 2**40, 2**53)
 US = st.sampled_from(EDGES) | st.integers(0, 10_000) | st.integers(0, 2**40)
@@ -57,14 +56,14 @@ def test_a_value_lies_in_its_bucket(value: int, scale: Scale) -> None:
 @given(SCALES)
 def test_no_scale_has_more_buckets_than_there_are(scale: Scale) -> None:
     bounds = scale.bounds()
-    assert len(bounds) <= BUCKETS
+    assert len(bounds) <= CGNET_BUCKETS
     assert bounds[1:] == sorted(set(bounds[1:]))
     assert bounds[0] == 0
 
 
 def test_a_power_of_two_has_four_buckets_and_small_values_one_each() -> None:
     assert LOG2.bounds()[:13] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16]
-    assert len(LOG2.bounds()) == BUCKETS
+    assert len(LOG2.bounds()) == CGNET_BUCKETS
 
 
 @pytest.mark.parametrize("value", EDGES)

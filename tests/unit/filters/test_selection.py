@@ -13,12 +13,12 @@ import pytest
 from fakes import FakeObject, config, members, u32
 
 from cgnet.errors import UsageError
-from cgnet.filters import selection
 from cgnet.filters.cgroup import SELECTED_CGROUPS
 from cgnet.filters.names import NAMED_CGROUPS
 from cgnet.filters.selection import LISTENERS, Filters, Selection, address_key, pack
 from cgnet.owners import netns
 from cgnet.records._layouts import (
+    CGNET_HIERARCHIES,
     CONFIG,
     NETNS_VALUE,
     PID_VALUE,
@@ -161,7 +161,7 @@ def test_paths_of_more_hierarchies_than_there_is_room_for_are_refused(
     mounted: list[Hierarchy],
 ) -> None:
     paths = tuple(str(each.mount) for each in mounted)
-    assert config(Filters(Selection(cgroup=paths[:4])))["hierarchies"] == selection.HIERARCHIES
+    assert config(Filters(Selection(cgroup=paths[:4])))["hierarchies"] == CGNET_HIERARCHIES
     with pytest.raises(UsageError, match="more than 4 hierarchies"):
         Filters(Selection(cgroup=paths[:5]))
 

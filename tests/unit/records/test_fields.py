@@ -19,7 +19,7 @@ from cgnet.commands.drop.record import drop_groups
 from cgnet.commands.trace.record import COUNT_AT, LEAST, trace_group
 from cgnet.kernel.symbols import Symbols
 from cgnet.records._layouts import DROP_EVENT, TRACE_EVENT, DropClass, RecordKind
-from cgnet.records.fields import Group, Number, Parts, part_of
+from cgnet.records.fields import Group, Number, Parts
 from cgnet.records.schema import FLOW_PART, OUTCOME_PART, Schema, flow_row
 from cgnet.render.json_lines import JsonLines
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cgnet.records.fields import AnyGroup
 
 NAMES = Names({(MEMORY, 42): "/docker/web"})
-DROP_CLASS = part_of(DROP_EVENT, "drop").start + 26
+DROP_CLASS = DROP_EVENT.slice("drop.drop_class").start
 NSEC_PER_SEC = 1_000_000_000
 
 

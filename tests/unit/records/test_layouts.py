@@ -111,7 +111,10 @@ def test_every_layout_in_an_objects_btf_is_the_generated_one(object_btf: Any) ->
     theirs = {each.name: read_layout(object_btf, each.name) for each in LAYOUTS}
     found = {name: layout for name, layout in theirs.items() if layout is not None}
     ours = {
-        each.name: (each.size, {member.name: member for member in each.members})
+        each.name: (
+            each.size,
+            {member.name: (member.offset, member.size) for member in each.members},
+        )
         for each in LAYOUTS
         if each.name in found
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cgnet.counting.histograms import BUCKETS, Histogram, Scale
-from cgnet.records._layouts import HISTOGRAM, HistogramKind
+from cgnet.counting.histograms import Histogram, Scale
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
 
 BLANK_MIN = 2**64 - 1
 MOST = 2**64 - 1
@@ -29,7 +29,7 @@ def log2_bucket(value: int) -> int:
     if value < 4:
         return value
     if value >> 33:
-        return BUCKETS - 1
+        return CGNET_BUCKETS - 1
     return 4 * (power - 1) + (value >> (power - 2) & 3)
 
 
@@ -41,7 +41,7 @@ def linear_bucket(value: int, scale: Scale) -> int:
 
 def bucket_of(value: int, scale: Scale) -> int:
     linear = scale.kind == HistogramKind.HISTOGRAM_LINEAR
-    return min(linear_bucket(value, scale) if linear else log2_bucket(value), BUCKETS - 1)
+    return min(linear_bucket(value, scale) if linear else log2_bucket(value), CGNET_BUCKETS - 1)
 
 
 class Made(NamedTuple):
@@ -52,7 +52,7 @@ class Made(NamedTuple):
 
     def raw(self) -> bytes:
         """Return struct histogram."""
-        buckets = [0] * BUCKETS
+        buckets = [0] * CGNET_BUCKETS
         for value in self.values:
             buckets[bucket_of(value, self.scale)] += 1
         least, greatest = min(self.values, default=BLANK_MIN), max(self.values, default=0)

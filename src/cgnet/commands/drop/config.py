@@ -13,7 +13,7 @@ from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: s
 from cgnet.kernel import variants
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.kernel.probes import COMPARE_AND_SWAP, STACK
-from cgnet.records._layouts import DropClass
+from cgnet.records._layouts import CGNET_DEV_LEN, DropClass
 from cgnet.records.schema import TCP_STATES
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from cgnet.kernel.symbols import Symbols
 
-DEVICE_BYTES = 16
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 STACK_FIELDS = ("stack", "direction")
 SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
@@ -70,9 +69,9 @@ def _bits(option: str, given: tuple[str, ...], names: Mapping[str, int]) -> int:
 
 def _device(text: str) -> Iterator[bytes]:
     name = text.encode(errors="surrogateescape")
-    if not name or len(name) >= DEVICE_BYTES:
-        raise ValueError(f"no device's name; it has 1 to {DEVICE_BYTES - 1} bytes")
-    yield name.ljust(DEVICE_BYTES, b"\0")
+    if not name or len(name) >= CGNET_DEV_LEN:
+        raise ValueError(f"no device's name; it has 1 to {CGNET_DEV_LEN - 1} bytes")
+    yield name.ljust(CGNET_DEV_LEN, b"\0")
 
 
 def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.findings.drop_reasons import class_name
 from cgnet.records._layouts import DROP, DROP_EVENT, Drop
-from cgnet.records.fields import Group, Number, between, part_of
+from cgnet.records.fields import Group, Number
 from cgnet.records.packet import direction, flags_text
 from cgnet.records.schema import ROLES, tcp_state_name
 from cgnet.text import decode
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cgnet.kernel.symbols import Symbols
     from cgnet.records.fields import AnyGroup
 
-START = part_of(DROP_EVENT, "drop").start
+START = DROP_EVENT.slice("drop").start
 # All but the packet's own numbers: most drops come from few places.
-BEFORE = between(DROP, "location", "ifindex", START)
-MARKS = between(DROP, "tcp_flags", "frames", START)
-BEHIND = slice(part_of(DROP, "role", START).start, part_of(DROP_EVENT, "stack").stop)
+BEFORE = DROP_EVENT.slice("drop.location", "ifindex")
+MARKS = DROP_EVENT.slice("drop.tcp_flags", "frames")
+BEHIND = slice(DROP_EVENT.slice("drop.role").start, DROP_EVENT.size)
 STACK = struct.Struct(f"={(DROP_EVENT.size - START - DROP.size) // 8}Q")
 
 
@@ -70,6 +70,6 @@ def drop_groups(symbols: Symbols) -> list[AnyGroup]:
     more = (MARKS, BEHIND)
     return [
         Group(fault, BEFORE, partial(_fault, symbols), repeats=True, more=more),
-        *(Number(name, part_of(DROP, name, START)) for name in ("seq", "len", "payload")),
+        *(Number(name, DROP_EVENT.slice(f"drop.{name}")) for name in ("seq", "len", "payload")),
         Group(device, BEFORE, partial(_device, symbols), repeats=True, more=more),
     ]

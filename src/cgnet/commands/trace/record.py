@@ -27,7 +27,7 @@ from cgnet.records._layouts import (
     TraceEnd,
     Verdict,
 )
-from cgnet.records.fields import AnyGroup, Group, part_of
+from cgnet.records.fields import AnyGroup, Group
 from cgnet.records.packet import STAGES, flags_text
 from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, OWNER_PART, ROLES
 from cgnet.text import decode
@@ -58,15 +58,15 @@ ENDS = {
     TraceEnd.TRACE_CONSUMED: "consumed",
     TraceEnd.TRACE_DROPPED: "dropped",
 }
-TRACE_PART = slice(part_of(TRACE_EVENT, "trace").start, None)
-STAGES_AT = part_of(TRACE_EVENT, "stages").start
+TRACE_PART = slice(TRACE_EVENT.slice("trace").start, None)
+STAGES_AT = TRACE_EVENT.slice("stages").start
 LEAST = STAGES_AT
-END_AT = TRACE_PART.start + part_of(PACKET_TRACE, "end").start
+END_AT = TRACE_EVENT.slice("trace.end").start
 PACKET_PART = slice(TRACE_PART.start, TRACE_PART.start + 8)
-COUNT_AT = TRACE_PART.start + part_of(PACKET_TRACE, "stages").start
-RETRANSMITTED_AT = TRACE_PART.start + part_of(PACKET_TRACE, "retransmitted").start
-FLAGS_AT = TRACE_PART.start + part_of(PACKET_TRACE, "tcp_flags").start
-ROLE_AT = TRACE_PART.start + part_of(PACKET_TRACE, "role").start
+COUNT_AT = TRACE_EVENT.slice("trace.stages").start
+RETRANSMITTED_AT = TRACE_EVENT.slice("trace.retransmitted").start
+FLAGS_AT = TRACE_EVENT.slice("trace.tcp_flags").start
+ROLE_AT = TRACE_EVENT.slice("trace.role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
 GIVE_UP_WAITING_NS = 60_000_000_000
 GIVE_UP_SYN_NS = 5_000_000_000  # it may wait for a neighbour that doesn't answer for three seconds
@@ -185,11 +185,11 @@ class Side(NamedTuple):
 
 def _side(in_flight: bytes, *, includes: bool) -> Side | None:
     """Return who is shown: as shown_as() of trace/finish.bpf.h. None: nobody is wanted."""
-    receiver = in_flight[part_of(IN_FLIGHT_PACKET, "receiver")]
-    wanted_sender = any(in_flight[part_of(IN_FLIGHT_PACKET, "wanted_sender")])
-    wanted = any(receiver[part_of(HOLDER, "wanted")])
+    receiver = in_flight[IN_FLIGHT_PACKET.slice("receiver")]
+    wanted_sender = any(in_flight[IN_FLIGHT_PACKET.slice("wanted_sender")])
+    wanted = any(receiver[HOLDER.slice("wanted")])
     owner = in_flight[OWNER_PART]
-    source, undecided = (part_of(OWNER, name).start for name in ("source", "undecided"))
+    source, undecided = (OWNER.slice(name).start for name in ("source", "undecided"))
     role, sent = PACKET_TRACE.packed.unpack(in_flight[TRACE_PART.start :][: PACKET_TRACE.size])[
         12:14
     ]
@@ -243,9 +243,7 @@ def _record(in_flight: bytes, side: Side, now: int, *, waits: bool) -> bytes:
 def _has_left(left: Left, in_flight: bytes, now: int, *, ended: bool) -> bool:
     """Tell whether nothing was heard of a packet for long, and it isn't given up already."""
     stages = sorted_stages(in_flight)
-    given_up = (
-        int.from_bytes(in_flight[part_of(IN_FLIGHT_PACKET, "waits")], sys.byteorder) & EVICTED
-    )
+    given_up = int.from_bytes(in_flight[IN_FLIGHT_PACKET.slice("waits")], sys.byteorder) & EVICTED
     patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(in_flight) else 0)
     return bool(stages) and not given_up and (ended or now - stages[-1][0] >= patience_ns)
 
