@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SPLIT = """
 import sys
-from cgnet import symbols
+from cgnet.kernel import symbols
 symbols.FREEING = ("tcp_v4_rcv", "kfree_skb", "ip_protocol_deliver_rcu", "kfree_skb_list")
 symbols.ARGUMENTS_WHERE_WHOLE = 9
 from cgnet.cli import main

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # The forgetting of what was removed, waited for in a test.
 SOON = """
-import cgnet.cli, cgnet.cgroup_watch
-cgnet.cgroup_watch.FORGET_CGROUP_AFTER_S = 0.2
+import cgnet.cli, cgnet.run.cgroup_watch
+cgnet.run.cgroup_watch.FORGET_CGROUP_AFTER_S = 0.2
 cgnet.cli.main()
 """
 
