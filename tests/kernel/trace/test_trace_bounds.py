@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet trace`` follows so many packets at once: for one more the oldest is given up, and counted."""
+"""``cgnet trace`` follows at most N packets at once: one more evicts the oldest, and is counted."""
 
 from __future__ import annotations
 

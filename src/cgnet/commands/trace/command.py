@@ -203,7 +203,7 @@ COMMAND = Trace()
 )
 @click.option(
     "--in-flight", type=click.IntRange(1, MAX_IN_FLIGHT), default=MAX_IN_FLIGHT, show_default=True,
-    help="So many packets are followed at once; for one more the oldest is given up.",
+    help="Follow at most N packets at once; one more evicts the oldest.",
 )  # fmt: skip
 @summary
 @common_of_packets
