@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from two_containers import TwoContainers
 
-SOURCE = ROOT / "tests/kernel/dropping.bpf.c"
+SOURCE = ROOT / "tests/kernel/support/dropping.bpf.c"
 PORT = 9
 INGRESS = 0  # enum bpf_attach_type: BPF_CGROUP_INET_INGRESS
 # struct sock_filter: BPF_RET of 0, which keeps nothing of a packet

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cgnet.loader import Object
 
-SOURCE = ROOT / "tests/kernel/attribution.bpf.c"
+SOURCE = ROOT / "tests/kernel/support/attribution.bpf.c"
 SHARED_PORT = 7777  # as there
 SEEN = struct.Struct("=QQ16sIHBBBB6x")
 HOOKS = ("new", "state", "established", "close", "probe", "retransmit", "reset", "destroy")

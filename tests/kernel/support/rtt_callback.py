@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SOURCE = ROOT / "tests/kernel/rtt_callback.bpf.c"
+SOURCE = ROOT / "tests/kernel/support/rtt_callback.bpf.c"
 KEY = struct.Struct("=IIII")
 SOCK_OPS = 3  # enum bpf_attach_type: BPF_CGROUP_SOCK_OPS
 Measured = tuple[int, int, int]  # local port, remote port, µs
