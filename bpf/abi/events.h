@@ -28,7 +28,7 @@ enum record_kind {
 	RECORD_CGROUP_RENAMED = 8,
 };
 
-/* Losses of the kernel side, which could not emit or store something: indices of the map `lost`. */
+/* Data that the kernel side could not emit or store: indices of the map `lost`. */
 enum lost_where {
 	LOST_RING = 0,
 	LOST_LEDGER = 1,

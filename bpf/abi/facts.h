@@ -124,7 +124,7 @@ struct life {
 enum drop_class {
 	DROP_UNKNOWN = 0,
 	DROP_BENIGN = 1, /* part of ordinary traffic */
-	DROP_PEER = 2,	 /* invalid packet of the other side */
+	DROP_PEER = 2,	 /* caused by the other side */
 	DROP_APPLICATION = 3,
 	DROP_RESOURCE = 4,
 	DROP_FIREWALL = 5,

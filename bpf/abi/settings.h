@@ -74,7 +74,7 @@ enum filter_use {
 	FILTER_EXCLUDES = 2,
 };
 
-/* Part of a flow that must have an address or a port. */
+/* Part of a flow to match with an address or a port. */
 enum flow_side {
 	SIDE_SOURCE = 0,
 	SIDE_DESTINATION = 1,
@@ -107,8 +107,8 @@ struct listener_key {
 /* Owner of a socket, and whether it is selected. */
 struct holder {
 	struct owner owner;
-	__u16 wanted; /* 1: the owner passes the filters */
-	__u16 alone; /* in the map by address: 1: the first one, whose children do not inherit it */
+	__u16 wanted;  /* 1: the owner passes the filters */
+	__u16 alone;   /* 1: first at its address, and not in storage: children inherit no entry */
 	__u32 sockets; /* number of listeners at the address */
 };
 
@@ -273,7 +273,7 @@ struct config {
 	__u32 by_closed;     /* enum closed_by, as bits; 0: any */
 	__u32 by_cause;	     /* enum close_cause, as bits; 0: any */
 	__u32 drop_arguments; /* of kfree_skb: 2, 3 with the reason, 4 with the socket */
-	__u32 not_specified;  /* the reason that gives none */
+	__u32 not_specified;  /* number of NOT_SPECIFIED, the reason that gives none */
 	__u32 flags_reason;   /* reason of a segment whose flags do not fit the state */
 	__u32 stacks;	      /* 1: drops include their stacks */
 	__u32 benign;	      /* 1: show benign drops, too */

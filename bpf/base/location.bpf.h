@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Code that freed a packet. */
+/* Location of the code that freed a packet. */
 #ifndef CGNET_BASE_LOCATION_BPF_H
 #define CGNET_BASE_LOCATION_BPF_H
 

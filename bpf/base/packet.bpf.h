@@ -18,9 +18,7 @@
 #define IP_OFFSET 0x1fff /* of a fragment: only the first one has the TCP header */
 #define NOT_SET 0xffff	 /* header offset that is not set */
 
-/*
- * Optional arguments of kfree_skb about a drop; `ctx` is the tracepoint's. 0 or NULL if the kernel has none.
- */
+/* Optional arguments of kfree_skb about a drop; `ctx` is the tracepoint's. 0 or NULL if the kernel has none. */
 static __always_inline u32 reason_in(const bool typed, u64 *ctx)
 {
 	return cfg.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;

@@ -2,10 +2,10 @@
 /*
  * One source, two objects.
  *
- * Each file is compiled twice. With TYPED=1 its programs attach to tp_btf: the verifier knows the type of
- * every pointer, and a field is one load. With TYPED=0 they attach to raw_tp, where each read is a helper
- * call, and use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions and
- * at system calls, which both objects have, read as raw_tp does in each of them.
+ * Each file is compiled twice. With TYPED=1 its programs are at tp_btf: the verifier knows the type of every
+ * pointer, and a field is one load. With TYPED=0 they are at raw_tp, where each read is a helper call, and
+ * use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions and at system
+ * calls, which both objects have, read as raw_tp does in each of them.
  */
 #ifndef CGNET_BASE_PROGRAM_BPF_H
 #define CGNET_BASE_PROGRAM_BPF_H
@@ -33,7 +33,7 @@
 #define RAW_ONLY
 #endif
 
-/* Rare code is moved out of line: most of a program's cost is instruction cache misses. */
+/* Move rare code out of line: most of a program's cost is instruction cache misses. */
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
@@ -77,10 +77,7 @@
 #define FIRST true
 #define SECOND false
 
-/*
- * Per-CPU record of the last two sockets that a first program handled: the process's, and a softirq's on top
- * of it.
- */
+/* Last two sockets, per CPU, that a first program handled: the process's, and a softirq's on top of it. */
 struct done {
 	u64 last;
 	u64 before;
@@ -148,7 +145,7 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 	ON_SET_STATE(name##_again, body, SECOND)
 
 /*
- * Argument that not all kernels' tracepoints have; the caller knows that this one's has it. A verifier that
+ * Tracepoint argument that not all kernels have; the caller knows that this kernel has it. A verifier that
  * tracks no constants (before Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as
  * scalars", in v5.5) counts a load from `ctx` as an access even behind a constant that forbids it, and a
  * program that reads more arguments than there are cannot be attached.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Record transport to user space: a ring buffer, or perf buffers where the kernel has none. Counters of lost
- * data.
+ * Record transport to user space: a ring buffer, or perf buffers where the kernel has none; and counters of
+ * lost data.
  *
  * Every kernel that accepts typed programs has ring buffers: only the raw objects have perf buffers.
  */
@@ -35,7 +35,7 @@ static __always_inline void count_lost(u32 where)
 /*
  * The test for a ring buffer looks for the type that implements it, not for helper numbers, which a kernel
  * may list without having them. The result is a constant in the code, so that even verifiers that do not
- * track the contents of .rodata never look at the other branch, whose helpers and maps do not exist.
+ * track the contents of .rodata never walk the other branch, whose helpers and maps do not exist.
  */
 struct bpf_ringbuf___any {};
 

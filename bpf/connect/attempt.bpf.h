@@ -63,10 +63,7 @@ static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
 	return 0;
 }
 
-/*
- * The same at the return of connect(), without a typed pointer; the error is still there, as nothing has read
- * it yet.
- */
+/* The same at the return of connect(), without a typed pointer; the application has not read the error yet. */
 static __always_inline void attempt_has_soft_error(struct sock *sk)
 {
 	u64 key = TYPED ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : (u64)sk;

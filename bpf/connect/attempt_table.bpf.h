@@ -4,7 +4,7 @@
  *
  * A hash map's insert and delete take two locks each, and creating socket storage allocates: an attempt cost
  * some 550 and 800 ns more with them, measured on 6.18. One compare-and-swap claims a slot, and one store
- * releases it. A socket has a slot of its own, and may take one of the WAYS behind it; if none is free, its
+ * releases it. A socket has a slot of its own, and may take one of the next WAYS - 1; if none is free, its
  * attempt goes to the hash. While no attempt is displaced, lookups end at the socket's own slot. The kernel
  * allocates cookies consecutively, so sockets of one time are neighbours here.
  *

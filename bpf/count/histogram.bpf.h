@@ -30,9 +30,7 @@ struct {
 	__array(values, struct histogram_table);
 } histograms SEC(".maps") = {.values = {&histograms_even}};
 
-/*
- * `shift` if the value needs more bits than that, else 0. No branch, which verifiers would explore both ways.
- */
+/* `shift` if the value needs more bits than that, else 0. No branch, which verifiers would explore both ways. */
 static __always_inline u32 shift_if_above(u64 value, u32 shift)
 {
 	u64 difference = (1ULL << shift) - 1 - value;
@@ -63,7 +61,7 @@ static __always_inline u32 log2_bucket(u64 value)
 
 	if (value < 4)
 		return value;
-	if (value >> 33) /* more than two: the last bucket has all longer times */
+	if (value >> 33) /* more than two hours: the last bucket has all longer times */
 		return CGNET_BUCKETS - 1;
 	return 4 * (power - 1) + (value >> (power - 2) & 3);
 }
@@ -78,7 +76,7 @@ static __always_inline u32 linear_bucket(u64 value)
 	return 1 + (steps < cfg.histogram_steps ? steps : cfg.histogram_steps);
 }
 
-#define EXCHANGES 4 /* another CPU may win each but the last */
+#define EXCHANGES 4 /* attempts, as another CPU may win */
 
 /* Store a value if it is less than the stored one, or greater. */
 static __always_inline void keep_extreme(const bool typed, u64 *place, u64 value, bool least)

@@ -141,10 +141,7 @@ static __always_inline struct holder *listener_of_flow(const struct flow *flow)
 	return found && found->owner.source ? found : NULL;
 }
 
-/*
- * A connection in TIME_WAIT no longer has an owner, but its listener does; a SYN has a sender that waits for
- * an answer.
- */
+/* A connection in TIME_WAIT has no owner, but its listener does; a SYN has a sender that waits for an answer. */
 static __always_inline bool holder_by_flow(const bool typed, struct drop *drop,
 					   const struct flow *flow, struct holder *holder)
 {

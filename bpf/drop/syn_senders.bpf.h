@@ -53,10 +53,7 @@ static __always_inline void remember_sender(const bool typed, struct sock *sk)
 	(SAME_WORD(sk, field, 0, address) && SAME_WORD(sk, field, 1, address) && \
 	 SAME_WORD(sk, field, 2, address) && SAME_WORD(sk, field, 3, address))
 
-/*
- * Whether a socket sent a SYN. A freed one has values that fit no packet. Reads word by word: the stacks are
- * nearly full.
- */
+/* Whether a socket sent a SYN; the values of a freed one match no packet. Word by word: stacks are nearly full. */
 static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
 {
 	struct inet_sock *inet = (struct inet_sock *)sk;

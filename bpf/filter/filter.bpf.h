@@ -83,8 +83,7 @@ static __always_inline bool hash_passes(void *map, const void *key, u32 use)
 /* User space decides about a cgroup that is not in the map yet. */
 static __always_inline bool name_passes(struct owner *owner)
 {
-	u64 id =
-		owner->cgroup_id; /* Linux 6.1 takes no memory passed to a global function as a key */
+	u64 id = owner->cgroup_id; /* Linux 6.1 takes no key in a global function's argument */
 	u32 *found = bpf_map_lookup_elem(&named_cgroups, &id);
 
 	if (found)

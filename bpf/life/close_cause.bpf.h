@@ -27,10 +27,7 @@ static __always_inline bool fin_was_sent(u32 state)
 	       state == TCP_LAST_ACK;
 }
 
-/*
- * bytes_acked counts the client's SYN, and our FIN. If the role is unknown: the bytes sent that are not in
- * flight.
- */
+/* bytes_acked counts the client's SYN, and our FIN. If the role is unknown: the bytes sent that are not in flight. */
 static __always_inline u64 payload_acknowledged(const bool typed, struct tcp_sock *tp, u32 role,
 						u32 state)
 {
@@ -90,10 +87,7 @@ static __always_inline bool data_came_late(const bool typed, struct sock *sk, st
 	       READ(tp, data_segs_in) != data_segs && (u32)READ(tp, bytes_received) == bytes;
 }
 
-/*
- * If no process has the socket open, this reset is sent after the socket is gone: its reason is known, not
- * seen.
- */
+/* This reset is sent after a socket that no process has open is gone: its reason is known, not seen. */
 enum sk_rst_reason___of_late_data {
 	SK_RST_REASON_TCP_ABORT_ON_DATA___of_late_data,
 };

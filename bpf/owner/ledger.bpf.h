@@ -95,10 +95,7 @@ static __always_inline void forget_lost_socket(struct sock *sk)
 		*place = 0;
 }
 
-/*
- * Entry of a socket outside the slots, created blank if there is none; NULL if there is no room, which is
- * counted.
- */
+/* Entry of a socket outside the slots, created blank if missing; NULL, for lack of room, is counted. */
 static __always_inline struct ledger_entry *ledger_store(const bool typed, struct sock *sk)
 {
 	static const struct ledger_entry blank;

@@ -100,10 +100,7 @@ static __noinline bool has_still(const struct descriptor *at, u32 pid)
 	return file == at->file;
 }
 
-/*
- * NULL if the known owner no longer has the listener: src/cgnet/owners/listener_handovers.py finds the new
- * one.
- */
+/* NULL if the known owner no longer has the listener: src/cgnet/owners/listener_handovers.py finds the new one. */
 static __always_inline struct holder *holder_now(struct tcp_listener *listener)
 {
 	if (!listener || !has_still(&listener->at, listener->holder.owner.pid))
@@ -137,7 +134,7 @@ static __always_inline bool same_owner(const struct owner *one, const struct own
 	return one->cgroup_id == other->cgroup_id && one->pid == other->pid;
 }
 
-/* Whether no other socket listens at the same address, or can later. Typed programs only. */
+/* Whether a socket is the only possible listener at its address. Typed programs only. */
 static __always_inline bool listens_alone(struct sock *sk)
 {
 	struct listener_key key = {};
@@ -273,10 +270,7 @@ static __always_inline void forget_listener(const bool typed, struct sock *sk)
 
 #define SOCKET_IS_DEAD (1 << SOCK_DEAD)
 
-/*
- * Whether a child waits for accept(): it has no socket yet. A closed one no longer has a socket, but is
- * SOCK_DEAD.
- */
+/* Whether a child waits for accept(): it has no socket yet. A closed one has none either, but is SOCK_DEAD. */
 static __always_inline bool is_newborn(const bool typed, struct sock *sk)
 {
 	return !READ(sk, sk_socket) && !(READ(sk, __sk_common.skc_flags) & SOCKET_IS_DEAD);

@@ -21,7 +21,7 @@ RAW_ONLY struct {
 	__type(value, struct holder);
 } seeds SEC(".maps");
 
-/* Result of user space for a socket that some process has open, or NULL. */
+/* Owner that user space found for a socket that some process has open, or NULL. */
 static __always_inline struct holder *seed_of(struct sock *sk)
 {
 	u64 inode = socket_inode(sk);

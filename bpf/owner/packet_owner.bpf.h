@@ -19,7 +19,7 @@ struct {
 CROSSES_TO_USER_SPACE(device_address);
 
 struct place {
-	struct sk_buff *skb; /* NULL if its devices are of no use */
+	struct sk_buff *skb; /* NULL if its devices give no information */
 	struct sock *sk;     /* full socket, or NULL */
 	u64 cookie;	     /* of the namespace */
 	u32 netns;	     /* inode */

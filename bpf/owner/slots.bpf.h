@@ -39,7 +39,7 @@ TYPED_ONLY struct {
 	__type(value, u64);
 } scratch SEC(".maps");
 
-#define TRIES 4 /* a softirq may interrupt each but the last */
+#define TRIES 4 /* attempts, as a softirq may interrupt */
 
 /*
  * Address of a socket as a number. The verifier allows no arithmetic on a typed pointer, but a value read

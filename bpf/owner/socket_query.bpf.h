@@ -74,8 +74,7 @@ static __always_inline struct question *question_of(const char *name)
 
 	if (!asked || !asked->name[0])
 		return NULL;
-	bpf_probe_read_kernel(given, CGNET_COMM_LEN - 1,
-			      name); /* the kernel writes no more there */
+	bpf_probe_read_kernel(given, CGNET_COMM_LEN - 1, name); /* the kernel writes no more */
 	return given[0] == asked->name[0] && given[1] == asked->name[1] ? asked : NULL;
 }
 

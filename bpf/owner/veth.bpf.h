@@ -42,9 +42,7 @@ static __always_inline bool is_veth(struct net_device *dev)
 	return name[0] == 'v' && name[1] == 'e' && name[2] == 't' && name[3] == 'h' && !name[4];
 }
 
-/*
- * The peer of a veth, the first member of struct veth_priv, whose BTF a module may have: drivers/net/veth.c.
- */
+/* The peer of a veth, the first member of struct veth_priv, whose BTF a module may have: drivers/net/veth.c. */
 static __always_inline struct net_device *first_of_private(struct net_device *dev)
 {
 	u64 size = bpf_core_type_size(struct net_device);

@@ -71,9 +71,7 @@ struct {
 	__type(value, u64);
 } removed_by_user SEC(".maps");
 
-/*
- * Per-CPU state that is not published yet: a ring of recent packets, and the change of the number in flight.
- */
+/* Per-CPU state that is not published yet: a ring of recent packets, and the change of the number in flight. */
 struct recent {
 	u64 tracked;
 	s64 in_flight_count;
@@ -153,9 +151,7 @@ static __always_inline void free_evicted(void *map, void *evicted, struct packet
 		bpf_map_delete_elem(map, ref->key);
 }
 
-/*
- * Drop a queue entry whose packet has ended, to make room for others; requeue one whose packet is in flight.
- */
+/* Drop a queue entry whose packet has ended, to make room for others; requeue one whose packet is in flight. */
 static __always_inline void trim_order(void *map, void *order, struct packet_ref *ref)
 {
 	if (!bpf_map_peek_elem(order, ref) && !is_in_flight(map, ref) &&

@@ -19,7 +19,7 @@ static __always_inline void sum_up(const bool typed, struct stage_sums *sums, st
 	histogram_add(typed, key, delay_ns);
 }
 
-/* The side whose owner a packet is shown with. */
+/* Side whose owner a packet is shown with. */
 enum shown {
 	SHOWN_NOT = 0,
 	SHOWN_SENDER = 1,
@@ -84,10 +84,7 @@ static __always_inline void key_of_side(struct count_key *key, const struct owne
 		key->role = role;
 }
 
-/*
- * Whether to count each stage for the side that it belongs to: both are known, and the shown one certainly
- * passes.
- */
+/* Whether to count each stage for its own side: both are known, and the shown one certainly passes. */
 static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u32 shown)
 {
 	struct owner *sender = &in_flight->event.owner, *receiver = &in_flight->receiver.owner;
@@ -133,10 +130,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 		if (i >= stages)
 			break;
 		there = two && is_at_receiver(stage->at);
-		/*
-		 * Comparing with the stage before adds a path per stage, for a verifier that tracks all
-		 * constants.
-		 */
+		/* Raw programs skip the comparison: it adds a path per stage to a verifier that tracks constants. */
 		if (two && (!typed || there != was_there)) {
 			was_there = there;
 			key_of_side(&key, there ? &in_flight->receiver.owner : &event->owner,
@@ -169,8 +163,7 @@ static __always_inline bool is_slow(const struct trace_event *event)
 			break;
 		delta = stage->ts_ns - event->stages[i - 1].ts_ns;
 		barrier_var(delta);
-		delta &= ~((s64)delta >>
-			   63); /* clamp to 0 without a branch, which verifiers explore both ways */
+		delta &= ~((s64)delta >> 63); /* clamp to 0 without a branch for the verifier */
 		total += delta;
 		if (cfg.slow_stage && stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
 			slow = 1;
@@ -188,9 +181,7 @@ static __always_inline bool in_flight_passes(const struct trace_event *event)
 	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
 }
 
-/*
- * `within`: the caller has a stack frame of its own, and old verifiers have no room for another one below it.
- */
+/* `within`: the caller has a stack frame of its own, and old verifiers have no room for another one below it. */
 static __always_inline void in_flight_ends_here(const bool typed, const bool within,
 						struct in_flight_packet *in_flight, u32 end)
 {

@@ -40,10 +40,7 @@ static __noinline struct in_flight_packet *begin_sent(struct sk_buff *skb, struc
 	return begin_unnamed(false, false, skb, packet, &place);
 }
 
-/*
- * Get or start the entry of a packet that TCP sends now. An entry started in the preceding hook is not
- * checked again.
- */
+/* Get or start the entry of a packet that TCP sends now. One started in the hook before is not checked again. */
 static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *skb)
 {
 	const bool typed = false;

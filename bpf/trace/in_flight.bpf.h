@@ -134,7 +134,7 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 	return BPF_CORE_READ((struct skb_shared_info *)end, gso_segs);
 }
 
-/* Start to track a packet that is not in flight yet. Failures are counted. */
+/* Start tracking a packet that is not in flight yet. Failures (NULL) are counted. */
 static __always_inline struct in_flight_packet *
 in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *packet)
 {

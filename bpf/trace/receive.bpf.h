@@ -55,10 +55,7 @@ static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
 	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
 }
 
-/*
- * Last packet on this CPU that started to wait: TCP may drop it at once, for lack of memory or its sequence
- * numbers.
- */
+/* Last packet queued on this CPU: TCP may drop it at once, for lack of memory or for its sequence numbers. */
 struct last_one {
 	u64 skb;
 	struct waiting_key key;
@@ -234,10 +231,7 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	return 0;
 }
 
-/*
- * Add the time at which a packet's data became readable. If it is unknown, the whole wait counts as wait for
- * the hole.
- */
+/* Add the time at which a packet's data became readable. If unknown, the whole wait counts as the hole's. */
 static __always_inline void stage_of_hole(struct in_flight_packet *in_flight, u64 sk, u64 now,
 					  u32 netns)
 {

@@ -42,8 +42,7 @@ static __always_inline u32 mixed(const void *address)
 #else
 	bpf_probe_read_kernel(&half, sizeof(half), &address);
 #endif
-	return (half >> 6) *
-	       2654435761U; /* Knuth's multiplicative hash: 2^32 divided by the golden ratio */
+	return (half >> 6) * 2654435761U; /* Knuth's hash: 2^32 / golden ratio */
 }
 
 static __always_inline struct refused *refused_place(struct sk_buff *skb)

@@ -56,10 +56,7 @@ static __always_inline bool has_sent(const struct sent *sent, u64 sk, u32 seq)
 	return (sent->sock ^ mix) == sk && seq - first < (u32)range - first;
 }
 
-/*
- * Find the last packet that carried a sequence number: its slot plus 1; 0: unknown. Global function: verified
- * once.
- */
+/* Find the last packet with a sequence number: its slot plus 1; 0: unknown. Global function: verified once. */
 __noinline int find_sent(u64 sk, u32 seq)
 {
 	u32 begin = sent_set_of(sk, seq);

@@ -67,10 +67,7 @@ __noinline int find_write(u64 sk, u32 seq)
 	return found;
 }
 
-/*
- * Less than a segment within the windows waits for an acknowledgement; other data waits for a window or its
- * pacing time.
- */
+/* Less than a segment within the windows waits for an ACK; other data waits for a window or its pacing time. */
 static __always_inline u32 held_by(const bool typed, struct tcp_sock *tp, u32 unsent)
 {
 	u32 room = READ(tp, snd_una) + READ(tp, snd_wnd) - READ(tp, snd_nxt);

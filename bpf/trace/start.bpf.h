@@ -18,10 +18,7 @@ static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 	return sk && !is_full(typed, sk);
 }
 
-/*
- * For programs at functions, which cannot access every ledger: see name_owner(). `at_device`: the packet has
- * a device.
- */
+/* For programs at functions, without access to every ledger: see name_owner(). `at_device`: it has a device. */
 static __always_inline struct in_flight_packet *
 begin_unnamed(const bool typed, const bool at_device, struct sk_buff *skb, struct packet *packet,
 	      struct place *place)
