@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Outbound TCP connection attempts, and how each was decided.
+ * Outbound TCP connection attempts, and their outcomes.
  *
- * An attempt begins when a socket goes to TCP_SYN_SENT, in the context of the process that
- * connects. It is decided when the socket leaves TCP_SYN_SENT, or the TCP_SYN_RECV of a
- * simultaneous open, mostly in softirq. One decision ends the attempt, so that no attempt gives two
- * records.
+ * An attempt starts when a socket enters TCP_SYN_SENT, in the context of the process that connects. It is
+ * decided when the socket leaves TCP_SYN_SENT, or the TCP_SYN_RECV of a simultaneous open, mostly in softirq.
+ * One decision ends the attempt, so that no attempt gives two records.
  */
 #include "connect/attempt.bpf.h"
 #include "connect/emit.bpf.h"
@@ -52,7 +51,7 @@ static __always_inline void decide(const bool typed, struct sock *sk, int oldsta
 	attempt_done(typed, sk, attempt);
 }
 
-/* Attempts begin in processes, which interrupt nothing. The second decision finds no attempt. */
+/* Attempts start in processes, which interrupt no program. The second decision finds no attempt. */
 static __always_inline int on_set_state(const bool typed, const bool first, struct sock *sk,
 					int oldstate, int newstate)
 {
@@ -68,8 +67,8 @@ static __always_inline int on_set_state(const bool typed, const bool first, stru
 SET_STATE_PROGRAMS(client, on_set_state)
 
 /*
- * The tracepoint is there since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in v5.14); where it
- * isn't, the program is left out.
+ * The tracepoint exists since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in
+ * v5.14); without it, the program is left out.
  */
 TRACEPOINT_PROGRAM(trace_error, inet_sk_error_report, WITH(struct sock *sk),
 		   attempt_has_error(typed, sk))

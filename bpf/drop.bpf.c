@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * TCP packets that the kernel dropped: whose they were, where, and why.
+ * TCP packets that the kernel dropped: owner, location and reason.
  *
- * kfree_skb comes on top of whatever runs. The socket that a packet belongs to tells its owner, if there is
- * one; else the network namespace that it was in, or the addresses that it had.
+ * kfree_skb runs on top of any task. The owner is that of the packet's socket, if there is one; else the
+ * network namespace that the packet was in, or its addresses, determine it.
  */
 #include "base/packet.bpf.h"
 
@@ -22,8 +22,8 @@ static __always_inline bool reason_passes(u32 reason)
 }
 
 /*
- * The end of a handshake that a full accept queue refused. It has a reason of its own in 6.18; 6.12 tells none, and
- * with a SYN cookie each kernel says that there is no socket, and tells the listener.
+ * Whether a full accept queue refused the end of a handshake. It has a reason of its own in 6.18; 6.12
+ * reports none, and with a SYN cookie each kernel reports a missing socket, but has the listener.
  */
 static __always_inline bool is_overflow(const bool typed, u32 reason, struct sock *rx_sk)
 {
@@ -37,7 +37,7 @@ struct sock___filtered {
 	void *sk_filter;
 } __attribute__((preserve_access_index));
 
-/* Else it is a program at the cgroup, or a security module. */
+/* Else the filter is a program at the cgroup, or a security module. */
 static __always_inline bool has_own_filter(struct sock *rx_sk)
 {
 	struct sock___filtered *part = (void *)rx_sk;
@@ -71,7 +71,7 @@ TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
 		   WITH_PERF_FLUSH(ctx, on_drop(typed, ctx, skb, caller_of_free(ctx, (u64)location),
 						reason_in(typed, ctx), rx_sk_in(typed, ctx))))
 
-/* -- SYNs that a full queue of their listener swallowed */
+/* -- SYNs dropped by a full queue of their listener */
 
 static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buff *skb,
 				      u64 location)
@@ -111,7 +111,7 @@ TRACEPOINT_PROGRAM(syn_drop, consume_skb, WITH(struct sk_buff *skb),
 							   : 0)))
 
 #if TYPED
-/* Who listens already. */
+/* Record the listeners that exist at the start. */
 SEC("iter/task_file")
 int syn_seed(struct task_file *ctx)
 {

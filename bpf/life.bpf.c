@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Connections, from being established to their end. A row is made at TCP_CLOSE, which comes once: later the
- * socket is emptied, or connects again.
+ * Connections, from establishment to their end. A record is made at TCP_CLOSE, which comes once: later the
+ * socket is cleared, or connects again.
  */
 #include "base/flow.bpf.h"
 
 struct ledger_private {
-	u64 begun_ns;	    /* the client's SYN; 0: not seen */
+	u64 begun_ns;	    /* time of the client's SYN; 0: not seen */
 	u64 established_ns; /* 0: not seen */
 	u64 handshake_ns;
-	u64 told_tx_bytes; /* by the last row of it, while it is open */
+	u64 told_tx_bytes; /* in its last record, while it is open */
 	u64 told_rx_bytes;
 	u32 told_retrans;
 	u16 rst_reason;
 	u8 reset_received;    /* enum reset_received */
-	u8 ended;	      /* 1: its row was made */
-	u32 data_segs_at_fin; /* received, when ours was sent */
+	u8 ended;	      /* 1: its record was made */
+	u32 data_segs_at_fin; /* received, when our FIN was sent */
 	u32 bytes_at_fin;
-	u32 shown; /* in which look at all files its row was made: several may be of one socket */
+	u32 shown; /* iterator run in which its record was made: several files may share a socket */
 };
 
 #define KEEPS_LIVES
@@ -65,7 +65,7 @@ static __always_inline void end(const bool typed, struct sock *sk, int state)
 	emit_life(now, &holder->owner, &row.flow, &row.life);
 }
 
-/* -- the way there */
+/* -- before the end */
 
 static __always_inline void established(const bool typed, struct sock *sk,
 					struct ledger_entry *entry)
@@ -84,7 +84,7 @@ static __always_inline void established(const bool typed, struct sock *sk,
 		entry->private.handshake_ns = (u64)(READ(tp, srtt_us) >> 3) * NSEC_PER_USEC;
 }
 
-/* The application closes: it is seen for the last time. */
+/* The application closes: its last event. */
 static __always_inline void closes(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_of(typed, true, sk);
@@ -125,7 +125,7 @@ static __always_inline void on_first(const bool typed, struct sock *sk, int olds
 		end(typed, sk, oldstate);
 }
 
-/* What softirqs bring, and the first program missed: a connection begins and ends once. */
+/* Softirq events that the first program missed: a connection begins and ends once. */
 static __always_inline void on_second(const bool typed, struct sock *sk, int oldstate, int newstate)
 {
 	if (newstate == TCP_CLOSE)
@@ -169,7 +169,7 @@ TRACEPOINT_PROGRAM(receive_reset, tcp_receive_reset, WITH(struct sock *sk),
 		   on_receive_reset(typed, sk))
 
 #if TYPED
-/* Comes before the end for a time-out, after it for an abort; there may be no socket, or half of one. */
+/* Fires before the end for a time-out, after it for an abort; there may be no socket, or not a full one. */
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(send_reset, struct sock *sk)
 {
@@ -191,12 +191,12 @@ int BPF_PROG(send_reset, struct sock *sk)
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy, struct sock *sk)
 {
-	end_waiting(sk, 0); /* the last chance */
+	end_waiting(sk, 0); /* last chance to report it */
 	return 0;
 }
 #endif
 
-/* -- those that are open now: user space runs these when it prints */
+/* -- open connections: user space runs these programs when it prints */
 
 static __always_inline bool is_open(u32 state)
 {
@@ -262,8 +262,8 @@ int living_slots(struct slot_of_socket *ctx)
 }
 
 /*
- * Where the kernel refuses iterators over maps: what processes have open, in all namespaces. Nobody has what is
- * closed and still sends, or waits for accept().
+ * Fallback if the kernel refuses iterators over maps: the files of processes, in all namespaces. No process
+ * has sockets that are closed and still send, or that wait for accept().
  */
 struct bpf_iter_meta___session {
 	u64 session_id;
@@ -315,7 +315,7 @@ int living(struct element *ctx)
 	return 0;
 }
 
-/* A socket that a process has had open since before the start comes into the ledger; one that is there is told. */
+/* Add a socket that a process has had open since before the start to the ledger; report one that is there. */
 static __always_inline int on_question(const char *name)
 {
 	struct question *asked = question_of(name);

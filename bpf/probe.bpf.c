@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Does this kernel have X? One tiny program for each question, with maps of its own, so that one that
- * is refused costs only its own answer. src/cgnet/kernel/probes.py loads one at a time; the programs do
- * nothing if they run.
+ * Feature probes: one tiny program for each feature, with maps of its own, so that a refused program costs
+ * only its own answer. src/cgnet/kernel/probes.py loads one at a time; the programs do nothing if they run.
  *
- * Nothing here leaves a CO-RE relocation: with a single one in the object, libbpf would read the
- * kernel's whole BTF at each load, also for a map.
+ * Nothing here leaves a CO-RE relocation: with a single one in the object, libbpf would read the kernel's
+ * whole BTF at each load, even for a map.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-/* Of linux/bpf.h, for what vmlinux.h has no use. */
+/* Constants of linux/bpf.h that vmlinux.h does not have. */
 enum probed_constants {
 	PROBED_PERF_EVENT_ARRAY = 4,
 	PROBED_LPM_TRIE = 11,
@@ -102,9 +101,9 @@ int probe_compare_and_swap(void *ctx)
 }
 
 /*
- * The context of the iterator, the same since Linux kernel commit eaaacd23910f "bpf: Add task and
- * task/file iterator targets" (in v5.8). bpf_sock_from_file came with Linux kernel commit
- * 4f19cab76136 "bpf: Add a bpf_sock_from_file helper" (in v5.11).
+ * Context of the iterator, the same since Linux kernel commit eaaacd23910f "bpf: Add task and task/file
+ * iterator targets" (in v5.8). Linux kernel commit 4f19cab76136 "bpf: Add a bpf_sock_from_file helper" (in
+ * v5.11) added bpf_sock_from_file.
  */
 SEC("iter/task_file")
 int probe_task_file(u64 *ctx)
@@ -117,9 +116,9 @@ int probe_task_file(u64 *ctx)
 }
 
 /*
- * Iterators over maps came with Linux kernel commits a5cbe05a6673 "bpf: Implement bpf iterator for map elements" and
- * 5ce6e77c7edf "bpf: Implement bpf iterator for sock local storage map" (in v5.9). Some builds of newer kernels
- * refuse them.
+ * Linux kernel commits a5cbe05a6673 "bpf: Implement bpf iterator for map elements" and 5ce6e77c7edf "bpf:
+ * Implement bpf iterator for sock local storage map" (in v5.9) added iterators over maps. Some builds of
+ * newer kernels refuse them.
  */
 SEC("iter/bpf_map_elem")
 int probe_map_elem(void *ctx)
@@ -139,7 +138,7 @@ int probe_storage_elem(void *ctx)
  * v5.8). */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 64 * 1024); /* a page of any size at least */
+	__uint(max_entries, 64 * 1024); /* at least one page of any size */
 } probe_ring SEC(".maps");
 
 SEC("raw_tp/inet_sock_set_state")
@@ -197,7 +196,7 @@ struct {
 SEC("raw_tp/inet_sock_set_state")
 int probe_lpm_trie(void *ctx)
 {
-	struct probe_prefix prefix = {}; /* without a constant: those are a map of their own */
+	struct probe_prefix prefix = {}; /* no constant: constants are a map of their own */
 
 	return !bpf_map_lookup_elem(&probe_trie, &prefix);
 }
@@ -225,7 +224,7 @@ int probe_array_of_maps(void *ctx)
 	return inner && !bpf_map_lookup_elem(inner, &first);
 }
 
-/* The size of what came of it; src/cgnet/kernel/probes.py renames its thread to have it run. */
+/* Size that bpf_get_stack() returned; src/cgnet/kernel/probes.py renames its thread to run the program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -2,15 +2,15 @@
 /*
  * Round-trip times, as the stack measured them.
  *
- * The stack keeps no sample, but a smoothed value that each sample changes. tcp_probe comes with every
- * segment of an established connection, before it is processed: what changed since the last one was a
- * sample, and the way that it is smoothed can be undone exactly.
+ * The stack keeps no samples, but a smoothed value that each sample changes. tcp_probe fires for every
+ * segment of an established connection, before TCP processes it: a change since the last one was a sample,
+ * and the smoothing can be undone exactly.
  */
 #include "base/flow.bpf.h"
 
-/* What the stack had at the last look at a socket. */
+/* The stack's values when a socket was last examined. */
 struct ledger_private {
-	u64 acked_at; /* when the last segment that was acknowledged had been sent, by TCP's clock */
+	u64 acked_at; /* send time of the last acknowledged segment, by TCP's clock */
 	u32 srtt;     /* times 8, as the stack keeps it */
 	u32 mdev;
 	u32 retrans;
@@ -62,7 +62,7 @@ static __always_inline void emit_sample(const bool typed, struct sock *sk, struc
 	submit(event);
 }
 
-/* Whether this sample alone made what is now of what was: it tells the deviation, too. */
+/* Whether this sample alone led from the last values to the present ones: the deviation shows it, too. */
 static __always_inline bool made_by(s64 sample, const struct ledger_private *last,
 				    const struct ledger_private *now)
 {
@@ -79,10 +79,10 @@ static __always_inline bool made_by(s64 sample, const struct ledger_private *las
 }
 
 /*
- * The sample between two looks; -1 if there was none. tcp_rtt_estimator() adds an eighth of the
- * difference to the smoothed value. A sample that equals it changes nothing but the deviation, and one
- * that equals both is told by the segment that was acknowledged, unless it was sent twice. Of several
- * between two looks the last one is shown, which RACK has.
+ * Sample between two events; -1 if there was none. tcp_rtt_estimator() adds an eighth of the difference to
+ * the smoothed value. A sample that equals it changes only the deviation, and one that equals both shows in
+ * the acknowledged segment, unless that was sent twice. Of several samples between two events the last one is
+ * shown, which RACK has.
  */
 static __always_inline s64 sample_since(const bool typed, struct tcp_sock *tp,
 					const struct ledger_private *last,
@@ -103,7 +103,7 @@ static __always_inline s64 sample_since(const bool typed, struct tcp_sock *tp,
 	return -1;
 }
 
-/* tcp_probe comes in TCP_ESTABLISHED only. Later samples are seen together, at the next state. */
+/* tcp_probe fires in TCP_ESTABLISHED only. Later samples are seen together, at the next state. */
 static __always_inline void look(const bool typed, struct sock *sk, struct ledger_entry *entry,
 				 u32 state)
 {
@@ -131,7 +131,7 @@ static __always_inline void look(const bool typed, struct sock *sk, struct ledge
 	emit_sample(typed, sk, tp, &holder->owner, &sample);
 }
 
-/* The handshake's round trip is the first value of the smoothed one. */
+/* The handshake's round trip is the first smoothed value. */
 static __always_inline void look_first(const bool typed, struct sock *sk,
 				       struct ledger_entry *entry)
 {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Packets' ways through the stack. Each stage is a tracepoint; a packet's record is made at its end, and
- * only if it is wanted: fast packets cost no record.
+ * Packet traces through the stack. Each stage is a tracepoint; the programs create a packet's record at its
+ * end, and only if it is selected: fast packets cost no record.
  */
 #include "base/flow.bpf.h"
 
-/* Packets that wait for the socket's application, numbered in a row: the first, and behind the last. */
+/* Numbers of the packets that wait for the socket's application: the first, and one past the last. */
 struct ledger_private {
 	u32 first;
 	u32 behind;
-	u64 read_ns; /* of a server: when a request was read; 0: it was answered */
+	u64 read_ns; /* server: when it read a request; 0: answered */
 };
 
 #include "owner/all_sockets.bpf.h"
@@ -39,7 +39,7 @@ static __always_inline int on_dev_queue(const bool typed, struct sk_buff *skb)
 	return 0;
 }
 
-/* Only the address is used: the packet may be gone, if it was cut up for a small device. */
+/* Use only the address: the packet may be freed, if it was segmented for a small device. */
 static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 at,
 				    struct net_device *dev)
 {
@@ -50,7 +50,7 @@ static __always_inline int on_known(const bool typed, struct sk_buff *skb, u32 a
 	return 0;
 }
 
-/* A piece of a packet that was cut up is new here, at the time that TCP sent the whole. */
+/* A segment of a larger packet starts here, with the time at which TCP sent the whole. */
 static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 at,
 				    struct net_device *dev)
 {
@@ -67,7 +67,7 @@ static __always_inline int on_piece(const bool typed, struct sk_buff *skb, u32 a
 	return 0;
 }
 
-/* Several may come out at once, in a row: what was cut up before it went in is new further on. */
+/* A qdisc may dequeue a list of packets: segments made before they were enqueued start at a later stage. */
 static __always_inline int on_dequeue(const bool typed, struct sk_buff *skb, struct net_device *dev)
 {
 	u64 next = (u64)skb;
@@ -110,7 +110,7 @@ static __always_inline bool is_at_end(const bool typed, struct sk_buff *skb,
 	return read_packet(typed, skb, &packet) && in_flight->event.trace.seq == packet.seq;
 }
 
-/* Its trip, unless that is another one's that had the address, and whose end nobody saw. */
+/* Entry of the packet, unless it is that of an earlier packet at the address whose end was missed. */
 static __always_inline struct in_flight_packet *in_flight_at_end(const bool typed,
 								 struct sk_buff *skb)
 {
@@ -138,7 +138,7 @@ static __always_inline int on_free(const bool typed, struct sk_buff *skb)
 	return 0;
 }
 
-/* Whether ordinary traffic has this drop, by the rule that `cgnet drop` goes by, too. */
+/* Whether ordinary traffic causes this drop, by the same rule as in `cgnet drop`. */
 static __always_inline bool is_no_fault(const struct packet_trace *trace, const struct place *place,
 					struct sock *rx_sk)
 {
@@ -221,8 +221,8 @@ PROGRAM(netif_rx_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_
 PROGRAM(napi_gro_receive_entry, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_GRO))
 PROGRAM(netif_receive_skb, WITH(struct sk_buff *skb), on_receive(typed, skb, STAGE_NETIF_RECEIVE))
 /*
- * Twice, as base/program.bpf.h tells: TCP takes up its backlog in a process, where a softirq may come between, for
- * another socket. The second program finds no trip where the first one did the work.
+ * Two programs, see base/program.bpf.h: TCP processes its backlog in process context, where a softirq may
+ * interrupt for another socket. The second program finds no entry if the first one did the work.
  */
 PROGRAM_NAMED(tcp_probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
 	      on_tcp(typed, sk, skb))
@@ -238,8 +238,8 @@ PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
 
 /*
- * Functions, where the kernel lets programs run at them: src/cgnet/kernel/function_hooks.py reads this table from the
- * names. Rows of one stage and part are alternatives, the first is the best; all parts are wanted.
+ * Functions, where the kernel allows programs to attach to them: src/cgnet/kernel/function_hooks.py reads
+ * this table from the names. Rows of one stage and part are alternatives, best first; all parts are required.
  */
 #define AT_CALL(stage, part, function, kind, program, arguments, call)  \
 	SEC(#kind "/" #function)                                        \

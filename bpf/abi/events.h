@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Everything that crosses between the kernel and user space.
+ * Interface between the kernel and user space.
  *
- * clang compiles this file into the BPF objects and tools/gen_layouts.py reads it with pycparser to
- * write src/cgnet/records/_layouts.py. Allowed members: fixed-width integers, char arrays, arrays of __u8
- * and of structs, and structs by value. Padding is always spelled out, so that no byte of a record
- * is left unwritten and user space may compare and cache raw bytes.
+ * clang compiles this file into the BPF objects and tools/gen_layouts.py reads it with pycparser to write
+ * src/cgnet/records/_layouts.py. Allowed members: fixed-width integers, char arrays, arrays of __u8 and of
+ * structs, and structs by value. Padding is always explicit, so that no byte of a record is left unwritten
+ * and user space may compare and cache raw bytes.
  */
 #ifndef CGNET_ABI_EVENTS_H
 #define CGNET_ABI_EVENTS_H
@@ -16,7 +16,7 @@
 #define CGNET_FRAMES 24
 #define CGNET_STAGES 24
 
-/* The first member of every record tells what it is. */
+/* Kind of a record, in its first member. */
 enum record_kind {
 	RECORD_CONNECT = 1,
 	RECORD_CGROUP_CREATED = 2,
@@ -28,7 +28,7 @@ enum record_kind {
 	RECORD_CGROUP_RENAMED = 8,
 };
 
-/* What the kernel side could not emit or store: indices of the map `lost`. */
+/* Data that the kernel side could not emit or store: indices of the map `lost`. */
 enum lost_where {
 	LOST_RING = 0,
 	LOST_LEDGER = 1,
@@ -47,7 +47,7 @@ struct head {
 	__u64 ts_ns; /* CLOCK_MONOTONIC */
 };
 
-/* With the ring's header of 8 bytes it fills two lines of a 64-byte cache. */
+/* With the ring's header of 8 bytes it fills two 64-byte cache lines. */
 struct connect_event {
 	struct head head;
 	struct owner owner;
@@ -77,7 +77,7 @@ struct drop_event {
 	__u64 stack[CGNET_FRAMES]; /* innermost first */
 };
 
-/* Only the stages that are used are sent. */
+/* Only the stages in use are sent. */
 struct trace_event {
 	struct head head;
 	struct owner owner;
@@ -86,25 +86,25 @@ struct trace_event {
 	struct stage stages[CGNET_STAGES];
 };
 
-/* A packet that is on its way: user space reads those that nothing more was heard of. */
+/* Packet in flight: user space reads those that have no further events. */
 struct in_flight_packet {
 	struct trace_event event;
 	struct holder receiver;
-	__u8 hook;    /* enum stage_at: the hook of netfilter that it is in; 0: none */
-	__u8 unnamed; /* 1: a program began it that can't tell its owner */
+	__u8 hook;    /* enum stage_at: current netfilter hook; 0: none */
+	__u8 unnamed; /* 1: started by a program that cannot determine its owner */
 	__u8 pad[2];
 	__u32 hook_netns;
-	__u64 sent_ns;	     /* as TCP, or what received it, stamped it */
-	__u32 wanted_sender; /* 1: the filters let the sender through */
-	__u32 waits;	     /* bits: 1: for the application to read it; 2: given up */
+	__u64 sent_ns;	     /* time stamp by TCP, or by its receiver */
+	__u32 wanted_sender; /* 1: the sender passes the filters */
+	__u32 waits;	     /* bits: 1: waits for the application to read it; 2: evicted */
 };
 
-/* A cgroup was made or removed in a hierarchy that is looked at. */
+/* Cgroup that was created, removed or renamed in a hierarchy in use. */
 struct cgroup_event {
 	struct head head;
 	__u64 cgroup_id;
 	__u32 hierarchy;
-	__u32 marks; /* enum cgroup_marks, as the filter's set has them */
+	__u32 marks; /* enum cgroup_marks, as in the filter's map */
 	char path[CGNET_PATH_LEN];
 };
 

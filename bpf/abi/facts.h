@@ -1,59 +1,59 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is known of a socket and its connection: in records, in keys of counts, in the ledger. */
+/* Facts about a socket and its connection: in records, in keys of counts, in the ledger. */
 #ifndef CGNET_ABI_FACTS_H
 #define CGNET_ABI_FACTS_H
 
 #define CGNET_COMM_LEN 16
 #define CGNET_DEV_LEN 16
 
-/* Which step of the ledger knew the owner. */
+/* Step of the ledger that found the owner. */
 enum owner_source {
 	OWNER_UNKNOWN = 0,
 	OWNER_LEARNED = 1,
-	OWNER_INHERITED = 2, /* an accepted connection has its listener's */
+	OWNER_INHERITED = 2, /* from the listener of an accepted connection */
 	OWNER_SEEDED = 3,    /* found among the files of the processes at the start */
-	OWNER_SK_CGRP = 4, /* from here on the cgroup alone is known: v2's, of the socket itself */
-	OWNER_MEMCG = 5,   /* that which the socket's memory is charged to */
-	OWNER_NETNS = 6,   /* the one container, or pod, in the socket's network namespace */
-	OWNER_DEVICE = 7,  /* that at the other end of a packet's veth */
-	OWNER_ADDRESS = 8, /* that which has a packet's address */
+	OWNER_SK_CGRP = 4,   /* from here on only the cgroup is known: v2's, of the socket itself */
+	OWNER_MEMCG = 5,     /* the cgroup that the socket's memory is charged to */
+	OWNER_NETNS = 6,     /* the only container, or pod, in the socket's network namespace */
+	OWNER_DEVICE = 7,    /* the container at the other end of a packet's veth */
+	OWNER_ADDRESS = 8,   /* the container with a packet's address */
 };
 
-/* Which side of a connection the owner is. */
+/* Side of a connection that the owner is on. */
 enum role {
 	ROLE_CLIENT = 1,
 	ROLE_SERVER = 2,
 };
 
-/* How an attempt ended, where errno has no name for it. Other values are errnos; 0 is success. */
+/* Results of an attempt that have no errno. Other values are errnos; 0 is success. */
 enum attempt_result {
 	RESULT_OK = 0,
 	RESULT_ABORTED = -1,
 };
 
-/* Whether user space must look at the cgroup's path, which may match a pattern. */
+/* Whether user space must match the cgroup's path against patterns. */
 enum undecided {
 	UNDECIDED_NOT = 0,
-	UNDECIDED_NEW = 1,	/* of a new cgroup: it is wanted if a pattern includes it */
-	UNDECIDED_SELECTED = 2, /* wanted, unless a pattern excludes it */
-	UNDECIDED_NAME = 4,	/* besides: wanted if its container's name is */
+	UNDECIDED_NEW = 1,	/* new cgroup: selected if a pattern includes it */
+	UNDECIDED_SELECTED = 2, /* selected, unless a pattern excludes it */
+	UNDECIDED_NAME = 4,	/* also: selected if its container's name is */
 };
 
-/* Who uses a socket. Ids of pid and uid are those of the initial namespaces. */
+/* User of a socket. pid and uid are those of the initial namespaces. */
 struct owner {
 	__u64 cgroup_id; /* in the hierarchy below; 0 when unknown */
 	__u32 hierarchy; /* the kernel's hierarchy id */
 	__u8 source;	 /* enum owner_source */
 	__u8 undecided;	 /* enum undecided */
-	__u16 given;	 /* which --cgroup selected it, from 1; 0: none */
+	__u16 given;	 /* number of the --cgroup that selected it, from 1; 0: none */
 	__u32 pid;	 /* thread group id; 0 when unknown */
 	__u32 uid;
 	char comm[CGNET_COMM_LEN];
 };
 
 /*
- * Addresses in network byte order, IPv4 in the first four bytes; ports in host byte order. All that
- * two connections of a client to a service have in common comes before the local port.
+ * Addresses are in network byte order, IPv4 in the first four bytes; ports in host byte order. The values
+ * that two connections of a client to a service share come before the local port.
  */
 struct flow {
 	__u8 saddr[16];
@@ -67,24 +67,24 @@ struct flow {
 };
 
 struct outcome {
-	__u64 latency_ns; /* 0: it failed before a SYN could leave */
+	__u64 latency_ns; /* 0: it failed before a SYN could be sent */
 	__u32 syn_retrans;
 	__s16 result;	/* errno, or enum attempt_result */
-	__u8 tcp_state; /* the last state that the attempt reached */
+	__u8 tcp_state; /* last state that the attempt reached */
 	__u8 role;	/* enum role */
 };
 
-/* One measurement of the round-trip time. */
+/* Measurement of the round-trip time. */
 struct rtt_sample {
 	__u32 rtt_us;  /* as measured */
-	__u32 srtt_us; /* smoothed by the stack, after it */
+	__u32 srtt_us; /* smoothed by the stack, after the measurement */
 	__u8 tcp_state;
 	__u8 role;	/* enum role; 0: open before the start */
-	__u8 handshake; /* 1: it is the handshake's */
+	__u8 handshake; /* 1: measured in the handshake */
 	__u8 pad[5];
 };
 
-/* Who ended a connection. */
+/* Side that ended a connection. */
 enum closed_by {
 	CLOSED_BY_LOCAL = 1,
 	CLOSED_BY_PEER = 2,
@@ -98,9 +98,9 @@ enum close_cause {
 	CLOSE_ABORT = 4, /* killed from outside, as by `ss -K` */
 };
 
-/* A connection as it was at its end, or is now. */
+/* Connection at its end, or at present. */
 struct life {
-	__u64 duration_ns;  /* since it was established; 0: that was before the start */
+	__u64 duration_ns;  /* since it was established; 0: before the start */
 	__u64 handshake_ns; /* 0: unknown */
 	__u64 tx_bytes;	    /* payload, acknowledged */
 	__u64 rx_bytes;	    /* payload, received in order */
@@ -109,54 +109,54 @@ struct life {
 	__u32 retrans;
 	__u32 srtt_us;	  /* 0: never measured */
 	__u32 min_rtt_us; /* ~0: never measured */
-	__u16 rst_reason; /* enum sk_rst_reason, plus 1; 0: none is known */
-	__u8 tcp_state;	  /* the last one before the end */
+	__u16 rst_reason; /* enum sk_rst_reason, plus 1; 0: unknown */
+	__u8 tcp_state;	  /* last one before the end */
 	__u8 role;	  /* enum role; 0: open before the start */
 	__u8 closed_by;	  /* enum closed_by; 0: it is open */
 	__u8 close_cause; /* enum close_cause */
 	__u16 pad;
-	__u32 retrans_delta; /* these are what came since the connection's last row */
+	__u32 retrans_delta; /* deltas since the connection's last record */
 	__u64 tx_bytes_delta;
 	__u64 rx_bytes_delta;
 };
 
-/* What a drop means for who looks for a fault. */
+/* Class of a drop for fault finding. */
 enum drop_class {
 	DROP_UNKNOWN = 0,
-	DROP_BENIGN = 1, /* comes with ordinary traffic */
-	DROP_PEER = 2,	 /* the other side sent what it should not */
+	DROP_BENIGN = 1, /* part of ordinary traffic */
+	DROP_PEER = 2,	 /* caused by the other side */
 	DROP_APPLICATION = 3,
 	DROP_RESOURCE = 4,
 	DROP_FIREWALL = 5,
 	DROP_CONFIGURATION = 6,
 };
 
-/* Reasons that are told here alone: the kernel calls these packets consumed. */
+/* Reasons that only cgnet reports: to the kernel these packets are consumed. */
 enum told_reason {
 	REASON_SYN_QUEUE_FULL = 0xfffffffd,
 };
 
-/* A packet that the kernel dropped. */
+/* Packet that the kernel dropped. */
 struct drop {
 	__u64 location; /* in the kernel's code */
-	__u32 reason;	/* as this kernel numbers them */
-	__u32 ifindex;	/* 0: no device is known */
-	__u32 len;	/* with IP's header */
+	__u32 reason;	/* as numbered by this kernel */
+	__u32 ifindex;	/* 0: unknown */
+	__u32 len;	/* includes the IP header */
 	__u32 payload;
 	__u8 tcp_flags;
-	__u8 tcp_state; /* of the socket; 0: there is none */
+	__u8 tcp_state; /* of the socket; 0: no socket */
 	__u8 drop_class;
-	__u8 frames; /* of the stack that are used */
+	__u8 frames; /* stack frames in use */
 	__u32 seq;
 	__u8 role;	 /* enum role; 0: unknown */
-	__u8 sent;	 /* 1: the packet is its socket's own */
+	__u8 sent;	 /* 1: sent by its socket */
 	__u8 new_data;	 /* 1: data for a connection that its receiver had closed */
-	__u8 own_filter; /* 1: the application has set a filter at the socket */
+	__u8 own_filter; /* 1: the application has attached a filter to the socket */
 	__u8 pad[4];
 	char dev[CGNET_DEV_LEN];
 };
 
-/* Where a packet was seen on its way. */
+/* Stage at which a packet is observed. */
 enum stage_at {
 	STAGE_APP_WRITE = 1,
 	STAGE_NAGLE = 2,
@@ -186,23 +186,23 @@ enum stage_at {
 	STAGE_APP_READ = 26,
 	STAGE_DROP = 27,
 	STAGE_CONSUME = 28,
-	STAGE_RETRANSMIT = 29, /* in sums only: the time until it was sent again */
-	STAGE_ANSWER = 30,     /* likewise: from a request's reading to its answer */
+	STAGE_RETRANSMIT = 29, /* in sums only: the time until its retransmission */
+	STAGE_ANSWER = 30,     /* likewise: from reading a request to its answer */
 	STAGE_COUNT = 31,
 };
 
-/* What became of a packet in a hook of netfilter. */
+/* Verdict on a packet in a netfilter hook. */
 enum verdict {
 	VERDICT_NONE = 0, /* no hook */
 	VERDICT_ACCEPT = 1,
 	VERDICT_DROP = 2,
-	VERDICT_STOLEN = 3, /* a rule has it, or a queue for user space */
+	VERDICT_STOLEN = 3, /* taken by a rule, or by a queue to user space */
 };
 
 enum trace_end {
 	TRACE_GOES_ON = 0,
 	TRACE_DELIVERED = 1, /* the application read it */
-	TRACE_CONSUMED = 2,  /* it was done with, or left the host */
+	TRACE_CONSUMED = 2,  /* fully processed, or left the host */
 	TRACE_DROPPED = 3,
 };
 
@@ -215,27 +215,27 @@ struct stage {
 	char dev[CGNET_DEV_LEN];
 };
 
-/* A packet on its way through the kernel. */
+/* Trace of a packet through the kernel. */
 struct packet_trace {
-	__u64 packet;	  /* a counter */
-	__u64 retrans_of; /* the packet that had the data before; 0: none, or unknown */
+	__u64 packet;	  /* number from a counter */
+	__u64 retrans_of; /* packet that carried the data before; 0: none, or unknown */
 	__u64 location;	  /* of the drop */
 	__u32 reason;
 	__u32 seq;
 	__u32 ack;
-	__u32 len; /* with IP's header */
+	__u32 len; /* includes the IP header */
 	__u32 payload;
 	__u16 segs;
 	__u8 tcp_flags;
 	__u8 end;	    /* enum trace_end */
-	__u8 stages;	    /* that are used */
+	__u8 stages;	    /* number in use */
 	__u8 role;	    /* enum role of the owner; 0: unknown */
-	__u8 sent;	    /* 1: it began at a socket of this host */
+	__u8 sent;	    /* 1: sent by a socket of this host */
 	__u8 retransmitted; /* 1: TCP had sent its data before */
-	__u8 out_of_order;  /* 1: it came to its socket before data that comes before it */
+	__u8 out_of_order;  /* 1: reached its socket before preceding data */
 	__u8 pad[3];
-	__u64 retrans_ns; /* since that packet was sent; 0: unknown */
-	__u64 answer_ns;  /* from the reading of a request until it was written; 0: unknown */
+	__u64 retrans_ns; /* since retrans_of was sent; 0: unknown */
+	__u64 answer_ns;  /* from reading a request to writing this; 0: unknown */
 };
 
 _Static_assert(sizeof(struct owner) == 40, "struct owner");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What user space tells the programs, and the keys of maps that both look into. */
+/* Settings of the programs by user space, and keys of the maps that both use. */
 #ifndef CGNET_ABI_SETTINGS_H
 #define CGNET_ABI_SETTINGS_H
 
@@ -15,14 +15,14 @@
 #define CGNET_FUNCTION_CLASSES 32
 #define CGNET_FREEING 4
 
-/* What sees errors of connect() that come back before a SYN leaves. */
+/* Hook for errors of connect() that return before a SYN is sent. */
 enum sync_errors {
 	SYNC_ERRORS_UNSEEN = 0,
-	SYNC_ERRORS_BY_FUNCTION = 1, /* the return of tcp_v4_connect and tcp_v6_connect */
-	SYNC_ERRORS_BY_SYSCALL = 2,  /* the return of the system call */
+	SYNC_ERRORS_BY_FUNCTION = 1, /* return of tcp_v4_connect and tcp_v6_connect */
+	SYNC_ERRORS_BY_SYSCALL = 2,  /* return of the system call */
 };
 
-/* A cgroup controller of v1, or the one hierarchy of v2. */
+/* Cgroup controller of v1, or the only hierarchy of v2. */
 enum cgroup_controller {
 	CONTROLLER_V2 = 0,
 	CONTROLLER_CPUSET = 1,
@@ -47,17 +47,17 @@ struct cgroup_key {
 	__u32 pad;
 };
 
-/* What the filter knows of a cgroup. A child is born with its parent's. */
+/* The filter's marks of a cgroup. A child inherits those of its parent. */
 enum cgroup_marks {
 	CGROUP_SELECTED = 1, /* as enum filter_use */
 	CGROUP_EXCLUDED = 2,
 	CGROUP_UNDECIDED = 4, /* new: its path may match a pattern */
-	CGROUP_SETTLED = 8,   /* user space knows it, and says nothing else of it any more */
+	CGROUP_SETTLED = 8,   /* decided by user space: the marks no longer change */
 };
 
 struct cgroup_mark {
 	__u32 marks; /* enum cgroup_marks */
-	__u32 given; /* which --cgroup selected it, from 1 */
+	__u32 given; /* number of the --cgroup that selected it, from 1 */
 };
 
 struct hierarchy {
@@ -66,15 +66,15 @@ struct hierarchy {
 };
 
 /*
- * What a filter's values do, and what one value does. Who matches a value that excludes is out; where
- * some values include, who matches none of these is out, too.
+ * Use of a filter's values, and of one value. An event that matches an excluding value is rejected; if some
+ * values include, so is an event that matches none of them.
  */
 enum filter_use {
 	FILTER_INCLUDES = 1,
 	FILTER_EXCLUDES = 2,
 };
 
-/* Which part of a flow an address or a port is looked for in. */
+/* Part of a flow to match with an address or a port. */
 enum flow_side {
 	SIDE_SOURCE = 0,
 	SIDE_DESTINATION = 1,
@@ -82,21 +82,21 @@ enum flow_side {
 	SIDE_COUNT = 3,
 };
 
-/* A namespace's inode is used again; its cookie isn't. */
+/* Filter value of a network namespace, by inode. Inodes are reused; cookies are not. */
 struct netns_value {
 	__u64 cookie; /* 0: any */
 	__u32 use;    /* enum filter_use */
 	__u32 pad;
 };
 
-/* Likewise a process and its start. */
+/* Filter value of a process, by PID. PIDs are reused; the start time tells the processes apart. */
 struct pid_value {
-	__u64 start; /* since the boot, in units of 10 ms as /proc tells */
+	__u64 start; /* since boot, in units of 10 ms as in /proc */
 	__u32 use;   /* enum filter_use */
 	__u32 pad;
 };
 
-/* Where somebody listens. */
+/* Local address of a listener. */
 struct listener_key {
 	__u32 netns; /* inode */
 	__u16 port;
@@ -104,27 +104,27 @@ struct listener_key {
 	__u8 address[16]; /* IPv4 as mapped; zeros: any */
 };
 
-/* Who has a socket. */
+/* Owner of a socket, and whether it is selected. */
 struct holder {
 	struct owner owner;
-	__u16 wanted; /* 1: the owner passes the filters */
-	__u16 alone; /* 1: where they are kept by place: of the first one, whose children aren't given it */
-	__u32 sockets; /* that listen there */
+	__u16 wanted;  /* 1: the owner passes the filters */
+	__u16 alone;   /* 1: first at its address, and not in storage: children inherit no entry */
+	__u32 sockets; /* number of listeners at the address */
 };
 
 /*
- * A file descriptor of a process, by kernel addresses that are compared, and read with care. It tells whether
- * the process still has the file.
+ * File descriptor of a process, by kernel addresses that are compared, and read with fault handling. It shows
+ * whether the process still has the file.
  */
 struct descriptor {
-	__u64 task;  /* with the table of files; 0: unknown */
+	__u64 task;  /* task with the file table; 0: unknown */
 	__u64 file;  /* 0: unknown */
 	__u64 start; /* of the process, as in struct pid_value */
 	__s32 fd;    /* -1: unknown */
 	__u32 pad;
 };
 
-/* A socket that listens, and who has it now. */
+/* Listening socket, and its current owner. */
 struct tcp_listener {
 	struct holder holder;
 	struct descriptor at;
@@ -132,7 +132,7 @@ struct tcp_listener {
 	struct listener_key place;
 };
 
-/* A process that has a listener open, as an iterator tells it. */
+/* Process that has a listener open, as reported by an iterator. */
 struct listener_fd {
 	__u64 inode;
 	__u32 pid;
@@ -140,37 +140,37 @@ struct listener_fd {
 	struct descriptor at;
 };
 
-/* What user space asks of a socket, where the kernel has no iterators: see owner/socket_query.bpf.h. */
+/* Query of user space about a socket, for kernels without iterators: see owner/socket_query.bpf.h. */
 struct question {
-	__u64 name[2]; /* that a thread of its own gets then: nobody else has it */
-	__u64 address; /* of a socket in the ledger; 0: it is the one that is open as `fd` */
-	__s32 process; /* in the asking process: the descriptor of /proc/PID */
-	__s32 fd;      /* of that process */
+	__u64 name[2]; /* unique name that the querying thread takes */
+	__u64 address; /* of a socket in the ledger; 0: the socket open as `fd` */
+	__s32 process; /* descriptor of /proc/PID in the querying process */
+	__s32 fd;      /* descriptor in the process of /proc/PID */
 };
 
-/* Whose a network namespace is, by its inode. */
+/* Owner of a network namespace, by its inode. */
 struct netns_owner {
 	__u64 cookie;	 /* 0: any */
 	__u64 cgroup_id; /* in the hierarchy that names owners */
 };
 
-/* An address that one container alone has. */
+/* Address that only one container has. */
 struct device_address {
 	__u8 address[16];
 	__u8 family; /* 4 or 6 */
 	__u8 pad[3];
 };
 
-/* A prefix of the map selected_addresses: list, family and address, most significant first. */
+/* Key of the map selected_addresses: list, family and address, most significant first. */
 struct address_key {
-	__u32 prefixlen; /* bits of the rest of the key */
-	__u8 list;	 /* 2 * enum flow_side, and 1 more if it excludes */
+	__u32 prefixlen; /* number of bits in the rest of the key */
+	__u8 list;	 /* 2 * enum flow_side, plus 1 if it excludes */
 	__u8 family;	 /* 4 or 6 */
 	__u8 address[16];
 	__u8 pad[2];
 };
 
-/* For each port two bits of each side, from bit 0: included, excluded. */
+/* Two bits per side for each port, from bit 0: included, excluded. */
 struct port_flags {
 	__u8 flags[CGNET_PORTS];
 };
@@ -195,23 +195,23 @@ enum count_by {
 	BY_STAGE = 32768,
 };
 
-/* What is counted together: the parts that were asked for, and zeros. */
+/* Key of a count: the requested parts, and zeros. */
 struct count_key {
 	struct owner owner;
 	struct flow flow;
 	__u32 role;	/* enum role */
-	__s32 result;	/* errno, or enum attempt_result; of drops the reason */
+	__s32 result;	/* errno, or enum attempt_result; of drops: the reason */
 	__u64 location; /* of drops */
 };
 
-/* How values fall into the buckets of a histogram. */
+/* Mapping of values to the buckets of a histogram. */
 enum histogram_kind {
 	HISTOGRAM_NONE = 0,
-	HISTOGRAM_LOG2 = 1, /* four for each power of two, of microseconds */
+	HISTOGRAM_LOG2 = 1, /* four per power of two, of microseconds */
 	HISTOGRAM_LINEAR = 2,
 };
 
-/* Of linear ones the first and the last bucket have what is below and above. */
+/* Histogram. In a linear one the first and the last bucket hold the values below and above. */
 struct histogram {
 	__u64 count;
 	__u64 sum;
@@ -220,7 +220,7 @@ struct histogram {
 	__u64 buckets[CGNET_BUCKETS];
 };
 
-/* What a CPU has summed up begins with this; a histogram for each enum stage_at follows. */
+/* Head of the sums of a CPU; a histogram for each enum stage_at follows. */
 struct sums_head {
 	__u64 state; /* enum sums_state */
 	struct count_key key;
@@ -228,78 +228,78 @@ struct sums_head {
 
 enum sums_state {
 	SUMS_FREE = 0,
-	SUMS_BEGUN = 1, /* somebody writes the key */
+	SUMS_BEGUN = 1, /* a program is writing the key */
 	SUMS_OF_KEY = 2,
 };
 
-/* A function. */
+/* Address range of a function. */
 struct code_range {
 	__u64 start;
-	__u64 end; /* behind it */
+	__u64 end; /* exclusive */
 };
 
-/* What drops in these functions mean where their reason says nothing: enum drop_class. */
+/* Class of drops in these functions, if the reason is inconclusive: enum drop_class. */
 struct function_classes {
 	struct code_range code[CGNET_FUNCTION_CLASSES];
 	__u32 drop_class[CGNET_FUNCTION_CLASSES];
 };
 
-/* Read-only for the programs, set before they are loaded. */
+/* Configuration, read-only for the programs, set before they are loaded. */
 struct config {
-	__u32 hierarchies; /* used entries of the array; the first one names owners */
+	__u32 hierarchies; /* entries of the array in use; the first one names owners */
 	__u32 sync_errors; /* enum sync_errors */
-	__u32 roles;	   /* enum role, as bits: whose connections are shown */
+	__u32 roles;	   /* enum role, as bits: connections to show */
 	__u32 family;	   /* 4, 6, or 0 for both */
 	__u32 by_cgroup;   /* enum filter_use of the map selected_cgroups, and so on */
 	__u32 by_pid;
 	__u32 by_comm;
 	__u32 by_uid;
 	__u32 by_netns;
-	__u32 by_result; /* 1: results tells which; bit 0 is RESULT_ABORTED, 1 is ok, then errnos */
+	__u32 by_result; /* 1: selected by `results`; bit 0 is RESULT_ABORTED, 1 is ok, then errnos */
 	__u32 by_address[SIDE_COUNT]; /* enum filter_use */
 	__u32 by_port[SIDE_COUNT];
 	__u32 undecided;  /* 1: new cgroups may match a pattern */
-	__u32 count;	  /* 1: count, and send nothing for each event */
+	__u32 count;	  /* 1: count, and send no record of each event */
 	__u32 count_by;	  /* enum count_by, as bits */
-	__u32 saddr_bits; /* of addresses that are counted by */
+	__u32 saddr_bits; /* prefix length of counted addresses */
 	__u32 daddr_bits;
 	__u32 by_name;	     /* enum filter_use of the map named_cgroups */
-	__u32 histogram;     /* enum histogram_kind: what is counted has values, too */
+	__u32 histogram;     /* enum histogram_kind: counts have values, too */
 	__u32 histogram_low; /* of linear ones, in microseconds */
 	__u32 histogram_step;
 	__u32 histogram_steps;
-	__u32 no_handshakes;  /* 1: round-trip times of handshakes are left out */
-	__u32 smoothed;	      /* 1: the stack's smoothed round-trip time for each measured one */
-	__u32 by_closed;      /* enum closed_by, as bits; 0: any */
-	__u32 by_cause;	      /* enum close_cause, as bits; 0: any */
+	__u32 no_handshakes; /* 1: skip round-trip times of handshakes */
+	__u32 smoothed;	     /* 1: use the stack's smoothed round-trip time for each measured one */
+	__u32 by_closed;     /* enum closed_by, as bits; 0: any */
+	__u32 by_cause;	     /* enum close_cause, as bits; 0: any */
 	__u32 drop_arguments; /* of kfree_skb: 2, 3 with the reason, 4 with the socket */
-	__u32 not_specified;  /* the reason that tells none */
-	__u32 flags_reason;   /* that of a segment whose flags don't fit the state */
-	__u32 stacks;	      /* 1: drops come with their stacks */
-	__u32 benign;	      /* 1: drops that are no fault are shown, too */
+	__u32 not_specified;  /* number of NOT_SPECIFIED, the reason that gives none */
+	__u32 flags_reason;   /* reason of a segment whose flags do not fit the state */
+	__u32 stacks;	      /* 1: drops include their stacks */
+	__u32 benign;	      /* 1: show benign drops, too */
 	__u32 by_reason;      /* enum filter_use of the map selected_reasons */
 	__u32 by_class;	      /* enum drop_class, as bits; 0: any */
 	__u32 by_state;	      /* TCP states, as bits; 0: any */
 	__u32 by_dev;	      /* enum filter_use of the map selected_devices */
 	__u32 by_end;	      /* enum trace_end, as bits; 0: any */
-	__u32 retransmitted;  /* 1: only packets that were sent again */
-	__u32 in_flight;      /* so many packets are followed at once */
-	__u32 recent; /* references that a CPU keeps before they go to the queue of all: a power of two; 0: none */
-	__u32 paws_reason;  /* that of an old time stamp */
-	__u32 slow_stage;   /* enum stage_at whose delay is looked at; 0: none */
-	__u32 close_reason; /* that of a segment for a connection that has just ended */
+	__u32 retransmitted;  /* 1: only retransmitted packets */
+	__u32 in_flight;      /* limit on the packets in flight */
+	__u32 recent;	      /* packets that a CPU keeps unqueued: a power of two; 0: none */
+	__u32 paws_reason;    /* reason of an old time stamp */
+	__u32 slow_stage;     /* enum stage_at to check for delay; 0: none */
+	__u32 close_reason;   /* reason of a segment for a connection that has just ended */
 	__u32 no_socket_reason;
-	__u32 filter_reason; /* that of a filter at the socket or at its cgroup */
+	__u32 filter_reason; /* reason of a filter at the socket or at its cgroup */
 	__u64 slow_stage_ns;
-	struct code_range benign_code[CGNET_BENIGN];	   /* they drop packets for no fault */
-	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each family */
+	struct code_range benign_code[CGNET_BENIGN];	   /* functions with benign drops */
+	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each address family */
 	struct code_range resetting_code[CGNET_RECEIVING]; /* likewise, with a socket */
-	__u64 start_ns;				       /* when the run began, of CLOCK_MONOTONIC */
-	struct code_range freeing_code[CGNET_FREEING]; /* kfree_skb() and its kind */
-	__u64 overflow_reason;	 /* of SYNs that a full accept queue swallows */
-	__u32 syn_drops;	 /* 1: these are shown */
+	__u64 start_ns;				       /* start of the run, of CLOCK_MONOTONIC */
+	struct code_range freeing_code[CGNET_FREEING]; /* kfree_skb() and similar functions */
+	__u64 overflow_reason;	 /* reason of SYNs dropped by a full accept queue */
+	__u32 syn_drops;	 /* 1: show these */
 	__u32 consume_arguments; /* of consume_skb: 1, 2 with the location */
-	__u64 least_ns;		 /* what took less is left out */
+	__u64 least_ns;		 /* minimum: faster events are skipped */
 	__u64 least_bytes;
 	__u64 results[CGNET_RESULT_WORDS];
 	struct hierarchy hierarchy[CGNET_HIERARCHIES];

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Every difference between kernels that the programs bridge, with the commit that made it. */
+/* Differences between kernels that the programs bridge, each with the commit that made it. */
 #ifndef CGNET_BASE_COMPAT_BPF_H
 #define CGNET_BASE_COMPAT_BPF_H
 
 #include "base/program.bpf.h"
 
 #ifdef __TARGET_ARCH_arm64
-/* A kprobe's registers, as arch/arm64/include/uapi/asm/ptrace.h fixes them; vmlinux.h has x86's. */
+/* Registers of a kprobe, as arch/arm64/include/uapi/asm/ptrace.h defines them; vmlinux.h has those of x86. */
 struct user_pt_regs {
 	u64 regs[31];
 	u64 sp;
@@ -16,10 +16,10 @@ struct user_pt_regs {
 #endif
 
 /*
- * kernfs_node.id was a union of (ino, generation) and a number until Linux kernel commit
- * 67c0496e87d1 "kernfs: convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5).
- * The test is for the member, not for the union's type: libbpf looks for a type that vmlinux lacks in
- * the modules, and may not without CAP_SYS_ADMIN.
+ * kernfs_node.id was a union of (ino, generation) and a number until Linux kernel commit 67c0496e87d1
+ * "kernfs: convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5). The test is for the member,
+ * not for the union's type: libbpf searches the modules for a type that vmlinux lacks, which requires
+ * CAP_SYS_ADMIN.
  */
 struct kernfs_node___before_v55 {
 	union {
@@ -41,8 +41,8 @@ static __always_inline u64 kernfs_id(const bool typed, struct kernfs_node *kn)
 }
 
 /*
- * The slot of a v1 controller in css_set.subsys[] depends on the kernel's configuration. Only the
- * running kernel's BTF tells; /proc/cgroups is sorted by it, but lists enabled controllers only.
+ * The slot of a v1 controller in css_set.subsys[] depends on the kernel's configuration. Only the running
+ * kernel's BTF has it; /proc/cgroups is sorted by it, but lists enabled controllers only.
  */
 enum cgroup_subsys_id___any {
 	cpuset_cgrp_id___any,
@@ -61,7 +61,7 @@ enum cgroup_subsys_id___any {
 	misc_cgrp_id___any,
 };
 
-/* The barrier keeps a value where its existence is known: see current_cgroup_id(). */
+/* The barrier keeps a value behind the test for its existence: see cgroup_id_in(). */
 #define SUBSYS_SLOT(controller, name)                                        \
 	case controller:                                                     \
 		if (!bpf_core_enum_value_exists(enum cgroup_subsys_id___any, \
@@ -70,7 +70,7 @@ enum cgroup_subsys_id___any {
 		barrier();                                                   \
 		return bpf_core_enum_value(enum cgroup_subsys_id___any, name##_cgrp_id___any)
 
-/* The slot of an enum cgroup_controller; -1 when this kernel has none. */
+/* Slot of an enum cgroup_controller; -1 if this kernel has none. */
 static __always_inline int subsys_slot(u32 controller)
 {
 	switch (controller) {
@@ -100,9 +100,9 @@ struct task_struct___before_v55 {
 	u64 real_start_time;
 } __attribute__((preserve_access_index));
 
-#define NSEC_PER_TICK 10000000ULL /* of USER_HZ, 100 on all architectures that BPF has */
+#define NSEC_PER_TICK 10000000ULL /* of USER_HZ, 100 on all architectures that support BPF */
 
-/* When a task's process began, as /proc/PID/stat tells it. */
+/* Start time of a task's process, as in /proc/PID/stat. */
 static __always_inline u64 start_of_process(const bool typed, struct task_struct *task)
 {
 	struct task_struct *leader = READ(task, group_leader);
@@ -124,7 +124,7 @@ struct sock_cgroup_data___before_v515 {
 	u64 val;
 } __attribute__((preserve_access_index));
 
-/* The cgroup of v2 that a socket was opened in, or NULL. */
+/* The v2 cgroup in which a socket was opened, or NULL. */
 static __always_inline struct cgroup *socket_cgroup(const bool typed, struct sock *sk)
 {
 	struct sock_cgroup_data___before_v515 *old = (void *)&sk->sk_cgrp_data;
@@ -152,8 +152,8 @@ static __always_inline bool tells_rst_reason(void)
 }
 
 /*
- * net.net_cookie is a number since Linux kernel commit 3d368ab87cf6 "net: initialize net->net_cookie at
- * netns setup" (in v5.12), before made when asked for first. 0 where there is none.
+ * net.net_cookie is a number since Linux kernel commit 3d368ab87cf6 "net: initialize net->net_cookie at netns
+ * setup" (in v5.12); before that, the kernel generates it on first use. 0 if there is none.
  */
 static __always_inline u64 netns_cookie(const bool typed, struct net *net)
 {

@@ -15,7 +15,7 @@ static __always_inline bool is_tcp(const bool typed, struct sock *sk)
 	return READ_BITFIELD(sk, sk_protocol) == IPPROTO_TCP;
 }
 
-/* A request, or what is left in TIME_WAIT, has no more than struct sock_common. */
+/* A request, or a socket in TIME_WAIT, has only struct sock_common. */
 static __always_inline bool is_full(const bool typed, struct sock *sk)
 {
 	u8 state = READ(sk, __sk_common.skc_state);
@@ -50,7 +50,7 @@ static __always_inline u32 netns_of(const bool typed, struct sock *sk)
 	return READ(net, ns.inum);
 }
 
-/* The inode of the file that a socket belongs to; 0: it has none, or none yet. */
+/* Inode of a socket's file; 0: it has none, or none yet. */
 static __always_inline u64 socket_inode(struct sock *sk)
 {
 	struct socket *socket = BPF_CORE_READ(sk, sk_socket);
@@ -63,8 +63,8 @@ static __always_inline u64 socket_inode(struct sock *sk)
 }
 
 /*
- * The local side first. The local port is inet_sport: skc_num is already 0 when a socket that was
- * not bound gets to TCP_CLOSE (inet_put_port comes before the tracepoint).
+ * The local side comes first. The local port is inet_sport: skc_num is already 0 when a socket that was not
+ * bound gets to TCP_CLOSE (inet_put_port runs before the tracepoint).
  */
 static __always_inline void flow_of_sock(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					 struct flow *flow)

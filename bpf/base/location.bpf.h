@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Whose code freed a packet. */
+/* Location of the code that freed a packet. */
 #ifndef CGNET_BASE_LOCATION_BPF_H
 #define CGNET_BASE_LOCATION_BPF_H
 
@@ -7,7 +7,7 @@
 
 CROSSES_TO_USER_SPACE(code_range);
 
-#define FREEING_FRAMES 8 /* of them the first are the way from kfree_skb to here */
+#define FREEING_FRAMES 8 /* the first of them lead from kfree_skb to here */
 
 static __always_inline bool is_within(u64 location, const volatile struct code_range *code)
 {
@@ -23,15 +23,15 @@ static __always_inline bool is_freeing_code(u64 location)
 }
 
 /*
- * gcc may split kfree_skb(). The tracepoint is in the second part then, and takes the first part for the caller: Linux
- * kernel commit c205cc7534a9 "net: skb: prevent the split of kfree_skb_reason() by gcc" (in v6.1). The stack has the
- * caller behind it. kfree_skb_list() is nobody who drops a packet, either. Frames are read one by one: the programs have
- * no room on their own stacks for several.
+ * gcc may split kfree_skb(). The tracepoint is then in the second part, and reports the first part as the
+ * caller: Linux kernel commit c205cc7534a9 "net: skb: prevent the split of kfree_skb_reason() by gcc" (in
+ * v6.1). The stack has the caller behind it. kfree_skb_list() is not the code that drops a packet, either.
+ * Frames are read one by one: the programs' own stacks have no room for several.
  */
 static __always_inline u64 caller_of_free(void *ctx, u64 location)
 {
 	bool reached = false;
-	u64 frame = 0; /* to a kernel 5.4 the helper reads what it writes to */
+	u64 frame = 0; /* on a kernel 5.4 the helper reads the buffer that it fills */
 
 	if (likely(!is_freeing_code(location)))
 		return location;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A TCP packet by its headers. Where they lie is what the stack noted in the skb; it is believed only if
- * the headers agree, because what is queued for a socket's errors carries another packet's.
+ * TCP packet, read from its headers. The skb has their offsets; read_packet() trusts them only if the headers
+ * agree, because a packet in a socket's error queue carries the offsets of another.
  */
 #ifndef CGNET_BASE_PACKET_BPF_H
 #define CGNET_BASE_PACKET_BPF_H
@@ -15,10 +15,10 @@
 #define NEXTHDR_ROUTING 43
 #define NEXTHDR_DSTOPTS 60
 
-#define IP_OFFSET 0x1fff /* of a fragment: the first one alone has TCP's header */
-#define NOT_SET 0xffff	 /* a header's place that nobody noted */
+#define IP_OFFSET 0x1fff /* of a fragment: only the first one has the TCP header */
+#define NOT_SET 0xffff	 /* header offset that is not set */
 
-/* What kernels tell of a drop beside its place: `ctx` is kfree_skb's. 0 and NULL where they don't. */
+/* Optional arguments of kfree_skb about a drop; `ctx` is the tracepoint's. 0 or NULL if the kernel has none. */
 static __always_inline u32 reason_in(const bool typed, u64 *ctx)
 {
 	return cfg.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;
@@ -33,21 +33,21 @@ struct packet {
 	struct flow flow;
 	u32 seq;
 	u32 ack;
-	u32 len;     /* with IP's header */
-	u32 payload; /* TCP's */
+	u32 len;     /* includes the IP header */
+	u32 payload; /* of TCP */
 	u8 flags;
 };
 
 /*
- * Copy an object on the stack onto itself: the verifier no longer knows what is in it. Many paths lead to one place in
- * what looks at drops, and it would walk the rest of the program once for each that left other values: 275,000
- * instructions where these copies leave 48,000 (of a verifier that knows no constants).
+ * Copy an object on the stack onto itself, so that the verifier forgets its contents. In the code for drops
+ * many paths join, and the verifier would walk the rest of the program once for each path with different
+ * values: 275,000 instructions, against 48,000 with these copies (for a verifier that tracks no constants).
  */
 #define FORGET_VALUES(object) bpf_probe_read_kernel(object, sizeof(*(object)), object)
 
-/* As they are on the wire (RFC 791, RFC 8200, RFC 9293): vmlinux.h has only parts of the kernel's. */
+/* Wire format of the headers (RFC 791, RFC 8200, RFC 9293): vmlinux.h has only parts of the kernel's. */
 struct ipv4_start {
-	u8 version_ihl; /* the length in words, in the lower half */
+	u8 version_ihl; /* length in words, in the lower half */
 	u8 tos;
 	u16 tot_len;
 	u16 id;
@@ -77,7 +77,7 @@ struct tcp_start {
 	u8 flags;
 };
 
-/* Most packets have TCP's header right behind IP's: both are read at once. */
+/* In most packets the TCP header directly follows the IP header: one read gets both. */
 struct ipv4_tcp_start {
 	struct ipv4_start ip;
 	struct tcp_start tcp;
@@ -88,7 +88,7 @@ struct ipv6_tcp_start {
 	struct tcp_start tcp;
 };
 
-/* Read IP's header: how long it is, 0 if it isn't TCP's. */
+/* Read the IP header; return its length, or 0 if the packet is not TCP. */
 static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *total,
 				     struct tcp_start *tcp)
 {
@@ -106,8 +106,8 @@ static __always_inline u32 read_ipv4(const void *at, struct flow *flow, u32 *tot
 }
 
 /*
- * Of packets with extension headers the stack's note alone tells where the next header begins; whose it is stands at the
- * begin of the last extension. Only one is looked at: who sends TCP with more?
+ * With extension headers, only the offset in the skb shows where the next header begins; the last extension
+ * starts with its type. Only one extension is supported: more are not expected with TCP.
  */
 static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flow, u32 *total,
 				     struct tcp_start *tcp)
@@ -132,7 +132,7 @@ static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flo
 	return noted;
 }
 
-/* Whether this is TCP over IP, and if so, which packet. The namespace isn't told here. */
+/* Whether an skb is TCP over IP, and if so, which packet. Does not set the namespace. */
 static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
 					struct packet *packet)
 {
@@ -164,10 +164,10 @@ static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
 	packet->ack = bpf_ntohl(tcp.ack);
 	packet->flags = tcp.flags;
 	packet->len = end - network;
-	if (total && total < packet->len) /* the rest fills a short frame of Ethernet */
+	if (total && total < packet->len) /* the rest pads a short Ethernet frame */
 		packet->len = total;
 	packet->payload = packet->len - ip_len - (tcp.offset >> 4) * 4;
-	if (packet->payload > packet->len) /* cut short, or no header yet */
+	if (packet->payload > packet->len) /* truncated, or no header yet */
 		packet->payload = 0;
 	return true;
 }

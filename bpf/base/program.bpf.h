@@ -2,10 +2,10 @@
 /*
  * One source, two objects.
  *
- * Each file is compiled twice. With TYPED=1 its programs are at tp_btf: the verifier knows the type of
- * every pointer, and a field is one load. With TYPED=0 they are at raw_tp, where each read is a helper
- * call, and use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions
- * and at system calls, which both objects have, read as raw_tp does in each of them.
+ * Each file is compiled twice. With TYPED=1 its programs are at tp_btf: the verifier knows the type of every
+ * pointer, and a field is one load. With TYPED=0 they are at raw_tp, where each read is a helper call, and
+ * use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions and at system
+ * calls, which both objects have, read as raw_tp does in each of them.
  */
 #ifndef CGNET_BASE_PROGRAM_BPF_H
 #define CGNET_BASE_PROGRAM_BPF_H
@@ -22,8 +22,8 @@
 #endif
 
 /*
- * Before the definition of a map or a variable that only one of the objects has. In the other one nothing but
- * code that is compiled away names it.
+ * Prefix for the definition of a map or a variable that only one of the objects has. In the other one, only
+ * code that is compiled away refers to it.
  */
 #if TYPED
 #define TYPED_ONLY
@@ -33,11 +33,11 @@
 #define RAW_ONLY
 #endif
 
-/* What is rare is moved out of the way: most of a program's cost is code that isn't in the cache. */
+/* Move rare code out of line: most of a program's cost is instruction cache misses. */
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
-/* src->field; needs `typed` in scope. */
+/* src->field; requires `typed` in scope. */
 #define READ(src, field)                                                                       \
 	({                                                                                     \
 		typeof((src)->field) read_value;                                               \
@@ -48,7 +48,7 @@
 		read_value;                                                                    \
 	})
 
-/* The same for a member that is an array: into `to`, of the same size. */
+/* The same for an array member: copy it into `to`, of the same size. */
 #define READ_ARRAY(to, src, field)                                      \
 	({                                                              \
 		if (typed)                                              \
@@ -62,27 +62,26 @@
 	(typed ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
 
 /*
- * clang writes no BTF for a struct that is only used through local pointers, and user space
- * compares its layouts with the object's BTF. This makes a struct part of it.
+ * clang emits no BTF for a struct that is only used through local pointers, and user space compares its
+ * layouts with the object's BTF. This macro adds a struct to it.
  */
 #define CROSSES_TO_USER_SPACE(name) const struct name *btf_of_##name __attribute__((unused))
 
 /*
- * The kernel doesn't enter a program that is running on the CPU already (Linux kernel commit
- * 05b24ff9b2cf "bpf: Prevent bpf program recursion for raw tracepoint probes", in v6.1). What a
- * softirq brings while it interrupts the program of a process is not seen: 3 % of 10,000 time-outs on
- * a busy host that measures its programs, 0.1 % on one that doesn't (6.18). So what softirqs bring
- * goes to two programs in a row. The process can be in one of them only, and the other does the
- * work: a body must find out when it was done before.
+ * The kernel does not enter a program that is already running on the CPU (Linux kernel commit 05b24ff9b2cf
+ * "bpf: Prevent bpf program recursion for raw tracepoint probes", in v6.1). Events in a softirq that
+ * interrupts the program of a process are missed: 3 % of 10,000 time-outs on a busy host that measures its
+ * programs, 0.1 % on one that does not (6.18). So softirq events go to two programs in sequence. The process
+ * can be in only one of them, and the other does the work: a body must detect that the work is done already.
  */
 #define FIRST true
 #define SECOND false
 
-/* On this CPU the last two that a first program did: the process's, and a softirq's on top of it. */
+/* Last two sockets, per CPU, that a first program handled: the process's, and a softirq's on top of it. */
 struct done {
 	u64 last;
 	u64 before;
-	u64 cgroup; /* the last one that a filter looked at: see filter/filter.bpf.h */
+	u64 cgroup; /* last one that a filter checked: see filter/filter.bpf.h */
 };
 
 struct {
@@ -93,8 +92,8 @@ struct {
 } done SEC(".maps");
 
 /*
- * Whether the second program comes after the first. A process, which has the socket's lock, interrupts
- * nobody.
+ * Whether the first program has handled the event that the second one gets. A process, which has the socket's
+ * lock, interrupts no other program.
  */
 static __always_inline bool is_done(const bool typed, const bool first, struct sock *sk)
 {
@@ -114,11 +113,11 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 	}
 	if (ours->before != (u64)sk)
 		return false;
-	ours->last = ours->before = 0; /* the softirq's second wasn't entered */
+	ours->last = ours->before = 0; /* the softirq's second program was not entered */
 	return true;
 }
 
-/* Several arguments, as one of a macro. */
+/* Pass several arguments as one macro argument. */
 #define WITH(...) __VA_ARGS__
 
 #if TYPED
@@ -127,7 +126,7 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 #define TRACEPOINT_WAY "raw_tp/"
 #endif
 
-/* A program at a tracepoint, in the way of this object. `call` may use `typed`, `ctx` and the arguments. */
+/* Program at a tracepoint, attached as this object does. `call` may use `typed`, `ctx` and the arguments. */
 #define TRACEPOINT_PROGRAM(name, tracepoint, arguments, call) \
 	SEC(TRACEPOINT_WAY #tracepoint)                       \
 	int BPF_PROG(name, arguments)                         \
@@ -146,10 +145,10 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 	ON_SET_STATE(name##_again, body, SECOND)
 
 /*
- * An argument that not all kernels' tracepoints have; the caller knows that this one's has it. The verifier takes
- * a load from `ctx` for an access even behind a constant that forbids it, where it doesn't know constants (before
- * Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as scalars", in v5.5), and a program
- * that reads more arguments than there are can't be attached.
+ * Tracepoint argument that not all kernels have; the caller knows that this kernel has it. A verifier that
+ * tracks no constants (before Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as
+ * scalars", in v5.5) counts a load from `ctx` as an access even behind a constant that forbids it, and a
+ * program that reads more arguments than there are cannot be attached.
  */
 static __always_inline u64 optional_argument(const bool typed, u64 *ctx, u32 number)
 {
@@ -172,7 +171,7 @@ static __always_inline struct task_struct *current_task(const bool typed)
 
 #define PF_KTHREAD 0x00200000
 
-/* A kernel thread owns no socket; it runs what it is given. */
+/* A kernel thread owns no socket; it runs work for others. */
 static __always_inline bool is_kernel_thread(const bool typed, struct task_struct *task)
 {
 	return READ(task, flags) & PF_KTHREAD;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A task taken as the owner of a socket. */
+/* Task recorded as the owner of a socket. */
 #ifndef CGNET_BASE_TASK_BPF_H
 #define CGNET_BASE_TASK_BPF_H
 
@@ -8,9 +8,9 @@
 #define PF_IO_WORKER 0x00000010
 
 /*
- * Behind the NUL of a command's name lies the rest of the one before, until Linux kernel commit
- * 06c5088aeedd "fs/exec: replace strlcpy with strscpy_pad in __set_task_comm" (in v5.17): names are
- * compared and counted as 16 bytes.
+ * The bytes after the NUL of a command's name are left over from the previous name, until Linux kernel commit
+ * 06c5088aeedd "fs/exec: replace strlcpy with strscpy_pad in __set_task_comm" (in v5.17): names are compared
+ * and counted as 16 bytes.
  */
 static __always_inline void zero_behind_name(char *comm)
 {
@@ -28,9 +28,9 @@ static __always_inline void zero_behind_name(char *comm)
 }
 
 /*
- * io_uring's workers are threads of the owner, but named iou-wrk-PID or iou-sqp-PID: the process is
- * called as its leader is. They are user threads since Linux kernel commit 3bfe6106693b "io-wq:
- * fork worker threads from original task" (in v5.12), kernel threads without an owner before.
+ * io_uring's workers are threads of the owner, but named iou-wrk-PID or iou-sqp-PID: take the name of their
+ * leader. They are user threads since Linux kernel commit 3bfe6106693b "io-wq: fork worker threads from
+ * original task" (in v5.12), and kernel threads without an owner before.
  */
 static __always_inline void learn_comm(const bool typed, struct task_struct *task,
 				       struct owner *owner)
@@ -43,7 +43,7 @@ static __always_inline void learn_comm(const bool typed, struct task_struct *tas
 	zero_behind_name(owner->comm);
 }
 
-/* Take a task as the owner: the current one where the kernel runs for the socket's user. */
+/* Record a task as the owner: the current task where the kernel runs for the socket's user. */
 static __always_inline void learn(const bool typed, struct task_struct *task, struct owner *owner)
 {
 	struct cred *cred = (struct cred *)READ(task, cred);

@@ -12,7 +12,7 @@ static __always_inline u64 cgroup_id(const bool typed, struct cgroup *cgrp)
 	return kernfs_id(typed, kn);
 }
 
-/* 0 when the controller has no slot in this kernel. */
+/* Return 0 if the controller has no slot in this kernel. */
 static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *task,
 					  u32 controller)
 {
@@ -30,9 +30,8 @@ static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *
 }
 
 /*
- * The same out of line, for loops over hierarchies: inlined there, clang would load the slots of all
- * controllers ahead of the loop, and one that this kernel lacks is an instruction that the verifier
- * rejects.
+ * The same out of line, for loops over hierarchies: inlined there, clang would hoist the slots of all
+ * controllers out of the loop, and the verifier rejects the instruction for a slot that this kernel lacks.
  */
 static __noinline u64 cgroup_id_in(struct task_struct *task, u32 controller)
 {

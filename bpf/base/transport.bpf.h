@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The way to user space: a ring buffer, or where the kernel has none, perf buffers. And a count of what
- * did not fit anywhere.
+ * Record transport to user space: a ring buffer, or perf buffers where the kernel has none; and counters of
+ * lost data.
  *
- * Every kernel that takes typed programs has ring buffers: perf buffers are in the other objects only.
+ * Every kernel that accepts typed programs has ring buffers: only the raw objects have perf buffers.
  */
 #ifndef CGNET_BASE_TRANSPORT_BPF_H
 #define CGNET_BASE_TRANSPORT_BPF_H
@@ -30,12 +30,12 @@ static __always_inline void count_lost(u32 where)
 		__sync_fetch_and_add(count, 1);
 }
 
-/* -- perf buffers, one for each CPU */
+/* -- perf buffers, one per CPU */
 
 /*
- * Whether there is a ring buffer is asked of the type that it is made with, and not of the helpers' numbers, which
- * a kernel may list without having them. The answer is a constant in the code, so that also verifiers
- * that don't know what is in .rodata never look at the other way, whose helpers and maps aren't there.
+ * The test for a ring buffer looks for the type that implements it, not for helper numbers, which a kernel
+ * may list without having them. The result is a constant in the code, so that even verifiers that do not
+ * track the contents of .rodata never walk the other branch, whose helpers and maps do not exist.
  */
 struct bpf_ringbuf___any {};
 
@@ -51,18 +51,19 @@ RAW_ONLY struct {
 } perf SEC(".maps");
 
 #define MAX_PENDING_RECORDS \
-	16 /* a power of two: records that the programs under way on a CPU may have */
+	16 /* a power of two: limit on the records that all programs running on a CPU have pending */
 
 struct pending_record {
 	u32 size;
-	u32 where; /* it is lost, if it is */
+	u32 where; /* counter to use if it is lost */
 	u8 record[sizeof(struct cgroup_event)];
 };
 
 /*
- * perf buffers are written to at once and by a program's context, which bodies aren't given. They put records
- * here, and their entries send them. Programs on a CPU interrupt each other, but end in reverse order:
- * what is above a program's mark when it ends is its own.
+ * Per-CPU stack of records for the perf buffer. bpf_perf_event_output() copies a record at once and requires
+ * the program's context, which bodies do not get. Bodies put records here, and program entries send them.
+ * Programs on a CPU interrupt each other, but end in reverse order: the records above a program's mark when
+ * it ends are its own.
  */
 struct pending_records {
 	u32 used;
@@ -83,7 +84,7 @@ static __always_inline void *pending_room(u64 size, u32 where)
 {
 	struct pending_records *box = bpf_map_lookup_elem(&pending_records, &(u32){0});
 	struct pending_record *pending_record;
-	u64 used; /* as wide as a register, and masked before it is multiplied */
+	u64 used; /* as wide as a register, and masked before the multiplication */
 
 	if (!box)
 		return NULL;
@@ -100,7 +101,7 @@ static __always_inline void *pending_room(u64 size, u32 where)
 	return pending_record->record;
 }
 
-/* False if there is none. */
+/* Return false if there is none. */
 static __always_inline bool flush_record(void *ctx, struct pending_records *box, u64 at)
 {
 	struct pending_record *pending_record;
@@ -130,7 +131,7 @@ static __always_inline void flush_records(void *ctx, struct pending_records *box
 	box->used = from;
 }
 
-/* What an entry does, and what it sends then: `most` records. */
+/* Run `call` for a program entry, and then send up to `most` records. */
 #if TYPED
 #define WITH_PERF_FLUSH_MOST(ctx, most, call) (call)
 #else
@@ -151,7 +152,7 @@ static __always_inline void flush_records(void *ctx, struct pending_records *box
 
 /* -- for bodies */
 
-/* Room for a record, its head filled; NULL when there is none, counted as lost at `where`. */
+/* Reserve room for a record and fill its head; NULL if there is none, counted as lost at `where`. */
 static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
 {
 	struct head *head;
@@ -171,8 +172,8 @@ static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
 }
 
 /*
- * The reader looks at the ring by its own clock, 20 times a second. Waking it would cost the sender an
- * interrupt and the host a context switch for each record.
+ * The reader polls the ring 20 times a second. Waking it would cost the sender an interrupt and the host a
+ * context switch for each record.
  */
 static __always_inline void submit(void *record)
 {
@@ -180,7 +181,7 @@ static __always_inline void submit(void *record)
 		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
-/* Send the first `size` bytes of a record that lies elsewhere, complete with its head. */
+/* Send the first `size` bytes of a record stored elsewhere, complete with its head. */
 static __always_inline void submit_copy(const void *record, u64 size, u32 where)
 {
 	void *room;

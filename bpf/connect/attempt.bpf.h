@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A connection attempt: its beginning, and what its decision tells. */
+/* Connection attempt: its start, and the outcome of its decision. */
 #ifndef CGNET_CONNECT_ATTEMPT_BPF_H
 #define CGNET_CONNECT_ATTEMPT_BPF_H
 
@@ -13,8 +13,8 @@
 
 /*
  * A socket that connects again starts from zero since Linux kernel commits 784f8344de75 "tcp: clear
- * tp->segs_{in|out} in tcp_disconnect()" and c13c48c00a6b "tcp: clear tp->total_retrans in
- * tcp_disconnect()" (in v5.6). What typed programs need came later.
+ * tp->segs_{in|out} in tcp_disconnect()" and c13c48c00a6b "tcp: clear tp->total_retrans in tcp_disconnect()"
+ * (in v5.6). Typed programs require later kernels.
  */
 static __always_inline void attempt_begins(const bool typed, struct sock *sk,
 					   struct attempt *attempt)
@@ -30,7 +30,7 @@ static __always_inline void attempt_begins(const bool typed, struct sock *sk,
 #define SO_EE_ORIGIN_ICMP 2 /* linux/errqueue.h */
 #define SO_EE_ORIGIN_ICMP6 3
 
-/* The errno of the error that came last to a socket's error queue, if it is an ICMP error; else 0. */
+/* errno of the last error in a socket's error queue, if it is an ICMP error; else 0. */
 static __always_inline u32 queued_icmp_error(struct sock *sk)
 {
 	struct sk_buff *last = BPF_CORE_READ(sk, sk_error_queue.prev);
@@ -47,9 +47,9 @@ static __always_inline u32 queued_icmp_error(struct sock *sk)
 }
 
 /*
- * An ICMP error that comes while connect() has the socket ends no attempt: tcp_v4_err() keeps it in sk_err_soft, from where
- * getsockopt(SO_ERROR) takes it, and queues it. That it does since Linux kernel commit 45af29ca761c "tcp: allow traceroute
- * -Mtcp for unpriv users" (in v5.8).
+ * An ICMP error that arrives while connect() has the socket ends no attempt: tcp_v4_err() stores it in
+ * sk_err_soft, from where getsockopt(SO_ERROR) takes it, and queues it. It queues the error since Linux
+ * kernel commit 45af29ca761c "tcp: allow traceroute -Mtcp for unpriv users" (in v5.8).
  */
 static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
 {
@@ -63,7 +63,7 @@ static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
 	return 0;
 }
 
-/* The same at the return of connect(), where the socket is no typed pointer; nobody has asked for the error yet. */
+/* The same at the return of connect(), without a typed pointer; the application has not read the error yet. */
 static __always_inline void attempt_has_soft_error(struct sock *sk)
 {
 	u64 key = TYPED ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : (u64)sk;
@@ -78,9 +78,9 @@ static __always_inline void attempt_has_soft_error(struct sock *sk)
 }
 
 /*
- * tcp_v4_connect() and tcp_v6_connect() go back to TCP_CLOSE themselves when no SYN could leave,
- * nearly always for want of a free local port: then nothing set sk_err, shut the socket down or
- * sent a segment. A SYN that TCP_FASTOPEN_CONNECT holds back wasn't sent either, but has a port.
+ * tcp_v4_connect() and tcp_v6_connect() return to TCP_CLOSE themselves if they could not send a SYN, nearly
+ * always for lack of a free local port: then nothing has set sk_err, shut the socket down or sent a segment.
+ * A SYN that TCP_FASTOPEN_CONNECT holds back was not sent either, but its socket has a port.
  */
 static __always_inline bool found_no_port(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					  const struct attempt *attempt)
@@ -91,8 +91,8 @@ static __always_inline bool found_no_port(const bool typed, struct sock *sk, str
 }
 
 /*
- * Without an error it was the local side that ended the attempt: close, shutdown, AF_UNSPEC. An ICMP error that came before
- * is the one that the application sees.
+ * Without an error the local side ended the attempt: close, shutdown, AF_UNSPEC. If an ICMP error came
+ * before, the application sees that error.
  */
 static __always_inline int attempt_result(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					  const struct attempt *attempt, int newstate)
@@ -113,10 +113,10 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
 }
 
 /*
- * How long ago TCP sent the first SYN, by its own clocks: the handshake's round trip where there is
- * one and the SYN was not retransmitted, else the stamp for retransmissions, in TCP's time stamp
- * unit. That was the millisecond until Linux kernel commit 614e8316aa4c "tcp: add support for usec
- * resolution in TCP TS values" (in v6.7).
+ * Time since TCP sent the first SYN, by its own clocks: the handshake's round trip if there is one and the
+ * SYN was not retransmitted, else the stamp for retransmissions, in TCP's time stamp unit. That was the
+ * millisecond until Linux kernel commit 614e8316aa4c "tcp: add support for usec resolution in TCP TS values"
+ * (in v6.7).
  */
 static __always_inline u64 since_first_syn(const bool typed, struct tcp_sock *tp, u32 retrans)
 {
@@ -132,8 +132,8 @@ static __always_inline u64 since_first_syn(const bool typed, struct tcp_sock *tp
 }
 
 /*
- * With TCP_FASTOPEN_CONNECT and a cookie at hand, connect() returns in TCP_SYN_SENT and the SYN
- * waits for the first write, however long the application takes. That wait is not the network's.
+ * With TCP_FASTOPEN_CONNECT and a cached cookie, connect() returns in TCP_SYN_SENT and the SYN waits for the
+ * first write, however long the application takes. The network does not cause that wait.
  */
 static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp,
 					   const struct attempt *attempt, u64 now, u32 retrans)

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Where attempts live while they are under way: a table of slots, by socket cookie.
+ * Table of the attempts in progress, with open addressing by socket cookie. A hash map takes the overflow.
  *
- * A hash map's insert and delete take two locks each, and creating socket storage allocates: an
- * attempt cost some 550 and 800 ns more with them, measured on 6.18. A slot is claimed by one
- * compare-and-swap and given back by one store. A socket has a slot of its own, and may take one of
- * the WAYS behind it; who finds none free goes to the hash. While nobody was displaced, look-ups end
- * at the socket's own slot. Cookies are handed out in rows, so that sockets of one time are
- * neighbours here.
+ * A hash map's insert and delete take two locks each, and creating socket storage allocates: an attempt cost
+ * some 550 and 800 ns more with them, measured on 6.18. One compare-and-swap claims a slot, and one store
+ * releases it. A socket has a slot of its own, and may take one of the next WAYS - 1; if none is free, its
+ * attempt goes to the hash. While no attempt is displaced, lookups end at the socket's own slot. The kernel
+ * allocates cookies consecutively, so sockets of one time are neighbours here.
  *
  * BPF has compare-and-swap since Linux kernel commit 5ffa25502b5a "bpf: Add instructions for
- * atomic_[cmp]xchg" (in v5.12). Kernels before take the raw_tp programs, which use the hash alone.
+ * atomic_[cmp]xchg" (in v5.12). Earlier kernels load the raw_tp programs, which use only the hash.
  */
 #ifndef CGNET_CONNECT_ATTEMPT_TABLE_BPF_H
 #define CGNET_CONNECT_ATTEMPT_TABLE_BPF_H
@@ -18,14 +17,14 @@
 #include "base/task.bpf.h"
 #include "base/transport.bpf.h"
 
-/* The attempt under way on a socket. */
+/* Attempt in progress on a socket. */
 struct attempt {
-	u64 slot_key; /* what a slot is claimed for; 0: free, or an entry of the hash */
+	u64 slot_key; /* key that the slot is claimed for; 0: free, or an entry of the hash */
 	struct owner owner;
-	u64 start_ns;	   /* 0: none is under way */
+	u64 start_ns;	   /* 0: none in progress */
 	u32 segs_out;	   /* of the socket, before the attempt */
 	u16 total_retrans; /* its lower half */
-	u16 icmp_error;	   /* errno of the last ICMP error that came in TCP_SYN_SENT; 0: none */
+	u16 icmp_error;	   /* errno of the last ICMP error in TCP_SYN_SENT; 0: none */
 };
 
 _Static_assert(sizeof(struct attempt) == 64, "a line of the cache");
@@ -37,7 +36,7 @@ struct attempt_table {
 	struct attempt slots[SLOTS];
 };
 
-/* One element, so that a slot is an offset and no look-up. */
+/* Array of one element, so that a slot is an offset, not a lookup. */
 TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -53,7 +52,7 @@ struct {
 	__type(value, struct attempt);
 } attempts SEC(".maps");
 
-/* Attempts of typed programs that are not in their socket's own slot. */
+/* Number of typed programs' attempts that are not in their socket's own slot. */
 TYPED_ONLY u64 attempts_displaced;
 
 static __always_inline struct attempt *slot_find(u64 key)
@@ -104,10 +103,10 @@ static __always_inline void slot_free(struct attempt *slot)
 }
 
 /*
- * What an attempt is found by. A cookie is never used again, and a socket that was never asked for one
- * needs no search. Kernels without the helper for it (Linux kernel commit c5dbb89fc2ac "bpf: Expose
- * bpf_get_socket_cookie to tracing programs", in v5.12) take the raw_tp programs, which go by
- * address: an attempt ends before its socket does.
+ * Key of an attempt. Cookies are never reused, and a socket without a cookie needs no search. Kernels without
+ * the helper for it (Linux kernel commit c5dbb89fc2ac "bpf: Expose bpf_get_socket_cookie to tracing
+ * programs", in v5.12) load the raw_tp programs, which use the address: an attempt ends before its socket
+ * does.
  */
 static __always_inline u64 attempt_key(const bool typed, struct sock *sk)
 {
@@ -127,13 +126,13 @@ static __always_inline struct attempt *attempt_by_key(const bool typed, u64 key)
 	return bpf_map_lookup_elem(&attempts, &key);
 }
 
-/* The attempt of a socket, or NULL. */
+/* Attempt of a socket, or NULL. */
 static __always_inline struct attempt *attempt_find(const bool typed, struct sock *sk)
 {
 	return attempt_by_key(typed, attempt_key(typed, sk));
 }
 
-/* A new attempt for a socket; all but the key is the caller's to write. NULL is counted. */
+/* New attempt for a socket; the caller writes all but the key. Failures (NULL) are counted. */
 static __always_inline struct attempt *attempt_open(const bool typed, struct sock *sk)
 {
 	static const struct attempt blank;
@@ -153,7 +152,7 @@ static __always_inline struct attempt *attempt_open(const bool typed, struct soc
 	return attempt;
 }
 
-/* Nothing more is wanted of this socket. Its attempt is anybody's from now on. */
+/* Release the attempt of this socket. Another socket may claim it from now on. */
 static __always_inline void attempt_done(const bool typed, struct sock *sk, struct attempt *attempt)
 {
 	u64 key = attempt_key(typed, sk);

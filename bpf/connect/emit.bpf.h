@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is told, or counted, of a connection that was established or failed to be. */
+/* Report, or count, a connection that was established or failed to be. */
 #ifndef CGNET_CONNECT_EMIT_BPF_H
 #define CGNET_CONNECT_EMIT_BPF_H
 
@@ -26,7 +26,7 @@ static __always_inline void count_connection(const bool typed, const struct owne
 		count(&key);
 }
 
-/* Filters on the owner were asked when it was learnt. */
+/* The filters on the owner were applied when it was recorded. */
 static __always_inline void emit_connection(const bool typed, struct sock *sk, u64 now,
 					    const struct owner *owner, const struct flow *flow,
 					    const struct outcome *outcome)

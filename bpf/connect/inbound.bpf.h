@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Connections that are accepted, at the moment that they are established. */
+/* Accepted connections, at the time they are established. */
 #ifndef CGNET_CONNECT_INBOUND_BPF_H
 #define CGNET_CONNECT_INBOUND_BPF_H
 
 #include "connect/emit.bpf.h"
 
-/* Of the ledger connect needs listeners alone, and keeps nothing else of them. */
+/* connect uses the ledger for listeners only, and adds no state to it. */
 struct ledger_private {};
 #define SEEDED_STATES (1 << TCP_LISTEN)
 
@@ -45,7 +45,7 @@ static __always_inline void emit_child(const bool typed, struct sock *sk)
 	emit_connection(typed, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
-/* Nothing else is kept of it, and nobody waits for its end. */
+/* Also free the slot: no later event uses it. */
 static __always_inline void listener_ends(const bool typed, struct sock *sk)
 {
 	forget_listener(typed, sk);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Errors of connect() that come back before a SYN leaves: no route, no permission. They reach no
- * TCP state. Three ways to see them, of which user space loads one at most, the first that works:
+ * Errors that connect() returns before a SYN is sent: no route, no permission. They reach no TCP state. There
+ * are three ways to see them, of which user space loads one at most, the first that works:
  * - fentry and fexit of tcp_v4_connect and tcp_v6_connect;
  * - kprobe and kretprobe of the same functions;
  * - the tracepoints of the system call, which slow every system call of the host.
- * Each remembers the call's start by thread, and reports a failing return unless the attempt reached
+ * Each records the call's start by thread, and reports a failing return unless the attempt reached
  * TCP_SYN_SENT meanwhile.
  */
 #ifndef CGNET_CONNECT_SYNC_ERRORS_BPF_H
@@ -37,10 +37,10 @@ struct syscall_exit {
 struct connect_call {
 	u64 sk;
 	u64 address;	 /* struct sockaddr of the caller: user's or the kernel's copy */
-	u64 reached_tcp; /* 1: the call got to TCP_SYN_SENT, and the attempt has its own record */
+	u64 reached_tcp; /* 1: the call reached TCP_SYN_SENT, and the attempt has its own record */
 };
 
-/* Calls under way, by thread. Only for the ways that must join an entry and a return. */
+/* Calls in progress, by thread. Only for the ways that must match an entry with a return. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -48,7 +48,7 @@ struct {
 	__type(value, struct connect_call);
 } connect_calls SEC(".maps");
 
-/* struct sockaddr_in and sockaddr_in6 at once. */
+/* Union of struct sockaddr_in and sockaddr_in6. */
 union address {
 	struct {
 		u16 family;
@@ -109,7 +109,7 @@ static __always_inline void emit_sync_error(struct sock *sk, const union address
 	emit_connection(false, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
-/* The attempt got as far as TCP: its own decision tells of it. */
+/* The attempt reached TCP: its own decision reports it. */
 static __always_inline void connect_call_reached_tcp(void)
 {
 	struct connect_call *call;
@@ -161,41 +161,39 @@ static __always_inline bool is_inner_call(struct sock *sk, u16 function_family)
 	return BPF_CORE_READ(sk, __sk_common.skc_family) != function_family;
 }
 
-#define CONNECT_FUNCTION(function, function_family)                                                \
-	SEC("fentry/" #function)                                                                   \
-	int BPF_PROG(function##_fentry, struct sock *sk, void *address)                            \
-	{                                                                                          \
-		if (!is_inner_call(sk, function_family))                                           \
-			connect_call_begins(sk, (u64)address);                                     \
-		return 0;                                                                          \
-	}                                                                                          \
-	SEC("fexit/" #function)                                                                    \
-	int BPF_PROG(function##_fexit, struct sock *sk, void *address, int len, int ret)           \
-	{                                                                                          \
-		if (!is_inner_call(sk, function_family))                                           \
-			return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));                \
-		return 0;                                                                          \
-	}                                                                                          \
-	SEC("kprobe/" #function)                                                                   \
-	int BPF_KPROBE(function##_kprobe, struct sock *sk, void *address)                          \
-	{                                                                                          \
-		if (!is_inner_call(sk, function_family))                                           \
-			connect_call_begins(sk, (u64)address);                                     \
-		return 0;                                                                          \
-	}                                                                                          \
-	/* No argument is left at the return: the inner one ends the call, with the same result. \
-	 */ \
-	SEC("kretprobe/" #function)                                                                \
-	int BPF_KRETPROBE(function##_kretprobe, int ret)                                           \
-	{                                                                                          \
-		return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));                        \
+#define CONNECT_FUNCTION(function, function_family)                                         \
+	SEC("fentry/" #function)                                                            \
+	int BPF_PROG(function##_fentry, struct sock *sk, void *address)                     \
+	{                                                                                   \
+		if (!is_inner_call(sk, function_family))                                    \
+			connect_call_begins(sk, (u64)address);                              \
+		return 0;                                                                   \
+	}                                                                                   \
+	SEC("fexit/" #function)                                                             \
+	int BPF_PROG(function##_fexit, struct sock *sk, void *address, int len, int ret)    \
+	{                                                                                   \
+		if (!is_inner_call(sk, function_family))                                    \
+			return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));         \
+		return 0;                                                                   \
+	}                                                                                   \
+	SEC("kprobe/" #function)                                                            \
+	int BPF_KPROBE(function##_kprobe, struct sock *sk, void *address)                   \
+	{                                                                                   \
+		if (!is_inner_call(sk, function_family))                                    \
+			connect_call_begins(sk, (u64)address);                              \
+		return 0;                                                                   \
+	}                                                                                   \
+	/* A return has no arguments: the inner one ends the call, with the same result. */ \
+	SEC("kretprobe/" #function)                                                         \
+	int BPF_KRETPROBE(function##_kretprobe, int ret)                                    \
+	{                                                                                   \
+		return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));                 \
 	}
 
 CONNECT_FUNCTION(tcp_v4_connect, AF_INET)
 CONNECT_FUNCTION(tcp_v6_connect, AF_INET6)
 
-/* The socket behind a file descriptor of the current task, if connect() on it may begin an attempt.
- */
+/* Socket of a file descriptor of the current task, if connect() on it may start an attempt. */
 static __always_inline struct sock *idle_tcp_sock(u32 fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Counting in the kernel: nothing crosses to user space for an event.
+ * Counts in the kernel: events send nothing to user space.
  *
- * There are two tables of counts. `counts` holds the one in use; user space puts the other in its place
- * and reads the old one. The kernel lets the swap return only when no program uses the old one any
- * more (Linux kernel commit 1ae80cf31938 "bpf: wait for running BPF programs when updating map-in-map",
- * in v5.0): no increment is lost.
+ * There are two tables of counts. `counts` holds the one in use; user space replaces it by the other one and
+ * reads the old one. The kernel lets the swap return only when no program uses the old one any more (Linux
+ * kernel commit 1ae80cf31938 "bpf: wait for running BPF programs when updating map-in-map", in v5.0): no
+ * increment is lost.
  */
 #ifndef CGNET_COUNT_COUNT_BPF_H
 #define CGNET_COUNT_COUNT_BPF_H
@@ -39,7 +39,7 @@ static __always_inline u64 upper_bits(u32 count)
 	return count ? ~0ULL << (64 - count) : 0;
 }
 
-/* Of an address that is aligned as a word. Without a loop: verifiers look at each way through it. */
+/* Clear all but the first bits of a word-aligned address. No loop: verifiers explore each path through it. */
 static __always_inline void keep_bits(u8 *address, u32 bits)
 {
 	u64 *words = (u64 *)address;
@@ -86,7 +86,7 @@ static __always_inline void count_by_flow(struct count_key *key, const struct fl
 		key->flow.dport = flow->dport;
 }
 
-/* What is kept by a key in the table in use, made from `blank` if need be; NULL is counted. */
+/* Value of a key in the table in use, created from `blank` if necessary; failures (NULL) are counted. */
 static __always_inline void *counted(void *tables, const struct count_key *key, const void *blank)
 {
 	void *table = bpf_map_lookup_elem(tables, &(u32){0});
@@ -104,7 +104,6 @@ static __always_inline void *counted(void *tables, const struct count_key *key, 
 	return value;
 }
 
-/* One more of a key. */
 static __always_inline void count(const struct count_key *key)
 {
 	u64 zero = 0, *value = counted(&counts, key, &zero);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Histograms of microseconds, in the kernel, for each key that is counted by. The partner of
- * src/cgnet/counting/histograms.py, and two tables in turn, as of counts.
+ * Histograms of microseconds in the kernel, one for each key of the counts. Counterpart of
+ * src/cgnet/counting/histograms.py. There are two tables, as for counts.
  */
 #ifndef CGNET_COUNT_HISTOGRAM_BPF_H
 #define CGNET_COUNT_HISTOGRAM_BPF_H
@@ -13,8 +13,8 @@ CROSSES_TO_USER_SPACE(histogram);
 #define MAX_HISTOGRAMS 4096
 
 /*
- * Without types: before Linux kernel commit aa3496accc41 "bpf: Refactor kptr_off_tab into btf_record" (in
- * v6.2) a map of maps takes no map whose value is a struct with a type, after one without.
+ * No types: before Linux kernel commit aa3496accc41 "bpf: Refactor kptr_off_tab into btf_record" (in v6.2) a
+ * map of maps accepts no map whose value is a struct with a type, after one without.
  */
 struct histogram_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -30,7 +30,7 @@ struct {
 	__array(values, struct histogram_table);
 } histograms SEC(".maps") = {.values = {&histograms_even}};
 
-/* `shift` if the value needs more bits than that, else 0; no branch, which verifiers would follow both ways. */
+/* `shift` if the value needs more bits than that, else 0. No branch, which verifiers would explore both ways. */
 static __always_inline u32 shift_if_above(u64 value, u32 shift)
 {
 	u64 difference = (1ULL << shift) - 1 - value;
@@ -54,14 +54,14 @@ static __always_inline u32 log2_of(u64 value)
 	return power;
 }
 
-/* Four buckets for a power of two: a quarter of its lower bound wide. Below 4 each has one. */
+/* Four buckets per power of two, each a quarter of its lower bound wide. Each value below 4 has its own. */
 static __always_inline u32 log2_bucket(u64 value)
 {
 	u32 power = log2_of(value);
 
 	if (value < 4)
 		return value;
-	if (value >> 33) /* more than two: the last bucket has all that is longer */
+	if (value >> 33) /* more than two hours: the last bucket has all longer times */
 		return CGNET_BUCKETS - 1;
 	return 4 * (power - 1) + (value >> (power - 2) & 3);
 }
@@ -76,9 +76,9 @@ static __always_inline u32 linear_bucket(u64 value)
 	return 1 + (steps < cfg.histogram_steps ? steps : cfg.histogram_steps);
 }
 
-#define EXCHANGES 4 /* so often another CPU may come first */
+#define EXCHANGES 4 /* attempts, as another CPU may win */
 
-/* Put a value where it is less than what is there, or greater. */
+/* Store a value if it is less than the stored one, or greater. */
 static __always_inline void keep_extreme(const bool typed, u64 *place, u64 value, bool least)
 {
 	for (u32 i = 0; i < EXCHANGES; i++) {
@@ -103,7 +103,7 @@ static __always_inline void histogram_put(const bool typed, struct histogram *hi
 	if (bucket >= CGNET_BUCKETS)
 		bucket = CGNET_BUCKETS - 1;
 	barrier_var(bucket);
-	/* To add a constant 0 would become an atomic or, which kernels before 5.12 don't know. */
+	/* The addition of a constant 0 would become an atomic or, which kernels before 5.12 do not know. */
 	barrier_var(value);
 	__sync_fetch_and_add(&histogram->buckets[bucket & (CGNET_BUCKETS - 1)], 1);
 	__sync_fetch_and_add(&histogram->sum, value);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Histograms of all stages at once, for the few keys that most packets of a CPU have: a packet costs one look for them
- * all, where it would be one in a hash, by a long key, for each stage. Other keys' packets go there.
+ * Per-CPU table of the histograms of all stages, for the few keys that most packets of a CPU have: a packet
+ * costs one lookup for all stages, instead of one in a hash, by a long key, per stage. Packets of other keys
+ * use the hash.
  *
- * Two tables in turn, as of counts. A place belongs to the first key that comes, until the table is read.
+ * There are two tables, as for counts. A slot belongs to the first key that claims it, until the table is
+ * read.
  */
 #ifndef CGNET_COUNT_PERCPU_HISTOGRAMS_BPF_H
 #define CGNET_COUNT_PERCPU_HISTOGRAMS_BPF_H
@@ -12,7 +14,7 @@
 
 CROSSES_TO_USER_SPACE(sums_head);
 
-#define SUMS_EACH 4 /* places of a CPU; a power of two */
+#define SUMS_EACH 4 /* slots per CPU; a power of two */
 
 struct stage_sums {
 	struct sums_head head;
@@ -20,7 +22,7 @@ struct stage_sums {
 };
 
 #if TYPED
-/* Of so many places for each CPU; user space says how many there are. Without types: see histogram.bpf.h. */
+/* SUMS_EACH slots per CPU; user space sets the number of entries. No types: see histogram.bpf.h. */
 struct sums_table {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -54,10 +56,10 @@ static __always_inline u32 mix_of_key(const struct count_key *key)
 
 	for (u32 i = 0; i < KEY_WORDS; i++)
 		mix ^= words[i] * (2 * i + 1);
-	return mix * 0x9e3779b97f4a7c15 >> 32; /* Knuth's, as in slots.bpf.h */
+	return mix * 0x9e3779b97f4a7c15 >> 32; /* Knuth's hash, as in slots.bpf.h */
 }
 
-/* A softirq may come between: it finds the place begun, and takes another one. */
+/* A softirq may interrupt: it finds the slot claimed, and takes another one. */
 static __always_inline bool begin_sums(struct stage_sums *its, const struct count_key *key)
 {
 	if (__sync_val_compare_and_swap(&its->head.state, SUMS_FREE, SUMS_BEGUN) != SUMS_FREE)
@@ -69,7 +71,7 @@ static __always_inline bool begin_sums(struct stage_sums *its, const struct coun
 	return true;
 }
 
-/* The sums of a key on this CPU; NULL if others have the places. */
+/* Sums of a key on this CPU; NULL if other keys have the slots. */
 static __always_inline struct stage_sums *sums_of(const struct count_key *key)
 {
 	void *table = bpf_map_lookup_elem(&sums, &(u32){0});
@@ -93,7 +95,7 @@ static __always_inline struct stage_sums *sums_of(const struct count_key *key)
 }
 
 #else
-/* To begin them takes a compare-and-swap. */
+/* Claiming a slot requires compare-and-swap. */
 static __always_inline struct stage_sums *sums_of(const struct count_key *key)
 {
 	return NULL;

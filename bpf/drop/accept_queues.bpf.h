@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * SYNs that a full queue of their listener swallows: that of connections that wait for accept(), or that of half-open
- * ones. The kernel frees them as it frees the SYNs that it takes, with consume_skb: the listener's queues and its count
- * of drops tell them apart. At that moment no socket is at hand, so that listeners are kept by where they listen.
+ * SYNs dropped by a full queue of their listener: the accept queue, or the queue of half-open connections.
+ * The kernel frees them as it frees accepted SYNs, with consume_skb: the listener's queues and its count of
+ * drops tell them apart. The tracepoint has no socket, so listeners are kept by local address.
  */
 #ifndef CGNET_DROP_ACCEPT_QUEUES_BPF_H
 #define CGNET_DROP_ACCEPT_QUEUES_BPF_H
@@ -14,8 +14,8 @@
 #define FLAG_ACK 0x10
 
 struct listening {
-	u64 sk; /* to be read with care; 0: several listen there, and which one a SYN is for isn't known */
-	u32 drops; /* its sk_drops that are accounted for */
+	u64 sk;	   /* read with fault handling; 0: several listen there, so a SYN's is unknown */
+	u32 drops; /* the part of its sk_drops that is accounted for */
 	u32 pad;
 };
 
@@ -93,7 +93,7 @@ static __always_inline void queue_on_state(const bool typed, struct sock *sk, in
 		remember_queue(sk);
 }
 
-/* TCP has taken it off its device. */
+/* Whether a packet is a SYN that TCP has taken off its device. */
 static __always_inline bool is_received_syn(const bool typed, struct sk_buff *skb)
 {
 	u16 protocol = READ(skb, protocol);
@@ -108,7 +108,7 @@ static __always_inline bool is_received_syn(const bool typed, struct sk_buff *sk
 	return (flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
 }
 
-/* Of a packet that has been routed to this host. */
+/* Network namespace of a packet that has been routed to this host. */
 static __always_inline u32 netns_of_route(struct sk_buff *skb)
 {
 	struct net_device *dev = device_of_route(skb);
@@ -116,7 +116,7 @@ static __always_inline u32 netns_of_route(struct sk_buff *skb)
 	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
 }
 
-/* Who listens alone where a SYN went to, or NULL. */
+/* The only listener at the destination of a SYN, or NULL. */
 static __always_inline struct listening *listening_for(u32 netns, const struct flow *flow)
 {
 	struct listener_key key = {};
@@ -141,8 +141,8 @@ static __always_inline bool accept_queue_is_full(struct sock *sk)
 }
 
 /*
- * As tcp_conn_request() looks at it: half-open connections are bounded by the backlog, and, without SYN cookies, by
- * three quarters of tcp_max_syn_backlog for who isn't known to be alive.
+ * The test of tcp_conn_request(): the backlog limits half-open connections, and, without SYN cookies, three
+ * quarters of tcp_max_syn_backlog limit those of peers not known to be alive.
  */
 static __always_inline bool syn_queue_is_full(struct sock *sk)
 {
@@ -156,8 +156,8 @@ static __always_inline bool syn_queue_is_full(struct sock *sk)
 }
 
 /*
- * Which full queue swallowed a SYN, as a drop's reason; 0: none did. A SYN that is taken may be the one that fills the
- * queue of half-open connections: one that isn't is counted by the listener.
+ * Full queue that dropped a SYN, as a drop reason; 0: none. An accepted SYN may be the one that fills the
+ * queue of half-open connections: the listener counts only a dropped one.
  */
 static __always_inline u32 reason_of_syn(struct listening *listening)
 {
@@ -170,7 +170,7 @@ static __always_inline u32 reason_of_syn(struct listening *listening)
 	else if (syn_queue_is_full(sk) && (s32)(drops - listening->drops) > 0)
 		reason = REASON_SYN_QUEUE_FULL;
 	else if (!syn_queue_is_full(sk))
-		listening->drops = drops; /* those were of other causes */
+		listening->drops = drops; /* those had other causes */
 	if (reason)
 		__sync_fetch_and_add(&listening->drops, 1);
 	return reason;

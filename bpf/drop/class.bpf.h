@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a drop means to who looks for a fault: one rule for rows, filters and counts. It goes by the kernel's reason, the
- * state of the socket, what the packet carried, and, where these say nothing, by the function that dropped it.
+ * Class of a drop for fault finding: one rule for records, filters and counts. It uses the kernel's reason,
+ * the state of the socket, the contents of the packet and, if these are inconclusive, the function that
+ * dropped it.
  */
 #ifndef CGNET_DROP_CLASS_BPF_H
 #define CGNET_DROP_CLASS_BPF_H
@@ -12,7 +13,7 @@
 
 CROSSES_TO_USER_SPACE(function_classes);
 
-/* Classes of reasons, by their number: user space knows the names. */
+/* Classes of reasons, by number: only user space has the names. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -41,7 +42,7 @@ static __always_inline bool is_benign_code(u64 location)
 	return false;
 }
 
-/* TCP drops here: packets without a socket, and packets for TIME_WAIT or a half-open connection. */
+/* Whether TCP drops packets without a socket here, and packets for TIME_WAIT or a half-open connection. */
 static __always_inline bool is_receiving_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_RECEIVING; i++)
@@ -50,7 +51,7 @@ static __always_inline bool is_receiving_code(u64 location)
 	return false;
 }
 
-/* TCP drops here: packets that have a socket, and that it answers with a reset. */
+/* Whether TCP drops packets here that have a socket, and that it answers with a reset. */
 static __always_inline bool is_resetting_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_RECEIVING; i++)
@@ -64,15 +65,15 @@ static __always_inline bool has_no_reason(const struct drop *drop)
 	return cfg.drop_arguments > 2 && drop->reason == cfg.not_specified;
 }
 
-/* Where no drop has a reason, the function tells: a firewall's is none of these. */
+/* If no drop has a reason, the function decides: a firewall's is none of these. */
 static __always_inline bool may_be_of_time_wait(const struct drop *drop)
 {
 	return has_no_reason(drop) || (cfg.drop_arguments < 3 && is_receiving_code(drop->location));
 }
 
 /*
- * Who was told the peer's end discards each segment without data, after it took in what that acknowledges: the end of
- * tcp_rcv_state_process(). It is a drop since kernels have reasons; those before only free it.
+ * After the peer's FIN, TCP discards each segment without data once it has processed its acknowledgement: the
+ * end of tcp_rcv_state_process(). Kernels that have reasons report a drop; earlier ones only free it.
  */
 static __always_inline bool is_late_ack(const struct drop *drop)
 {
@@ -83,9 +84,9 @@ static __always_inline bool is_late_ack(const struct drop *drop)
 }
 
 /*
- * An acknowledgement that another CPU's packet overtook has nothing to tell. Its time stamp is an old one then, a reason
- * of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop reason" (in v6.14). Or that
- * packet was the last one, and its socket was found while it was there.
+ * An acknowledgement that a packet on another CPU overtook has no new information. Its time stamp is old
+ * then, a reason of its own since Linux kernel commit 124c4c32e9f3 "tcp: add TCP_RFC7323_PAWS_ACK drop
+ * reason" (in v6.14). Or that packet was the last one, and the socket was looked up before its end.
  */
 static __always_inline bool is_overtaken_ack(const struct drop *drop)
 {
@@ -95,7 +96,7 @@ static __always_inline bool is_overtaken_ack(const struct drop *drop)
 	       drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload;
 }
 
-/* A new connection from a port whose last one is in TIME_WAIT here; one that is taken isn't dropped. */
+/* A new connection from a port whose last one is in TIME_WAIT here; an accepted one is not dropped. */
 static __always_inline bool is_refused_by_time_wait(const struct drop *drop)
 {
 	return drop->tcp_state == TCP_TIME_WAIT && has_no_reason(drop) &&
@@ -103,8 +104,9 @@ static __always_inline bool is_refused_by_time_wait(const struct drop *drop)
 }
 
 /*
- * A segment of a connection that the listener doesn't know. Its reason is TCP_FLAGS where tcp_rcv_state_process() returns
- * one (6.12, 6.18), else there is none (6.1), and the code that sends the reset tells it.
+ * A segment of a connection that the listener does not know. Its reason is TCP_FLAGS where
+ * tcp_rcv_state_process() returns one (6.12, 6.18), else there is none (6.1), and the code that sends the
+ * reset identifies it.
  */
 static __always_inline bool is_unknown_to_listener(const struct drop *drop)
 {
@@ -117,8 +119,9 @@ static __always_inline bool is_unknown_to_listener(const struct drop *drop)
 }
 
 /*
- * The other side had closed, and its kernel answers with a reset: data to a closing socket that has become a TIME_WAIT
- * one, or to the listener of a connection that is gone. The same data at a closing socket has a reason of its own.
+ * The receiver had closed, and its kernel answers with a reset: data to a closing socket that has become a
+ * TIME_WAIT one, or to the listener of a connection that is gone. The same data at a closing socket has a
+ * reason of its own.
  */
 static __always_inline bool is_data_after_close(const struct drop *drop)
 {
@@ -127,8 +130,9 @@ static __always_inline bool is_data_after_close(const struct drop *drop)
 }
 
 /*
- * Half of a handshake drops what tells it nothing new: a SYN that comes again, which it answers again, the reset of a
- * health check, and, with TCP_DEFER_ACCEPT, the last acknowledgement. Its socket is said to be the listener.
+ * A half-open connection drops packets without new information: a repeated SYN, which it answers again, the
+ * reset of a health check, and, with TCP_DEFER_ACCEPT, the last acknowledgement. The kernel reports the
+ * listener as its socket.
  */
 static __always_inline bool is_for_handshake(const struct drop *drop)
 {
@@ -140,7 +144,7 @@ static __always_inline bool is_for_handshake(const struct drop *drop)
 		return false;
 	if (drop->tcp_flags & TCP_FLAG_RST_BIT)
 		return true;
-	/* Or for a connection in TIME_WAIT, which are all known when they began since the start. */
+	/* Or for a connection in TIME_WAIT: later than this after the start, all of these are known. */
 	return drop->tcp_flags == TCP_FLAG_SYN_ALONE &&
 	       bpf_ktime_get_ns() > cfg.start_ns + TIME_WAIT_NS;
 }

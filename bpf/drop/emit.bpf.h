@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What a drop means, which ones are wanted, and how they are told. */
+/* Classify drops, apply the filters, and report or count them. */
 #ifndef CGNET_DROP_EMIT_BPF_H
 #define CGNET_DROP_EMIT_BPF_H
 
@@ -26,7 +26,7 @@ struct {
 	__type(value, u32);
 } selected_devices SEC(".maps");
 
-/* Stacks of what is counted, by their ids. */
+/* Stacks of counted drops, by id. */
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
 	__uint(max_entries, 16384);
@@ -34,7 +34,7 @@ struct {
 	__uint(value_size, CGNET_FRAMES * sizeof(u64));
 } stacks SEC(".maps");
 
-/* Drops that were no fault, and weren't shown; of all owners. */
+/* Number of benign drops that were not shown, of all owners. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -61,7 +61,7 @@ static __always_inline bool drop_passes(const struct drop *drop)
 	return true;
 }
 
-/* -- rows and counts */
+/* -- records and counts */
 
 static __always_inline void count_drop(void *ctx, const struct owner *owner,
 				       const struct packet *packet, const struct drop *drop)
@@ -115,7 +115,7 @@ static __always_inline void fill_drop(struct drop *drop, const struct packet *pa
 	FORGET_VALUES(drop);
 }
 
-/* -- whose it is, where no socket of the packet tells */
+/* -- owners of packets without a socket */
 
 static __always_inline void key_of_destination(u32 netns, const struct flow *flow,
 					       struct listener_key *key)
@@ -130,7 +130,7 @@ static __always_inline void key_of_destination(u32 netns, const struct flow *flo
 	}
 }
 
-/* Who listens where a packet went to, or NULL. */
+/* Owner of the listener at a packet's destination, or NULL. */
 static __always_inline struct holder *listener_of_flow(const struct flow *flow)
 {
 	struct listener_key key = {};
@@ -141,7 +141,7 @@ static __always_inline struct holder *listener_of_flow(const struct flow *flow)
 	return found && found->owner.source ? found : NULL;
 }
 
-/* A connection in TIME_WAIT has no owner any more, but its listener has; a SYN has a sender who waits for an answer. */
+/* A connection in TIME_WAIT has no owner, but its listener does; a SYN has a sender that waits for an answer. */
 static __always_inline bool holder_by_flow(const bool typed, struct drop *drop,
 					   const struct flow *flow, struct holder *holder)
 {
@@ -167,7 +167,7 @@ static __always_inline bool holder_by_flow(const bool typed, struct drop *drop,
 	return holder->owner.source != OWNER_UNKNOWN;
 }
 
-/* `known`: who holds the socket that the packet was for, if that isn't the place's. */
+/* `known`: owner of the socket that the packet was for, if that is not the socket of `place`. */
 static __always_inline void tell_drop(const bool typed, void *ctx, struct packet *packet,
 				      struct drop *drop, const struct place *place,
 				      const struct holder *known)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sockets in SYN_SENT, for SYNs that are dropped where they were sent: over loopback a SYN reaches a closed port without
- * the socket that sent it, though that one is in the same network namespace and has its very addresses and ports.
+ * Sockets in SYN_SENT, for SYNs that are dropped where they were sent: over loopback a SYN reaches a closed
+ * port without its sender's socket, although that is in the same network namespace and has the same addresses
+ * and ports.
  */
 #ifndef CGNET_DROP_SYN_SENDERS_BPF_H
 #define CGNET_DROP_SYN_SENDERS_BPF_H
@@ -13,8 +14,9 @@
 #define SENDER_WAYS 8
 
 /*
- * Set-associative cache of socket addresses, by namespace and destination port: the source port isn't chosen yet when
- * a socket gets to SYN_SENT. What two CPUs write at once is lost; a find is compared with the socket.
+ * Set-associative cache of socket addresses, by namespace and destination port: the source port is not chosen
+ * yet when a socket enters SYN_SENT. Concurrent writes of two CPUs lose one; a match is checked against the
+ * socket.
  */
 struct sender_set {
 	u64 sockets[SENDER_WAYS];
@@ -51,7 +53,7 @@ static __always_inline void remember_sender(const bool typed, struct sock *sk)
 	(SAME_WORD(sk, field, 0, address) && SAME_WORD(sk, field, 1, address) && \
 	 SAME_WORD(sk, field, 2, address) && SAME_WORD(sk, field, 3, address))
 
-/* Of a socket that may be gone: what is read then fits no packet. Word by word: the programs' stacks are nearly full. */
+/* Whether a socket sent a SYN; the values of a freed one match no packet. Word by word: stacks are nearly full. */
 static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
 {
 	struct inet_sock *inet = (struct inet_sock *)sk;
@@ -68,7 +70,7 @@ static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
 	       SAME_ADDRESS(sk, skc_v6_daddr, flow->daddr);
 }
 
-/* The entry of a socket that no typed pointer leads to: none where it is in storage. */
+/* Entry of a socket without a typed pointer; NULL if it is in storage. */
 static __always_inline struct ledger_entry *ledger_at(const bool typed, u64 address)
 {
 	if (!typed)
@@ -82,7 +84,7 @@ static __always_inline struct ledger_entry *ledger_at(const bool typed, u64 addr
 	return NULL;
 }
 
-/* Who sent a SYN that was dropped in its sender's namespace, or NULL. */
+/* Entry of the sender of a SYN that was dropped in its sender's namespace, or NULL. */
 static __always_inline struct ledger_entry *sender_of_syn(const bool typed, const struct flow *flow)
 {
 	struct sender_set *set = sender_set_of(flow->netns, flow->dport);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Connections in TIME_WAIT, for kernels that don't tell which socket a dropped packet was for: TCP drops all that
- * comes to them, such as the peer's last FIN, and that is no fault. Their own sockets are closed by then, and the
- * smaller ones that stand for them are in no tracepoint.
+ * Connections in TIME_WAIT, for kernels that do not report the socket of a dropped packet: TCP drops all
+ * packets for them, such as the peer's last FIN, and these drops are benign. Their own sockets are closed by
+ * then, and no tracepoint has the smaller ones that replace them.
  *
- * kfree_skb has had the socket since Linux kernel commit c53795d48ee8 "net: add rx_sk to trace_kfree_skb" (in v6.11).
+ * kfree_skb has the socket since Linux kernel commit c53795d48ee8 "net: add rx_sk to trace_kfree_skb" (in
+ * v6.11).
  */
 #ifndef CGNET_DROP_TIME_WAIT_BPF_H
 #define CGNET_DROP_TIME_WAIT_BPF_H
@@ -13,15 +14,15 @@
 
 #define TIME_WAIT_NS 60000000000ULL /* include/net/tcp.h: TCP_TIMEWAIT_LEN */
 #define TCP_FLAG_SYN_BIT 0x02
-#define GOLDEN 0x9e3779b97f4a7c15ULL /* 2^64 by the golden ratio: it spreads */
+#define GOLDEN 0x9e3779b97f4a7c15ULL /* 2^64 / golden ratio: multiplicative hash */
 
 struct time_wait {
-	u64 since;   /* it began, or had its last packet */
-	u32 rcv_nxt; /* what it had received by then: data beyond it are new */
+	u64 since;   /* start, or time of its last packet */
+	u32 rcv_nxt; /* at that time: data beyond it is new */
 	u32 pad;
 };
 
-/* LRU hash of connections in TIME_WAIT, by both ends: that which was quiet longest makes room. */
+/* LRU hash of connections in TIME_WAIT, by both ends: the one idle for longest is evicted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 32768);
@@ -45,7 +46,7 @@ static __always_inline u64 spread(u64 so_far, const void *bytes)
 	return so_far;
 }
 
-/* Of a connection's end: 64 bits of its namespace, addresses and ports. */
+/* Key of a connection's end: a 64-bit hash of its namespace, addresses and ports. */
 static __always_inline u64 key_of_end(u32 netns, const void *local, u16 local_port,
 				      const void *remote, u16 remote_port)
 {
@@ -54,7 +55,7 @@ static __always_inline u64 key_of_end(u32 netns, const void *local, u16 local_po
 	return spread(spread(key * GOLDEN, local), remote);
 }
 
-/* A socket closes: TIME_WAIT comes after these states, unless there was an error. */
+/* Handle a socket that closes: TIME_WAIT follows these states, unless there was an error. */
 static __always_inline void remember_time_wait(const bool typed, struct sock *sk, int oldstate,
 					       int newstate)
 {
@@ -64,11 +65,11 @@ static __always_inline void remember_time_wait(const bool typed, struct sock *sk
 
 	if (sockets_are_told() || newstate != TCP_CLOSE || oldstate == TCP_LISTEN)
 		return;
-	/* Not by typed loads: what clang makes of an address in the midst of them, 6.1 refuses. */
+	/* No typed loads: 6.1 rejects the address arithmetic that clang mixes with them. */
 	flow_of_sock(false, sk, (struct tcp_sock *)sk, &flow);
 	key = key_of_end(flow.netns, flow.saddr, flow.sport, flow.daddr, flow.dport);
 	if ((oldstate != TCP_FIN_WAIT2 && oldstate != TCP_CLOSING) || READ(sk, sk_err)) {
-		bpf_map_delete_elem(&time_waits, &key); /* the same ends as of one before */
+		bpf_map_delete_elem(&time_waits, &key); /* same ends as a previous connection */
 		return;
 	}
 	value.since = bpf_ktime_get_ns();
@@ -82,8 +83,8 @@ static __always_inline bool has_data_beyond(const struct packet *packet, u32 rcv
 }
 
 /*
- * Whether a packet came to one, and whether it brought new data. Where drops have no reasons, what opens a connection
- * may be for a port that nobody listens at: it is shown.
+ * Whether a packet came to a connection in TIME_WAIT; sets whether it has new data. If drops have no reasons,
+ * a SYN may be for a port without a listener: it is shown.
  */
 static __always_inline bool came_to_time_wait(struct drop *drop, const struct packet *packet,
 					      u32 netns)
@@ -106,7 +107,7 @@ static __always_inline bool came_to_time_wait(struct drop *drop, const struct pa
 	return true;
 }
 
-/* Only parts of the kernel's, which stand behind struct sock_common. */
+/* Parts of the kernel's struct inet_timewait_sock, which begins with struct sock_common. */
 struct inet_timewait_sock___part {
 	unsigned char tw_substate;
 } __attribute__((preserve_access_index));
@@ -116,8 +117,8 @@ struct sock_common___of_time_wait {
 } __attribute__((preserve_access_index));
 
 /*
- * Whether data are new to a socket in TIME_WAIT, where kfree_skb tells it. A socket that waits for its peer's end alone
- * has that state, too, and answers new data with a reset; after that end none can come.
+ * Whether data is new to a socket in TIME_WAIT, where kfree_skb has the socket. A socket that only waits for
+ * its peer's FIN has that state, too, and answers new data with a reset; after that FIN none can come.
  */
 static __always_inline bool is_new_data(struct sock *time_wait, const struct packet *packet)
 {

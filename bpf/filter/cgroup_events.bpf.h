@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Cgroups that are made and removed while cgnet runs.
+ * Cgroups that are created and removed while cgnet runs.
  *
- * User space marks the cgroups that exist; the program on cgroup_mkdir hands the marks from parent to
- * child at the birth, so that nothing can run in the child before.
+ * User space marks the existing cgroups; the program on cgroup_mkdir copies the marks from parent to child at
+ * creation, before anything can run in the child.
  */
 #ifndef CGNET_FILTER_CGROUP_EVENTS_BPF_H
 #define CGNET_FILTER_CGROUP_EVENTS_BPF_H
@@ -45,7 +45,7 @@ static __always_inline struct cgroup *cgroup_parent(struct cgroup *cgrp)
 	return (void *)parent - bpf_core_field_offset(struct cgroup, self);
 }
 
-/* The parent's marks; where there are patterns, its path is still to be looked at. */
+/* The child inherits the parent's marks; if there are patterns, its path is still to be matched. */
 static __always_inline struct cgroup_mark marks_at_creation(struct cgroup *cgrp, u32 hierarchy)
 {
 	struct cgroup_key parent_key = {.hierarchy = hierarchy};
@@ -86,7 +86,7 @@ int BPF_PROG(cgroup_created, struct cgroup *cgrp, const char *path)
 	return WITH_PERF_FLUSH(ctx, on_mkdir(cgrp, path));
 }
 
-/* Sockets outlive their cgroup: user space forgets the mark later. */
+/* Sockets outlive their cgroup: user space removes the mark later. */
 static __always_inline int on_rmdir(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};
@@ -107,7 +107,7 @@ int BPF_PROG(cgroup_removed, struct cgroup *cgrp, const char *path)
 	return WITH_PERF_FLUSH(ctx, on_rmdir(cgrp, path));
 }
 
-/* A cgroup of v1 got a new name within its parent. A selected cgroup stays selected. */
+/* A v1 cgroup was renamed within its parent. A selected cgroup stays selected. */
 static __always_inline int on_rename(struct cgroup *cgrp, const char *path)
 {
 	struct cgroup_key key = {.hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id)};

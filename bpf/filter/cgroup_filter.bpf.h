@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which cgroups are selected. The partner of src/cgnet/filters/cgroup.py. */
+/* Selected cgroups. Counterpart of src/cgnet/filters/cgroup.py. */
 #ifndef CGNET_FILTER_CGROUP_FILTER_BPF_H
 #define CGNET_FILTER_CGROUP_FILTER_BPF_H
 
@@ -13,7 +13,7 @@ struct {
 	__type(value, struct cgroup_mark);
 } selected_cgroups SEC(".maps");
 
-/* Whether what matched values of `matched` uses gets through a filter of `use`. */
+/* Whether an event that matches values of `matched` uses passes a filter of `use`. */
 static __always_inline bool passes(u32 use, u32 matched)
 {
 	if (matched & FILTER_EXCLUDES)
@@ -22,9 +22,9 @@ static __always_inline bool passes(u32 use, u32 matched)
 }
 
 /*
- * What a CPU looked up last, of the hierarchy that names owners: most events follow one of the same cgroup, and
- * each look into a large hash costs cold lines and pages. Only what is settled; in one word, because a softirq
- * may come between.
+ * Per-CPU cache of the last lookup in the hierarchy that names owners: most events follow one of the same
+ * cgroup, and each lookup in a large hash costs cache and TLB misses. It holds settled marks only, in one
+ * word, because a softirq may interrupt.
  */
 #define KEPT_MARKS_BITS 8
 #define KEPT_GIVEN_BITS 16

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Filters: which owners and which flows are selected. The partner of src/cgnet/filters/selection.py.
+ * Filters: selection of owners and flows. Counterpart of src/cgnet/filters/selection.py.
  *
- * A filter that isn't used is a constant zero, and its code is never loaded; on kernels before 5.5 it is a
- * branch not taken. Values of one filter are OR, filters are AND, and what excludes comes last.
+ * An unused filter is a constant zero, and its code is never loaded; on kernels before 5.5 it is a branch not
+ * taken. Values of one filter are ORed, filters are ANDed, and exclusions take precedence.
  */
 #ifndef CGNET_FILTER_FILTER_BPF_H
 #define CGNET_FILTER_FILTER_BPF_H
@@ -54,7 +54,7 @@ struct {
 	__type(value, struct port_flags);
 } selected_ports SEC(".maps");
 
-/* Cgroups of the hierarchy that names owners, and whether their containers' names are wanted. */
+/* Cgroups of the hierarchy that names owners, and whether their containers' names are selected. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
@@ -62,7 +62,7 @@ struct {
 	__type(value, u32);
 } named_cgroups SEC(".maps");
 
-/* -- owners: a task as a possible owner, where learn() may take it */
+/* -- owners: a task as a possible owner, where learn() may record it */
 
 static __always_inline bool pid_passes(const bool typed, struct task_struct *task, u32 pid)
 {
@@ -80,10 +80,10 @@ static __always_inline bool hash_passes(void *map, const void *key, u32 use)
 	return passes(use, found ? *found : 0);
 }
 
-/* User space decides about a cgroup that it has told nothing of. */
+/* User space decides about a cgroup that is not in the map yet. */
 static __always_inline bool name_passes(struct owner *owner)
 {
-	u64 id = owner->cgroup_id; /* Linux 6.1 takes no memory of a global function for a key */
+	u64 id = owner->cgroup_id; /* Linux 6.1 takes no key in a global function's argument */
 	u32 *found = bpf_map_lookup_elem(&named_cgroups, &id);
 
 	if (found)
@@ -92,7 +92,7 @@ static __always_inline bool name_passes(struct owner *owner)
 	return true;
 }
 
-/* An unknown owner is none that was asked for. */
+/* An unknown owner matches no filter that includes. */
 static __always_inline bool unknown_owner_passes(void)
 {
 	u32 uses = cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid | cfg.by_name;
@@ -100,7 +100,7 @@ static __always_inline bool unknown_owner_passes(void)
 	return !(uses & FILTER_INCLUDES);
 }
 
-/* Of such an owner the cgroup alone is known, in the hierarchy that names owners. */
+/* Whether only the owner's cgroup is known, in the hierarchy that names owners. */
 static __always_inline bool is_partial(const struct owner *owner)
 {
 	return owner->source >= OWNER_SK_CGRP;
@@ -115,7 +115,7 @@ static __always_inline bool partial_owner_passes(struct owner *owner)
 	return !cfg.by_name || name_passes(owner);
 }
 
-/* Whether a task, just learnt as an owner, is selected; adds how. */
+/* Whether a task, just recorded as an owner, is selected; sets the owner's `given` and `undecided`. */
 static __always_inline bool owner_passes(const bool typed, struct task_struct *task,
 					 struct owner *owner)
 {
@@ -157,8 +157,8 @@ static __always_inline bool address_passes(u32 side, u32 use, const struct flow 
 }
 
 /*
- * Byte swaps lose what older verifiers know of a number: to them a port may be anything. The compiler, which
- * knows better, must not drop the mask.
+ * Older verifiers lose the bounds of a number in a byte swap: to them a port may have any value. The barrier
+ * keeps the compiler, which knows the bounds, from dropping the mask.
  */
 static __always_inline u32 port_index(u16 port)
 {
@@ -211,7 +211,7 @@ static __always_inline bool flow_passes(const bool typed, struct sock *sk, const
 	return ends_pass(flow);
 }
 
-/* -- roles: of what was open before the start it may be unknown */
+/* -- roles: unknown for some connections that were open before the start */
 
 static __always_inline bool role_passes(u32 role)
 {

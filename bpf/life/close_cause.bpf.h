@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* How a connection ended, and how much it carried, as its socket tells on the way to TCP_CLOSE. */
+/* Cause and statistics of a connection's end, from its socket on the way to TCP_CLOSE. */
 #ifndef CGNET_LIFE_CLOSE_CAUSE_BPF_H
 #define CGNET_LIFE_CLOSE_CAUSE_BPF_H
 
@@ -12,14 +12,14 @@
 #define SHUTDOWN_MASK 3
 /* Bits of sk_flags. */
 #define SOCK_DEAD 0 /* the application has closed it */
-#define SOCK_DONE 1 /* the peer's FIN was taken in */
+#define SOCK_DONE 1 /* TCP has processed the peer's FIN */
 
 static __always_inline bool has_flag(const bool typed, struct sock *sk, u32 flag)
 {
 	return READ(sk, __sk_common.skc_flags) >> flag & 1;
 }
 
-/* -- what it carried */
+/* -- statistics */
 
 static __always_inline bool fin_was_sent(u32 state)
 {
@@ -27,10 +27,7 @@ static __always_inline bool fin_was_sent(u32 state)
 	       state == TCP_LAST_ACK;
 }
 
-/*
- * bytes_acked counts the client's SYN, and our FIN. Of a connection whose role isn't known: what was
- * sent and isn't in flight.
- */
+/* bytes_acked counts the client's SYN, and our FIN. If the role is unknown: the bytes sent that are not in flight. */
 static __always_inline u64 payload_acknowledged(const bool typed, struct tcp_sock *tp, u32 role,
 						u32 state)
 {
@@ -66,9 +63,9 @@ static __always_inline void measure_life(const bool typed, struct sock *sk, stru
 	life->role = role;
 }
 
-/* -- who ended it, and how */
+/* -- side and cause of the end */
 
-/* What came to tcp_receive_reset. */
+/* Kind of event at tcp_receive_reset. */
 enum reset_received {
 	RESET_NONE = 0,
 	RESET_OF_PEER = 1,
@@ -76,9 +73,9 @@ enum reset_received {
 };
 
 /*
- * Data that comes for an application that has closed isn't taken in: the stack ends the connection by the
- * function that takes in a peer's reset, and sends one itself. The arguments are what had been
- * received by the time of our FIN.
+ * TCP does not accept data for an application that has closed: it ends the connection by the function that
+ * processes a peer's reset, and sends a reset itself. The arguments are the amounts received by the time of
+ * our FIN.
  */
 static __always_inline bool data_came_late(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					   u32 data_segs, u32 bytes)
@@ -90,7 +87,7 @@ static __always_inline bool data_came_late(const bool typed, struct sock *sk, st
 	       READ(tp, data_segs_in) != data_segs && (u32)READ(tp, bytes_received) == bytes;
 }
 
-/* Of a socket that nobody has open, this reset goes out when it is gone: its reason is known, not seen. */
+/* This reset is sent after a socket that no process has open is gone: its reason is known, not seen. */
 enum sk_rst_reason___of_late_data {
 	SK_RST_REASON_TCP_ABORT_ON_DATA___of_late_data,
 };
@@ -104,7 +101,7 @@ static __always_inline u16 reason_of_late_data(void)
 				       SK_RST_REASON_TCP_ABORT_ON_DATA___of_late_data);
 }
 
-/* Who closes shuts the socket down first, and who disconnects it is its user; `ss -K` is neither. */
+/* close() shuts the socket down first, and only the socket's user disconnects it; `ss -K` does neither. */
 static __always_inline bool was_killed(const bool typed, struct sock *sk, int err,
 				       const struct owner *owner)
 {
@@ -116,8 +113,8 @@ static __always_inline bool was_killed(const bool typed, struct sock *sk, int er
 }
 
 /*
- * Our FIN went out, and then a reset: the application disconnects, or closes with a linger time of 0. A socket
- * that gets to TIME_WAIT is closed by now, or has the peer's FIN.
+ * A reset followed our FIN: the application disconnects, or closes with a linger time of 0. A socket that
+ * gets to TIME_WAIT is closed by then, or has the peer's FIN.
  */
 static __always_inline bool reset_after_fin(const bool typed, struct sock *sk, u32 state)
 {
@@ -132,8 +129,8 @@ static __always_inline void tell_ending(struct life *life, u8 by, u8 cause)
 }
 
 /*
- * sk_err is still there: it is taken away when the application asks for it. The last state tells whose FIN came
- * first, and a time-out wins over the reset that we send then.
+ * sk_err is still set: the kernel clears it when the application reads it. The last state shows whose FIN
+ * came first, and a time-out takes precedence over the reset that we send then.
  */
 static __always_inline void how_it_ended(const bool typed, struct sock *sk, u32 state,
 					 u32 reset_received, const struct owner *owner,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is told of a connection, at its end and before. The includer says in struct ledger_private what was told
- * last.
+ * Report a connection, at its end and before. The including file keeps the last reported values in struct
+ * ledger_private.
  */
 #ifndef CGNET_LIFE_EMIT_BPF_H
 #define CGNET_LIFE_EMIT_BPF_H
@@ -19,7 +19,7 @@ static __always_inline bool life_passes(const struct life *life)
 	return !cfg.by_cause || (cfg.by_cause >> life->close_cause & 1);
 }
 
-/* Whether there is a row of it now. */
+/* Return whether a record was sent. */
 static __always_inline bool emit_life(u64 now, const struct owner *owner, const struct flow *flow,
 				      const struct life *life)
 {

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Rows of connections that we reset: the reason is told after their end, and they wait for it. */
+/* Pending records of connections that we reset: the kernel reports the reason after their end. */
 #ifndef CGNET_LIFE_PENDING_ROWS_BPF_H
 #define CGNET_LIFE_PENDING_ROWS_BPF_H
 
 #include "life/emit.bpf.h"
 
-/* Rows that wait for the reason of a reset: mostly none, and then there is no need to look for one. */
+/* Number of records that wait for the reason of a reset: mostly 0, and then no lookup is necessary. */
 TYPED_ONLY u32 rows_waiting;
 
 struct waiting_row {
 	struct owner owner;
 	struct flow flow;
 	struct life life;
-	u64 told; /* 1: somebody tells it */
+	u64 told; /* 1: a program is reporting it */
 };
 
-/* By the socket's address. */
+/* Pending records, by the socket's address. */
 TYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -23,7 +23,7 @@ TYPED_ONLY struct {
 	__type(value, struct waiting_row);
 } waiting_rows SEC(".maps");
 
-/* The row that waited for a reason, with it or without. */
+/* Report a pending record, with a reason or without. */
 static __always_inline void end_waiting(struct sock *sk, u32 rst_reason)
 {
 	struct waiting_row *row;
@@ -43,8 +43,8 @@ static __always_inline void end_waiting(struct sock *sk, u32 rst_reason)
 }
 
 /*
- * Whether a row can wait for the reason of our reset: it goes out after the end. The row comes without its
- * owner: there is little room on the stack.
+ * Whether a record can wait for the reason of our reset, which is sent after the end. The caller leaves the
+ * owner out of the record: there is little room on the stack.
  */
 static __always_inline bool can_wait(struct sock *sk, const struct owner *owner,
 				     struct waiting_row *row)

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The ledger of all TCP sockets, for commands that follow connections beyond their beginning.
+ * Ledger of all TCP sockets, for commands that follow connections beyond their start.
  *
- * The includer calls ledger_on_state() for what comes to inet_sock_set_state, before it looks at it
- * itself. The programs here are the rest.
+ * The including file calls ledger_on_state() for each inet_sock_set_state event, before it handles the event
+ * itself. The programs here do the rest.
  */
 #ifndef CGNET_OWNER_ALL_SOCKETS_BPF_H
 #define CGNET_OWNER_ALL_SOCKETS_BPF_H
 
-/* All but closed ones: those are learnt when they open. */
+/* All but closed sockets: the ledger records those when they open. */
 #define SEEDED_STATES (~(1 << TCP_CLOSE))
 
 #include "owner/guess.bpf.h"
 #include "owner/open_sockets.bpf.h"
 
 /*
- * Sockets whose reader is known, by their hashes: most reads need no more than this. Kept by socket address,
- * which is used again: forgotten when a connection begins.
+ * Direct-mapped table of the sockets whose reader is known, by socket hash: most reads need only this.
+ * Entries are socket addresses, which are reused: the start of a connection clears its entry.
  */
 #define READERS 4096
 
@@ -31,7 +31,7 @@ struct {
 	__type(value, struct readers);
 } readers SEC(".maps");
 
-/* Where a socket is, if its reader is known. */
+/* Slot of a socket, which holds its address if its reader is known. */
 static __always_inline u64 *reader_known(const bool typed, struct sock *sk)
 {
 	struct readers *all = bpf_map_lookup_elem(&readers, &(u32){0});
@@ -59,7 +59,7 @@ static __always_inline void write_opener(const bool typed, struct ledger_entry *
 	rank_is_whole(typed, entry, RANK_OPENED);
 }
 
-/* Fill in a socket's opener if it is known from elsewhere. */
+/* Fill in a socket's opener if it is known from another source. */
 static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry *entry,
 					   struct sock *sk)
 {
@@ -71,7 +71,7 @@ static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry
 		write_opener(typed, entry, known, known->owner.source);
 		return true;
 	}
-	if (!is_newborn(typed, sk)) /* it waits for accept() since before the start */
+	if (!is_newborn(typed, sk)) /* else it waits for accept() since before the start */
 		return false;
 	known = listener_by_address(typed, sk);
 	if (!known || !known->owner.source)
@@ -80,7 +80,7 @@ static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry
 	return true;
 }
 
-/* A guess that knows nobody is made again: user space may have found whose the namespace is. */
+/* Repeat a guess that found no owner: user space may have found the owner of the namespace. */
 static __always_inline void ledger_guess(const bool typed, struct ledger_entry *entry,
 					 struct sock *sk)
 {
@@ -96,8 +96,8 @@ static __always_inline void ledger_guess(const bool typed, struct ledger_entry *
 }
 
 /*
- * The entry of a socket, its owner filled in as well as is possible now. `locked`: the event comes
- * under the socket's lock, and not from somebody who kills it.
+ * Entry of a socket, with the best owner that is available now. `locked`: the event occurs under the socket's
+ * lock, and not in a task that kills the socket.
  */
 static __always_inline struct ledger_entry *ledger_of(const bool typed, const bool locked,
 						      struct sock *sk)
@@ -135,8 +135,8 @@ static __always_inline struct ledger_entry *ledger_connects(const bool typed, st
 }
 
 /*
- * A child is its listener's until somebody reads from it. It is born with a copy of its listener's address
- * and, where that is in storage, of its entry.
+ * A child belongs to its listener's owner until a process reads from it. The kernel creates it with a copy of
+ * its listener's address and, where that is in storage, of its entry.
  */
 static __always_inline struct ledger_entry *ledger_is_born(const bool typed, struct sock *sk)
 {
@@ -162,7 +162,7 @@ static __always_inline struct ledger_entry *ledger_is_born(const bool typed, str
 	return entry;
 }
 
-/* Makes up for a birth that was missed. When both sides open at once, there is a role. */
+/* Make up for a missed creation. In a simultaneous open the role is set already. */
 static __always_inline struct ledger_entry *ledger_is_established(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(typed, sk);
@@ -172,7 +172,7 @@ static __always_inline struct ledger_entry *ledger_is_established(const bool typ
 	return entry;
 }
 
-/* The entry where there is one and it was looked at. */
+/* Return the entry if there is one and it was looked up. */
 static __always_inline struct ledger_entry *ledger_on_state(const bool typed, struct sock *sk,
 							    int oldstate, int newstate)
 {
@@ -191,9 +191,9 @@ static __always_inline struct ledger_entry *ledger_on_state(const bool typed, st
 	return NULL;
 }
 
-/* -- who reads */
+/* -- readers */
 
-/* The same process, called as it was then. */
+/* Whether a task is in the opener's process, under the same name. */
 static __always_inline bool is_opener(const bool typed, struct task_struct *task,
 				      const struct ledger_entry *entry)
 {
@@ -248,7 +248,7 @@ static __always_inline int on_read(const bool typed, struct sock *sk)
 
 TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(typed, sk))
 
-/* -- the end: storage is freed by the kernel */
+/* -- the end: the kernel frees storage */
 
 static __always_inline int on_end_of_socket(const bool typed, struct sock *sk)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the ledger keeps of a socket.
+ * Ledger entry of a socket.
  *
- * The includer says what else it keeps per socket: `struct ledger_private`. Both live in one entry,
- * so that an event costs one look-up.
+ * The including file defines the rest of a socket's state: `struct ledger_private`. Both are in one entry, so
+ * that an event costs one lookup.
  */
 #ifndef CGNET_OWNER_ENTRY_BPF_H
 #define CGNET_OWNER_ENTRY_BPF_H
@@ -12,29 +12,29 @@
 #include "base/transport.bpf.h"
 
 /*
- * How well an owner is known; the best counts. Softirqs read an entry while a process writes to it, so
- * each rank has a place of its own, which is written once and then said to be whole.
+ * Quality of an owner; the highest rank counts. Softirqs read an entry while a process writes to it, so each
+ * rank has a slot of its own, which is written once and then marked as whole.
  */
 enum rank {
-	RANK_GUESSED = 0, /* what the kernel keeps of a socket without our help */
-	RANK_OPENED = 1,  /* who opened it, whose listener did, or had it open at the start */
-	RANK_READ = 2,	  /* who read from it first: it may be another one than who opened it */
+	RANK_GUESSED = 0, /* from the kernel's own record of the socket */
+	RANK_OPENED = 1,  /* opened it or its listener, or had it open at the start */
+	RANK_READ = 2,	  /* read from it first: may differ from the opener */
 	RANKS = 3,
 };
 
-/* What each packet or read looks at stands first: it shares a line of the cache with the kernel's part. */
+/* The fields that each packet or read uses come first: they share a cache line with the kernel's part. */
 struct ledger_entry {
-	u32 whole;   /* ranks that may be read, as bits */
-	u32 claimed; /* ranks that somebody writes, or wrote */
+	u32 whole;   /* bits: ranks that may be read */
+	u32 claimed; /* bits: ranks that are or were written */
 	u32 role;    /* enum role; 0: unknown, open before the start */
-	u32 listens; /* 1: it is a listener's, or a copy that a child of it was born with */
+	u32 listens; /* 1: entry of a listener, or a child's copy of it */
 	struct ledger_private private;
-	u64 opener; /* the signal_struct of the process that opened it: its PID may be used again */
+	u64 opener; /* signal_struct of the process that opened it: its PID may be reused */
 	struct holder holders[RANKS];
-	u64 listener; /* the inode of the one that it is an entry of, or a copy of it */
+	u64 listener; /* inode of the listener whose entry, or copy, this is */
 };
 
-/* Whoever comes first may write a rank. Untyped programs write under the socket's lock, one at a time. */
+/* The first claim may write a rank. Raw programs write under the socket's lock, one at a time. */
 static __always_inline bool rank_claim(const bool typed, struct ledger_entry *entry, enum rank rank)
 {
 	if (typed)
@@ -53,7 +53,7 @@ static __always_inline void rank_is_whole(const bool typed, struct ledger_entry 
 	}
 }
 
-/* The owner as far as it is known. */
+/* Best known owner. */
 static __always_inline const struct holder *holder_of(const struct ledger_entry *entry)
 {
 	u32 whole = *(volatile u32 *)&entry->whole;
@@ -66,8 +66,8 @@ static __always_inline const struct holder *holder_of(const struct ledger_entry 
 }
 
 /*
- * An entry is given up. If its connection began and didn't end, an event was hidden from the programs: its row is lost. The
- * includer whose entries have `established_ns` and `ended` says so by KEEPS_LIVES.
+ * Release an entry. If its connection began and did not end, the programs missed an event: its record is
+ * lost. An including file whose entries have `established_ns` and `ended` defines KEEPS_LIVES.
  */
 static __always_inline void end_of_entry(struct ledger_entry *entry)
 {

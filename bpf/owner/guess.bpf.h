@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the kernel itself tells of a socket that the ledger has no owner of: a cgroup, no process. */
+/* Owner of a socket that has none in the ledger, from the kernel's own records: a cgroup, no process. */
 #ifndef CGNET_OWNER_GUESS_BPF_H
 #define CGNET_OWNER_GUESS_BPF_H
 
@@ -7,7 +7,7 @@
 
 CROSSES_TO_USER_SPACE(netns_owner);
 
-/* By the namespace's inode. User space writes it: see src/cgnet/owners/netns_owners.py. */
+/* Owners by the inode of the namespace. User space writes them: see src/cgnet/owners/netns_owners.py. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -22,7 +22,7 @@ static __always_inline u64 socket_cgroup_id(const bool typed, struct sock *sk)
 	return cgrp ? cgroup_id(typed, cgrp) : 0;
 }
 
-/* Sockets are charged to v1's groups only where these limit TCP's memory. */
+/* The kernel charges sockets to v1 cgroups only where these limit TCP's memory. */
 static __always_inline u64 memcg_id(const bool typed, struct sock *sk)
 {
 	struct mem_cgroup *memcg;
@@ -42,7 +42,7 @@ static __always_inline u64 netns_cgroup_id(u32 inode, u64 cookie)
 	return found->cgroup_id;
 }
 
-/* The owner of a socket that nobody was seen to use; that of one whose cgroup isn't told is unknown. */
+/* Owner of a socket that no process was seen to use; unknown if the kernel does not report the cgroup. */
 static __always_inline void fall_back(const bool typed, struct sock *sk, struct holder *holder)
 {
 	struct owner owner = {.hierarchy = cfg.hierarchy[0].id};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The ledger: who owns a socket. It is written where the owner is the current task, and kept by socket,
- * because most events of a socket run on top of a bystander.
+ * Ledger of socket owners. Programs write it where the owner is the current task, and keep it by socket,
+ * because most events of a socket run on top of an unrelated task.
  */
 #ifndef CGNET_OWNER_LEDGER_BPF_H
 #define CGNET_OWNER_LEDGER_BPF_H
@@ -10,8 +10,8 @@
 #include "base/transport.bpf.h"
 
 /*
- * The kernel copies an entry from listener to child (BPF_F_CLONE), and frees it with the socket. Storage is
- * for tracing programs since Linux kernel commit 8e4597c627fb "bpf: Allow using bpf_sk_storage in
+ * The kernel copies an entry from listener to child (BPF_F_CLONE), and frees it with the socket. Tracing
+ * programs can use storage since Linux kernel commit 8e4597c627fb "bpf: Allow using bpf_sk_storage in
  * FENTRY/FEXIT/RAW_TP" (in v5.11).
  */
 TYPED_ONLY struct {
@@ -22,8 +22,8 @@ TYPED_ONLY struct {
 } ledger SEC(".maps");
 
 /*
- * Without it: by address, until tcp_destroy_sock. Preallocated: kernels before 6.1 warn when a tracing
- * program allocates hash entries.
+ * Fallback without storage: by address, until tcp_destroy_sock. Preallocated: kernels before 6.1 warn when a
+ * tracing program allocates hash entries.
  */
 RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -47,8 +47,8 @@ static __always_inline struct ledger_entry *ledger_find(const bool typed, struct
 }
 
 /*
- * Sockets that found no room in the hash, by their addresses: each of their events looks for it again, and one
- * socket is one loss. A later one may take a place here, and then an earlier one is counted again.
+ * Direct-mapped table of sockets that found no room in the hash, by address: each of their events tries
+ * again, and one socket is one loss. A later socket may replace an earlier one, which is then counted again.
  */
 #define LOST_SOCKETS 4096
 
@@ -68,7 +68,7 @@ static __always_inline u64 *lost_socket(u64 address)
 	struct lost_sockets *all = bpf_map_lookup_elem(&lost_sockets, &(u32){0});
 	u64 place = (address >> 6) * 0x9e3779b97f4a7c15 >> 52;
 
-	/* A kernel 5.4 forgets the bounds of a number that is on the stack meanwhile: they are told where it is used. */
+	/* A kernel 5.4 forgets the bounds of a number spilled to the stack: set them where it is used. */
 	barrier_var(place);
 	place &= LOST_SOCKETS - 1;
 	return all ? &all->addresses[place] : NULL;
@@ -86,7 +86,7 @@ static __always_inline void count_lost_socket(const bool typed, struct sock *sk)
 	count_lost(LOST_LEDGER);
 }
 
-/* The address is another socket's from now on. */
+/* Another socket has the address from now on. */
 static __always_inline void forget_lost_socket(struct sock *sk)
 {
 	u64 *place = lost_socket((u64)sk);
@@ -95,10 +95,7 @@ static __always_inline void forget_lost_socket(struct sock *sk)
 		*place = 0;
 }
 
-/*
- * The entry of a socket, a blank one if it had none, not in a slot; NULL, where there is no room, is
- * counted.
- */
+/* Entry of a socket outside the slots, created blank if missing; NULL, for lack of room, is counted. */
 static __always_inline struct ledger_entry *ledger_store(const bool typed, struct sock *sk)
 {
 	static const struct ledger_entry blank;
@@ -131,13 +128,13 @@ static __always_inline struct ledger_entry *ledger_open(const bool typed, struct
 	return slot ? &slot->entry : ledger_store(typed, sk);
 }
 
-/* What is in storage, which it may be born with; nothing is made. */
+/* Entry in storage, which the socket may have inherited; does not create one. */
 static __always_inline struct ledger_entry *ledger_stored(const bool typed, struct sock *sk)
 {
 	return typed ? bpf_sk_storage_get(&ledger, sk, NULL, 0) : NULL;
 }
 
-/* A blank entry that children are born with a copy of. */
+/* Blank entry of which children inherit a copy. */
 static __always_inline struct ledger_entry *ledger_store_anew(const bool typed, struct sock *sk)
 {
 	struct ledger_entry *entry;
@@ -152,7 +149,7 @@ static __always_inline struct ledger_entry *ledger_store_anew(const bool typed, 
 	return entry;
 }
 
-/* A blank entry for a socket that begins anew, in a slot if one is free. */
+/* Blank entry for a socket that starts anew, in a slot if one is free. */
 static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, struct sock *sk)
 {
 	struct ledger_slot *slot =
@@ -162,9 +159,9 @@ static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, s
 }
 
 /*
- * A process that uses a socket holds its lock as its owner, and softirqs leave a socket that is owned alone: an
- * event under that lock runs in the socket's user. The lock says nothing of events outside it, such
- * as those of a packet. Who aborts sockets of others (`ss -K`) has the lock, too.
+ * A process that uses a socket owns its lock, and softirqs do not touch an owned socket: an event under that
+ * lock runs in the socket's user. The lock says nothing about events outside it, such as those of a packet. A
+ * process that aborts sockets of others (`ss -K`) has the lock, too.
  */
 static __always_inline bool runs_for_user(const bool typed, struct sock *sk)
 {
@@ -180,7 +177,7 @@ static __always_inline void hold(const bool typed, struct task_struct *task, str
 	holder->owner = owner;
 }
 
-/* A task opened the socket, or has it open. */
+/* Record a task that opened the socket, or has it open. */
 static __always_inline bool ledger_learn(const bool typed, struct ledger_entry *entry,
 					 struct task_struct *task, u8 source)
 {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Whose a child is. A connection is accepted in softirq, where its owner isn't: it has its listener's,
- * learnt when that began to listen, and looked up by where it listens; src/cgnet/owners/open_sockets.py writes those that
- * were open before, for programs without socket storage.
+ * Listeners, and the owners of their children. The kernel accepts a connection in softirq, where its owner
+ * does not run: the child inherits the owner of its listener, recorded at listen() and looked up by local
+ * address; src/cgnet/owners/open_sockets.py writes the listeners that were open before, for programs without
+ * socket storage.
  *
- * Several sockets may listen at one place (SO_REUSEPORT, SO_BINDTODEVICE). These are in socket storage, which the
- * kernel hands on to their children. It isn't for all: the copy is allocated and freed for each connection.
+ * Several sockets may listen at one address (SO_REUSEPORT, SO_BINDTODEVICE). These are in socket storage,
+ * which the kernel copies to their children. Others are not: the copy is allocated and freed for each
+ * connection.
  */
 #ifndef CGNET_OWNER_LISTENERS_BPF_H
 #define CGNET_OWNER_LISTENERS_BPF_H
@@ -18,7 +20,7 @@ CROSSES_TO_USER_SPACE(descriptor);
 CROSSES_TO_USER_SPACE(tcp_listener);
 CROSSES_TO_USER_SPACE(listener_fd);
 
-/* By place. Of several at one place: what they have in common. */
+/* Listeners by address. The entry of several at one address holds their common values. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -26,7 +28,7 @@ struct {
 	__type(value, struct tcp_listener);
 } listeners SEC(".maps");
 
-/* Each one, by its socket's inode. */
+/* Listeners by their sockets' inodes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -35,9 +37,9 @@ struct {
 } listening SEC(".maps");
 
 #define NO_FD (-1)
-#define FDS_TRIED 64 /* user space finds greater ones, a little later */
+#define FDS_TRIED 64 /* user space finds higher ones, a little later */
 
-/* The descriptor of a file in the files of a task, NO_FD if it isn't among the first. */
+/* File descriptor of a file in a task's files, NO_FD if it is not among the first. */
 static __noinline s32 find_fd(struct task_struct *task, u64 file)
 {
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
@@ -55,8 +57,8 @@ static __noinline s32 find_fd(struct task_struct *task, u64 file)
 }
 
 /*
- * The place of a file in a process. Its main thread stands for it, unless a thread has files of its own
- * (unshare(2), CLONE_FILES).
+ * Location of a file in a process. The main thread represents the process, unless a thread has files of its
+ * own (unshare(2), CLONE_FILES).
  */
 static __always_inline void describe(const bool typed, struct task_struct *task, u64 file, s32 fd,
 				     struct descriptor *at)
@@ -72,8 +74,8 @@ static __always_inline void describe(const bool typed, struct task_struct *task,
 }
 
 /*
- * Whether a process lives and has a file open where it had it. Its task may be freed by now: what is read
- * there is compared with what only that process has.
+ * Whether a process is alive and has a file open at the same descriptor as before. Its task may be freed: the
+ * values read there are compared with values that only that process has.
  */
 static __noinline bool has_still(const struct descriptor *at, u32 pid)
 {
@@ -98,7 +100,7 @@ static __noinline bool has_still(const struct descriptor *at, u32 pid)
 	return file == at->file;
 }
 
-/* NULL where the one that is known doesn't have the listener any more: src/cgnet/owners/listener_handovers.py looks who has. */
+/* NULL if the known owner no longer has the listener: src/cgnet/owners/listener_handovers.py finds the new one. */
 static __always_inline struct holder *holder_now(struct tcp_listener *listener)
 {
 	if (!listener || !has_still(&listener->at, listener->holder.owner.pid))
@@ -132,7 +134,7 @@ static __always_inline bool same_owner(const struct owner *one, const struct own
 	return one->cgroup_id == other->cgroup_id && one->pid == other->pid;
 }
 
-/* A typed program tells whether no other socket listens where this one does, or is going to. */
+/* Whether a socket is the only possible listener at its address. Typed programs only. */
 static __always_inline bool listens_alone(struct sock *sk)
 {
 	struct listener_key key = {};
@@ -145,8 +147,8 @@ static __always_inline bool listens_alone(struct sock *sk)
 }
 
 /*
- * Of different owners, none is known to be a child's. Who came first and is in no storage keeps its children: all
- * that come later are, and theirs are born with their owner.
+ * If the owners at one address differ, the owner of a child is unknown. The first listener, if not in
+ * storage, keeps its children: all later ones are in storage, and their children inherit their owner.
  */
 static __always_inline void remember_by_address(struct tcp_listener *mine)
 {
@@ -169,13 +171,13 @@ static __always_inline void remember_by_address(struct tcp_listener *mine)
 		count_lost(LOST_LEDGER);
 }
 
-/* By its inode, and by its place. */
+/* Record a listener by its inode and by its address. */
 static __always_inline void remember_listener(const bool typed, struct sock *sk,
 					      struct tcp_listener *mine, bool alone)
 {
 	__builtin_memset(&mine->place, 0, sizeof(mine->place));
 	key_of_listener(typed, sk, &mine->place);
-	if (!mine->place.port) /* it was not bound, and is given one later */
+	if (!mine->place.port) /* not bound: it gets a port later */
 		return;
 	mine->holder.sockets = 1;
 	mine->holder.alone = alone;
@@ -184,7 +186,7 @@ static __always_inline void remember_listener(const bool typed, struct sock *sk,
 	remember_by_address(mine);
 }
 
-/* Who listens at an address, or at any; NULL if nobody is known to. */
+/* Owner of the listener at an address, or at the wildcard address; NULL if unknown. */
 static __always_inline struct holder *listener_at(struct listener_key *key)
 {
 	struct tcp_listener *found = bpf_map_lookup_elem(&listeners, key);
@@ -204,7 +206,7 @@ static __always_inline struct holder *listener_by_address(const bool typed, stru
 	return listener_at(&key);
 }
 
-/* Of a listener that is in storage, as its children know it. */
+/* Owner of a listener in storage, from the entry that its children inherit. */
 static __always_inline struct holder *listener_by_inode(const struct ledger_entry *entry)
 {
 	u64 inode = entry->listener;
@@ -212,7 +214,10 @@ static __always_inline struct holder *listener_by_inode(const struct ledger_entr
 	return holder_now(bpf_map_lookup_elem(&listening, &inode));
 }
 
-/* Too large for the stack of programs that hold a row there. A CPU is in one such program at a time, which runs in a process. */
+/*
+ * Scratch buffer, too large for the stack of programs that have a record there. A CPU runs one such program
+ * at a time, in process context.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -220,7 +225,7 @@ struct {
 	__type(value, struct tcp_listener);
 } new_listener SEC(".maps");
 
-/* Runs in the process that listens. */
+/* Runs in the listening process. */
 static __always_inline void learn_listener(const bool typed, struct sock *sk)
 {
 	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
@@ -265,13 +270,13 @@ static __always_inline void forget_listener(const bool typed, struct sock *sk)
 
 #define SOCKET_IS_DEAD (1 << SOCK_DEAD)
 
-/* A child that waits for accept(): it has no socket yet. What was closed has none any more. */
+/* Whether a child waits for accept(): it has no socket yet. A closed one has none either, but is SOCK_DEAD. */
 static __always_inline bool is_newborn(const bool typed, struct sock *sk)
 {
 	return !READ(sk, sk_socket) && !(READ(sk, __sk_common.skc_flags) & SOCKET_IS_DEAD);
 }
 
-/* Who accepts a child, or NULL. */
+/* Owner of a child's listener, or NULL. */
 static __always_inline struct holder *listener_of(const bool typed, struct sock *child)
 {
 	struct ledger_entry *entry = typed ? ledger_find(typed, child) : NULL;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * MPTCP: the file's socket isn't the one that TCP's events come to, but stands above one or more of
- * these, its subflows. A process opens the first one; further ones are opened by kernel threads, or by who
- * adds an address to the host (`ip mptcp endpoint`), and belong to the same owner.
+ * MPTCP: a file's socket does not get TCP's events, but is above one or more sockets that do, its subflows. A
+ * process opens the first one; kernel threads open further ones, or a process that adds an address to the
+ * host (`ip mptcp endpoint`), and they belong to the same owner.
  *
- * Programs can't ask socket storage of the socket above, to which no typed pointer leads. The subflows
- * of a connection share its file's inode: its owner is kept by that.
+ * Programs cannot use the socket storage of the upper socket, to which no typed pointer leads. The subflows
+ * of a connection share its file's inode, which is the key of the owner here.
  */
 #ifndef CGNET_OWNER_MPTCP_BPF_H
 #define CGNET_OWNER_MPTCP_BPF_H
@@ -28,7 +28,7 @@ static __always_inline bool is_subflow(const bool typed, struct sock *sk)
 	return READ_BITFIELD(tp, is_mptcp);
 }
 
-/* A further subflow: who opens it isn't its user. */
+/* Whether this is a further subflow: the task that opens it is not its user. */
 static __always_inline bool joins_connection(struct sock *sk)
 {
 	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
@@ -40,7 +40,7 @@ static __always_inline bool joins_connection(struct sock *sk)
 	return BPF_CORE_READ_BITFIELD_PROBED(subflow, request_join);
 }
 
-/* A process opens the first subflow of a connection, or has it open. */
+/* Record the process that opens the first subflow of a connection, or has it open. */
 static __always_inline bool remember_connection(struct sock *sk, const struct holder *holder,
 						u64 flags)
 {
@@ -49,7 +49,7 @@ static __always_inline bool remember_connection(struct sock *sk, const struct ho
 	return inode && !bpf_map_update_elem(&mptcp_owners, &inode, holder, flags);
 }
 
-/* Who owns the connection that a subflow is of, or NULL. */
+/* Owner of a subflow's connection, or NULL. */
 static __always_inline struct holder *holder_of_connection(const bool typed, struct sock *sk)
 {
 	u64 inode = is_subflow(typed, sk) ? socket_inode(sk) : 0;
@@ -57,7 +57,7 @@ static __always_inline struct holder *holder_of_connection(const bool typed, str
 	return inode ? bpf_map_lookup_elem(&mptcp_owners, &inode) : NULL;
 }
 
-/* A process has this socket open, and maybe others too. What listens is found by where it does. */
+/* Record a process that has this socket open, maybe with others. A listener is found by its address. */
 static __always_inline void seed_mptcp(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sockets that were open before: their owners are the processes that have them among their files. After
- * the hooks are attached all files are looked at once; blanks only are filled in.
+ * Sockets that were open before the start: their owners are the processes that have them among their files.
+ * After the programs are attached, an iterator visits all files once, and fills in blank entries only.
  *
- * Without socket storage user space looks, in /proc, and the programs find what it found by the
- * socket's inode.
+ * Without socket storage user space scans /proc, and the programs find its results by the socket's inode.
  *
- * The includer says which sockets it wants: SEEDED_STATES, as bits of TCP states.
+ * The including file selects sockets by SEEDED_STATES, as bits of TCP states.
  */
 #ifndef CGNET_OWNER_OPEN_SOCKETS_BPF_H
 #define CGNET_OWNER_OPEN_SOCKETS_BPF_H
 
 #include "owner/mptcp.bpf.h"
 
-/* Only user space writes to it: nothing is allocated in a program. */
+/* Only user space writes to this map: no program allocates. */
 RAW_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -22,7 +21,7 @@ RAW_ONLY struct {
 	__type(value, struct holder);
 } seeds SEC(".maps");
 
-/* What user space found of a socket that some process has open, or NULL. */
+/* Owner that user space found for a socket that some process has open, or NULL. */
 static __always_inline struct holder *seed_of(struct sock *sk)
 {
 	u64 inode = socket_inode(sk);
@@ -37,7 +36,7 @@ struct task_file {
 	struct file *file;
 };
 
-/* What listens is found by address, too: by those who wait for accept() by now. */
+/* A listener is also recorded by address, for its children that wait for accept() already. */
 static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
 {
 	struct tcp_listener mine = {.inode = socket_inode(sk)};
@@ -81,7 +80,7 @@ int ledger_seed(struct task_file *ctx)
 	return 0;
 }
 
-/* Who has which listeners open now: user space asks when one may have been handed on. */
+/* Report the processes that have listeners open: user space asks when one may have been handed over. */
 SEC("iter/task_file")
 int ledger_listeners(struct task_file *ctx)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where a packet is, and whose: by its socket, its network namespace, its veths, or its addresses. */
+/* Location and owner of a packet: by its socket, its network namespace, its veths, or its addresses. */
 #ifndef CGNET_OWNER_PACKET_OWNER_BPF_H
 #define CGNET_OWNER_PACKET_OWNER_BPF_H
 
@@ -8,7 +8,7 @@
 
 #define MIN_NETNS 0xe0000000 /* inodes of namespaces are greater (include/uapi/linux/nsfs.h) */
 
-/* Of containers, by the addresses of their network namespaces; IPv4 in the first bytes. */
+/* Containers by the addresses of their network namespaces; IPv4 in the first bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
@@ -19,8 +19,8 @@ struct {
 CROSSES_TO_USER_SPACE(device_address);
 
 struct place {
-	struct sk_buff *skb; /* NULL where its devices tell nothing */
-	struct sock *sk;     /* a full one, or NULL */
+	struct sk_buff *skb; /* NULL if its devices give no information */
+	struct sock *sk;     /* full socket, or NULL */
 	u64 cookie;	     /* of the namespace */
 	u32 netns;	     /* inode */
 	u32 ifindex;
@@ -39,8 +39,8 @@ static __always_inline void place_of_socket(const bool typed, struct sock *sk, s
 }
 
 /*
- * A packet keeps its sender's socket until the receiver's IP has looked at it, also in another namespace:
- * the place is where the device is.
+ * A packet keeps its sender's socket until the receiver's IP layer has processed it, even in another
+ * namespace: the device's namespace is the location.
  */
 static __always_inline void place_of_device(const bool typed, struct sk_buff *skb,
 					    struct place *place)
@@ -61,7 +61,7 @@ static __always_inline void place_of_device(const bool typed, struct sk_buff *sk
 	bpf_probe_read_kernel(place->dev, sizeof(place->dev), &dev->name);
 }
 
-/* At a tracepoint of a device, which the packet has for sure; its name isn't looked at. */
+/* At a tracepoint of a device, which the packet certainly has; does not read the device's name. */
 static __always_inline void find_place_at_device(const bool typed, struct sk_buff *skb,
 						 struct place *place)
 {
@@ -110,8 +110,8 @@ static __always_inline u64 address_cgroup_id(const struct flow *flow, const u8 *
 }
 
 /*
- * A packet on its way through the host belongs to the container that sent it, else to the one that it is
- * for. Where it came from and goes to is truer than the addresses that it has.
+ * A packet in transit belongs to the container that sent it, else to its destination. The devices that it
+ * passes are more reliable than its addresses.
  */
 static __always_inline void guess_by_way(const struct place *place, const struct flow *flow,
 					 struct owner *owner)
@@ -151,7 +151,7 @@ static __always_inline void guess_owner(const struct place *place, const struct 
 	holder->wanted = owner->cgroup_id ? partial_owner_passes(owner) : unknown_owner_passes();
 }
 
-/* Of a socket that the ledger has no entry of. */
+/* Owner of a socket that has no ledger entry. */
 static __always_inline struct holder *holder_elsewhere(const bool typed, struct sock *sk, u8 state)
 {
 	struct holder *found;
@@ -170,7 +170,7 @@ struct sock_common___request {
 	struct sock *skc_listener;
 } __attribute__((preserve_access_index));
 
-/* Who listens for a request that is answered by a SYN-ACK: the socket that sends that is no full one. */
+/* Owner of the listener of a request that is answered by a SYN-ACK: the sending socket is not a full one. */
 static __always_inline struct holder *holder_of_request(const struct place *place)
 {
 	struct sock_common___request *request;
@@ -184,8 +184,10 @@ static __always_inline struct holder *holder_of_request(const struct place *plac
 	return listener ? holder_elsewhere(false, listener, TCP_LISTEN) : NULL;
 }
 
-/* Nothing is added to the ledger: the socket may be on its way out. */
-/* Returns the role of the socket's owner, 0 if it isn't known. */
+/*
+ * Find the owner of a packet; return the role of the socket's owner, 0 if unknown. Add nothing to the ledger:
+ * the socket may be about to be freed.
+ */
 static __always_inline u8 whose_packet(const bool typed, const struct place *place,
 				       const struct flow *flow, struct holder *holder)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Where the ledger keeps sockets while there is room: in slots, by address.
+ * Set-associative table of ledger entries, by socket address. The ledger uses it while there is room.
  *
- * Socket storage is allocated, charged and linked for each socket: 970 ns of the 1,200 that the beginning of a
+ * Socket storage is allocated, charged and linked for each socket: 970 ns of the 1,200 that the start of a
  * connection cost, measured on 6.18, and its end not counted. A slot is claimed by compare-and-swap and
- * given back by a store. Addresses of sockets are soon used again, so that few slots are warm ones.
+ * released by a store. The kernel reuses socket addresses soon, so the slots in use are few, and in the
+ * cache.
  *
  * BPF has compare-and-swap since Linux kernel commit 5ffa25502b5a "bpf: Add instructions for
  * atomic_[cmp]xchg" (in v5.12), which typed programs need for other reasons, too.
@@ -16,11 +17,11 @@
 
 #define LEDGER_SLOTS 8192
 #define LEDGER_WAYS 2
-#define SLOT_IS_TAKEN 1 /* by somebody who hasn't written the address yet */
+#define SLOT_IS_TAKEN 1 /* claimed, but the address is not written yet */
 
 struct ledger_slot {
 	u64 address; /* of the socket; 0: free */
-	u64 gone;    /* 1: the socket has had its end, and who needs the slot may take it */
+	u64 gone;    /* 1: the socket has ended, and the slot may be reused */
 	struct ledger_entry entry;
 };
 
@@ -38,9 +39,12 @@ TYPED_ONLY struct {
 	__type(value, u64);
 } scratch SEC(".maps");
 
-#define TRIES 4 /* so often a softirq may come between */
+#define TRIES 4 /* attempts, as a softirq may interrupt */
 
-/* A typed pointer can't be computed with; what was written to memory is a number. 0: it didn't work out. */
+/*
+ * Address of a socket as a number. The verifier allows no arithmetic on a typed pointer, but a value read
+ * from memory is a number. 0: failed.
+ */
 static __always_inline u64 socket_address(struct sock *sk)
 {
 	volatile u64 *word = bpf_map_lookup_elem(&scratch, &(u32){0});
@@ -52,14 +56,14 @@ static __always_inline u64 socket_address(struct sock *sk)
 
 		*word = (u64)sk;
 		address = read = *word;
-		barrier_var(address); /* else the compiler takes the pointer, which equals it */
+		barrier_var(address); /* else the compiler uses the pointer, which equals it */
 		if (likely(read == (u64)sk))
 			return address;
 	}
 	return 0;
 }
 
-/* Multiplied by 2^64 / golden ratio: Knuth, The Art of Computer Programming 3, 6.4. */
+/* Hash by 2^64 / golden ratio: Knuth, The Art of Computer Programming 3, 6.4. */
 static __always_inline struct ledger_slot *ledger_slot_at(u64 address, u32 way)
 {
 	u32 index = ((address >> 6) * 0x9e3779b97f4a7c15 >> 51) ^ way;
@@ -68,8 +72,8 @@ static __always_inline struct ledger_slot *ledger_slot_at(u64 address, u32 way)
 }
 
 /*
- * Events come after the end of a socket, too: what it leaves in its queues is dropped. Who opens is TCP_CLOSE as
- * well, and frees the slot first.
+ * Events follow the end of a socket, too: the kernel drops the packets left in its queues. A socket that
+ * opens is in TCP_CLOSE as well, and frees the slot first.
  */
 static __always_inline bool is_its_own(struct sock *sk, const struct ledger_slot *slot)
 {
@@ -89,7 +93,7 @@ static __always_inline struct ledger_slot *ledger_slot_find(struct sock *sk)
 	return NULL;
 }
 
-/* What is there of the same address is another socket's, which is gone, or of its own past. */
+/* An entry of the same address belongs to a previous socket, or to an earlier use of this one. */
 static __always_inline void ledger_slot_free(struct sock *sk)
 {
 	u64 address = socket_address(sk);
@@ -102,7 +106,7 @@ static __always_inline void ledger_slot_free(struct sock *sk)
 	}
 }
 
-/* Make the slot an address's if it still is as it was `before`, with a blank entry. */
+/* Claim a slot for an address, with a blank entry, if its address is still `before`. */
 static __always_inline bool address_take(struct ledger_slot *slot, u64 before, u64 address)
 {
 	if (__sync_val_compare_and_swap(&slot->address, before, SLOT_IS_TAKEN) != before)
@@ -113,7 +117,7 @@ static __always_inline bool address_take(struct ledger_slot *slot, u64 before, u
 	return true;
 }
 
-/* A blank entry in a slot that is free, or whose socket is gone. The socket has none. */
+/* Claim a slot that is free, or whose socket is gone, with a blank entry. The socket has no slot. */
 static __always_inline struct ledger_slot *address_claim(u64 address)
 {
 	if (unlikely(!address))
@@ -137,7 +141,7 @@ static __always_inline struct ledger_slot *ledger_slot_claim(struct sock *sk)
 	return address_claim(socket_address(sk));
 }
 
-/* The same for a socket that begins anew: what there is of its address becomes its own. */
+/* The same for a socket that starts anew: it takes over a slot of its address. */
 static __always_inline struct ledger_slot *ledger_slot_renew(struct sock *sk)
 {
 	u64 address = socket_address(sk);

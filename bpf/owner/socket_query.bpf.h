@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Questions of user space, one by one, for kernels without iterators. It writes a question into the map and gives
- * its thread a name that nobody else has; the tracepoint of that runs a program, in the asking process.
+ * Queries of user space, one at a time, for kernels without iterators. User space writes a query into the map
+ * and gives its thread a unique name; the tracepoint of the rename runs a program, in the querying process.
  *
- * The includer tells what the answer is. The partner of src/cgnet/owners/socket_queries.py.
+ * The including file defines the answer. Counterpart of src/cgnet/owners/socket_queries.py.
  */
 #ifndef CGNET_OWNER_SOCKET_QUERY_BPF_H
 #define CGNET_OWNER_SOCKET_QUERY_BPF_H
@@ -13,7 +13,7 @@
 CROSSES_TO_USER_SPACE(question);
 
 #define PIDTYPE_TGID \
-	1 /* linux/pid.h: PIDTYPE_TGID; in a `struct pid` the main thread is the first there */
+	1 /* linux/pid.h: PIDTYPE_TGID; the first task of this type in a `struct pid` is the main thread */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -35,7 +35,7 @@ static __always_inline struct file *file_of(struct task_struct *task, s32 fd)
 	return file;
 }
 
-/* The process of /proc/PID, which the current one has open. */
+/* Process whose /proc/PID the current process has open. */
 static __always_inline struct task_struct *process_of(const struct question *asked)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -54,7 +54,7 @@ static __always_inline struct task_struct *process_of(const struct question *ask
 	return node - bpf_core_field_offset(struct task_struct, pid_links[PIDTYPE_TGID]);
 }
 
-/* The socket of a file, which points back to it; NULL if it is something else by now. */
+/* Socket of a file, if it points back to the file; NULL if the file is another one by now. */
 static __always_inline struct sock *socket_of(const struct question *asked)
 {
 	struct task_struct *task = process_of(asked);
@@ -66,7 +66,7 @@ static __always_inline struct sock *socket_of(const struct question *asked)
 	return BPF_CORE_READ(socket, sk);
 }
 
-/* What is asked now, if this is who asks; NULL otherwise. */
+/* Current query, if `name` is that of the querying thread; else NULL. */
 static __always_inline struct question *question_of(const char *name)
 {
 	struct question *asked = bpf_map_lookup_elem(&question, &(u32){0});
@@ -74,7 +74,7 @@ static __always_inline struct question *question_of(const char *name)
 
 	if (!asked || !asked->name[0])
 		return NULL;
-	bpf_probe_read_kernel(given, CGNET_COMM_LEN - 1, name); /* no more is written there */
+	bpf_probe_read_kernel(given, CGNET_COMM_LEN - 1, name); /* the kernel writes no more */
 	return given[0] == asked->name[0] && given[1] == asked->name[1] ? asked : NULL;
 }
 

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Whose a veth is on its way through the host: that of the network namespace at its other end. Unlike an
- * address it can't be forged, and is known as soon as it is there.
+ * Owner of a veth, for packets in transit: the owner of the network namespace at its other end. Unlike an
+ * address, it cannot be forged, and is known as soon as the veth exists.
  */
 #ifndef CGNET_OWNER_VETH_BPF_H
 #define CGNET_OWNER_VETH_BPF_H
 
 #include "owner/guess.bpf.h"
 
-#define NETDEV_ALIGN 32	       /* include/linux/netdevice.h: where a driver's own part begins */
+#define NETDEV_ALIGN 32	       /* include/linux/netdevice.h: alignment of a driver's own part */
 #define DEVICE_HASHES 256      /* include/linux/netdevice.h: NETDEV_HASHENTRIES */
-#define DEVICES_OF_A_HASH 16   /* that are looked at */
+#define DEVICES_OF_A_HASH 16   /* limit on the devices examined */
 #define DST_IS_NOT_COUNTED 1UL /* include/linux/skbuff.h: SKB_DST_NOREF */
 
-/* Where a packet came into its namespace, and where it leaves it; NULL if that isn't known. */
+/* Devices at which a packet enters and leaves its namespace; NULL if unknown. */
 struct passage {
 	struct net_device *in;
 	struct net_device *out;
 };
 
 /*
- * skb->dev shares its place with a node of the trees that TCP queues packets in. What it points to is a
- * device if it has a namespace whose loopback has that namespace, too.
+ * skb->dev shares its memory with a node of the trees in which TCP queues packets. It points to a device if
+ * that has a namespace whose loopback device is in the same namespace.
  */
 static __always_inline struct net *netns_of_device(struct net_device *dev)
 {
@@ -36,13 +36,13 @@ static __always_inline bool is_veth(struct net_device *dev)
 	const struct rtnl_link_ops *ops = BPF_CORE_READ(dev, rtnl_link_ops);
 	char name[8] = {};
 
-	if (!ops) /* a device of hardware, or the loopback */
+	if (!ops) /* hardware device, or loopback */
 		return false;
 	bpf_probe_read_kernel(name, sizeof("veth"), BPF_CORE_READ(ops, kind));
 	return name[0] == 'v' && name[1] == 'e' && name[2] == 't' && name[3] == 'h' && !name[4];
 }
 
-/* struct veth_priv, which a module may have, begins with it: drivers/net/veth.c. */
+/* The peer of a veth, the first member of struct veth_priv, whose BTF a module may have: drivers/net/veth.c. */
 static __always_inline struct net_device *first_of_private(struct net_device *dev)
 {
 	u64 size = bpf_core_type_size(struct net_device);
@@ -53,7 +53,7 @@ static __always_inline struct net_device *first_of_private(struct net_device *de
 	return first;
 }
 
-/* The other end of a veth, believed if that one's other end is the veth; else NULL. */
+/* Peer of a veth, checked by that device's own peer; else NULL. */
 static __always_inline struct net_device *veth_peer(struct net_device *dev)
 {
 	struct net_device *peer;
@@ -72,7 +72,7 @@ static __always_inline u64 veth_cgroup_id(struct net_device *dev)
 	return net ? netns_cgroup_id(BPF_CORE_READ(net, ns.inum), netns_cookie(false, net)) : 0;
 }
 
-/* By its number in a namespace; NULL also where too many share the number's hash. */
+/* Device with an index in a namespace; NULL also if too many devices share the hash of the index. */
 static __always_inline struct net_device *device_of(struct net *net, u32 ifindex)
 {
 	struct hlist_head *heads = BPF_CORE_READ(net, dev_index_head);
@@ -88,7 +88,7 @@ static __always_inline struct net_device *device_of(struct net *net, u32 ifindex
 	return NULL;
 }
 
-/* Of a packet that has been routed; else NULL. */
+/* Device of a packet's route; NULL if the packet has none. */
 static __always_inline struct net_device *device_of_route(struct sk_buff *skb)
 {
 	struct dst_entry *dst = (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~DST_IS_NOT_COUNTED);
@@ -96,7 +96,7 @@ static __always_inline struct net_device *device_of_route(struct sk_buff *skb)
 	return dst ? BPF_CORE_READ(dst, dev) : NULL;
 }
 
-/* What was sent from here came in nowhere: it has a route, and no device that it was received at. */
+/* A packet sent from here has no input device: it has a route, and no receiving device. */
 static __always_inline void find_passage(struct sk_buff *skb, struct passage *passage)
 {
 	struct net_device *dev = BPF_CORE_READ(skb, dev), *route = device_of_route(skb);

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * At most so many packets are followed at once: for one more, the oldest is given up, and counted as lost.
+ * Limit on the packets in flight: evict the oldest packet in flight to make room for another, and count it as
+ * lost.
  *
- * Somebody may have it in his hands at that moment, on another CPU. So its trip is marked first, and passed over from
- * then on; its place in the map, which the next one gets, is free after a while that is longer than any program
- * runs.
+ * Another CPU may hold the evicted packet. So eviction first marks the packet's entry, and lookups skip it
+ * from then on; the map slot is freed after a grace period that is longer than any program runs.
  *
- * Most packets live no longer than some others need to be born. So births wait in a row of their CPU, and those
- * alone that are alive when its turn comes again go to the queue of all, where the oldest is found; the number of those
- * that live is noted for all CPUs in parcels. That takes a fetched addition, which typed programs have, and an
- * order that is only nearly right: user space asks for it (`cfg.young`) where so many may live that it doesn't matter.
+ * Most packets end before many others start. So each CPU keeps its recently tracked packets in a ring, and
+ * queues for eviction only those still in flight when the ring reuses their slot. CPUs publish changes of the
+ * number in flight in batches. This requires an atomic fetch-and-add, which only typed programs have, and
+ * gives only an approximate order: user space enables it (`cfg.recent`) where the limit is high enough for
+ * that not to matter.
  */
 #ifndef CGNET_TRACE_EVICTION_BPF_H
 #define CGNET_TRACE_EVICTION_BPF_H
@@ -18,22 +19,22 @@
 
 #define MAX_IN_FLIGHT_PACKETS 16384
 #define MAX_WAITING 8192
-#define SPARE 4 /* one in so many: places of those that are given up, but still there */
+#define SPARE 4 /* 1/SPARE extra slots hold evicted packets until they are freed */
 #define GRACE_NS 10000000
 #define MAX_RECENT 64
-#define LOOKED_AT 32 /* births that one packet may go through for one that lives */
+#define LOOKED_AT 32 /* entries that one eviction may pop to find a packet in flight */
 
-/* What a trip's `waits` says. */
+/* Flags of in_flight_packet.waits. */
 #define WAITS 1
 #define EVICTED 2
 
 struct packet_ref {
-	u64 key[2]; /* in its map; of trips the first alone */
+	u64 key[2]; /* key in its map; packets_in_flight uses the first word only */
 	u64 packet;
 	u64 evicted_ns;
 };
 
-/* Each map's packets in the order of their births, with many that have ended; and those given up. */
+/* Queues of each map: its packets in creation order, many of which have ended; and its evicted packets. */
 #define EVICTION_QUEUES(name, most)                  \
 	struct {                                     \
 		__uint(type, BPF_MAP_TYPE_QUEUE);    \
@@ -55,7 +56,7 @@ enum tracked_kind {
 	TRACKED_KINDS = 2,
 };
 
-/* How many live. What user space takes out it counts itself. */
+/* Number of packets in flight. User space counts its own removals in removed_by_user. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, TRACKED_KINDS);
@@ -70,7 +71,7 @@ struct {
 	__type(value, u64);
 } removed_by_user SEC(".maps");
 
-/* What a CPU has not told the others yet: births in a row, and by how many more or fewer live. */
+/* Per-CPU state that is not published yet: a ring of recent packets, and the change of the number in flight. */
 struct recent {
 	u64 tracked;
 	s64 in_flight_count;
@@ -136,7 +137,7 @@ static __always_inline bool is_in_flight(void *map, const struct packet_ref *ref
 	return in_flight && !is_evicted(in_flight);
 }
 
-/* One that was given up long ago leaves its place. */
+/* Free the slot of a packet that was evicted long ago. */
 static __always_inline void free_evicted(void *map, void *evicted, struct packet_ref *ref)
 {
 	u64 now = bpf_ktime_get_ns();
@@ -144,13 +145,13 @@ static __always_inline void free_evicted(void *map, void *evicted, struct packet
 	if (bpf_map_peek_elem(evicted, ref) || (s64)(now - ref->evicted_ns) < GRACE_NS ||
 	    bpf_map_pop_elem(evicted, ref))
 		return;
-	if ((s64)(now - ref->evicted_ns) < GRACE_NS) /* another CPU had the older one */
+	if ((s64)(now - ref->evicted_ns) < GRACE_NS) /* another CPU popped the older one */
 		bpf_map_push_elem(evicted, ref, 0);
 	else if (tracked(map, ref))
 		bpf_map_delete_elem(map, ref->key);
 }
 
-/* Births of what has ended go, so that there is room for others; a long life goes to the end of the row. */
+/* Drop a queue entry whose packet has ended, to make room for others; requeue one whose packet is in flight. */
 static __always_inline void trim_order(void *map, void *order, struct packet_ref *ref)
 {
 	if (!bpf_map_peek_elem(order, ref) && !is_in_flight(map, ref) &&
@@ -184,10 +185,10 @@ static __always_inline void evict_oldest(void *map, void *order, void *evicted, 
 static __always_inline void evict_if_full(void *map, void *order, void *evicted, u32 which,
 					  u32 most)
 {
-	struct packet_ref ref; /* one for all: the stack is small */
+	struct packet_ref ref; /* shared by all calls: the stack is small */
 	bool at_limit = is_at_limit(which, most);
 
-	if (cfg.recent && !at_limit) /* what comes to the queue makes its room: see promote() */
+	if (cfg.recent && !at_limit) /* promote() makes room in the queue */
 		return;
 	free_evicted(map, evicted, &ref);
 	if (at_limit) {
@@ -208,7 +209,7 @@ static __always_inline void queue_ref(void *order, const struct packet_ref *ref)
 	bpf_map_push_elem(order, &oldest, 0);
 }
 
-/* The one whose place the newest takes, if it lives still. */
+/* Queue the recent packet whose slot the newest takes, if it is still in flight. */
 static __always_inline void promote(void *map, void *order, void *evicted,
 				    const struct packet_ref *ref)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The end of a packet's way: whose it is, whether it is wanted, and what is made of it. */
+/* End of a packet: determine its owner, apply the filters, and report or count it. */
 #ifndef CGNET_TRACE_FINISH_BPF_H
 #define CGNET_TRACE_FINISH_BPF_H
 
@@ -19,14 +19,14 @@ static __always_inline void sum_up(const bool typed, struct stage_sums *sums, st
 	histogram_add(typed, key, delay_ns);
 }
 
-/* Whom a packet is shown as the one of. */
+/* Side whose owner a packet is shown with. */
 enum shown {
 	SHOWN_NOT = 0,
 	SHOWN_SENDER = 1,
 	SHOWN_RECEIVER = 2,
 };
 
-/* User space may have found the name of a new cgroup since its process was learnt as an owner. */
+/* User space may have found the name of a new cgroup after its process was recorded as an owner. */
 static __always_inline bool is_still_wanted(struct owner *owner, bool wanted)
 {
 	if (!wanted || !(owner->undecided & UNDECIDED_NAME))
@@ -36,8 +36,9 @@ static __always_inline bool is_still_wanted(struct owner *owner, bool wanted)
 }
 
 /*
- * A packet within the host has two owners: it is shown as the one's that was asked for, the sender first. User space may
- * throw away what is an undecided one's: where the other one is asked for without a doubt, it is that one's.
+ * A packet within the host has two owners: show the one that the filters select, the sender first. User space
+ * may discard a packet with an undecided owner: if the filters certainly select the other owner, show that
+ * one.
  */
 static __always_inline u32 shown_as(struct in_flight_packet *in_flight)
 {
@@ -55,7 +56,7 @@ static __always_inline u32 shown_as(struct in_flight_packet *in_flight)
 	return !trace->sent && unknown_owner_passes() ? SHOWN_SENDER : SHOWN_NOT;
 }
 
-/* The role of the receiver's side of a connection, where that of the sender's is known. */
+/* Role of the receiving side of a connection, derived from that of the sending side where that is known. */
 static __always_inline u8 role_of_receiver(const struct packet_trace *trace)
 {
 	return trace->sent && trace->role ? ROLE_CLIENT + ROLE_SERVER - trace->role : trace->role;
@@ -69,7 +70,7 @@ static __always_inline void show_receiver(struct in_flight_packet *in_flight)
 
 #define OF_SIDES (BY_CGROUP | BY_SELECTED | BY_PID | BY_COMM | BY_UID | BY_ROLE)
 
-/* Where a packet is its receiver's: TCP there has it, or keeps it for the application. */
+/* Whether a stage belongs to the receiver: its TCP has the packet, or keeps it for the application. */
 static __always_inline bool is_at_receiver(u32 at)
 {
 	return at >= STAGE_TCP_RCV && at <= STAGE_APP_READ;
@@ -83,7 +84,7 @@ static __always_inline void key_of_side(struct count_key *key, const struct owne
 		key->role = role;
 }
 
-/* Each side has the stages that are its own, if both are known, and what is shown is sure to be wanted. */
+/* Whether to count each stage for its own side: both are known, and the shown one certainly passes. */
 static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u32 shown)
 {
 	struct owner *sender = &in_flight->event.owner, *receiver = &in_flight->receiver.owner;
@@ -105,7 +106,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 	u32 stages = event->trace.stages;
 	struct count_key key = {};
 
-	barrier_var(two); /* one way for the verifier, not two */
+	barrier_var(two); /* one path for the verifier, not two */
 	if (!two && shown == SHOWN_RECEIVER)
 		show_receiver(in_flight);
 	count_by_flow(&key, &event->flow);
@@ -129,7 +130,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 		if (i >= stages)
 			break;
 		there = two && is_at_receiver(stage->at);
-		/* What was before is one way more for each stage to a verifier that knows all numbers. */
+		/* Raw programs skip the comparison: it adds a path per stage to a verifier that tracks constants. */
 		if (two && (!typed || there != was_there)) {
 			was_there = there;
 			key_of_side(&key, there ? &in_flight->receiver.owner : &event->owner,
@@ -137,7 +138,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 		}
 		delay = stage->ts_ns - before->ts_ns;
 		barrier_var(delay);
-		delay &= ~((s64)delay >> 63); /* not below 0 */
+		delay &= ~((s64)delay >> 63); /* clamp to 0 */
 		sum_up(typed, there ? receivers : here, &key, stage->at, delay);
 	}
 	return 0;
@@ -162,12 +163,11 @@ static __always_inline bool is_slow(const struct trace_event *event)
 			break;
 		delta = stage->ts_ns - event->stages[i - 1].ts_ns;
 		barrier_var(delta);
-		delta &= ~((s64)delta >>
-			   63); /* not below 0; no branch, which verifiers follow both ways */
+		delta &= ~((s64)delta >> 63); /* clamp to 0 without a branch for the verifier */
 		total += delta;
 		if (cfg.slow_stage && stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
 			slow = 1;
-		barrier_var(slow); /* any number, for the verifier: one way on, not two */
+		barrier_var(slow); /* opaque to the verifier: one path, not two */
 	}
 	return slow && total >= cfg.least_ns;
 }
@@ -181,7 +181,7 @@ static __always_inline bool in_flight_passes(const struct trace_event *event)
 	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
 }
 
-/* `within`: the caller has a frame of its own, and old verifiers have no room for another one below it. */
+/* `within`: the caller has a stack frame of its own, and old verifiers have no room for another one below it. */
 static __always_inline void in_flight_ends_here(const bool typed, const bool within,
 						struct in_flight_packet *in_flight, u32 end)
 {
@@ -212,8 +212,8 @@ static __always_inline void in_flight_ends_here(const bool typed, const bool wit
 }
 
 /*
- * A global function, which is verified once in a program, however often that calls it. It takes a pointer on kernels
- * since Linux kernel commit e5069b9c23b3 "bpf: Support pointers in global func args" (in v5.12).
+ * Global function: verified once per program, however many calls it has. Global functions take pointers since
+ * Linux kernel commit e5069b9c23b3 "bpf: Support pointers in global func args" (in v5.12).
  */
 #if TYPED
 __noinline int in_flight_ended_typed(struct in_flight_packet *in_flight, u32 end)
@@ -238,7 +238,7 @@ static __always_inline void in_flight_ends(const bool typed, struct in_flight_pa
 		in_flight_ends_here(typed, false, in_flight, end);
 }
 
-/* Not inlined: each stage may find that a packet's end was missed. */
+/* Not inlined: each stage may detect that a packet's end was missed. */
 static __noinline int was_missed_raw(struct in_flight_packet *in_flight)
 {
 	in_flight_ends_here(false, true, in_flight,
@@ -246,12 +246,12 @@ static __noinline int was_missed_raw(struct in_flight_packet *in_flight)
 	return 0;
 }
 
-/* Another packet has the address now: TCP is done with the one that had it, or merged it with another. */
+/* Another packet has the address now: TCP has consumed the previous packet, or merged it into another. */
 static __always_inline void was_missed(const bool typed, struct sk_buff *skb,
 				       struct in_flight_packet *in_flight)
 {
 	if (may_be_merged(in_flight) && set_aside(skb, in_flight))
-		; /* TCP gets to it yet */
+		; /* TCP has yet to process it */
 	else if (typed)
 		in_flight_ended_typed(in_flight, in_flight->event.trace.payload ? TRACE_GOES_ON
 										: TRACE_CONSUMED);

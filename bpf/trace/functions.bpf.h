@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Stages that no tracepoint tells of: functions of IP, netfilter and TCP, where the kernel lets programs run at
- * them. One body serves fentry and kprobes; it reads as raw_tp does, and never looks into the ledger, which
- * not all of them can reach: a packet that begins here gets its owner at the next tracepoint.
+ * Stages that no tracepoint reports: functions of IP, netfilter and TCP, where the kernel allows programs to
+ * attach to them. One body serves fentry and kprobes; it reads as raw_tp does, and never accesses the ledger,
+ * which not all of these programs can: a packet that starts here gets its owner at the next tracepoint.
  */
 #ifndef CGNET_TRACE_FUNCTIONS_BPF_H
 #define CGNET_TRACE_FUNCTIONS_BPF_H
@@ -15,7 +15,7 @@
 #define NFPROTO_NETDEV 5
 #define NFPROTO_BRIDGE 7
 #define NFPROTO_IPV6 10
-#define NF_ACCEPTED 1 /* what nf_hook_slow() returns then; 0: it has the packet no more */
+#define NF_ACCEPTED 1 /* nf_hook_slow() accepted the packet; 0: it no longer has it */
 
 static __always_inline u32 inode_of(struct net *net)
 {
@@ -27,12 +27,12 @@ static __always_inline void add_in_netns(struct in_flight_packet *in_flight, u32
 {
 	struct stage *stage = add_stage(in_flight, at, bpf_ktime_get_ns());
 
-	in_flight->hook = 0; /* if the end of one was missed */
+	in_flight->hook = 0; /* in case the return of a hook was missed */
 	if (stage)
 		stage->netns = inode_of(net);
 }
 
-/* Not inlined: the callers' frames are full. */
+/* Not inlined: the callers' stack frames are full. */
 static __noinline struct in_flight_packet *begin_sent(struct sk_buff *skb, struct packet *packet)
 {
 	struct place place;
@@ -40,7 +40,7 @@ static __noinline struct in_flight_packet *begin_sent(struct sk_buff *skb, struc
 	return begin_unnamed(false, false, skb, packet, &place);
 }
 
-/* A packet that TCP sends now. What was begun in the hook before isn't looked at again. */
+/* Get or start the entry of a packet that TCP sends now. One started in the hook before is not checked again. */
 static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *skb)
 {
 	const bool typed = false;
@@ -97,7 +97,7 @@ static __always_inline int on_backlog(struct sock *sk, struct sk_buff *skb)
 	return 0;
 }
 
-/* TCP took it on this CPU just now: on_tcp() noted which it is. */
+/* TCP received the packet on this CPU just now: on_tcp() recorded it in last_one. */
 static __always_inline int on_sock_queue(struct sock *sk, struct sk_buff *skb)
 {
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
@@ -112,7 +112,7 @@ static __always_inline int on_sock_queue(struct sock *sk, struct sk_buff *skb)
 	return 0;
 }
 
-/* -- netfilter: a stage for each hook that has rules, when they are done */
+/* -- netfilter: one stage per hook with rules, added when they have run */
 
 static __always_inline u32 stage_of_hook(u32 family, u32 hook)
 {
@@ -142,7 +142,7 @@ static __always_inline void leave_hook(struct in_flight_packet *in_flight, u32 v
 	stage->verdict = verdict;
 }
 
-/* A packet that the rules drop is freed in there: its end finds which hook it is in. */
+/* Rules that drop a packet free it inside the hook: drop_at() finds the hook here. */
 static __always_inline int on_hook(struct sk_buff *skb, struct nf_hook_state *state)
 {
 	u32 at = stage_of_hook(BPF_CORE_READ(state, pf), BPF_CORE_READ(state, hook));
@@ -166,9 +166,9 @@ static __always_inline int on_verdict(struct sk_buff *skb, int result)
 	return 0;
 }
 
-#define MAX_HOOK 4 /* a softirq's on top of a process's, and rules that send answers */
+#define MAX_HOOK 4 /* a softirq nests in a process, and rules may send answers */
 
-/* The calls of nf_hook_slow() that a task is in: a kretprobe isn't told the arguments. */
+/* Per-task stack of nf_hook_slow() calls: a kretprobe does not get the arguments. */
 struct hook_calls {
 	u64 skb[MAX_HOOK];
 	u64 depth;
@@ -193,7 +193,7 @@ static __always_inline struct hook_calls *calls_of_task(bool make)
 	return bpf_map_lookup_elem(&hook_calls, &task);
 }
 
-/* A return that is never told leaves its call below: when there is no more room, all is begun anew. */
+/* A missed return leaves its call on the stack: a full stack starts over. */
 static __always_inline int on_hook_call(struct sk_buff *skb, struct nf_hook_state *state)
 {
 	struct hook_calls *calls = calls_of_task(true);

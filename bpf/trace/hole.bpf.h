@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * When a hole in a socket's data was filled. Data behind a hole waits in TCP's out-of-order queue: no application can
- * read it, until what is missing has come. No tracepoint tells when that is; rcv_nxt tells it at the next arrival.
+ * Time at which a hole in a socket's data was filled. Data after a hole waits in TCP's out-of-order queue: no
+ * application can read it until the missing data arrives. No tracepoint reports that; rcv_nxt shows it at the
+ * next arrival.
  */
 #ifndef CGNET_TRACE_HOLE_BPF_H
 #define CGNET_TRACE_HOLE_BPF_H
@@ -11,22 +12,22 @@
 #define HOLE_SOCKETS 1024 /* a power of two */
 #define HOLE_FILLS 16	  /* likewise */
 
-/* Data that came in its turn while other data waited behind it. */
+/* Arrival of in-order data while other data waited in the out-of-order queue. */
 struct hole_fill {
 	u64 ts_ns;
-	u32 rcv_nxt; /* then, before it was taken in */
+	u32 rcv_nxt; /* before this data was added */
 	u32 cpu;
 };
 
-/* The last of a socket. TCP receives under the socket's lock: nobody else writes meanwhile. */
+/* Log of a socket's last fills. TCP receives under the socket's lock: there is no concurrent writer. */
 struct hole_log {
 	u64 sk;
 	u32 count;
-	u32 behind; /* of the last one: the number that follows its data */
+	u32 behind; /* sequence number after the data of the last fill */
 	struct hole_fill fills[HOLE_FILLS];
 };
 
-/* By the socket's address; of two that have the same place the later one has it. */
+/* Direct-mapped table by the socket's address; on a collision the later socket takes the slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, HOLE_SOCKETS);
@@ -36,12 +37,12 @@ struct {
 
 static __always_inline struct hole_log *hole_log_of(u64 sk)
 {
-	u32 at = (u32)(sk >> 6) * 2654435761U >> 22; /* as many as there are */
+	u32 at = (u32)(sk >> 6) * 2654435761U >> 22; /* 10 bits: HOLE_SOCKETS */
 
 	return bpf_map_lookup_elem(&hole_logs, &at);
 }
 
-/* A global function: it is verified once. */
+/* Global function: verified once. */
 __noinline int note_fill(u64 sk, u32 rcv_nxt, u32 behind)
 {
 	struct hole_log *log = hole_log_of(sk);
@@ -53,7 +54,7 @@ __noinline int note_fill(u64 sk, u32 rcv_nxt, u32 behind)
 		log->sk = sk;
 		log->count = 0;
 	} else if (log->count && log->behind == rcv_nxt) {
-		log->count--; /* the last one filled no hole: its place is free */
+		log->count--; /* the last one filled no hole: reuse its slot */
 	}
 	fill = &log->fills[log->count++ & (HOLE_FILLS - 1)];
 	fill->ts_ns = bpf_ktime_get_ns();
@@ -64,8 +65,9 @@ __noinline int note_fill(u64 sk, u32 rcv_nxt, u32 behind)
 }
 
 /*
- * What filled the hole before a number that came at `since`, plus 1: the last one that came when TCP still waited for
- * less. 0: it isn't known, since the log is another socket's now, or it came after the peer's end.
+ * Find the fill of the hole before a sequence number that arrived at `since`: the last fill that came while
+ * TCP still waited for a lower number. Return its index plus 1; 0: unknown, since another socket has the log
+ * now, or the number came after the peer's FIN.
  */
 __noinline int find_fill(u64 sk, u32 seq, u64 since)
 {
@@ -80,7 +82,7 @@ __noinline int find_fill(u64 sk, u32 seq, u64 since)
 		u64 is_before = ~((u64)(seq - fill->rcv_nxt) >> 31) & 1;
 		u64 taken = -(is_there & is_later & is_before);
 
-		/* No branch, which verifiers would follow both ways, 16 times. */
+		/* No branch, which verifiers would explore both ways, 16 times. */
 		barrier_var(taken);
 		latest ^= (latest ^ fill->ts_ns) & taken;
 		found ^= (found ^ (i + 1)) & taken;

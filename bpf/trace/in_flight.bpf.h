@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The packets that are on their way now, by the address of their skb.
+ * Packets in flight, by the address of their skb.
  *
- * An address is used again at once, so that a packet is known by its address and what TCP numbers it by: the
- * sequence number and the payload's length, which stay the same through bridges, routers and NAT. An skb is
- * in one hand at a time, and so is its trip.
+ * The kernel reuses addresses at once, so a packet is identified by its address and its TCP numbers: the
+ * sequence number and the payload length, which bridges, routers and NAT preserve. Only one context handles
+ * an skb at a time, and thus its entry.
  */
 #ifndef CGNET_TRACE_IN_FLIGHT_BPF_H
 #define CGNET_TRACE_IN_FLIGHT_BPF_H
@@ -24,7 +24,7 @@ struct {
 	__type(value, struct in_flight_packet);
 } packets_in_flight SEC(".maps");
 
-/* How many packets began on this CPU. */
+/* Number of packets started on this CPU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -61,7 +61,7 @@ static __always_inline void in_flight_forget(const bool typed, struct sk_buff *s
 		count_in_flight(typed, TRACKED_IN_FLIGHT, -1);
 }
 
-/* A global function: it is verified once. */
+/* Global function: verified once. */
 __noinline int evict_if_full_in_flight(u32 most)
 {
 	evict_if_full(&packets_in_flight, &in_flight_order, &in_flight_evicted, TRACKED_IN_FLIGHT,
@@ -69,7 +69,7 @@ __noinline int evict_if_full_in_flight(u32 most)
 	return 0;
 }
 
-/* Not global ones, which take no pointer as a number. */
+/* Not global: global functions do not take a pointer as a number. */
 static __noinline int track_in_flight_typed(struct sk_buff *skb, u64 packet)
 {
 	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
@@ -96,7 +96,7 @@ static __always_inline u32 last_stage(const struct in_flight_packet *in_flight)
 	return last < CGNET_STAGES ? in_flight->event.stages[last].at : 0;
 }
 
-/* GRO makes one packet of several: the first one grows. */
+/* GRO merges several packets into the first one, which grows. */
 static __always_inline bool grew_by_gro(const struct in_flight_packet *in_flight,
 					const struct packet *packet)
 {
@@ -126,7 +126,7 @@ static __always_inline void store_packet(struct packet_trace *trace, const struc
 	trace->tcp_flags = packet->flags;
 }
 
-/* How many packets the wire will see of it. */
+/* Number of packets that an skb becomes on the wire. */
 static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 {
 	unsigned char *end = READ(skb, head) + READ(skb, end);
@@ -134,7 +134,7 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 	return BPF_CORE_READ((struct skb_shared_info *)end, gso_segs);
 }
 
-/* A packet that wasn't known before. NULL is counted. */
+/* Start tracking a packet that is not in flight yet. Failures (NULL) are counted. */
 static __always_inline struct in_flight_packet *
 in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *packet)
 {
@@ -161,11 +161,11 @@ in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *pack
 	return in_flight;
 }
 
-/* -- what may become part of another packet */
+/* -- packets that may be merged into another */
 
-#define ARRIVALS 65536 /* as many as arrival_place() knows */
+#define ARRIVALS 65536 /* as many as arrival_at() can index */
 
-/* Data that came in, by ports and sequence number: the last of each place. */
+/* Last data arrival of a slot, by ports and sequence number. */
 struct arrival {
 	u64 skb;
 	u32 seq;
@@ -183,7 +183,7 @@ struct {
 static __always_inline struct arrival *arrival_at(const struct flow *flow, u32 seq)
 {
 	u32 mixed = seq ^ ((u32)flow->sport << 16 | flow->dport);
-	u32 place = mixed * 2654435761U >> 16; /* Knuth's: 2^32 by the golden ratio */
+	u32 place = mixed * 2654435761U >> 16; /* Knuth's hash: 2^32 / golden ratio */
 
 	return bpf_map_lookup_elem(&arrivals, &place);
 }
@@ -210,7 +210,7 @@ static __always_inline struct sk_buff *arrived(const struct flow *flow, u32 seq)
 	return (struct sk_buff *)arrival->skb;
 }
 
-/* A number for the verifier, which lets no pointer to a socket into a global function. */
+/* Address as a number: the verifier lets no pointer to a socket into a global function. */
 static __always_inline u64 address_of(const struct sock *sk)
 {
 	u64 address = 0;
@@ -227,7 +227,7 @@ static __always_inline struct stage *add_stage(struct in_flight_packet *in_fligh
 	u32 number = in_flight->event.trace.stages;
 	struct stage *stage;
 
-	if (number >= CGNET_STAGES) /* of too many the last one is kept: it tells how it ended */
+	if (number >= CGNET_STAGES) /* beyond the limit keep the last stage: it shows the end */
 		number = CGNET_STAGES - 1;
 	barrier_var(number);
 	if (number >= CGNET_STAGES) /* for the verifier */
@@ -251,7 +251,7 @@ static __always_inline void at_device(const bool typed, struct stage *stage, str
 	READ_ARRAY(stage->dev, dev, name);
 }
 
-/* -- what became part of another packet, and whose address is used again before TCP gets to it */
+/* -- packets merged into another, whose address is reused before TCP processes them */
 
 #define MAX_ASIDE 4096
 
@@ -267,7 +267,7 @@ struct {
 	__type(value, struct in_flight_packet);
 } aside SEC(".maps");
 
-/* Where a packet is on its way to a socket's queue. */
+/* Whether a packet is on its way to a socket's queue. */
 static __always_inline bool is_received(u32 at)
 {
 	return at >= STAGE_NETIF_RECEIVE && at <= STAGE_TCP_BACKLOG;
@@ -284,7 +284,7 @@ static __always_inline bool set_aside(struct sk_buff *skb, const struct in_fligh
 
 	if (!bpf_map_update_elem(&aside, &key, in_flight, BPF_ANY))
 		return true;
-	if (cfg.count) /* its record would tell that it has no end; sums can't */
+	if (cfg.count) /* its record would show that it has no end; sums cannot */
 		count_lost(LOST_PACKETS);
 	return false;
 }

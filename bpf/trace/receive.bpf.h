@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A packet at its receiver's socket: TCP takes it, and the application reads it. The includer tells of both;
- * struct ledger_private has `first` and `behind`, the numbers of the socket's packets that wait.
+ * Packet at its receiver's socket: TCP receives it, and the application reads it. The including file attaches
+ * to both; its struct ledger_private has `first` and `behind`, the numbers of the socket's waiting packets.
  */
 #ifndef CGNET_TRACE_RECEIVE_BPF_H
 #define CGNET_TRACE_RECEIVE_BPF_H
@@ -12,9 +12,9 @@
 #include "owner/all_sockets.bpf.h"
 
 /*
- * Packets that one read may end: TCP made one of them. Kernels without a ring buffer have no global functions, either
- * (Linux kernel commit 51c39bb1d5d1 "bpf: Introduce function-by-function verification", in v5.6): they verify
- * each turn. What is left waits for the next read.
+ * Limits on the packets that one read may end, as TCP merged them. Kernels without a ring buffer have no
+ * global functions, either (Linux kernel commit 51c39bb1d5d1 "bpf: Introduce function-by-function
+ * verification", in v5.6): they verify each iteration. The next read ends the remaining packets.
  */
 #define READ_AT_ONCE 64
 #define READ_AT_ONCE_IN_PERF_BUFFERS 8
@@ -34,7 +34,7 @@ struct {
 	__type(value, struct in_flight_packet);
 } waiting SEC(".maps");
 
-/* Of sockets by their hashes: whether a packet ever waited there. Most reads need no look into the ledger. */
+/* Flags by socket hash: whether a packet ever waited at the socket. They save most reads a ledger lookup. */
 #define WAITED 4096
 
 struct waited {
@@ -55,7 +55,7 @@ static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
 	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
 }
 
-/* On this CPU the last that came to wait: TCP may drop it at once, for want of memory or for its numbers. */
+/* Last packet queued on this CPU: TCP may drop it at once, for lack of memory or for its sequence numbers. */
 struct last_one {
 	u64 skb;
 	struct waiting_key key;
@@ -68,7 +68,7 @@ struct {
 	__type(value, struct last_one);
 } last_one SEC(".maps");
 
-/* The journey of one that waits, if it wasn't given up. */
+/* Entry of a waiting packet, unless it was evicted. */
 static __always_inline struct in_flight_packet *find_waiting(const struct waiting_key *key)
 {
 	struct in_flight_packet *in_flight = bpf_map_lookup_elem(&waiting, key);
@@ -88,7 +88,7 @@ __noinline int make_room_to_wait(u32 most)
 	return 0;
 }
 
-/* Global functions are verified once, and not again for each turn of the loop that calls them. */
+/* Global functions are verified once, not again in each iteration of the calling loop. */
 __noinline int waits_now(u64 sk, u64 number, u64 packet)
 {
 	struct packet_ref ref = {.key = {sk, number}, .packet = packet};
@@ -122,7 +122,7 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 	last->key = key;
 }
 
-/* What the socket has already is thrown away, with or without a reason. */
+/* TCP discards data that the socket already has, with or without a drop reason. */
 static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *tp,
 					    const struct packet_trace *trace)
 {
@@ -144,19 +144,19 @@ static __always_inline void arrives(const bool typed, struct sock *sk, struct le
 }
 
 /*
- * While a process has the socket, TCP makes one packet of several that follow each other (Linux kernel
- * commit 4f693b55c3d2 "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint tells.
+ * While a process has the socket, TCP merges consecutive packets into one (Linux kernel commit 4f693b55c3d2
+ * "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint reports it.
  */
 static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
 					  struct ledger_entry *entry,
 					  const struct packet_trace *head)
 {
 	u32 seq = head->seq + head->payload;
-	u32 numbers[2]; /* struct tcp_skb_cb begins with them: the first, and behind the last */
+	u32 numbers[2]; /* struct tcp_skb_cb begins with them: seq and end_seq */
 	struct packet packet = {};
 
 	bpf_core_read(numbers, sizeof(numbers), &skb->cb);
-	if ((s32)(numbers[1] - seq) <= 1) /* FIN has a number, too */
+	if ((s32)(numbers[1] - seq) <= 1) /* FIN takes a number, too */
 		return;
 	if (!read_packet(typed, skb, &packet))
 		return;
@@ -183,7 +183,7 @@ static __always_inline void merged_arrive(const bool typed, struct sock *sk, str
 	}
 }
 
-/* Data that comes before its turn waits for what is missing; data in its turn may be what is missing. */
+/* Out-of-order data waits for the missing data; in-order data may be the missing data. */
 static __always_inline bool look_for_hole(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					  const struct packet_trace *trace)
 {
@@ -191,13 +191,13 @@ static __always_inline bool look_for_hole(const bool typed, struct sock *sk, str
 
 	if (!ahead && READ(tp, out_of_order_queue.rb_node))
 		note_fill(address_of(sk), rcv_nxt, trace->seq + trace->payload);
-	barrier_var(ahead); /* one way for the verifier, not two */
+	barrier_var(ahead); /* one path for the verifier, not two */
 	return ahead;
 }
 
 /*
- * An open connection is done with an acknowledgement or a FIN here, and no tracepoint tells when it frees them. What it may
- * drop, a SYN or a reset, ends where that is told.
+ * An open connection consumes an acknowledgement or a FIN here, and no tracepoint reports when it frees them.
+ * A SYN or a reset, which it may drop, ends where that is reported.
  */
 static __always_inline bool ends_at_socket(const struct packet_trace *trace)
 {
@@ -210,8 +210,7 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 
-	if (!in_flight ||
-	    last_stage(in_flight) == STAGE_TCP_RECEIVE) /* the first program was here */
+	if (!in_flight || last_stage(in_flight) == STAGE_TCP_RECEIVE) /* the first program did it */
 		return 0;
 	tp = tcp_sock_of(typed, sk);
 	if (!tp)
@@ -232,7 +231,7 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	return 0;
 }
 
-/* When a packet's data could be read. Where nothing tells, all of its wait is that for the hole. */
+/* Add the time at which a packet's data became readable. If unknown, the whole wait counts as the hole's. */
 static __always_inline void stage_of_hole(struct in_flight_packet *in_flight, u64 sk, u64 now,
 					  u32 netns)
 {
@@ -255,7 +254,7 @@ static __always_inline void stage_of_hole(struct in_flight_packet *in_flight, u6
 	stage->netns = netns;
 }
 
-/* The end of a packet that waits; false if the application hasn't got to it yet. */
+/* End a waiting packet; false if the application has not read it yet. */
 static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 copied, u32 netns)
 {
 	struct waiting_key key = {.sk = sk, .number = number};
@@ -291,7 +290,7 @@ static __always_inline u64 read_at_once(void)
 							   : READ_AT_ONCE_IN_PERF_BUFFERS;
 }
 
-/* The application took what comes before copied_seq; the ledger notes who that is. */
+/* The application has read the data before copied_seq; the ledger records the reader. */
 static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
 {
 	u8 *place = waited_at(typed, sk);

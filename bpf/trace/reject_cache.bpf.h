@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Packets that the filters refused: most of a busy host's. Where such a packet comes by again, one look at an
- * array says so; neither are its headers read, nor is it looked for among those that are followed.
+ * Direct-mapped cache of packets that the filters refused: most packets of a busy host. One array lookup
+ * recognizes such a packet at later stages, without reading its headers or looking it up among the packets in
+ * flight.
  *
- * A packet is the same one, as far as filters go, if skb and flow hash are the same: the hash is the sending
- * socket's own, or the card's. From a device's queue to the receipt at the other end nothing rewrites a packet; what
- * comes to a queue, or from a card, is looked at again. But what one socket sends by one device, under one
- * flow hash, are packets of one connection: of these one is looked at.
+ * To filters, a packet is the same if its skb and flow hash are the same: the hash is set by the sending
+ * socket or the network card. From a device's queue to receipt at the other end nothing rewrites a packet; a
+ * packet that enters a queue, or comes from a card, is checked again. But packets that one socket sends
+ * through one device under one flow hash belong to one connection: only one of them is checked.
  */
 #ifndef CGNET_TRACE_REJECT_CACHE_BPF_H
 #define CGNET_TRACE_REJECT_CACHE_BPF_H
 
 #include "base/flow.bpf.h"
 
-#define MAX_REFUSED 4096 /* places; a later one takes the place of an earlier one */
+#define MAX_REFUSED 4096 /* slots; a later packet replaces an earlier one */
 
 struct refused {
-	u64 skb;   /* its address: no trip of it is there as long as this says so. 0: nobody's */
-	u32 mark;  /* 0: it is looked at at each stage */
-	u32 taken; /* 1: its receiver has it, and may rewrite it: it is looked at again */
+	u64 skb;   /* address: the packet is not in flight while this is set. 0: free */
+	u32 mark;  /* 0: check the packet at each stage */
+	u32 taken; /* 1: the receiver has the packet, and may rewrite it: check it again */
 };
 
 struct {
@@ -29,8 +30,8 @@ struct {
 } refused SEC(".maps");
 
 /*
- * Of an address. To the verifier a part of a typed pointer is a number, and the whole one can't be computed with; raw
- * programs, those at functions among them, have the part through memory.
+ * Hash of an address. The verifier treats part of a typed pointer as a number, but allows no arithmetic on
+ * the whole; raw programs, including those at functions, get the part through memory.
  */
 static __always_inline u32 mixed(const void *address)
 {
@@ -41,7 +42,7 @@ static __always_inline u32 mixed(const void *address)
 #else
 	bpf_probe_read_kernel(&half, sizeof(half), &address);
 #endif
-	return (half >> 6) * 2654435761U; /* Knuth's: 2^32 by the golden ratio */
+	return (half >> 6) * 2654435761U; /* Knuth's hash: 2^32 / golden ratio */
 }
 
 static __always_inline struct refused *refused_place(struct sk_buff *skb)
@@ -51,7 +52,7 @@ static __always_inline struct refused *refused_place(struct sk_buff *skb)
 	return bpf_map_lookup_elem(&refused, &place);
 }
 
-/* Filters of namespaces look at the device's: there the device is part of the mark. */
+/* Namespace filters check the namespace of the device: the mark then includes the device. */
 static __always_inline u32 mark_of(const bool typed, struct sk_buff *skb)
 {
 	u32 hash = READ(skb, hash);
@@ -61,7 +62,7 @@ static __always_inline u32 mark_of(const bool typed, struct sk_buff *skb)
 	return hash;
 }
 
-/* Whether it was refused when it was looked at last: then it isn't followed. */
+/* Whether the last check refused the packet: then it is not in flight. */
 static __always_inline bool is_rejected(struct sk_buff *skb)
 {
 	struct refused *place = refused_place(skb);
@@ -69,7 +70,7 @@ static __always_inline bool is_rejected(struct sk_buff *skb)
 	return place && place->skb == (u64)skb;
 }
 
-/* Whether it would be refused again. */
+/* Whether the filters would refuse the packet again. */
 static __always_inline bool stays_refused(const bool typed, struct sk_buff *skb, bool is_receipt)
 {
 	struct refused *place = refused_place(skb);
@@ -93,7 +94,7 @@ static __always_inline void refuse(const bool typed, struct sk_buff *skb, bool i
 	place->skb = (u64)skb;
 }
 
-/* It is gone: the address may be another packet's from now on, which isn't followed until it is looked at. */
+/* The packet is freed: the next packet at its address is not tracked until it is checked. */
 static __always_inline void refused_is_gone(struct sk_buff *skb)
 {
 	struct refused *place = refused_place(skb);
@@ -102,7 +103,7 @@ static __always_inline void refused_is_gone(struct sk_buff *skb)
 		place->taken = 1;
 }
 
-/* A trip begins at the address. */
+/* A packet at this address is tracked now. */
 static __always_inline void reject_cache_clear(struct sk_buff *skb)
 {
 	struct refused *place = refused_place(skb);
@@ -111,15 +112,15 @@ static __always_inline void reject_cache_clear(struct sk_buff *skb)
 		place->skb = 0;
 }
 
-/* -- whose packets the filters refuse */
+/* -- senders whose packets the filters refuse */
 
 /*
- * A socket and a flow hash, which is a random number that a socket gets anew for each connection. Two that write here
- * at once leave what fits no packet.
+ * Socket and flow hash, a random number that a socket draws anew for each connection. Two concurrent writers
+ * leave an entry that matches no packet.
  */
 struct refused_sender {
 	u64 sk;
-	u64 mark; /* of the flow hash and the device */
+	u64 mark; /* combines flow hash and device */
 };
 
 struct {
@@ -141,7 +142,7 @@ static __always_inline u64 sender_mark(const bool typed, struct sk_buff *skb, u3
 	return (u64)hash << 32 | mixed(READ(skb, dev));
 }
 
-/* Whether packets of its socket, and of its connection, were refused at this device. */
+/* Whether packets of the skb's socket and connection were refused at this device. */
 static __always_inline bool is_of_refused_sender(const bool typed, struct sk_buff *skb)
 {
 	struct sock *sk = READ(skb, sk);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Whether TCP sends a packet's data again, and which packet had that data before. */
+/* Detection of retransmitted data, and of the packet that carried it before. */
 #ifndef CGNET_TRACE_RETRANSMIT_BPF_H
 #define CGNET_TRACE_RETRANSMIT_BPF_H
 
@@ -12,20 +12,20 @@
 
 #define SENT_SETS 8192
 #define SENT_WAYS 4  /* a power of two */
-#define SENT_SPAN 10 /* log2 of the sequence numbers that a set is for */
-/* Kernels without a ring buffer verify each turn: see trace/receive.bpf.h. */
+#define SENT_SPAN 10 /* log2 of the sequence numbers per set */
+/* Kernels without a ring buffer verify each iteration: see trace/receive.bpf.h. */
 #define SENT_BACK_IN_PERF_BUFFERS 8
-#define SENT_BACK 64 /* sets that a packet may reach over: 64 KiB */
+#define SENT_BACK 64 /* sets that a packet may span: 64 KiB */
 
 /*
- * A packet that was sent. The first two have its key mixed with the rest, so that what two CPUs write at once fits no
- * packet: Robert Hyatt and Tim Mann, A lock-less transposition table (2002).
+ * Sent packet. The key in the first two fields is mixed with the other fields, so that concurrent writes of
+ * two CPUs match no packet: Robert Hyatt and Tim Mann, A lock-less transposition table (2002).
  */
 struct sent {
 	u64 sock;
-	u64 range; /* sequence numbers: the first, and in the lower half the one behind the last */
+	u64 range; /* sequence numbers: the first, and in the lower half the end */
 	u64 packet;
-	u64 ts_ns; /* of TCP's stamp; 0: none */
+	u64 ts_ns; /* TCP's time stamp; 0: none */
 };
 
 struct sent_set {
@@ -33,8 +33,8 @@ struct sent_set {
 };
 
 /*
- * Set-associative cache of sent packets, by socket and sequence number. Data that follows each other has sets that do,
- * too: a piece of a large packet, which TCP cuts up to send it again, is found by going back.
+ * Set-associative cache of sent packets, by socket and sequence number. Consecutive data has consecutive
+ * sets: a search backwards finds the large packet of which TCP retransmits a piece.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -56,7 +56,7 @@ static __always_inline bool has_sent(const struct sent *sent, u64 sk, u32 seq)
 	return (sent->sock ^ mix) == sk && seq - first < (u32)range - first;
 }
 
-/* A global function: it is verified once. Where the packet is that had a number last, plus 1; 0: unknown. */
+/* Find the last packet with a sequence number: its slot plus 1; 0: unknown. Global function: verified once. */
 __noinline int find_sent(u64 sk, u32 seq)
 {
 	u32 begin = sent_set_of(sk, seq);
@@ -95,7 +95,7 @@ static __always_inline void note_sent(const struct in_flight_packet *in_flight, 
 	const struct packet_trace *trace = &in_flight->event.trace;
 	u64 mix = trace->packet ^ in_flight->sent_ns;
 	u32 at = sent_set_of(sk, trace->seq) % SENT_SETS;
-	u32 behind = trace->seq + (trace->payload ?: 1); /* SYN and FIN have a number, too */
+	u32 behind = trace->seq + (trace->payload ?: 1); /* SYN and FIN take a number, too */
 	struct sent_set *set = bpf_map_lookup_elem(&sent_before, &at);
 
 	if (!set)
@@ -108,7 +108,7 @@ static __always_inline void note_sent(const struct in_flight_packet *in_flight, 
 	set->ways[0].range = ((u64)trace->seq << 32 | behind) ^ mix;
 }
 
-/* A SYN-ACK is made anew each time; its request notes when the first one was. */
+/* Each SYN-ACK is built anew; its request has the time of the first one. */
 static __always_inline bool is_synack_again(struct sock *sk,
 					    const struct in_flight_packet *in_flight)
 {
@@ -118,14 +118,14 @@ static __always_inline bool is_synack_again(struct sock *sk,
 }
 
 /*
- * TCP moves snd_nxt behind what it sends for the first time, once it was sent: what begins before snd_nxt is sent
- * again. What waited for a neighbour's address comes here after that; TCP's clock for the socket has gone on then, or
- * nothing was ever sent again.
+ * TCP advances snd_nxt past data after it first sent the data: a packet that begins before snd_nxt is a
+ * retransmission. A packet that waited for a neighbour's address gets here after that; TCP's clock for the
+ * socket has advanced by then, or the socket has never retransmitted.
  */
 static __always_inline bool is_sent_before(struct sock *sk,
 					   const struct in_flight_packet *in_flight)
 {
-	const bool typed = false; /* a packet's socket is none that a helper takes */
+	const bool typed = false; /* helpers do not take a packet's socket */
 	struct tcp_sock *tp = tcp_sock_of(typed, sk);
 
 	return (s32)(in_flight->event.trace.seq - READ(tp, snd_nxt)) < 0 &&

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * When the application wrote what TCP didn't send at once: Nagle's algorithm, a window, pacing hold data back.
+ * Write time of data that TCP did not send at once: Nagle's algorithm, a window or pacing held it back.
  *
- * sock_send_length tells of a write when it is over (Linux kernel commit 6e6eda44b939 "sock: add tracepoint for send
- * recv length", in v6.3). What is in the queue then is noted; what leaves before that has not waited, or its write
- * waits, too, for room in the queue.
+ * sock_send_length reports a write when it is complete (Linux kernel commit 6e6eda44b939 "sock: add
+ * tracepoint for send recv length", in v6.3). The log records the data in the queue at that time; data sent
+ * before has not waited, or its write waits, too, for room in the queue.
  */
 #ifndef CGNET_TRACE_SEND_QUEUE_BPF_H
 #define CGNET_TRACE_SEND_QUEUE_BPF_H
@@ -16,18 +16,18 @@
 
 struct write {
 	u64 ts_ns;
-	u32 behind; /* the number that follows its data */
-	u32 held;   /* enum stage_at: what it waits for */
+	u32 behind; /* sequence number after its data */
+	u32 held;   /* enum stage_at: reason for the wait */
 };
 
-/* The last writes of a socket that left something in its queue. */
+/* Log of a socket's last writes that left data in its queue. */
 struct write_log {
 	u64 sk;
 	u64 count;
 	struct write writes[WRITES];
 };
 
-/* By the socket's address; of two that have the same place the later one has it. */
+/* Direct-mapped table by the socket's address; on a collision the later socket takes the slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, WRITE_SOCKETS);
@@ -37,14 +37,14 @@ struct {
 
 static __always_inline struct write_log *write_log_of(u64 sk)
 {
-	u32 at = (u32)(sk >> 6) * 2654435761U >> 22; /* as many as there are */
+	u32 at = (u32)(sk >> 6) * 2654435761U >> 22; /* 10 bits: WRITE_SOCKETS */
 
 	return bpf_map_lookup_elem(&write_logs, &at);
 }
 
 /*
- * The first write that a number was in, or came before, plus 1; 0: it is being written, or has gone. A global function:
- * it is verified once.
+ * Find the first write that contains a sequence number, or follows it: its index plus 1; 0: the write is not
+ * complete, or no longer in the log. Global function: verified once.
  */
 __noinline int find_write(u64 sk, u32 seq)
 {
@@ -61,13 +61,13 @@ __noinline int find_write(u64 sk, u32 seq)
 			continue;
 		first = each->ts_ns;
 		found = i + 1;
-		barrier_var(first); /* any number, for the verifier: one way on, not one for each */
+		barrier_var(first); /* opaque to the verifier: one path, not one per value */
 		barrier_var(found);
 	}
 	return found;
 }
 
-/* Less than a segment, which the windows have room for, waits for an acknowledgement; all else for a window, or its time. */
+/* Less than a segment within the windows waits for an ACK; other data waits for a window or its pacing time. */
 static __always_inline u32 held_by(const bool typed, struct tcp_sock *tp, u32 unsent)
 {
 	u32 room = READ(tp, snd_una) + READ(tp, snd_wnd) - READ(tp, snd_nxt);
@@ -79,8 +79,8 @@ static __always_inline u32 held_by(const bool typed, struct tcp_sock *tp, u32 un
 }
 
 /*
- * A write soon after the last one, by the time that the oldest has waited for, is told with it: so few places are
- * enough, and no wait is told wrong by more than an eighth.
+ * Record a write. A write soon after the last one, relative to the oldest one's wait, extends the last one:
+ * so a few slots suffice, and no wait is off by more than an eighth.
  */
 static __always_inline void note_write(struct write_log *log, const struct write *write,
 				       u32 snd_nxt)
@@ -129,7 +129,7 @@ static __always_inline int on_written(const bool typed, struct sock *sk, int res
 	return 0;
 }
 
-/* The stages of the send queue, of a packet that TCP sends for the first time. */
+/* Add the stages of the send queue to a packet that TCP sends for the first time. */
 static __always_inline void stages_of_queue(const bool typed, struct sk_buff *skb,
 					    struct in_flight_packet *in_flight)
 {

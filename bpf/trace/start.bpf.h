@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The beginning of a packet's way: where filters look at it, and it is told from others. */
+/* Start of a packet: apply the filters, and distinguish it from other packets at its address. */
 #ifndef CGNET_TRACE_START_BPF_H
 #define CGNET_TRACE_START_BPF_H
 
@@ -8,9 +8,9 @@
 #include "trace/send_queue.bpf.h"
 #include "owner/packet_owner.bpf.h"
 
-#define LATEST_NS 10000000000ULL /* a transmit time before this is none */
+#define LATEST_NS 10000000000ULL /* an earlier transmit time is invalid */
 
-/* TCP's own, before there is a full socket, or after. */
+/* Whether TCP itself sent the packet, before a full socket exists, or after. */
 static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 {
 	struct sock *sk = READ(skb, sk);
@@ -18,7 +18,7 @@ static __always_inline bool is_answer(const bool typed, struct sk_buff *skb)
 	return sk && !is_full(typed, sk);
 }
 
-/* Of functions' programs, which can't look into every ledger: see name_owner(). `at_device`: it has one now. */
+/* For programs at functions, without access to every ledger: see name_owner(). `at_device`: it has a device. */
 static __always_inline struct in_flight_packet *
 begin_unnamed(const bool typed, const bool at_device, struct sk_buff *skb, struct packet *packet,
 	      struct place *place)
@@ -78,7 +78,7 @@ static __always_inline struct in_flight_packet *begin_here(const bool typed, str
 	return in_flight;
 }
 
-/* TCP noted when it sent a packet; that is a stage for free. */
+/* TCP records when it sends a packet: this stage is free. */
 static __always_inline void stage_of_tcp(const bool typed, struct sk_buff *skb,
 					 struct in_flight_packet *in_flight, u64 now)
 {
@@ -92,7 +92,7 @@ static __always_inline void stage_of_tcp(const bool typed, struct sk_buff *skb,
 		stage->netns = in_flight->event.flow.netns;
 }
 
-/* What is known of a packet where its socket sends it. */
+/* Add the facts that are available where the socket sends the packet. */
 static __always_inline void begin_at_socket(const bool typed, struct sk_buff *skb,
 					    struct in_flight_packet *in_flight)
 {
@@ -102,8 +102,8 @@ static __always_inline void begin_at_socket(const bool typed, struct sk_buff *sk
 }
 
 /*
- * The first packet of an answer ends the time that the application had a request for. Where it isn't known when it was
- * written, that time isn't, either.
+ * The first packet of an answer ends the time that the application had a request for. If the write time is
+ * unknown, so is that time.
  */
 static __always_inline void look_for_answer(const bool typed, struct sk_buff *skb,
 					    struct in_flight_packet *in_flight)
@@ -129,7 +129,7 @@ static __always_inline void look_for_answer(const bool typed, struct sk_buff *sk
 		trace->answer_ns = written - read;
 }
 
-/* Not inlined: the callers' frames are full. */
+/* Not inlined: the callers' stack frames are full. */
 static __noinline int begin_at_socket_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	begin_at_socket(false, skb, in_flight);
@@ -175,7 +175,7 @@ static __noinline int name_at_device_raw(struct sk_buff *skb, struct in_flight_p
 	return name_at_device(false, skb, in_flight);
 }
 
-/* A packet that its socket has just sent, or whose owner no program before could tell. */
+/* Handle a packet that its socket has just sent, or whose owner no earlier program could determine. */
 static __always_inline void at_first_device(const bool typed, struct sk_buff *skb,
 					    struct in_flight_packet *in_flight)
 {
@@ -192,8 +192,8 @@ static __always_inline void at_first_device(const bool typed, struct sk_buff *sk
 }
 
 /*
- * TCP sends its copy of a packet again, at the same address, with a time stamp of its own; a packet that goes
- * through several devices, such as a bridge and its port, keeps it.
+ * TCP retransmits its copy of a packet at the same address, with a new time stamp; a packet that passes
+ * several devices, such as a bridge and its port, keeps its time stamp.
  */
 static __always_inline bool is_sent_again(const bool typed, struct sk_buff *skb,
 					  const struct in_flight_packet *in_flight)
@@ -203,7 +203,7 @@ static __always_inline bool is_sent_again(const bool typed, struct sk_buff *skb,
 	return sent && READ(skb, sk) && sent != in_flight->sent_ns && sent < bpf_ktime_get_ns();
 }
 
-/* Without a look at its headers: whether its device's namespace lets a packet through. */
+/* Whether the namespace of a packet's device passes the filters, without reading the packet's headers. */
 static __always_inline bool device_passes(const bool typed, struct sk_buff *skb)
 {
 	struct net_device *dev = READ(skb, dev);
@@ -212,7 +212,7 @@ static __always_inline bool device_passes(const bool typed, struct sk_buff *skb)
 	return !net || netns_passes(READ(net, ns.inum), netns_cookie(typed, net));
 }
 
-/* The trip of a packet that may be on its way already, or begins here, at this stage. */
+/* Get the entry of a packet that is in flight, or starts at this stage. */
 static __always_inline struct in_flight_packet *
 in_flight_get_or_start(const bool typed, struct sk_buff *skb, u32 at, struct packet *packet)
 {
