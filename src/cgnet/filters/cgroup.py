@@ -59,9 +59,9 @@ def is_pattern(text: str) -> bool:
 def pattern_of(path: str) -> re.Pattern[str]:
     """Translate a pattern: ``*`` and ``?`` match within a name, ``**`` any number of names.
 
-    Whoever creates cgroups chooses their names. So the expression never backtracks in vain: the
-    text after a star is matched at its first occurrence (an atomic group); if there is any match,
-    there is one with it.
+    Others choose the names of cgroups. So the expression never backtracks in vain: the text after a
+    star is matched at its first occurrence (an atomic group); if there is any match, there is one
+    with it.
     """
     runs: list[list[str]] = [[]]  # of names, split at **
     for name in path.strip("/").split("/"):

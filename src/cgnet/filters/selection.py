@@ -149,7 +149,7 @@ class Filters:
     def _hierarchies(self, inside: Hierarchy, *, named: bool) -> list[Hierarchy]:
         """Return the hierarchies that the programs read; the first one names owners.
 
-        By default, that is the hierarchy of the first given path. Raises UsageError.
+        Without --hierarchy, it is that of the first given path, if any. Raises UsageError.
         """
         given = self.cgroups.hierarchies
         naming = inside if named or not given else given[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The functions of libbpf 1.x that cgnet calls, as a typed table, for loader.py and btf.py only.
+"""The functions of libbpf 1.x that cgnet calls, as one typed table.
 
 libbpf's messages go to the logger ``cgnet.libbpf``. The error of a failed call includes the last
 ones, such as the verifier's log.
@@ -165,9 +165,7 @@ class _Library:
         self._said: list[str] = []
         pages = mmap.mmap(-1, PRINTED_BYTES)
         self._printed = (ctypes.c_char * PRINTED_BYTES).from_buffer(pages)
-        self._print = PRINT_CALLBACK(
-            self._on_print
-        )  # libbpf keeps the pointer: it must live as long as the library
+        self._print = PRINT_CALLBACK(self._on_print)  # libbpf keeps the pointer: keep it alive
 
     def __getattr__(self, name: str) -> Any:
         """Load the library on the first access; later accesses find plain attributes."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Parsing of cgroup paths: containers, pod, unit. Pure functions that don't read the host.
 
-A path is only a hint: whoever a part of the tree is delegated to may create directories with any
-name in it. runtimes checks the result against the runtimes' own state.
+A path is only a hint: users with a delegated part of the tree may create directories with any name
+in it. runtimes checks the result against the runtimes' own state.
 """
 
 from __future__ import annotations

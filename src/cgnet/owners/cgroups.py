@@ -32,7 +32,7 @@ V2 = "v2"
 INITIAL_NAMESPACE = 0xEFFFFFFB  # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
 SYS_OPEN_TREE, OPEN_TREE_CLONE = 428, 1  # asm-generic/unistd.h, linux/mount.h
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
-MAX_PATH = 2 * PATH_MAX  # bytes of a path in a walk
+MAX_PATH = 2 * PATH_MAX  # longest path in a walk, in bytes
 SHOWN = 80  # characters of a path in a message
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
@@ -64,7 +64,7 @@ class Hierarchy(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """A message about paths that aren't visible, if there are any."""
+        """A note for users about missing paths; None if the whole hierarchy is visible."""
         if not self.is_part:
             return None
         return (
@@ -75,7 +75,7 @@ class Hierarchy(NamedTuple):
 
     @property
     def controller(self) -> CgroupController:
-        """The kind of access that programs have to a task's cgroup in it."""
+        """The enum value with which the programs find a task's cgroup in it."""
         return CgroupController[f"CONTROLLER_{self.name.upper()}"]
 
     def inner_path(self, path: Path) -> str:
@@ -140,7 +140,7 @@ def _unescape(text: str) -> str:
 def lines_of(path: Path) -> list[str]:
     """Return the lines of a file of /proc, split at line feeds only. Raises OSError.
 
-    Others choose names, with characters at which str.splitlines() would split, too.
+    Names in them may contain other characters at which str.splitlines() would split.
     """
     raw = path.read_bytes().removesuffix(b"\n")
     return raw.decode(errors="surrogateescape").split("\n") if raw else []

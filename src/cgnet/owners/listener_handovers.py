@@ -224,9 +224,9 @@ class Handovers:
     def _choose(self, inode: int, owner: Owner, found: list[Opened]) -> Opened | None:
         """Return the owner among the processes that have a listener open.
 
-        The owner stays if it still has it. Of several processes in one cgroup it is the one that
-        started first, and of several cgroups the one that waits for connections; None if that isn't
-        visible.
+        The previous owner stays if it still has it. Of several processes in one cgroup it is the
+        one that started first, and of several cgroups the one that waits for connections; None if
+        that isn't visible.
         """
         groups: dict[Any, list[tuple[int, Opened]]] = defaultdict(list)
         for each in found:

@@ -83,10 +83,7 @@ class Containers:
         rows: dict[int, list[Row]] = defaultdict(list)
         for row in self.rows.values():
             rows[row["netns"]].append(row)
-        for process in (
-            "1",
-            "self",
-        ):  # the host's own; cgnet's, if the first isn't accessible
+        for process in ("1", "self"):  # the host's own; cgnet's, if the first isn't accessible
             with suppress(OSError):
                 rows.pop((self._proc / process / "ns/net").stat().st_ino, None)
         owners = {inode: owner_among(each) for inode, each in rows.items()}

@@ -5,7 +5,7 @@
 thread looks up cgroups that are asked for the first time, and retries for a while without a result,
 because a runtime may write its state after it created the cgroup.
 
-Whoever a part of the cgroup tree is delegated to may create any number of cgroups that look like
+Users with a delegated part of the cgroup tree may create any number of cgroups that look like
 containers'. So the thread takes all due lookups at once and compares them with a list of the
 runtimes' containers, which makes the others cheap. Unconfirmed cgroups are kept apart from
 confirmed ones.
@@ -40,7 +40,7 @@ ROOT = Path("/")
 PROC = Path("/proc")
 EXPECTED_S = 2.0  # more may come for so long: records of a new cgroup may wait for it
 FIRST_RETRY_S = 0.05
-LEARN_S = 0.2  # that a start may take longer
+LEARN_S = 0.2  # extra time for a start
 AGAIN_S = 30.0  # then a negative answer is looked up again, if still requested
 ANY = ""  # the id of a candidate whose path shows nothing
 BY_PATH = "path"  # the source if no runtime confirms a container
@@ -128,9 +128,7 @@ class Runtimes:
         enough.
         """
         self._hierarchy = hierarchy
-        self._places: dict[
-            str, Candidate
-        ] = {}  # from state, for paths that don't look like a container's
+        self._places: dict[str, Candidate] = {}  # from state, for other paths
         self._has_places, self._next_check = False, -math.inf
         self._root = root
         self._proc = proc
@@ -269,9 +267,7 @@ class Runtimes:
 
     def _known(self, where: Place, entries: list[_Entry], now: float) -> Known:
         inside = [(entry, entry.found) for entry in reversed(entries)]
-        if any(
-            found and not entry.is_weak() for entry, found in inside
-        ):  # cgroups inside it are its own
+        if any(found and not entry.is_weak() for entry, found in inside):  # weak ones are its own
             inside = [(entry, None if entry.is_weak() else found) for entry, found in inside]
         confirmed = tuple(found for _, found in inside if found)
         ids = tuple(entry.candidate.id for entry, found in inside if found)
@@ -321,10 +317,7 @@ class Runtimes:
             if self._closed:
                 return
             if entry.tries and due - entry.made > AGAIN_S:
-                entry.made, entry.tries = (
-                    due - EXPECTED_S,
-                    1,
-                )  # once more, without records waiting for it
+                entry.made, entry.tries = due - EXPECTED_S, 1  # once more, with no record waiting
             entry.waiting = True
             self._order += 1
             heapq.heappush(self._queue, (due, self._order, entry))

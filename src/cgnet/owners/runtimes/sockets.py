@@ -29,10 +29,7 @@ DOCKER = "/run/docker.sock"
 PODMAN = "/run/podman/podman.sock"
 TIMEOUT_S = 1.0
 REST_S = 10.0
-MAX_IN_VAIN, IN_VAIN_S = (
-    50,
-    1.0,
-)  # at most so many queries for unknown containers, within so many seconds
+MAX_IN_VAIN, IN_VAIN_S = 50, 1.0  # queries for unknown ids, per so many seconds at most
 MAX_BYTES = 4 << 20
 UCRED = struct.Struct("=iII")  # socket(7), SO_PEERCRED: pid, uid, gid
 
