@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What can go wrong, and the exit status of each. cli.py turns these into one line of text."""
+"""Errors, and the exit status of each. cli.py prints them as one line of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# include/linux/errno.h: numbers that the kernel uses for itself, and lets out now and then.
+# include/linux/errno.h: internal numbers of the kernel, which reach user space now and then.
 OF_THE_KERNEL = {
     512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 515: "ENOIOCTLCMD",
     516: "ERESTART_RESTARTBLOCK", 517: "EPROBE_DEFER", 518: "EOPENSTALE", 519: "ENOPARAM",
@@ -21,17 +21,17 @@ OF_THE_KERNEL = {
     530: "ERECALLCONFLICT", 531: "ENOGRACE",
 }  # fmt: skip
 TEXTS = {524: "Operation is not supported"}  # include/linux/errno.h, too
-# They say nothing of what a kernel can do.
+# These show nothing about a kernel's features.
 SHORTAGES = {
     EMFILE: "cgnet may open no more files: raise its limit to 256 (ulimit -n; LimitNOFILE= of a unit)",
     ENFILE: "this host has no more open files to give: raise the sysctl fs.file-max",
     ENOMEM: "the kernel has no memory for programs and maps: free some, or give a smaller --buffer",
 }
-INTERRUPTED = (EAGAIN, EINTR)  # the verifier stops for a signal
+INTERRUPTED = (EAGAIN, EINTR)  # a signal stops the verifier
 
 
 def strerror(number: int) -> str:
-    """Return the text of an errno, also of those that the C library doesn't know."""
+    """Return the text of an errno, including those unknown to the C library."""
     name = OF_THE_KERNEL.get(number)
     if name is None:
         return os.strerror(number)
@@ -50,13 +50,13 @@ class ExitStatus(IntEnum):
 
 
 class CgnetError(Exception):
-    """A failure that is told to the user in one sentence, without a traceback."""
+    """A failure, reported to the user in one sentence, without a traceback."""
 
     exit_status = ExitStatus.FAILED
 
 
 class UsageError(CgnetError):
-    """A value that the user gave is wrong."""
+    """A value given by the user is invalid."""
 
     exit_status = ExitStatus.USAGE
 
@@ -68,19 +68,19 @@ class NotPermittedError(CgnetError):
 
 
 class UnsupportedError(CgnetError):
-    """This kernel, or its libbpf, lacks what the command needs."""
+    """The kernel, or libbpf, lacks a feature that the command needs."""
 
     exit_status = ExitStatus.UNSUPPORTED
 
 
 class LayoutError(CgnetError):
-    """An object was built from other structs than this cgnet."""
+    """The struct layouts of an object and of this cgnet differ."""
 
 
 class LibbpfError(CgnetError):
-    """A call of libbpf failed.
+    """A libbpf call failed.
 
-    ``errno`` is positive; ``log`` holds what libbpf and the verifier said.
+    ``errno`` is positive; ``log`` has the last messages of libbpf and the verifier.
     """
 
     def __init__(self, message: str, errno: int, log: str = "") -> None:
@@ -90,13 +90,13 @@ class LibbpfError(CgnetError):
 
 
 class StoppedError(CgnetError):
-    """A signal came before the work began."""
+    """A signal arrived before the work began."""
 
 
 def refusal(error: LibbpfError) -> LibbpfError:
-    """Return an error of the kernel that says what it can't do.
+    """Return the kernel's error if it shows a missing feature.
 
-    Raises CgnetError for one that comes of this host or this moment, StoppedError for a signal's.
+    Raises CgnetError for one due to this host or this moment, StoppedError for a signal's.
     """
     if error.errno in INTERRUPTED:
         raise StoppedError("a signal came while the kernel looked at the programs") from error
@@ -105,20 +105,20 @@ def refusal(error: LibbpfError) -> LibbpfError:
     return error
 
 
-NEAR = 0.7  # of difflib: what is less alike was hardly meant
+NEAR = 0.7  # difflib's ratio: less similar words were hardly meant
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean NAME?)" for the name that is nearest to a word, or nothing."""
+    """Return " (did you mean NAME?)" with the known name most similar to a word, or ""."""
     names = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), names, n=1, cutoff=NEAR)
     return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
 class NotYetKnownError(Exception):
-    """A new cgroup's names aren't known yet, and may be soon.
+    """A new cgroup's names aren't known yet, but may be soon.
 
-    ``until`` is when nothing more is expected, on the monotonic clock.
+    After ``until``, a time of the monotonic clock, no more names are expected.
     """
 
     def __init__(self, until: float = 0.0) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Handles on libbpf: an object of BPF programs, its maps, its ring buffer. All close.
+"""Handles of libbpf: a BPF object, its programs, maps and ring buffers.
 
-A closed handle raises instead of passing a dangling pointer on. Links are kept by the object and
-destroyed before it, the last one first.
+A closed handle raises ValueError instead of passing a dangling pointer. An object keeps its links,
+and destroys them before itself, last one first.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PERF = "perf"  # the map of perf buffers, in every object that has a ring
+PERF = "perf"  # the map of perf buffers, in every object with a ring
 BPF_EXIST = 2  # linux/bpf.h
 LOG_STATS = 4  # linux/bpf_verifier.h: BPF_LOG_STATS
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
 
 
 def libbpf() -> tuple[str, str | None]:
-    """Return the version and the file of the libbpf in use. Raises UnsupportedError, UsageError."""
+    """Return the version of libbpf, and its file if known. Raises UnsupportedError, UsageError."""
     version = lib.libbpf_version_string().decode().removeprefix("v")
     maps = ""
-    with suppress(OSError):  # no /proc, which others tell
+    with suppress(OSError):  # no /proc: others report it
         maps = Path("/proc/self/maps").read_text(errors="surrogateescape")
     mapped = (line.split(None, 5)[5:] for line in maps.split("\n"))
     return version, next((file[0] for file in mapped if file and "/libbpf" in file[0]), None)
 
 
 class Map:
-    """A map of a loaded object. Keys and values are bytes of the map's own sizes."""
+    """A map of a loaded object. Keys and values are bytes, of the map's own sizes."""
 
     def __init__(self, owner: Object, handle: Any) -> None:
         self._owner = owner
@@ -60,7 +60,7 @@ class Map:
 
     @property
     def fd(self) -> int:
-        """The map's file descriptor; it belongs to the object."""
+        """The map's file descriptor, owned by the object."""
         return int(lib.bpf_map__fd(self.handle))
 
     def update(self, key: bytes, value: bytes) -> None:
@@ -68,7 +68,7 @@ class Map:
         lib.bpf_map_update_elem(self.fd, key, value, 0)
 
     def replace(self, key: bytes, value: bytes) -> bool:
-        """Set an entry if there is one; tell whether there was. Raises LibbpfError."""
+        """Set an existing entry; return whether there was one. Raises LibbpfError."""
         try:
             lib.bpf_map_update_elem(self.fd, key, value, BPF_EXIST)
         except LibbpfError as error:
@@ -78,13 +78,13 @@ class Map:
         return True
 
     def lookup(self, key: bytes, size: int) -> bytes:
-        """Return the value of ``size`` bytes. Raises LibbpfError (ENOENT)."""
+        """Return an entry's value, ``size`` bytes. Raises LibbpfError (ENOENT: no such entry)."""
         value = ctypes.create_string_buffer(size)
         lib.bpf_map_lookup_elem(self.fd, key, value)
         return value.raw
 
     def discard(self, key: bytes) -> bool:
-        """Remove an entry; tell whether there was one."""
+        """Remove an entry; return whether there was one. Raises LibbpfError."""
         try:
             lib.bpf_map_delete_elem(self.fd, key)
         except LibbpfError as error:
@@ -94,7 +94,10 @@ class Map:
         return True
 
     def keys(self, size: int) -> Iterator[bytes]:
-        """Yield the keys of ``size`` bytes, as they are found while others change the map."""
+        """Yield the keys, of ``size`` bytes; some repeat or are missed if others change the map.
+
+        Raises LibbpfError.
+        """
         key: bytes | None = None
         while True:
             following = ctypes.create_string_buffer(size)
@@ -125,23 +128,23 @@ class Program:
 
     @property
     def hook(self) -> str:
-        """The kind of hook, as the section spells it, such as ``tp_btf``."""
+        """The kind of hook, as in the section name: ``tp_btf``, for example."""
         return self.section.partition("/")[0]
 
     def stats(self) -> ProgramStats:
-        """Return the run count and time; zeros unless statistics are on."""
+        """Return the run count and time; zeros unless the kernel's statistics are on."""
         return stats_of(lib.bpf_program__fd(self.handle))
 
 
 class Object:
-    """A BPF object file: open, choose programs and maps, load, attach. Use it with ``with``."""
+    """A BPF object file: open, select programs and maps, load, attach. Use it with ``with``."""
 
     def __init__(
         self, path: Path, btf: Path | None = None, folded: tuple[str, bytes] | None = None
     ) -> None:
         """Open ``path``; ``btf`` replaces the kernel's own BTF for CO-RE. Raises LibbpfError.
 
-        ``folded``: a read-only section and what will be in it, to be written into the code.
+        ``folded``: the name and contents of a read-only section to be folded into the code.
         """
         self.path = path
         self._cleanup = ExitStack()
@@ -168,7 +171,7 @@ class Object:
             return lib.bpf_object__open_file(path, options)
         try:
             file = fold(self.path.read_bytes(), *folded)
-        except (OSError, ValueError):  # libbpf says what is wrong
+        except (OSError, ValueError):  # libbpf reports the reason
             return lib.bpf_object__open_file(path, options)
         options.object_name = self.path.name.partition(".")[0].encode()
         return lib.bpf_object__open_mem(file, len(file), options)
@@ -205,11 +208,11 @@ class Object:
         return tuple(self._maps)
 
     def has_map(self, name: str) -> bool:
-        """Tell whether the object has a map called ``name``."""
+        """Return whether the object has a map called ``name``."""
         return name in self._maps
 
     def keep(self, programs: set[str], without_maps: set[str]) -> None:
-        """Before loading: take only these programs, and not these maps, if they are there."""
+        """Before loading: select these programs, and leave out these maps if present."""
         self._kept, self._left_out = frozenset(programs), frozenset(without_maps)
         for program in self.programs:
             lib.bpf_program__set_autoload(program.handle, program.name in programs)
@@ -217,16 +220,16 @@ class Object:
             lib.bpf_map__set_autocreate(self.map(name).handle, False)  # noqa: FBT003 - C has no names
 
     def resize(self, name: str, max_entries: int) -> None:
-        """Before loading: set a map's size; a ring buffer's is in bytes."""
+        """Before loading: set a map's number of entries; a ring buffer's size is in bytes."""
         lib.bpf_map__set_max_entries(self.map(name).handle, max_entries)
 
     def resize_inner(self, name: str, like: tuple[int, int, int, int]) -> None:
-        """Before loading: say of which type and size the maps are that a map of maps takes.
+        """Before loading: set the type and sizes of the inner maps of a map of maps.
 
-        ``like``: type, bytes of a key and of a value, entries.
+        ``like``: type, key and value size in bytes, number of entries. Raises LibbpfError.
 
         Kernels before Linux commit 134fede4eecf "bpf: Relax max_entries check for most of the inner
-        map types" (in v5.10) take those of just this size. Raises LibbpfError.
+        map types" (in v5.10) accept only inner maps with exactly this number of entries.
         """
         kind, key_size, value_size, max_entries = like
         fd = lib.bpf_map_create(kind, None, key_size, value_size, max_entries, None)
@@ -234,7 +237,7 @@ class Object:
         lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
     def set_constants(self, name: str, value: bytes) -> None:
-        """Before loading: fill a read-only data section. Raises ValueError on another size."""
+        """Before loading: set a read-only data section. Raises ValueError on a size mismatch."""
         size = ctypes.c_size_t()
         address = lib.bpf_map__initial_value(self.map(name).handle, size)
         if size.value != len(value):
@@ -242,10 +245,10 @@ class Object:
         ctypes.memmove(address, value, len(value))
 
     def log_briefly(self) -> None:
-        """Before loading: have the verifier say why it refuses a program, and not what it walked before.
+        """Before loading: limit the verifier's log to the reason for refusing a program.
 
-        Where a program's walk fills a log of 16 MB, libbpf asks for it again with more room. A kernel
-        5.4 refuses that with EINVAL, which hides the verifier's error.
+        If a program's walk fills a log of 16 MB, libbpf retries with a larger buffer. A kernel 5.4
+        refuses that with EINVAL, which hides the verifier's error.
         """
         for program in self.programs:
             lib.bpf_program__set_log_level(program.handle, LOG_STATS)
@@ -255,7 +258,7 @@ class Object:
         lib.bpf_object__load(self.handle)
 
     def attach(self, program: Program, perf_event: int | None = None) -> None:
-        """Attach to what the section names, or to an open perf event. Raises LibbpfError."""
+        """Attach to the hook in the section name, or to an open perf event. Raises LibbpfError."""
         if perf_event is None:
             link = lib.bpf_program__attach(program.handle)
         else:
@@ -264,15 +267,15 @@ class Object:
         log.debug("attached %s to %s", program.name, program.section)
 
     def aim(self, program: Program, function: str) -> None:
-        """Before loading: have an fentry program look at a function. Raises LibbpfError."""
+        """Before loading: set the target function of an fentry program. Raises LibbpfError."""
         lib.bpf_program__set_attach_target(program.handle, 0, function.encode())
 
     def use_multi(self, program: Program) -> None:
-        """Before loading: make a kprobe's program one of kprobe.multi."""
+        """Before loading: turn a kprobe program into a kprobe.multi program. Raises LibbpfError."""
         lib.bpf_program__set_expected_attach_type(program.handle, TRACE_KPROBE_MULTI)
 
     def attach_kprobe(self, program: Program, function: str, *, multi: bool) -> None:
-        """Attach a kprobe's or kretprobe's program to a function. Raises LibbpfError."""
+        """Attach a kprobe or kretprobe program to a function. Raises LibbpfError."""
         returns = program.hook == "kretprobe"
         if multi:
             symbols = (ctypes.c_char_p * 1)(function.encode())
@@ -286,9 +289,9 @@ class Object:
         log.debug("attached %s to %s", program.name, function)
 
     def iterate(self, program: Program, elements_of: Map | None = None) -> bytes:
-        """Run an iterator once over all that it goes over; return what it printed.
+        """Run an iterator program once, and return its output.
 
-        ``elements_of`` is the map whose elements it goes over, if it does. Raises LibbpfError, OSError.
+        ``elements_of`` is the map of an iterator over map elements. Raises LibbpfError, OSError.
         """
         options = None
         if elements_of is not None:
@@ -304,9 +307,9 @@ class Object:
             lib.bpf_link__destroy(link)
 
     def iterate_if_loaded(self, name: str, elements_of: str | None = None) -> bytes | None:
-        """Run the iterator called ``name``, over a map's elements, if both are among those taken.
+        """Run the iterator ``name``, over a map's elements if given, and return its output.
 
-        Returns what it printed; None if they aren't. Raises LibbpfError, OSError.
+        None if the program isn't selected, or the map isn't there. Raises LibbpfError, OSError.
         """
         if elements_of and not self.has_map(elements_of):
             return None
@@ -316,20 +319,20 @@ class Object:
         return None
 
     def attached(self) -> list[Program]:
-        """Return the programs that run now."""
+        """Return the attached programs."""
         return [program for program in self.programs if program.name in self._links]
 
     def detach(self) -> None:
-        """Detach everything, the last one first."""
+        """Detach all programs, last one first."""
         while self._links:
             _, link = self._links.popitem()
             lib.bpf_link__destroy(link)
 
     def ring(self, name: str) -> Reader:
-        """Return the reader of a ring buffer, the same one each time; it is freed before the object.
+        """Return the reader of a ring buffer, the same one on each call; the object closes it.
 
-        Where the ring is left out, it reads perf buffers, which have its size together. They exist from
-        the first call on: make it before programs are attached, or their first records are lost.
+        If the ring is left out, it reads perf buffers with the ring's size in total. The first call
+        creates them: make it before attaching programs, or their first records are lost.
         """
         if name in self._readers:
             return self._readers[name]
@@ -343,7 +346,7 @@ class Object:
         return reader
 
     def close(self) -> None:
-        """Detach, free rings, unload. Closing twice does nothing."""
+        """Detach, close readers, unload. Closing twice does nothing."""
         self.detach()
         self._cleanup.close()
 

@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Bytes and text that come from outside: names that strangers chose, numbers that people typed."""
+"""Text from outside: names chosen by others, numbers typed by users."""
 
 from __future__ import annotations
 
-CUT = "…"  # the last name of a path that is longer than the kernel tells
+CUT = "…"  # stands for the last name of a path that the kernel truncated
 
 
 def decode(name: bytes) -> str:
-    """Return a name that a stranger chose as text; bytes that aren't UTF-8 are escaped."""
+    """Return a name as text; bytes that aren't UTF-8 are escaped."""
     return name.decode(errors="backslashreplace")
 
 
 def is_number(text: str) -> bool:
-    """Tell whether it is digits, of ASCII."""
+    """Return whether the text is a non-empty string of ASCII digits."""
     return text.isascii() and text.isdigit()
 
 
 def number(text: str, most: int) -> int | None:
-    """Return a number from 0 to ``most``, or None. It may have any number of digits."""
+    """Return a number from 0 to ``most``, else None. The text may have any length."""
     if not is_number(text):
         return None
-    # Python refuses to read thousands of digits; one more than the greatest has is enough.
+    # Python refuses to parse thousands of digits; one more than ``most`` has is enough.
     found = int(text.lstrip("0")[: len(str(most)) + 1] or "0")
     return found if found <= most else None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a run selects, from options to the maps of the kernel side."""
+"""Filters of a run, from options to maps of the kernel side."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Names that nobody has yet: a mistyped one would be waited for in silence."""
+"""Messages about names that don't exist yet: a run would wait for a mistyped one silently."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NAMED = Path("/run/netns")  # of ip-netns(8)
 
 
 class What(NamedTuple):
-    """What a name is of, and how the host's are listed."""
+    """A kind of name, and the command that lists the host's."""
 
     name: str
     listed_by: str
-    names: Callable[[Known], Iterable[str]] = lambda _known: ()  # of what is known of a cgroup
+    names: Callable[[Known], Iterable[str]] = lambda _known: ()  # from knowledge about a cgroup
 
 
 def _pods(known: Known) -> Iterator[str]:
@@ -48,13 +48,13 @@ UNSEEN_DEVICE = DEVICE._replace(name="network device where processes live")
 
 
 def sentence(what: What, wanted: str, there: Iterable[str]) -> str:
-    """Say that nobody has a name yet."""
+    """Return the message that a name doesn't exist yet."""
     near = did_you_mean(wanted, there)
     return f"no {what.name} named {wanted} yet; waiting{near}; {what.listed_by} lists them"
 
 
 def of_patterns(wanted: CgroupFilter, hierarchy: int, paths: Iterable[str]) -> list[str]:
-    """Return a sentence for each pattern of ``--cgroup`` that none of a hierarchy's cgroups matches."""
+    """Return a message for each ``--cgroup`` pattern that no cgroup of a hierarchy matches."""
     return [
         f"no cgroup matches {text} yet; waiting; systemd-cgls lists them"
         for text in wanted.unmatched(hierarchy, paths)
@@ -62,7 +62,7 @@ def of_patterns(wanted: CgroupFilter, hierarchy: int, paths: Iterable[str]) -> l
 
 
 def of_names(wanted: NameFilter, known: list[Known]) -> list[str]:
-    """Return a sentence for each name that none of the cgroups has, of which this is ``known``."""
+    """Return a message for each name that none of the cgroups in ``known`` has."""
     said = []
     for what, values, test in wanted.included():
         there = {name for each in known for name in what.names(each)}
@@ -78,7 +78,7 @@ def _text(value: Any) -> str:
 
 
 def of_devices(wanted: Iterable[str], proc: Path = PROC, named: Path = NAMED) -> list[str]:
-    """Return a sentence for each device that no network namespace has where a process lives."""
+    """Return a message for each device that no network namespace of a process has."""
     seen: dict[int, set[str]] = {}
     for place in proc.glob("[0-9]*/ns/net"):
         with suppress(OSError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``--cgroup``: which cgroups are marked, now and as they are made.
+"""``--cgroup``: marks of existing cgroups, and of new ones when they are created.
 
 The kernel side is bpf/filter/cgroup_events.bpf.h.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SELECTED_CGROUPS = 32768  # entries of the map, when the filter is used
+SELECTED_CGROUPS = 32768  # entries of the map, if the filter is used
 MAX_GIVEN = 65535  # owner.given is 16 bits wide
 SELECTED, EXCLUDED = int(CgroupMarks.CGROUP_SELECTED), int(CgroupMarks.CGROUP_EXCLUDED)
 ANY_NAMES = "(?:/[^/]++)*"
@@ -33,7 +33,7 @@ WILDCARD = re.compile(r"(\*|\?|\[!?+.[^]]*\])", re.DOTALL)
 
 
 class Mark(NamedTuple):
-    """What the kernel side knows of a cgroup: struct cgroup_mark."""
+    """A cgroup's mark on the kernel side: struct cgroup_mark."""
 
     marks: int
     given: int
@@ -47,22 +47,23 @@ class Given(NamedTuple):
     mark: int
     hierarchy: Hierarchy
     path: str  # inside the hierarchy
-    top: Path | None  # the directory
+    top: Path | None  # the directory; None for a pattern
     pattern: re.Pattern[str] | None
 
 
 def is_pattern(text: str) -> bool:
-    """Tell whether a path has wildcards."""
+    """Return whether a path has wildcards."""
     return any(character in text for character in "*?[")
 
 
 def pattern_of(path: str) -> re.Pattern[str]:
-    """Translate a pattern: ``*`` and ``?`` stay within a name, ``**`` is any number of names.
+    """Translate a pattern: ``*`` and ``?`` match within a name, ``**`` any number of names.
 
-    Who makes cgroups chooses their names. So nothing is tried again that can't match: what follows a
-    star is taken where it is first found (an atomic group), which a match needs if there is any.
+    Others choose the names of cgroups. So the expression never backtracks in vain: the text after a
+    star is matched at its first occurrence (an atomic group); if there is any match, there is one
+    with it.
     """
-    runs: list[list[str]] = [[]]  # of names, between two **
+    runs: list[list[str]] = [[]]  # of names, split at **
     for name in path.strip("/").split("/"):
         if name == "**":
             runs.append([])
@@ -80,9 +81,9 @@ def _translate_names(names: list[str]) -> str:
 
 
 def _translate(name: str) -> str:
-    runs = [""]  # between two stars
+    runs = [""]  # split at stars
     for number, part in enumerate(WILDCARD.split(name)):
-        if number % 2 == 0:  # what is between two wildcards
+        if number % 2 == 0:  # literal text
             runs[-1] += re.escape(part)
         elif part == "*":
             runs.append("")
@@ -96,7 +97,7 @@ def _translate(name: str) -> str:
 
 
 def _translate_brackets(inside: str) -> str:
-    """Translate a set of characters, which means what it means to fnmatch; none of them is a slash."""
+    """Translate a set of characters, with fnmatch's meaning; it never matches a slash."""
     excludes = inside.startswith("!")
     ranges = re.findall(r"(.)(?:-(.))?", inside.removeprefix("!"), re.DOTALL)
     found = "".join(
@@ -122,7 +123,7 @@ class CgroupFilter:
     """All values of ``--cgroup``."""
 
     def __init__(self, values: Iterable[str], mounted: list[Hierarchy], inside: Hierarchy) -> None:
-        """Find the directories. Raises UsageError for one that doesn't exist."""
+        """Find the directories. Raises UsageError if one doesn't exist."""
         self.given: list[Given] = []
         for number, value in enumerate(values, 1):
             mark = EXCLUDED if value.startswith("!") else SELECTED
@@ -146,23 +147,23 @@ class CgroupFilter:
 
     @property
     def use(self) -> int:
-        """Return the bits of enum filter_use."""
+        """The bits of enum filter_use."""
         return sum({each.mark for each in self.given})
 
     @property
     def hierarchies(self) -> list[Hierarchy]:
-        """Return the hierarchies that paths were given of, in order."""
+        """The hierarchies of the given paths, in order."""
         return list({each.hierarchy.id: each.hierarchy for each in self.given}.values())
 
     def has_patterns(self, hierarchy: int) -> bool:
-        """Tell whether the path of a new cgroup must be looked at."""
+        """Return whether the path of a new cgroup must be matched."""
         return any(each.hierarchy.id == hierarchy for each in self._patterns)
 
     def _naming(self, hierarchy: int, path: str) -> Iterator[Given]:
-        """Yield the options that name just this path."""
+        """Yield the options that match just this path."""
         yield from self._paths.get((hierarchy, path), ())
         for each in self._patterns:
-            # The root has no name: * doesn't match it, and ** does.
+            # The root has no name: * doesn't match it, ** does.
             names = "" if path == "/" else path
             if each.hierarchy.id == hierarchy and each.pattern and each.pattern.fullmatch(names):
                 yield each
@@ -175,16 +176,17 @@ class CgroupFilter:
         return Mark(marks, given)
 
     def mark(self, hierarchy: int, path: str) -> Mark:
-        """Return a cgroup's mark by its path: its own, and that of all it is below."""
+        """Return a cgroup's mark by its path: its own, with those of its ancestors."""
         found = Mark(0, 0)
         for above in (*reversed(PurePosixPath(path).parents), PurePosixPath(path)):
             found = self._own_mark(hierarchy, str(above), found)
         return found
 
     def decide(self, undecided: int, hierarchy: int, path: str | None) -> int | None:
-        """Look at an owner that the kernel side left undecided.
+        """Decide about an owner that the kernel side left undecided.
 
-        Returns which ``--cgroup`` selected it, 0 if it is selected by none and wanted, or None.
+        Return the number of the ``--cgroup`` that selects it, 0 if it is selected without one, or
+        None.
         """
         mark = self.mark(hierarchy, path) if path is not None else Mark(0, 0)
         if mark.marks & EXCLUDED:
@@ -196,7 +198,7 @@ class CgroupFilter:
     # -- the map
 
     def _tops(self, hierarchy: Hierarchy) -> Iterator[Path]:
-        """Yield where to begin to look: with patterns everywhere, else at what was given."""
+        """Yield the directories to walk: the mount if there are patterns, else those given."""
         if self.has_patterns(hierarchy.id):
             yield hierarchy.mount
             return
@@ -204,10 +206,10 @@ class CgroupFilter:
         yield from (top for top in tops if tops.isdisjoint(top.parents))
 
     def fill(self, selected: Map) -> None:
-        """Mark what exists, once the program on cgroup_mkdir is attached.
+        """Mark existing cgroups, after attaching the program on cgroup_mkdir.
 
-        A cgroup is marked before its children are listed. A child that is made before is listed, one
-        that is made after gets its mark from the kernel side.
+        A cgroup is marked before its children are listed. A child created earlier is in the list;
+        one created later gets its mark from the kernel side.
         """
         for hierarchy in self.hierarchies:
             for top in self._tops(hierarchy):
@@ -225,7 +227,7 @@ class CgroupFilter:
     def born(
         self, selected: Map, hierarchy: int, cgroup: int, path: str, tell: Callable[[str], None]
     ) -> None:
-        """Decide on a new cgroup; take up a path that was given and is made again."""
+        """Decide about a new cgroup; mark the tree of a given path that is created again."""
         again = self._paths.get((hierarchy, path), [])
         if all(each.id != hierarchy for each in self.hierarchies):
             return
@@ -241,26 +243,26 @@ class CgroupFilter:
         for each in again:
             try:
                 self._fill(selected, each.hierarchy, each.top or each.hierarchy.mount)
-            except CgnetError as error:  # no room; the run goes on with what there is
+            except CgnetError as error:  # no room; the run continues without it
                 log.warning("%s", error)
             tell(f"--cgroup {each.text}: it is there again")
 
     def renamed(
         self, selected: Map, hierarchy: int, path: str, tell: Callable[[str], None]
     ) -> None:
-        """Take up a cgroup that was renamed to what is given. What was selected stays so."""
+        """Mark a cgroup that was renamed to a given path. Selected cgroups stay selected."""
         given = next(self._naming(hierarchy, path), None)
         if given is None:
             return
         try:
             self._fill(selected, given.hierarchy, given.hierarchy.outer_path(path))
-        except CgnetError as error:  # no room; the run goes on with what there is
+        except CgnetError as error:  # no room; the run continues without it
             log.warning("%s", error)
         if self.is_given(hierarchy, path):
             tell(f"--cgroup {given.text}: a cgroup was renamed to it")
 
     def unmatched(self, hierarchy: int, paths: Iterable[str]) -> list[str]:
-        """Return the patterns that select and match none of the paths that are there."""
+        """Return the selecting patterns that match none of the paths."""
         waiting = {
             each.number: each
             for each in self._patterns
@@ -274,7 +276,7 @@ class CgroupFilter:
         return [each.text for each in waiting.values()]
 
     def is_given(self, hierarchy: int, path: str) -> str | None:
-        """Return the option's value if one named just this path."""
+        """Return the option's value if one gives just this path, else None."""
         return next((each.text for each in self._paths.get((hierarchy, path), ())), None)
 
 
@@ -284,7 +286,7 @@ def cgroup_key(hierarchy: int, cgroup: int) -> bytes:
 
 
 def _settled(mark: Mark) -> bytes:
-    """Return struct cgroup_mark. Once written, what it says of a cgroup that exists stays as it is."""
+    """Return struct cgroup_mark. Once written, the mark of an existing cgroup doesn't change."""
     return CGROUP_MARK.packed.pack(mark.marks | CgroupMarks.CGROUP_SETTLED, mark.given)
 
 
@@ -298,8 +300,8 @@ def _set(selected: Map, hierarchy: int, path: Path, mark: Mark) -> None:
         ) from error
     except FileNotFoundError:
         return  # removed meanwhile
-    except OSError as error:  # nested deeper than a path can say
-        # No traceback: a line for the user, who can do nothing about it.
+    except OSError as error:  # nested deeper than a path can express
+        # No traceback: the message is for the user, who can do nothing about it.
         log.error(  # noqa: TRY400
             "--cgroup %s: a cgroup below it isn't selected: %s", path, error.strerror
         )

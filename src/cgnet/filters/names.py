@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``--container``, ``--pod``, ``--pod-namespace``, ``--unit``: owners by names that the host tells.
+"""``--container``, ``--pod``, ``--pod-namespace``, ``--unit``: owners by names on the host.
 
-The kernel side knows cgroups, and no names. User space tells it of each cgroup whether it is wanted; one
-that it was told nothing of, such as a new one, is let through with a mark, and decided about here. A
-runtime may write a container's name after its first connection: then its records wait.
+The kernel side knows cgroups, but no names. User space writes to a map whether each cgroup is
+wanted. Records of a cgroup that isn't in the map, such as a new one, pass with a mark, and are
+decided about here. A runtime may write a container's name after its first connection: then its
+records wait.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from cgnet.owners.runtimes import Known, Runtimes
 
 T = TypeVar("T")
-NAMED_CGROUPS = 32768  # entries of the map; cgroups beyond it are decided about here, each time
-MIN_ID = 4  # characters of an id's beginning
+NAMED_CGROUPS = 32768  # entries of the map; other cgroups are decided about here, each time
+MIN_ID = 4  # characters of an id's prefix
 
 
 class Pod(NamedTuple):
-    """A pod, in any namespace if that is None."""
+    """A pod; ``namespace`` is None for any."""
 
     namespace: str | None
     name: str
@@ -75,7 +76,7 @@ class NameFilter:
         pod_namespace: Iterable[str] = (),
         unit: Iterable[str] = (),
     ) -> None:
-        """Read the values. Raises UsageError for a malformed one."""
+        """Parse the values. Raises UsageError for a malformed one."""
         self._tests: list[tuple[Choice[Any], Callable[[Known, Any], bool]]] = []
         self._whats: list[What] = []  # of each test
         self._add(CONTAINER, choose("--container", container, _name), _is_container)
@@ -93,20 +94,20 @@ class NameFilter:
             self._tests.append((choice, test))
 
     def included(self) -> Iterator[tuple[What, tuple[Any, ...], Callable[[Known, Any], bool]]]:
-        """Yield the values that include, of each option, and what tells whether a cgroup has one."""
+        """Yield the included values of each option, with the function that matches a cgroup."""
         for what, (choice, test) in zip(self._whats, self._tests, strict=True):
             yield what, choice.includes, test
 
     @property
     def use(self) -> int:
-        """Return the bits of enum filter_use."""
+        """The bits of enum filter_use."""
         bits = 0
         for choice, _ in self._tests:
             bits |= choice.use
         return bits
 
     def matches(self, known: Known) -> bool:
-        """Tell whether a cgroup is wanted, by what is known of it."""
+        """Return whether a cgroup is wanted, by the knowledge about it."""
         for choice, test in self._tests:
             if any(test(known, value) for value in choice.excludes):
                 return False
@@ -115,11 +116,11 @@ class NameFilter:
         return True
 
     def decide(self, known: Known) -> bool | None:
-        """Tell whether a cgroup is wanted; None if more will be known of it soon."""
+        """Return whether a cgroup is wanted; None if more is expected to be known soon."""
         return None if known.expected else self.matches(known)
 
     def fill(self, named: Map, hierarchy: Hierarchy, runtimes: Runtimes) -> None:
-        """Tell the kernel side of the cgroups that exist."""
+        """Write the decisions about existing cgroups to the map."""
         if not self.use:
             return
         for path in cgroups.subtree(hierarchy.mount):
@@ -132,7 +133,7 @@ class NameFilter:
                 continue  # removed meanwhile
 
     def settle(self, named: Map, owner: bytes, names: CgroupNames, runtimes: Runtimes) -> None:
-        """Tell the kernel side of an owner's (struct owner) cgroup, once it is decided about."""
+        """Write the decision about the cgroup of an owner (struct owner), if there is one."""
         cgroup, hierarchy, *_ = OWNER.packed.unpack(owner)
         path = names.path(hierarchy, cgroup)
         wanted = self.decide(runtimes.of(path)) if path is not None else None
@@ -140,13 +141,13 @@ class NameFilter:
             tell(named, cgroup, wanted=wanted)
 
     def forget(self, named: Map, cgroup: int) -> None:
-        """A cgroup is gone."""
+        """Delete the entry of a removed cgroup."""
         if self.use:
             named.discard(cgroup.to_bytes(8, sys.byteorder))
 
 
 def tell(named: Map, cgroup: int, *, wanted: bool) -> None:
-    """Tell the kernel side of a cgroup. Where there is no room, it goes on asking."""
+    """Write a decision to the map. If there is no room, the kernel side keeps asking."""
     use = FilterUse.FILTER_INCLUDES if wanted else FilterUse.FILTER_EXCLUDES
     try:
         named.update(cgroup.to_bytes(8, sys.byteorder), use.to_bytes(4, sys.byteorder))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From the options that select to the maps and constants of filter/filter.bpf.h."""
+"""Conversion of the filter options to maps and constants of filter/filter.bpf.h."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Layout
 
-LISTENERS = 16384  # entries of each map, when the filter lets servers through
+LISTENERS = 16384  # entries of each map, if servers are selected
 LISTENER_MAPS = ("listeners", "listening")
 SIDES = (FlowSide.SIDE_SOURCE, FlowSide.SIDE_DESTINATION, FlowSide.SIDE_EITHER)
-# Of an address_key, before the address itself: list and family.
+# In struct address_key, before the address itself: list and family.
 KEY_BITS_BEFORE_ADDRESS = 16
 
 
 class Selection(NamedTuple):
-    """The values of the options that select, as given."""
+    """The values of the filter options, as given."""
 
     cgroup: tuple[str, ...] = ()
     pid: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def _process(text: str) -> Iterator[Process]:
             "cgnet runs in a PID namespace, in which processes have other PIDs than the programs see: "
             "run it in the host's (docker run --pid=host), or select by --comm or --cgroup"
         )
-    pid = number(text, netns.MAX_PID) or 0  # which no process has
+    pid = number(text, netns.MAX_PID) or 0  # a PID that no process has
     try:
         found = processes.facts(pid)
     except OSError:
@@ -98,14 +98,14 @@ def _netns(text: str) -> Iterator[netns.Netns]:
 
 
 def _passes(use: int, matched: int) -> bool:
-    """Tell whether matched values of these uses pass a filter, as bpf/filter/filter.bpf.h does."""
+    """Return whether matched uses pass a filter, as bpf/filter/filter.bpf.h does."""
     if matched & FilterUse.FILTER_EXCLUDES:
         return False
     return not use & FilterUse.FILTER_INCLUDES or bool(matched & FilterUse.FILTER_INCLUDES)
 
 
 def pack(layout: Layout, fields: dict[str, Any]) -> bytes:
-    """Pack a struct from its members' values, arrays as lists; a number that is missing is 0."""
+    """Pack a struct from its members' values, arrays as lists; a missing number is 0."""
     flat: list[Any] = []
     for member in layout.members:
         value = fields.get(member.name, 0)
@@ -118,10 +118,10 @@ def _u32(number: int) -> bytes:
 
 
 class Filters:
-    """Who and what is selected. Without any value given all is, and no map is looked at."""
+    """All filters of a run. Without any value, everything is selected, and no map is looked up."""
 
     def __init__(self, selection: Selection | None = None) -> None:
-        """Check the values. Raises UsageError for what isn't well-formed or doesn't exist."""
+        """Check the values. Raises UsageError if one is malformed or doesn't exist."""
         selection = selection or Selection()
         mounted = cgroups.hierarchies()
         named = selection.hierarchy and cgroups.hierarchy_named(selection.hierarchy, mounted)
@@ -147,9 +147,9 @@ class Filters:
         ]
 
     def _hierarchies(self, inside: Hierarchy, *, named: bool) -> list[Hierarchy]:
-        """Return what the programs look at; the first one names owners.
+        """Return the hierarchies that the programs read; the first one names owners.
 
-        Who selects by paths of one hierarchy wants to read that hierarchy's paths.
+        Without --hierarchy, it is that of the first given path, if any. Raises UsageError.
         """
         given = self.cgroups.hierarchies
         naming = inside if named or not given else given[0]
@@ -168,12 +168,12 @@ class Filters:
 
     @property
     def _births_undecided(self) -> bool:
-        """Whether a new cgroup may match a pattern, or be a given one that is made again."""
+        """Whether a new cgroup may match a pattern, or a given path that is created again."""
         return any(each.id == self.hierarchies[0].id for each in self.cgroups.hierarchies)
 
     @property
     def undecided(self) -> bool:
-        """Whether records may come of new cgroups that are to be decided about."""
+        """Whether records of new cgroups may be left undecided by the kernel side."""
         return self._births_undecided or bool(self.named.use)
 
     def decide(
@@ -181,8 +181,8 @@ class Filters:
     ) -> int | None:
         """Decide about an owner (struct owner) that the kernel side left undecided.
 
-        Returns which ``--cgroup`` selected it (0: none, and yet wanted), or None if it isn't wanted.
-        Raises NotYetKnownError if more will be known soon, and it is not to be decided ``finally_``.
+        Return the number of the ``--cgroup`` that selects it (0: selected without one), else None.
+        Raises NotYetKnownError if more is expected to be known soon, unless ``finally_`` is set.
         """
         cgroup, hierarchy, _, undecided, given, *_ = OWNER.packed.unpack(owner)
         path = names.path(hierarchy, cgroup)
@@ -196,9 +196,9 @@ class Filters:
         return self.cgroups.decide(by_path, hierarchy, path) if by_path else given
 
     def wants(self, owner: Facts | None) -> tuple[bool, int]:
-        """Tell whether an owner is selected, as the programs would, and by which ``--cgroup``.
+        """Return whether an owner is selected, as the programs do, and by which ``--cgroup``.
 
-        Names are decided about later.
+        Filters by name are applied later.
         """
         filters = (self.cgroups.use, self.pids.use, self.comms.use, self.uids.use)
         if owner is None:
@@ -214,10 +214,10 @@ class Filters:
         given = next((mark.given for mark in marks if mark.given), 0)
         return all(map(_passes, filters, matched)), given
 
-    # -- what the programs are told
+    # -- constants and maps of the programs
 
     def config(self, sync_errors: SyncErrors, more: dict[str, int] | None = None) -> bytes:
-        """Return struct config; ``more`` has members of what isn't a filter."""
+        """Return struct config; ``more`` has members that aren't of filters."""
         pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
         pairs += [(0, 0)] * (CGNET_HIERARCHIES - len(pairs))
         fields: dict[str, Any] = {
@@ -261,7 +261,7 @@ class Filters:
             obj.resize(name, max(size, 1))
 
     def fill(self, obj: Object) -> None:
-        """After the program on cgroup_mkdir is attached, and before the others are."""
+        """Fill the maps, after attaching the program on cgroup_mkdir and before the others."""
         for process, use in self.pids.uses().items():
             value = PID_VALUE.packed.pack(process.start, use, 0)
             obj.map("selected_pids").update(_u32(process.pid), value)
@@ -285,7 +285,7 @@ class Filters:
 
 
 def address_key(group: int, network: Network) -> bytes:
-    """Return struct address_key of a network in the list ``group``."""
+    """Return struct address_key of a network in list ``group``."""
     family = 4 if isinstance(network, IPv4Network) else 6
     packed = network.network_address.packed.ljust(16, b"\0")
     bits = KEY_BITS_BEFORE_ADDRESS + network.prefixlen

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The values of options that select: what each includes or, after a ``!``, excludes."""
+"""Values of filter options: included values, and values excluded by a ``!``."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ MAX_PORT = 65535
 MAX_UID = 2**32 - 1
 MAPPED = IPv6Network("::ffff:0:0/96")
 RESULTS = {"ok": int(AttemptResult.RESULT_OK), "aborted": int(AttemptResult.RESULT_ABORTED)}
-# With second names such as EOPNOTSUPP, which errno.errorcode leaves out.
+# With aliases such as EOPNOTSUPP, which errno.errorcode leaves out.
 ERRNOS: dict[str, int] = {name: value for name, value in vars(errno).items() if name[0] == "E"}
 MAX_RESULT = 64 * CGNET_RESULT_WORDS - 2  # bit 0 is RESULT_ABORTED
 ROLES = {"client": Role.ROLE_CLIENT, "server": Role.ROLE_SERVER}
 
 
 class Choice(NamedTuple, Generic[T]):
-    """What the values of one option include and exclude."""
+    """The included and excluded values of one option."""
 
     includes: tuple[T, ...] = ()
     excludes: tuple[T, ...] = ()
 
     @property
     def use(self) -> int:
-        """Return the bits of enum filter_use."""
+        """The bits of enum filter_use."""
         include = FilterUse.FILTER_INCLUDES if self.includes else 0
         return include | (FilterUse.FILTER_EXCLUDES if self.excludes else 0)
 
     def uses(self) -> dict[T, int]:
-        """Return each value's use; what is excluded isn't included, too."""
+        """Return each value's use; exclusion overrides inclusion."""
         found: dict[T, int] = dict.fromkeys(self.includes, int(FilterUse.FILTER_INCLUDES))
         return found | dict.fromkeys(self.excludes, int(FilterUse.FILTER_EXCLUDES))
 
     def chosen(self, everything: Iterable[T]) -> set[T]:
-        """Return what of ``everything`` gets through."""
+        """Return the values of ``everything`` that pass."""
         return set(self.includes or everything) - set(self.excludes)
 
 
 def choose(option: str, values: Iterable[str], read: Callable[[str], Iterable[T]]) -> Choice[T]:
-    """Read the values of an option. Raises UsageError, which quotes the value."""
+    """Parse the values of an option. Raises UsageError, which quotes the value."""
     chosen: tuple[list[T], list[T]] = ([], [])
     for value in values:
         try:
@@ -106,7 +106,7 @@ def network(text: str) -> Iterator[Network]:
 
 
 def comm(text: str) -> Iterator[bytes]:
-    """Yield a command's name as the kernel keeps it, padded with zeros. Raises ValueError."""
+    """Yield a command name as the kernel stores it, zero-padded. Raises ValueError."""
     name = text.encode(errors="surrogateescape")[: CGNET_COMM_LEN - 1]
     if not name:
         raise ValueError("no name; give the command's, as ps -o comm shows it")
@@ -114,7 +114,7 @@ def comm(text: str) -> Iterator[bytes]:
 
 
 def uid(text: str) -> Iterator[int]:
-    """Yield a user's number, given so or by name. Raises ValueError."""
+    """Yield a user id, given as a number or a name. Raises ValueError."""
     if is_number(text):
         found = number(text, MAX_UID)
         if found is None:
@@ -129,7 +129,7 @@ def uid(text: str) -> Iterator[int]:
 
 
 def results(text: str) -> Iterator[int]:
-    """Yield results: ``ok``, ``aborted``, an errno by name or number. Raises ValueError."""
+    """Yield results: ``ok``, ``aborted``, or an errno by name or number. Raises ValueError."""
     known = RESULTS | ERRNOS
     for item in _items(text):
         found = known.get(item.lower(), known.get(item.upper()))
@@ -144,13 +144,13 @@ def results(text: str) -> Iterator[int]:
 
 
 def result_bits(choice: Choice[int]) -> list[int]:
-    """Return the words of ``config.results``."""
+    """Return ``config.results``, a bitmap of 64-bit words."""
     bits = sum(1 << (each + 1) for each in choice.chosen(range(-1, MAX_RESULT + 1)))
     return [bits >> (64 * word) & (2**64 - 1) for word in range(CGNET_RESULT_WORDS)]
 
 
 def roles(text: str) -> Iterator[Role]:
-    """Yield the role called ``client`` or ``server``. Raises ValueError."""
+    """Yield the roles in a list of ``client``, ``server``. Raises ValueError."""
     for item in _items(text):
         if item not in ROLES:
             raise ValueError(f"no role{did_you_mean(item, ROLES)}; one of: {', '.join(ROLES)}")

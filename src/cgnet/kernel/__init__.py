@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The kernel as cgnet meets it: libbpf, BTF, buffers, tracepoints, symbols, and what a kernel can do."""
+"""Kernel interfaces: libbpf, BTF, buffers, tracepoints, symbols, feature detection."""

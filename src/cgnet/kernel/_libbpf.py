@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The functions of libbpf 1.x that cgnet calls: one typed table. Only loader.py and btf.py use it.
+"""The functions of libbpf 1.x that cgnet calls, as one typed table.
 
-What libbpf prints goes to the logger ``cgnet.libbpf``, and into the error when a call fails: that is
-where the verifier's log is found.
+libbpf's messages go to the logger ``cgnet.libbpf``. The error of a failed call includes the last
+ones, such as the verifier's log.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cgnet.errors import LibbpfError, UnsupportedError, UsageError, strerror
 log = logging.getLogger("cgnet.libbpf")
 
 LIBRARY = "libbpf.so.1"
-BUNDLED = Path(__file__).parents[1] / "_bpf" / LIBRARY  # in wheels, and packages for old systems
+BUNDLED = Path(__file__).parents[1] / "_bpf" / LIBRARY  # in wheels, and in packages for old systems
 LOG_LINES = 30  # of the verifier's log, in an error
-# What libbpf prints at once: the verifier's log may be 16 MiB, and the verdict comes last. Pages of a
-# mapping take memory when they are written to.
+# The buffer for one libbpf message: the verifier's log may have 16 MiB, with the verdict at its
+# end. Pages of the mapping take memory only once they are written to.
 PRINTED_BYTES = 1 << 24
 # libbpf.h, enum libbpf_print_level
 LOG_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -34,7 +34,7 @@ EVENT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, c
 
 
 class OpenOpts(ctypes.Structure):
-    """struct bpf_object_open_opts (libbpf.h, 1.0) up to what is used; libbpf goes by ``sz``."""
+    """struct bpf_object_open_opts (libbpf.h, 1.0) up to the last field used, ``sz`` bytes."""
 
     _fields_ = (
         ("sz", ctypes.c_size_t),
@@ -75,7 +75,7 @@ class _Opaque(ctypes.Structure):
 
 
 def _pointer(name: str) -> Any:
-    """Make a pointer type of its own, so that ctypes refuses a map where a program is wanted."""
+    """Return a distinct pointer type, so that ctypes refuses a map where a program is expected."""
     return ctypes.POINTER(type(name, (_Opaque,), {}))
 
 
@@ -85,7 +85,7 @@ _Object, _Program, _Map, _Link, _Perf, _Btf = map(
 
 
 class _Fn(NamedTuple):
-    """A function's return type, argument types, and what its result says about failure."""
+    """A function's return type, argument types, and how its result reports failure."""
 
     restype: Any
     argtypes: tuple[Any, ...] = ()
@@ -159,18 +159,16 @@ API: dict[str, _Fn] = {
 
 
 class _Library:
-    """libbpf, loaded at the first call. ``lib.NAME(…)`` calls a function of the table."""
+    """libbpf, loaded on the first call. ``lib.NAME(…)`` calls a function of the table."""
 
     def __init__(self) -> None:
         self._said: list[str] = []
         pages = mmap.mmap(-1, PRINTED_BYTES)
         self._printed = (ctypes.c_char * PRINTED_BYTES).from_buffer(pages)
-        self._print = PRINT_CALLBACK(
-            self._on_print
-        )  # C keeps it: it must live as long as the library
+        self._print = PRINT_CALLBACK(self._on_print)  # libbpf keeps the pointer: keep it alive
 
     def __getattr__(self, name: str) -> Any:
-        """Load the library when the first function is wanted; later ones are plain attributes."""
+        """Load the library on the first access; later accesses find plain attributes."""
         if name not in API:
             raise AttributeError(name)
         cdll = _open_library()
@@ -201,7 +199,7 @@ class _Library:
         return check
 
     def _on_print(self, level: int, template: bytes, arguments: int) -> int:
-        # An exception can't leave a C callback; losing a line of a log is all that may happen here.
+        # An exception must not leave a C callback: at worst, a line of the log is lost.
         try:
             buffer = self._printed
             ctypes.CDLL(None).vsnprintf(buffer, len(buffer), template, _VOID_P(arguments))
@@ -213,17 +211,17 @@ class _Library:
         return 0
 
     def said(self) -> str:
-        """Return the last lines that libbpf printed since the last call, and forget them."""
+        """Return the last LOG_LINES lines printed since the previous call, and clear them."""
         lines = "\n".join(self._said).splitlines()[-LOG_LINES:]
         self._said.clear()
         return "\n".join(lines)
 
 
 def _libraries() -> list[str]:
-    """Return which libraries to try: the one asked for, else cgnet's own, then the system's.
+    """Return the libraries to try: CGNET_LIBBPF alone if set, else cgnet's own, then the system's.
 
-    Its own comes before the system's because it is the one that its package was tested with, and the
-    system's may be older than 1.0. It is believed as the Python beside it is.
+    cgnet's own comes first: its package was tested with it, and the system's may be older than 1.0.
+    It is trusted as much as the Python code beside it.
     """
     if asked := os.environ.get("CGNET_LIBBPF"):
         if asked != LIBRARY:
@@ -240,14 +238,14 @@ def _open_library() -> ctypes.CDLL:
         except OSError as error:
             refused.append(_why(path, error))
             continue
-        for each in refused:  # shown without -v, too: it isn't what the package was tested with
+        for each in refused:  # logged without -v, too: the package wasn't tested with this one
             log.error("%s; the system's %s is used instead", each, LIBRARY)
         return found
     raise UnsupportedError(f"cannot load {'; nor '.join(refused)}. {_advice()}")
 
 
 def _why(path: str, error: OSError) -> str:
-    """Return a library and why it isn't loaded; the loader mostly names it, too."""
+    """Return the library's path and the reason; dlopen's messages mostly begin with the path."""
     return f"{path} ({str(error).removeprefix(f'{path}: ')})"
 
 
@@ -261,7 +259,7 @@ def _advice() -> str:
 
 
 def _trust(path: Path) -> None:
-    """Refuse a library that somebody else could have written or can swap: cgnet runs as root."""
+    """Raise UsageError if others than root can write or replace the library: cgnet runs as root."""
     rule = "must be an absolute path without links, of a file and folders that only root can write"
     if not path.is_absolute() or path != path.resolve():
         raise UsageError(f"CGNET_LIBBPF={path}: {rule}")

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is read of BTF, the description of types: an object's own, and a kernel's.
+"""Reading of BTF, the type information of BPF objects and of kernels.
 
-The last of four locks on the generated layouts compares them with an object's BTF at load. An object
-from another build would put fields elsewhere, and its records would be decoded into nonsense. The
-walk takes about 0.2 ms.
+The last of four checks of the generated layouts compares them with an object's BTF at load: records
+of an object from another build would be decoded into nonsense. The comparison takes about 0.2 ms.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ if TYPE_CHECKING:
 
 KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF = 4, 6, 8  # linux/btf.h
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
-# Where else a kernel's BTF is found, by its release: what was made for cgnet, then images that have it.
+# Other places of a kernel's BTF, by release: files made for cgnet, then images that contain BTF.
 PLACES = (
     "usr/lib/cgnet/btf/{}.btf", "boot/vmlinux-{}", "lib/modules/{}/vmlinux",
     "lib/modules/{}/build/vmlinux", "usr/lib/debug/boot/vmlinux-{}",
     "usr/lib/debug/lib/modules/{}/vmlinux",
 )  # fmt: skip
-KERNEL_STRUCT = "super_block"  # every kernel has it, and no object of ours
+KERNEL_STRUCT = "super_block"  # in every kernel, and in none of our objects
 
 
 class _Type(ctypes.Structure):
-    """struct btf_type; ``size`` is also the number of the type that a pointer or a typedef leads to."""
+    """struct btf_type; ``size`` is also the type id that a pointer or typedef refers to."""
 
     _fields_ = (("name", ctypes.c_uint32), ("info", ctypes.c_uint32), ("size", ctypes.c_uint32))
 
 
 class _Member(ctypes.Structure):
-    """struct btf_member; without bitfields ``offset`` is plain bits."""
+    """struct btf_member; without bitfields, ``offset`` is a plain number of bits."""
 
     _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("offset", ctypes.c_uint32))
 
@@ -73,7 +72,7 @@ def read_layout(btf: Any, name: str) -> tuple[int, dict[str, tuple[int, int]]] |
 
 
 def _values_of_enum(btf: Any, name: str) -> dict[int, str]:
-    """Return the names of an enum's values; none if there is no such enum."""
+    """Return the names of an enum's values, by value; empty if there is no such enum."""
     found = lib.btf__find_by_name_kind(btf, name.encode(), KIND_ENUM)
     if found < 0:
         return {}
@@ -87,7 +86,7 @@ def _values_of_enum(btf: Any, name: str) -> dict[int, str]:
 
 @contextmanager
 def _parsed(path: Path) -> Iterator[Any]:
-    """Read a BTF, and free it in the end. Raises LibbpfError."""
+    """Parse a BTF file, and free it on exit. Raises LibbpfError."""
     btf = lib.btf__parse(os.fsencode(path), None)
     try:
         yield btf
@@ -96,7 +95,7 @@ def _parsed(path: Path) -> Iterator[Any]:
 
 
 def enum_of_kernel(name: str, path: Path = KERNEL_BTF) -> dict[int, str]:
-    """Return the names of an enum's values in a kernel's BTF; none if it has no such enum."""
+    """Return the names of an enum's values in a kernel's BTF; empty if it has no such enum."""
     try:
         with _parsed(path) as btf:
             return _values_of_enum(btf, name)
@@ -105,7 +104,7 @@ def enum_of_kernel(name: str, path: Path = KERNEL_BTF) -> dict[int, str]:
 
 
 def enum_of_module(name: str, modules: Path) -> dict[int, str]:
-    """Return the same of whichever of the running kernel's modules has the enum."""
+    """Return the names of an enum's values in the first module's BTF that has it; else empty."""
     try:
         with _parsed(KERNEL_BTF) as kernel:
             for path in sorted(modules.glob("*")):
@@ -125,7 +124,7 @@ def enum_of_module(name: str, modules: Path) -> dict[int, str]:
 
 
 def missing_tracepoints(names: Iterable[str], path: Path = KERNEL_BTF) -> frozenset[str]:
-    """Return which of these tracepoints a kernel lacks. Without a readable BTF none is missing."""
+    """Return the names of tracepoints that a kernel lacks; empty if its BTF can't be read."""
     try:
         with _parsed(path) as btf:
             return frozenset(name for name in names if _tracepoint(btf, name) < 0)
@@ -138,7 +137,7 @@ def _tracepoint(btf: Any, name: str) -> int:
 
 
 def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
-    """Return how many arguments a kernel's tracepoint has; 0 if it has no such one."""
+    """Return the number of a tracepoint's arguments; 0 if the kernel has no such tracepoint."""
     try:
         with _parsed(path) as btf:
             found = _tracepoint(btf, name)
@@ -147,14 +146,14 @@ def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
             typedef = _Type.from_address(lib.btf__type_by_id(btf, found))
             pointer = _Type.from_address(lib.btf__type_by_id(btf, typedef.size))
             function = _Type.from_address(lib.btf__type_by_id(btf, pointer.size))
-            return int(function.info & 0xFFFF) - 1  # the first one is the program's own
+            return int(function.info & 0xFFFF) - 1  # the first is the BPF program's context
     except LibbpfError:
         return 0
 
 
 @contextmanager
 def without_type(name: str, path: Path) -> Iterator[Path]:
-    """Make a BTF where a type has another name: programs see a kernel that lacks it. For tests."""
+    """Yield a copy of a BTF file with a type renamed, as of a kernel that lacks it. For tests."""
     hidden = name.upper().encode()
     with NamedTemporaryFile(suffix=".btf") as file:
         file.write(path.read_bytes().replace(b"\0%b\0" % name.encode(), b"\0%b\0" % hidden))
@@ -163,8 +162,8 @@ def without_type(name: str, path: Path) -> Iterator[Path]:
 
 
 def is_kernel_btf(path: Path) -> bool:
-    """Tell whether a file, raw or ELF, has the types of a kernel. Raises OSError: it can't be read."""
-    with path.open("rb"):  # libbpf has no better word for it than "invalid argument"
+    """Return whether a file, raw or ELF, has a kernel's types. Raises OSError if unreadable."""
+    with path.open("rb"):  # libbpf would report only "invalid argument"
         pass
     try:
         btf = lib.btf__parse(os.fsencode(path), None)
@@ -177,22 +176,22 @@ def is_kernel_btf(path: Path) -> bool:
 
 
 def find_kernel_btf(root: Path = Path("/")) -> Path | None:
-    """Return the BTF of a kernel that has none itself, from the usual places; None if it has one.
+    """Return a BTF file for a kernel without its own, from the usual places.
 
-    Also None if there is none anywhere.
+    None if the kernel has its own BTF, or if there is no such file.
     """
     if KERNEL_BTF.exists():
         return None
     for place in PLACES:
         path = root / place.format(platform.release())
-        with suppress(OSError):  # not there, or not ours to read
+        with suppress(OSError):  # missing, or not readable
             if is_kernel_btf(path):
                 return path
     return None
 
 
 def damaged(path: object, layout: Layout, detail: str) -> LayoutError:
-    """Make the error for a file that is no readable object at all."""
+    """Return the error for a file that isn't a readable object."""
     first = layout.members[0]
     return LayoutError(
         f"{path}: struct {layout.name}: field {first.name}: cgnet has offset {first.offset} size "
@@ -201,7 +200,7 @@ def damaged(path: object, layout: Layout, detail: str) -> LayoutError:
 
 
 def check_layouts(obj: Object, layouts: Iterable[Layout]) -> None:
-    """Raise LayoutError for the first field that the object has elsewhere, or not at all."""
+    """Raise LayoutError for the first field that the object lacks, or has at another place."""
     btf = lib.bpf_object__btf(obj.handle)
     for layout in layouts:
         found = read_layout(btf, layout.name)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Constants written into an object's code, in the place of the loads that read them.
+"""Folding of constants into an object's code: moves replace the loads that read them.
 
-Before Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as scalars" (in v5.5) the
-verifier doesn't know what is in .rodata. It walks what every filter and option would do, and gives up
-after 1,000,000 instructions. It does know the operand of a move.
+Before Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as scalars" (in v5.5)
+the verifier doesn't know the contents of .rodata. It walks the branches of every filter and option,
+and gives up after 1,000,000 instructions. It does know the operand of a move.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _SHT_SYMTAB, _SHT_REL, _SHF_EXECINSTR = 2, 9, 4
 # linux/bpf_common.h and linux/bpf.h
 _ST, _STX, _JMP, _JMP32, _CLASS = 2, 3, 5, 6, 7
 _CALL, _EXIT, _GOTO, _LD_IMM64, _MOV64_IMM = 0x85, 0x95, 0x05, 0x18, 0xB7
-_LOADS = {0x71: 1, 0x69: 2, 0x61: 4, 0x79: 8}  # of unsigned numbers: how many bytes
-_CALLEE_SAVED = range(6, 10)  # registers that a call leaves alone
-_MOST = 2**31 - 1  # an operand is signed, and has 32 bits
+_LOADS = {0x71: 1, 0x69: 2, 0x61: 4, 0x79: 8}  # loads of unsigned numbers: size in bytes
+_CALLEE_SAVED = range(6, 10)  # registers that a call preserves
+_MOST = 2**31 - 1  # an operand is signed, with 32 bits
 
 
 class _Section(NamedTuple):
     name: str
     kind: int
     flags: int
-    start: int  # in the file
+    start: int  # offset in the file
     size: int
     link: int
     info: int
@@ -49,7 +49,7 @@ def _sections(file: bytes) -> list[_Section]:
 
 
 def _places(file: bytes, sections: list[_Section], name: str) -> dict[int, dict[int, int]]:
-    """Return where the code takes addresses of a section: by section, instruction and offset."""
+    """Return the references to a section: {code section: {instruction: offset}}."""
     wanted = next((at for at, each in enumerate(sections) if each.name == name), None)
     found: dict[int, dict[int, int]] = {}
     for relocations in sections:
@@ -66,7 +66,7 @@ def _places(file: bytes, sections: list[_Section], name: str) -> dict[int, dict[
 
 
 def _targets(codes: list[tuple[int, int, int, int]]) -> set[int]:
-    """Return the instructions that jumps lead to."""
+    """Return the instructions that are targets of jumps."""
     return {
         at + 1 + offset
         for at, (opcode, _, offset, _) in enumerate(codes)
@@ -77,7 +77,7 @@ def _targets(codes: list[tuple[int, int, int, int]]) -> set[int]:
 def _fold(
     codes: list[tuple[int, int, int, int]], places: dict[int, int], values: bytes
 ) -> dict[int, bytes]:
-    """Return new instructions, by number."""
+    """Return the replaced instructions, by index."""
     targets = _targets(codes)
     found: dict[int, bytes] = {}
     for first, value in places.items():
@@ -101,10 +101,11 @@ def _fold(
 
 
 def fold(file: bytes, name: str, values: bytes) -> bytes:
-    """Return an object's file with the values of the read-only section ``name`` in its code.
+    """Return an object file with the values of read-only section ``name`` folded into its code.
 
-    Loads stay whose address isn't known from the instructions right before them, and those of numbers
-    that don't fit: they read the same from the map. Raises ValueError where it is no such file.
+    Loads stay if the instructions right before them don't determine their address, or if the number
+    doesn't fit an operand: they read the same value from the map. Raises ValueError if the file
+    can't be parsed.
     """
     try:
         return _folded(file, name, values)

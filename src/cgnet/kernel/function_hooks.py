@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Stages of a packet that are functions of the kernel, and at which of them programs may run here.
+"""Stages of a packet that are kernel functions, and the hooks that work at them here.
 
-The table is in bpf/trace.bpf.c: it is read from the names of the object's programs. Each function is
-tried with a tiny program; a name in the kernel's BTF or symbols promises nothing.
+The table is in bpf/trace.bpf.c; it is read from the names of the object's programs. Each function
+is tried with a tiny program: a name in the kernel's BTF or symbols guarantees nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FENTRY_WAY, MULTI_WAY, KPROBE_WAY = "fentry", "kprobe.multi", "kprobe"
-WAYS = (FENTRY_WAY, MULTI_WAY, KPROBE_WAY)  # the best first
+WAYS = (FENTRY_WAY, MULTI_WAY, KPROBE_WAY)  # best first
 KINDS: Mapping[str, frozenset[str]] = {
     FENTRY_WAY: frozenset({"fentry", "fexit"}),
     MULTI_WAY: frozenset({"kprobe", "kretprobe"}),
@@ -36,44 +36,44 @@ NEEDS: Mapping[str, tuple[Feature, ...]] = {
     MULTI_WAY: (),
     KPROBE_WAY: (KPROBE, KRETPROBE),
 }
-BOTH = "both"  # the part of functions that IPv4 and IPv6 share
+BOTH = "both"  # the part of functions that handle both IPv4 and IPv6
 
 
 class Row(NamedTuple):
     """A program at a function: a row of the table."""
 
     stage: str
-    part: str  # v4, v6 or both: all parts of a stage are wanted
+    part: str  # v4, v6 or both; each part of a stage needs a hook
     function: str
     kind: str  # of hook
     program: str
 
 
 class Choice(NamedTuple):
-    """The function that tells of a part of a stage, and the way to look at it; None: there is none."""
+    """The function and hook that cover a part of a stage; None for both if none works."""
 
     stage: str
     part: str
-    functions: tuple[str, ...]  # that could tell; the best first
+    functions: tuple[str, ...]  # candidates, best first
     function: str | None
     way: str | None
-    why: str  # not, of the better ones
+    why: str  # why better candidates were refused
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name to display."""
         return self.stage if self.part == BOTH else f"{self.stage} of IP{self.part}"
 
 
 class Functions(NamedTuple):
-    """What this kernel lets programs look at."""
+    """The hooks that work on this kernel."""
 
-    programs: Mapping[str, str]  # by name, the way that each is attached
+    programs: Mapping[str, str]  # the hook of each program, by the program's name
     choices: tuple[Choice, ...]
 
     @property
     def unseen(self) -> dict[str, str]:
-        """Return the stages that nothing tells of here, and why."""
+        """The stages that no hook covers here, with the reason."""
         wholly = {each.stage for each in self.choices} - {
             each.stage for each in self.choices if each.way
         }
@@ -85,7 +85,7 @@ class Functions(NamedTuple):
 
 
 def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
-    """Attach what can be done without; return its stage and why, if it is refused after all."""
+    """Attach an optional program; return its stage and the reason if the kernel refuses it."""
     function = program.section.partition("/")[2]
     try:
         if way == FENTRY_WAY:
@@ -98,7 +98,7 @@ def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
 
 
 def remarks(unseen: Mapping[str, str]) -> list[str]:
-    """Say in a line of stages that nothing tells of them here; why is for -v."""
+    """Return a line that lists the stages not seen here, if any; log the reasons for -v."""
     names: dict[str, list[str]] = {}
     for stage, why in unseen.items():
         names.setdefault(why, []).append(stage)
@@ -110,7 +110,7 @@ def remarks(unseen: Mapping[str, str]) -> list[str]:
 
 
 def rows(programs: Iterable[Program]) -> list[Row]:
-    """Read the table from programs' names, STAGE__PART__FUNCTION__KIND; others have no such name."""
+    """Return the table from programs' names, STAGE__PART__FUNCTION__KIND; skip other names."""
     found = []
     for program in programs:
         stage, *rest = program.name.split("__", 2)
@@ -121,7 +121,7 @@ def rows(programs: Iterable[Program]) -> list[Row]:
 
 
 def read(path: Path) -> list[Row]:
-    """Read the table of an object's file. Raises LibbpfError."""
+    """Return the table of an object file. Raises LibbpfError."""
     with Object(path) as obj:
         return rows(obj.programs)
 
@@ -143,10 +143,10 @@ def _choose(stage: str, part: str, functions: tuple[str, ...], ways: Iterable[st
 
 
 def choose(table: list[Row], ways: Iterable[str] = WAYS) -> Functions:
-    """Find for each part of each stage the first function, and the best way, that works.
+    """Choose for each part of each stage the first function, and its best hook, that works.
 
-    A trial takes some 5 ms where fentry works; where nothing works two trials tell it of all functions.
-    Raises as features.works().
+    A trial takes some 5 ms where fentry works; where nothing works, two trials suffice for all
+    functions. Raises as variants.works().
     """
     ways = tuple(ways)
     places: dict[tuple[str, str], dict[str, None]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The reader of perf buffers, one for each CPU: for kernels without a ring buffer."""
+"""The reader of perf buffers, one per CPU: for kernels without BPF ring buffers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 # linux/perf_event.h
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT, PERF_SAMPLE_RAW = 1, 10, 1 << 10
 PERF_RECORD_SAMPLE = 9
-WATERMARK = 1 << 14  # a flag: wake the reader by bytes that wait, not by events
-NEVER = (1 << 31) - 1  # so many bytes no buffer holds: the reader looks by its own clock
+WATERMARK = 1 << 14  # a flag: wakeup_watermark counts bytes, not events
+NEVER = (1 << 31) - 1  # more bytes than a buffer holds: the reader polls, and is never woken
 # libbpf.h: enum bpf_perf_event_ret
 ERROR, CONTINUE = -1, -2
-DATA = 12  # behind struct perf_event_header and the size of what is sampled
-ALIGNED = (
-    ~7
-)  # the kernel fills up, to 8 bytes with the size; records are of such a length themselves
+DATA = 12  # offset of the data, past struct perf_event_header and the sample's size
+ALIGNED = ~7  # the kernel pads size and data to 8 bytes; record sizes are multiples of 8
 
 
 class _Attr(ctypes.Structure):
@@ -44,7 +42,7 @@ class _Attr(ctypes.Structure):
 
 
 class _Sample(ctypes.Structure):
-    """struct perf_event_header, and the size that begins a raw sample."""
+    """struct perf_event_header, followed by the size of a raw sample."""
 
     _fields_ = (("type", ctypes.c_uint32), ("misc", ctypes.c_uint16), ("bytes", ctypes.c_uint16),
                 ("size", ctypes.c_uint32))  # fmt: skip
@@ -58,7 +56,7 @@ def _time_of(record: bytes) -> int:
 
 
 def pages_of_each(total: int, cpus: int) -> int:
-    """Return how many pages each CPU's buffer has, a power of two, for so many bytes of all."""
+    """Return the pages of each CPU's buffer, a power of two, for ``total`` bytes over all CPUs."""
     pages = total // cpus // mmap.PAGESIZE
     return 1 << max(pages.bit_length() - 1, 0)
 
@@ -66,14 +64,14 @@ def pages_of_each(total: int, cpus: int) -> int:
 class PerfBuffers:
     """A reader of perf buffers. Records come in the order of their times, as from a ring.
 
-    The kernel counts what doesn't fit where it is written; what it tells of that here is passed over.
+    The kernel side counts lost records when it writes; lost-record events are ignored here.
     """
 
     def __init__(self, fd: int, total: int) -> None:
         """Open a buffer for each CPU, ``total`` bytes together. Raises LibbpfError."""
         self._records: list[bytes] = []
         self._later: list[bytes] = []
-        self._waiting: Counter[int] = Counter()  # bytes, by CPU
+        self._waiting: Counter[int] = Counter()  # pending bytes, by CPU
         self._raised: BaseException | None = None
         self.filled = 0.0
         attr = _Attr(
@@ -88,7 +86,7 @@ class PerfBuffers:
         )
 
     def _make_callback(self) -> Callable[[Any, int, int], int]:
-        """Make the function that libbpf calls for each event. No exception can leave it."""
+        """Return the function that libbpf calls for each event. No exception may leave it."""
         records, waiting, copy = self._records, self._waiting, ctypes.string_at
 
         def event(_context: Any, cpu: int, address: int) -> int:
@@ -105,10 +103,10 @@ class PerfBuffers:
         return event
 
     def consume(self) -> list[bytes]:
-        """Take all that waits, without blocking. Raises LibbpfError.
+        """Return the pending records, without blocking. Raises LibbpfError.
 
-        What was written during the look itself comes with the next one: something that another CPU wrote
-        before may not have been seen.
+        Records written during the call are returned by the next one: an earlier record of another
+        CPU may have been missed. Raises ValueError once closed.
         """
         if self._handle is None:
             raise ValueError("the buffers are closed")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Questions to this kernel, each answered by a trial: one tiny program of bpf/probe.bpf.c.
+"""Feature probes: each is a trial of one tiny program of bpf/probe.bpf.c on this kernel.
 
-A version number tells nothing where distributions backport, and BTF names helpers that don't work.
+Version numbers show nothing where distributions backport, and BTF lists helpers that don't work.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ ALL = "everything: no command runs without it"
 
 
 class Feature(NamedTuple):
-    """Something that a kernel has or lacks. ``cost`` is what its absence costs the user.
+    """A kernel feature. ``cost`` is the consequence for the user where it is missing.
 
-    Its program is ``probe_NAME``, with ``maps`` of its own. ``attach``: a kernel may load the program,
-    and yet refuse to attach it. ``fires``: it has to run, and writes what came of it into its map.
+    Its program is ``probe_NAME``, with its own ``maps``. ``attach``: the program must attach, too,
+    as a kernel may load it and yet refuse that. ``fires``: the program must run; it writes its
+    result to its map.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Feature(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """``ok`` is None where it can't be told; ``why`` is empty where it is True."""
+    """A probe's answer. ``ok`` is None if unknown; ``why`` is empty if ``ok`` is True."""
 
     ok: bool | None
     why: str = ""
@@ -166,12 +167,12 @@ MAPS = frozenset[str]().union(*(feature.maps for feature in FEATURES))
 
 @functools.cache
 def trial(feature: Feature) -> Answer:
-    """Load the feature's program, attach it if that is what tells, and remove it again.
+    """Load the feature's program, attach it if attaching is part of the test, and remove it.
 
-    It takes 1 to 2 ms; where the program is typed (tp_btf, fentry, fexit, iterators) 3 to 10 ms, for
-    libbpf then reads the kernel's BTF. To attach raw_tp again soon after it was detached takes some
-    15 ms more. The answer is kept. Raises CgnetError when the object is missing, UnsupportedError
-    without libbpf.
+    It takes 1 to 2 ms; for typed programs (tp_btf, fentry, fexit, iterators) 3 to 10 ms, as libbpf
+    then reads the kernel's BTF. Attaching raw_tp again soon after detaching it takes some 15 ms
+    more. The answer is cached. Raises CgnetError if the object is missing, UnsupportedError without
+    libbpf.
     """
     begin = time.perf_counter()
     answer = _try(feature)
@@ -182,9 +183,10 @@ def trial(feature: Feature) -> Answer:
 
 @functools.cache
 def trial_at(way: str, function: str) -> Answer:
-    """Tell whether a program may run at a kernel's function: ``fentry``, ``kprobe.multi``, ``kprobe``.
+    """Return whether a program can run at a kernel function, by a trial.
 
-    It is loaded, attached, and removed again. The answer is kept. Raises as trial().
+    ``way`` is ``fentry``, ``kprobe.multi`` or ``kprobe``. The program is loaded, attached and
+    removed. The answer is cached. Raises as trial().
     """
     name = PROBE_OF_WAYS[way]
     multi = way == "kprobe.multi"
@@ -233,7 +235,7 @@ def _try_hook(obj: Object, program: Program) -> Answer:
 
 
 def _try_run(obj: Object, feature: Feature) -> Answer:
-    """Have it run, by a new name for this thread, which is the old one."""
+    """Run the program, by setting this thread's name to its current name."""
     try:
         with Path("/proc/thread-self/comm").open("r+b", buffering=0) as name:
             name.write(name.read().rstrip(b"\n"))
@@ -248,7 +250,7 @@ def _try_run(obj: Object, feature: Feature) -> Answer:
 
 
 def _try_tracepoint(program: Program) -> Answer:
-    """Look whether it is there. An event that is open, if only for a moment, slows system calls."""
+    """Check that the tracepoint exists. Opening an event, even briefly, slows system calls."""
     if program.hook == "tracepoint":
         try:
             tracefs.tracepoint_id(program.section.partition("/")[2])
@@ -268,7 +270,7 @@ def _open() -> Object:
 
 
 def _remark(error: LibbpfError) -> str:
-    """Return the verifier's last word, which is its reason, after a colon; else nothing."""
+    """Return the verifier's last line, which is its reason, after a colon; else ""."""
     said = error.log.partition("-- BEGIN PROG LOAD LOG --")[2].partition("-- END PROG")[0]
     lines = [line.strip() for line in said.splitlines()[:-1]]
     reasons = [line for line in lines if line and not line.startswith(("processed ", "verifi"))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the kernel tells of BPF programs: what it counts for each, and which ones a cgroup has."""
+"""BPF programs' statistics, and the programs attached to a cgroup, from the kernel."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# linux/bpf.h: enum bpf_attach_type, and BPF_F_QUERY_EFFECTIVE: with those of the cgroups above
+# linux/bpf.h: enum bpf_attach_type, and BPF_F_QUERY_EFFECTIVE: includes ancestors' programs
 INGRESS, EGRESS = 0, 1
 EFFECTIVE = 1
-MAX_PROGRAMS = 64  # of one cgroup
+MAX_PROGRAMS = 64  # per cgroup
 
 
 class ProgramStats(NamedTuple):
-    """What the kernel counted for a program while ``kernel.bpf_stats_enabled`` was on."""
+    """A program's statistics, counted while ``kernel.bpf_stats_enabled`` was on; time in ns."""
 
     run_count: int
     run_time_ns: int
 
 
 class _ProgramInfo(ctypes.Structure):
-    """struct bpf_prog_info (linux/bpf.h): its fields have kept their places since 5.1."""
+    """struct bpf_prog_info (linux/bpf.h); these fields' offsets are unchanged since 5.1."""
 
     _fields_ = (("before", ctypes.c_uint8 * 64), ("name", ctypes.c_char * 16),
                 ("between", ctypes.c_uint8 * 112), ("run_time_ns", ctypes.c_uint64),
@@ -48,7 +48,7 @@ def _info_of(fd: int) -> _ProgramInfo:
 
 
 def name_of(number: int) -> str:
-    """Return the name of the program with an id; "" if it has none, or is gone."""
+    """Return a program's name by its id; "" if it has none, or is unloaded."""
     with suppress(LibbpfError):
         fd = lib.bpf_prog_get_fd_by_id(number)
         try:
@@ -59,9 +59,9 @@ def name_of(number: int) -> str:
 
 
 def programs_of_cgroup(cgroup: Path, kind: int) -> dict[int, str] | None:
-    """Return the programs that look at packets of a cgroup of v2, by id; None if that can't be told.
+    """Return the programs that see packets of a v2 cgroup, {id: name}; None if unknown.
 
-    ``kind`` is INGRESS or EGRESS. Those of the cgroups above are among them.
+    ``kind`` is INGRESS or EGRESS. Programs of the cgroup's ancestors are included.
     """
     numbers, count = (ctypes.c_uint32 * MAX_PROGRAMS)(), ctypes.c_uint32(MAX_PROGRAMS)
     try:
@@ -78,13 +78,13 @@ def programs_of_cgroup(cgroup: Path, kind: int) -> dict[int, str] | None:
 
 
 def stats_of(fd: int) -> ProgramStats:
-    """Return the run count and time of the program that a descriptor refers to."""
+    """Return the run count and time of the program with a descriptor. Raises LibbpfError."""
     info = _info_of(fd)
     return ProgramStats(info.run_count, info.run_time_ns)
 
 
 def log_costs(obj: Object) -> None:
-    """With -v: what an object's programs cost, if the kernel measured it."""
+    """Log the run time of an object's programs (-v), if the kernel measured it."""
     for program in obj.attached():
         stats = program.stats()
         if stats.run_count:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The reader of a BPF ring buffer, and what all readers have in common.
+"""The reader of BPF ring buffers, and the interface of all readers.
 
-The kernel's pages are read as they are (kernel/bpf/ringbuf.c): a position that the reader writes, one
-that the kernel side writes, and the records, each behind a header. The records are mapped twice, one
-copy behind the other, so that none is broken at the end. libbpf's reader calls back for each record:
-that took as long as half of all that is done with one.
+It reads the kernel's pages directly (kernel/bpf/ringbuf.c): the consumer position, written here;
+the producer position, written by the kernel side; and the records, each after a header. The data is
+mapped twice in a row, so that no record is split at the end. libbpf's reader calls back for each
+record, which took half of all time spent on a record.
 """
 
 from __future__ import annotations
@@ -20,47 +20,48 @@ from cgnet.errors import LibbpfError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BATCH_RECORDS = 8192  # taken from the ring before the rest of cgnet gets its turn
-# Of include/uapi/linux/bpf.h. A header has the length with these two bits, and a number of the kernel's.
+BATCH_RECORDS = 8192  # of a consume(), before the rest of cgnet runs
+# include/uapi/linux/bpf.h. A header has the length with these two bits, and a number of the
+# kernel's own.
 BUSY, DISCARDED = 1 << 31, 1 << 30
 HEADER = 8
-# Headers that are looked at together: more after a row of equal ones. Most records are of one size.
+# Headers compared at once: more after a row of equal ones. Most records have the same size.
 MIN_ROW, MAX_ROW = 16, 1024
 
 _lock = Lock()
 
 
 def _fence() -> None:
-    """Let no load or store pass. x86 needs it for none of ours; other processors reorder loads."""
-    for _ in range(2):  # what is done before a release stays before the acquire that comes after it
+    """Fence loads and stores. x86 needs it for none of ours; other processors reorder loads."""
+    for _ in range(2):  # accesses before a release stay before the next acquire
         with _lock:
             pass
 
 
 @lru_cache(maxsize=64)
 def _record(length: int) -> Struct:
-    """Return what takes records out that follow each other, each behind its header."""
+    """Return a Struct that unpacks a header and its record of ``length`` bytes."""
     return Struct(f"{HEADER}x{length}s{-length % 8}x")
 
 
 class Reader(Protocol):
-    """Takes records from the kernel side, as bytes."""
+    """Reads records from the kernel side, as bytes."""
 
     filled: float
     """The share of the room that was taken when consume() last looked, 0 to 1."""
 
     def consume(self) -> list[bytes]:
-        """Take what waits, without blocking. Raises LibbpfError."""
+        """Return the pending records, without blocking. Raises LibbpfError."""
 
     def close(self) -> None:
         """Unmap the buffer. Closing twice does nothing."""
 
 
 class Ring:
-    """A reader of a BPF ring buffer. Records are copied out as bytes, and decoded later if at all."""
+    """A reader of a BPF ring buffer. It copies records as bytes; decoding is left to the caller."""
 
     def __init__(self, fd: int, size: int) -> None:
-        """Map the buffer of a map's descriptor, ``size`` bytes. Raises LibbpfError."""
+        """Map the ring buffer with descriptor ``fd`` and ``size`` bytes. Raises LibbpfError."""
         page = mmap.PAGESIZE
         try:
             ours = mmap.mmap(fd, page)
@@ -76,7 +77,10 @@ class Ring:
         self._open = True
 
     def consume(self) -> list[bytes]:
-        """Take what waits, BATCH_RECORDS at most, without blocking."""
+        """Return pending records, without blocking; stop at about BATCH_RECORDS.
+
+        Raises ValueError once closed.
+        """
         if not self._open:
             raise ValueError("the ring is closed")
         taken: list[bytes] = []
@@ -89,10 +93,10 @@ class Ring:
         return taken
 
     def _rows(self, at: int, end: int) -> Iterator[list[bytes]]:
-        """Yield rows of records with equal headers, and give their room back."""
+        """Yield rows of records with equal headers, and release their space."""
         most = MIN_ROW
         while at < end:
-            _fence()  # a header is there before the kernel side moves its position
+            _fence()  # a header is written before the kernel side advances its position
             offset = at % self._size
             first = self._words[offset // 4]
             if first & BUSY:
@@ -102,13 +106,13 @@ class Ring:
             stop = offset + wanted * record.size
             headers = self._words[offset // 4 : stop // 4 : record.size // 4].tolist()
             equal = headers.count(first)
-            if equal < wanted:  # those in front are, and what follows may be no header
+            if equal < wanted:  # the equal ones come first; what follows may not be a header
                 equal = next(i for i, header in enumerate(headers) if header != first)
             most = min(4 * most, MAX_ROW) if equal == wanted else MIN_ROW
-            _fence()  # a record is whole before its header says so
+            _fence()  # a record is complete before its header says so
             row = self._data[offset : offset + equal * record.size]
             records = [] if first & DISCARDED else [raw for (raw,) in record.iter_unpack(row)]
-            _fence()  # and was copied before its room is given back
+            _fence()  # the copies are complete before the space is released
             at += equal * record.size
             self._consumed[0] = at
             yield records

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Names that the running kernel gives to numbers: its functions, and the enums of its BTF."""
+"""Names of the running kernel's functions, and of enum values in its BTF."""
 
 from __future__ import annotations
 
@@ -23,39 +23,40 @@ if TYPE_CHECKING:
 KALLSYMS = Path("/proc/kallsyms")
 MODULES = Path("/sys/kernel/btf")
 UNRESOLVED = "?"
-# How a tracepoint gets from the code that frees a packet to a program.
+# Functions between the code that frees a packet and the BPF program at the tracepoint.
 TO_US = re.compile(
     r"(__)?(bpf_get_stack|bpf_trace_run|bpf_trampoline_|kprobe_|arch_ftrace_|ftrace_|traceiter_|bpf_trace_|bpf_prog_|bpf_dispatcher_|kfree_skb|consume_skb|sk_skb_reason_drop|skb_release)"
 )
 STACK_KEY = 4  # bytes
 STACK_BYTES = next(each.size for each in DROP_EVENT.members if each.name == "stack")
-CODE = frozenset("tTwW")  # of nm(1): functions
-# What the tracepoint kfree_skb may name in the place of who called it: see location.bpf.h.
+CODE = frozenset("tTwW")  # nm(1): functions
+# Functions that the tracepoint kfree_skb may report in place of their caller: see location.bpf.h.
 FREEING = ("kfree_skb", "kfree_skb_reason", "kfree_skb_list", "kfree_skb_list_reason")
-ARGUMENTS_WHERE_WHOLE = 4  # of the tracepoint, in v6.11: by then gcc may not split these
-# Of SYNs that a full accept queue swallows: the kernel has a reason for it from 6.18 on, or none.
+ARGUMENTS_WHERE_WHOLE = 4  # of the tracepoint, in v6.11: since then gcc may not split these
+# The reason for SYNs dropped at a full accept queue, and the number used where the kernel has no
+# such reason, before 6.18.
 OVERFLOW, OVERFLOW_NUMBER = "TCP_LISTEN_OVERFLOW", 0xFFFFFFFE
-SYN_QUEUE = "TCP_SYN_QUEUE_FULL"  # no kernel has one
+SYN_QUEUE = "TCP_SYN_QUEUE_FULL"  # no kernel has this reason
 SUBSYSTEM_SHIFT = 16  # include/net/dropreason.h: SKB_DROP_REASON_SUBSYS_SHIFT
 REASON, SUBSYSTEM = "SKB_DROP_REASON_", "SKB_DROP_REASON_SUBSYS_"
-# Enums of reasons that modules add, and how their enumerators begin.
+# Enums of modules' drop reasons, and the prefixes of their enumerators.
 MODULE_REASONS = {"ovs_drop_reason": "OVS_DROP_", "mac80211_drop_reason": "RX_DROP_"}
 
 
 class Function(NamedTuple):
-    """A function's code: from ``start`` to what follows it."""
+    """A function's code, from ``start`` up to the next symbol at ``end``."""
 
     start: int
     end: int
     name: str
-    module: str  # "" of the kernel itself
+    module: str  # "" for the kernel itself
 
 
 class Kallsyms:
     """The kernel's functions by address. Without CAP_SYSLOG the kernel shows none."""
 
     def __init__(self, path: Path = KALLSYMS) -> None:
-        """Read the file, some 0.2 s. A file that isn't there has no functions."""
+        """Parse the file, in some 0.2 s. An unreadable file has no functions."""
         found: list[tuple[int, str, str]] = []
         edges: set[int] = set()
         try:
@@ -74,14 +75,14 @@ class Kallsyms:
         self._edges = sorted(edges)
 
     def parts(self, names: Collection[str]) -> Iterator[Function]:
-        """Yield the code of functions, in order: also what the compiler split off, as in NAME.part.0."""
+        """Yield the named functions in order, with parts split off by gcc (NAME.part.0)."""
         for start, each, module in self._found:
             if each.partition(".")[0] in names:
                 yield Function(start, self._end(start), each, module)
 
     @property
     def readable(self) -> bool:
-        """Whether there are functions at all."""
+        """Whether any function is known."""
         return bool(self._found)
 
     def _end(self, start: int) -> int:
@@ -89,7 +90,7 @@ class Kallsyms:
         return self._edges[at] if at < len(self._edges) else start + 1
 
     def function(self, address: int) -> Function | None:
-        """Return the function that an address lies in, or None."""
+        """Return the function that contains an address, or None."""
         at = bisect_right(self._starts, address) - 1
         if at < 0:
             return None
@@ -97,9 +98,9 @@ class Kallsyms:
         end = self._end(start)
         return Function(start, end, name, module) if address < end else None
 
-    @lru_cache(maxsize=16384)  # noqa: B019 - there is one, for the whole run
+    @lru_cache(maxsize=16384)  # noqa: B019 - there is one instance, for the whole run
     def text(self, address: int) -> str:
-        """Return "function+0x1f [module]", or "?". Never the address."""
+        """Return "function+0x1f [module]", or "?"; never the address."""
         found = self.function(address)
         if not found:
             return UNRESOLVED
@@ -107,23 +108,23 @@ class Kallsyms:
         return f"{found.name}+{address - found.start:#x}{module}"
 
     def named(self, name: str) -> Function | None:
-        """Return the first function of a name, or None."""
+        """Return the first function with a name, or None."""
         for start, each, module in self._found:
             if each == name:
                 return Function(start, self._end(start), name, module)
         return None
 
     def ranges(self, names: tuple[str, ...]) -> list[int]:
-        """Return struct code_range of each function: zeros of one that isn't there."""
+        """Return struct code_range of each function, as a flat list; zeros for a missing one."""
         found = [self.named(name) for name in names]
         return [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
 
 
 class Symbols:
-    """The running kernel's names. What isn't asked for isn't read."""
+    """The running kernel's names, read on first use."""
 
     def __init__(self, btf: Path | None = None) -> None:
-        """``btf`` replaces the kernel's own."""
+        """``btf`` replaces the kernel's own BTF."""
         self._btf = btf or KERNEL_BTF
 
     @cached_property
@@ -136,27 +137,28 @@ class Symbols:
         return self.functions.text(address)
 
     def freeing_code(self, arguments: int) -> list[int]:
-        """Return struct code_range of what the tracepoint kfree_skb may take for its own caller.
+        """Return struct code_range of each of FREEING, as a flat list.
 
-        ``arguments`` are the tracepoint's. Where they tell that nothing does, no symbol is read.
+        ``arguments`` is the number of the tracepoint's arguments. If it shows that the tracepoint
+        reports none of them as its caller, return zeros and read no symbols.
         """
         if arguments >= ARGUMENTS_WHERE_WHOLE:
             return [0] * (2 * len(FREEING))
         return self.functions.ranges(FREEING)
 
     def stack(self, stacks: Map, number: int) -> tuple[str, ...]:
-        """Return a stack that the kernel side kept by a number, innermost first; () if it's lost."""
+        """Return a stack by its number in a map, innermost function first; () if it is lost."""
         try:
             raw = stacks.lookup(number.to_bytes(STACK_KEY, sys.byteorder), STACK_BYTES)
-        except LibbpfError:  # no room for it, or another one in its place
+        except LibbpfError:  # no room for it, or replaced by another one
             return ()
         return self.frames(struct.unpack(f"={STACK_BYTES // 8}Q", raw))
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - there is one, for the whole run
+    @lru_cache(maxsize=4096)  # noqa: B019 - there is one instance, for the whole run
     def frames(self, addresses: tuple[int, ...]) -> tuple[str, ...]:
-        """Return a stack's functions from the one that dropped a packet on, innermost first.
+        """Return a stack's functions from the one that dropped the packet on, innermost first.
 
-        What is further in is the way to the program that looks; a kernel 5.4 may tell no more than that.
+        The frames before it lead to the BPF program; a kernel 5.4 may report only those.
         """
         frames = [self.code(address) for address in addresses if address]
         names = [frame.partition("+")[0] for frame in frames]
@@ -170,12 +172,12 @@ class Symbols:
         return enum_of_kernel("sk_rst_reason", self._btf)
 
     def rst_reason(self, reason: int) -> str:
-        """Return why a reset was sent, as the kernel calls it, or the number."""
+        """Return the kernel's name of the reason for a reset, or the number."""
         return self._rst_reasons.get(reason, str(reason)).removeprefix("SK_RST_REASON_")
 
     @cached_property
     def drop_reasons(self) -> dict[int, str]:
-        """The kernel's own reasons for drops, without their prefix; none where it tells none."""
+        """The kernel's own drop reasons by number, without prefix; empty if it reports none."""
         names = enum_of_kernel("skb_drop_reason", self._btf)
         skipped = (f"{REASON}MAX", f"{REASON}SUBSYS_MASK", "SKB_NOT_DROPPED_YET")
         return {
@@ -186,13 +188,13 @@ class Symbols:
 
     @cached_property
     def overflow(self) -> int:
-        """The number for SYNs that a full accept queue swallowed."""
+        """The number of the reason for SYNs dropped at a full accept queue."""
         named = {name: number for number, name in self.drop_reasons.items()}
         return named.get(OVERFLOW, OVERFLOW_NUMBER)
 
     @property
     def swallowed(self) -> dict[int, str]:
-        """The reasons of SYNs that a full queue of their listener swallowed."""
+        """The reasons for SYNs dropped at a full queue of their listener, by number."""
         return {self.overflow: OVERFLOW, int(ToldReason.REASON_SYN_QUEUE_FULL): SYN_QUEUE}
 
     @cached_property
@@ -210,7 +212,7 @@ class Symbols:
     def drop_reason(self, reason: int) -> str | None:
         """Return a reason's name: the kernel's own, a module's, or the subsystem and a number.
 
-        None where the kernel tells no reasons.
+        None if the kernel reports no reasons.
         """
         if reason == OVERFLOW_NUMBER:
             return OVERFLOW

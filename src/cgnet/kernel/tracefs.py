@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Perf events on classic tracepoints, also where tracefs isn't mounted.
+"""Perf events for classic tracepoints, even if tracefs isn't mounted.
 
-libbpf finds a tracepoint's id only in a mounted tracefs. Mounting one would change the host; here it is
-mounted detached, visible to nobody else, with the calls of Linux kernel commit 93766fbd2696 "vfs:
-syscall: Add fsmount() to create a mount for a superblock" (in v5.2).
+libbpf finds a tracepoint's id only in a mounted tracefs. Mounting one would change the host; here
+it gets a detached mount, visible to nobody else, with the calls of Linux kernel commit 93766fbd2696
+"vfs: syscall: Add fsmount() to create a mount for a superblock" (in v5.2).
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def _detached_mount() -> Iterator[Path]:
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """Yield tracefs: as it is mounted, else a mount of our own. Raises OSError."""
+    """Yield the directory of tracefs: an existing mount, else a detached one. Raises OSError."""
     mounted = next((each for each in MOUNTS if (each / "events").exists()), None)
     with nullcontext(mounted) if mounted else _detached_mount() as found:
         yield found
 
 
 def tracepoint_id(name: str) -> int:
-    """Return the id of a tracepoint ``category/event``. Raises UnsupportedError, NotPermittedError."""
+    """Return the id of ``category/event``. Raises UnsupportedError, NotPermittedError."""
     try:
         with directory() as tracefs:
             return int((tracefs / "events" / name / "id").read_text())
@@ -85,7 +85,7 @@ def tracepoint_id(name: str) -> int:
 
 
 def open_tracepoint(name: str) -> int:
-    """Open a perf event on a tracepoint, for one BPF program. Raises CgnetError."""
+    """Open a perf event for a tracepoint and one BPF program; return its fd. Raises CgnetError."""
     number = SYS_PERF_EVENT_OPEN.get(platform.machine())
     if number is None:
         raise UnsupportedError(f"tracepoints aren't supported on {platform.machine()}")
@@ -93,7 +93,7 @@ def open_tracepoint(name: str) -> int:
         PERF_TYPE_TRACEPOINT, ctypes.sizeof(_PerfEventAttr), tracepoint_id(name), sample_period=1
     )
     try:
-        # pid -1 and one CPU: a tracepoint's programs run on all CPUs whatever the event's is.
+        # pid -1 and one CPU: a tracepoint's programs run on all CPUs, whatever the event's CPU is.
         return _syscall(number, ctypes.byref(attr), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
     except OSError as error:
         raise CgnetError(f"perf_event_open on {name}: {error.strerror}") from error

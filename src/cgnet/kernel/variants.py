@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What this host lets cgnet do, found by trying, never by a version number."""
+"""Features of this host, and the variants of cgnet that they allow: by trial, never by version."""
 
 from __future__ import annotations
 
@@ -44,19 +44,17 @@ CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 34, 38, 39
 
 
 class Hook(NamedTuple):
-    """One way to run a body: how its sections begin, and which of a command's objects has it."""
+    """A variant of the programs: the prefix of its sections, and the suffix of its object files."""
 
     name: str
     way: str  # of NAME.WAY.bpf.o
     needs: tuple[Feature, ...]
-    asked: Feature | None = None  # of these: before all programs are tried, it takes 1 ms
-    folds: bool = (
-        False  # constants are written into the code: its kernels' verifiers may not know them
-    )
-    slower: str = ""  # what it means that this one runs in the place of a better one
+    asked: Feature | None = None  # one of ``needs``, tried before all programs are: it takes 1 ms
+    folds: bool = False  # fold constants into the code: its kernels' verifiers may not know them
+    slower: str = ""  # the consequence of using this hook in place of a better one
 
 
-# The best first. raw_tp is there for the cgroups, whatever the hook is.
+# Best first. Every hook needs raw_tp, for cgroup events.
 HOOKS = (
     Hook(
         "tp_btf", "typed",
@@ -68,30 +66,30 @@ HOOKS = (
 
 
 def hooks(forced: str | None) -> tuple[Hook, ...]:
-    """Return the hooks to try, in order; only ``forced`` if it is given."""
+    """Return the hooks to try, in order; only ``forced`` if given."""
     return tuple(hook for hook in HOOKS if forced in (None, hook.name))
 
 
 class Transport(NamedTuple):
-    """One way of records to user space, and the maps that only the other way uses."""
+    """A transport of records to user space, and the maps that only the other transport uses."""
 
     name: str
     shown: str
     unused_maps: frozenset[str]
     needs: tuple[Feature, ...]
-    logs_briefly: bool = False  # its kernels may refuse the room for a long log: see loader.py
+    logs_briefly: bool = False  # its kernels may refuse the buffer of a long log: see loader.py
 
     def takes(self, hook: Hook) -> bool:
-        """Tell whether it goes with a hook: typed programs need more than a ring buffer does."""
+        """Return whether it goes with a hook: kernels with typed programs have ring buffers."""
         return self.name == "ring" or hook.name == "raw_tp"
 
     @property
     def is_there(self) -> bool:
-        """Tell whether the kernel has it. Raises as works()."""
+        """Whether the kernel has it, or may have it. Raises as works()."""
         return all_work(self.needs).ok is not False
 
 
-# The best first.
+# Best first.
 TRANSPORTS = (
     Transport("ring", "ring buffer", frozenset({"perf", "pending_records"}), (RING_BUFFER,)),
     Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,), logs_briefly=True),
@@ -99,7 +97,7 @@ TRANSPORTS = (
 
 
 def transport(forced: str | None) -> Transport:
-    """Return the best one that is there, or ``forced``. Raises UnsupportedError, or as works()."""
+    """Return ``forced``, else the best one available. Raises UnsupportedError, or as works()."""
     if forced:
         return next(each for each in TRANSPORTS if each.name == forced)
     for each in TRANSPORTS:
@@ -110,13 +108,13 @@ def transport(forced: str | None) -> Transport:
 
 
 def is_second_best(runs: Mapping[str, str]) -> bool:
-    """Tell whether a better hook or transport than what ``runs`` exists on other kernels."""
+    """Return whether other kernels have a better hook or transport than those in ``runs``."""
     best = {"hook": HOOKS[0].name, "transport": TRANSPORTS[0].name}
     return any(runs.get(part, name) != name for part, name in best.items())
 
 
 class Capability(NamedTuple):
-    """A right, and what a process without it misses."""
+    """A capability, and the consequence for a process that lacks it."""
 
     number: int
     name: str
@@ -153,7 +151,7 @@ CAPABILITIES = (
 
 
 def cost_without(missing: Capability, held: frozenset[int]) -> str:
-    """Return what a process misses that holds these capabilities, and not ``missing``."""
+    """Return the consequence of lacking ``missing`` for a process that holds ``held``."""
     if missing.cost == LOADING and CAP_SYS_ADMIN in held:
         return "nothing: CAP_SYS_ADMIN stands for it"
     if missing.number == CAP_SYS_ADMIN and last_capability() < CAP_BPF:
@@ -162,21 +160,21 @@ def cost_without(missing: Capability, held: frozenset[int]) -> str:
 
 
 class Way(NamedTuple):
-    """One way to do something, and all that it needs."""
+    """One way to implement a part, and all features that it needs."""
 
     name: str
     needs: tuple[Feature, ...]
 
 
 class Part(NamedTuple):
-    """Something that a command needs one way for; the best way first."""
+    """A part of a command, with the ways to implement it, best first."""
 
     name: str
     ways: tuple[Way, ...]
 
 
 class Choice(NamedTuple):
-    """The way that this kernel takes, None if there is none; and the better ones: name, why not."""
+    """The way that this kernel takes, if any, and the refused better ones: (name, reason)."""
 
     part: str
     way: str | None
@@ -186,7 +184,7 @@ class Choice(NamedTuple):
 TYPED, UNTYPED = (hook.needs for hook in HOOKS)
 HOOK = Part("hook", tuple(Way(hook.name, hook.needs) for hook in HOOKS))
 TRANSPORT = Part("transport", tuple(Way(each.shown, each.needs) for each in TRANSPORTS))
-# Owners of attempts, and of what listeners accept: the hook decides about both.
+# Owners of attempts, and of accepted sockets: the hook determines both.
 LEDGER = Part(
     "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
 )
@@ -196,9 +194,9 @@ OWNERS = Part(
 LISTENERS = Part(
     "listeners", (Way("socket storage", TYPED), Way("hash by address and port", UNTYPED))
 )
-# Who has what was open before.
+# Owners of sockets that were open before.
 SEEDS = Part("seeds", (Way("iterator over files", (*TYPED, TASK_FILE)), Way("/proc", ())))
-# What is open, for `life --interval`: the first of these that an object has, and that works.
+# Open sockets, for `life --interval`: the first of these that an object has and that works.
 LIVING = Part(
     "living",
     (
@@ -219,9 +217,9 @@ SYNC_ERRORS = Part(
         Way("not seen", ()),
     ),
 )
-# How a dropped packet came to its end: `stack`, and `direction` where the function alone doesn't tell.
+# The path of a dropped packet: `stack`, and `direction` if the function alone doesn't show it.
 STACKS = Part("stacks", (Way("of the tracepoint", (STACK,)), Way("not seen", ())))
-# What each command is made of. One that isn't here needs nothing of the kernel.
+# The parts of each command. Commands that aren't listed need nothing of the kernel.
 CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
 SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
 NEEDS = {
@@ -235,9 +233,9 @@ NEEDS = {
 
 
 def works(feature: Feature) -> Answer:
-    """Tell whether the kernel has a feature, by trial; the answer is kept for this process.
+    """Return whether the kernel has a feature, by a trial; the answer is cached.
 
-    Raises CgnetError when the programs to try with are missing, UnsupportedError without libbpf.
+    Raises CgnetError if the trial programs are missing, UnsupportedError without libbpf.
     """
     try:
         require_capabilities()
@@ -247,7 +245,7 @@ def works(feature: Feature) -> Answer:
 
 
 def all_work(needs: tuple[Feature, ...]) -> Answer:
-    """Return the first answer that isn't a yes; what comes after it isn't tried. Raises as works()."""
+    """Return the first answer that isn't a yes; later features aren't tried. Raises as works()."""
     for feature in needs:
         answer = works(feature)
         if not answer.ok:
@@ -256,15 +254,15 @@ def all_work(needs: tuple[Feature, ...]) -> Answer:
 
 
 def hooks_work(kinds: frozenset[str]) -> Answer:
-    """Tell whether programs of these kinds, as sections begin, load and attach. Raises as works().
+    """Return whether programs of these kinds, as section prefixes, work. Raises as works().
 
-    It takes 4 to 10 ms to learn that fexit is refused; the whole object of a command takes 80.
+    Learning that fexit is refused takes 4 to 10 ms; a command's whole object takes 80.
     """
     return all_work(tuple(feature for feature in probes.FEATURES if feature.name in kinds))
 
 
 def choose(part: Part) -> Choice:
-    """Find the best way that works, as the loader does. Raises as works()."""
+    """Return the best way that works, as the loader does. Raises as works()."""
     refused: list[tuple[str, str]] = []
     for way in part.ways:
         answer = all_work(way.needs)
@@ -275,7 +273,10 @@ def choose(part: Part) -> Choice:
 
 
 def _capabilities(kind: str) -> frozenset[int]:
-    """Return the numbers of one of this process's sets of capabilities: "CapEff", "CapBnd"."""
+    """Return a set of this process's capabilities, as numbers: "CapEff" or "CapBnd".
+
+    Raises UnsupportedError without /proc.
+    """
     status = Path("/proc/self/status")
     try:
         text = status.read_text(errors="surrogateescape")
@@ -296,8 +297,8 @@ def effective_capabilities() -> frozenset[int]:
 def last_capability() -> int:
     """Return the number of the last capability that this kernel knows.
 
-    Where /proc is mounted with subset=pid, as systemd's ProcSubset= does, it is the last one that
-    this process could have.
+    Where /proc is mounted with subset=pid, as by systemd's ProcSubset=, return the last one in this
+    process's bounding set.
     """
     try:
         return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
@@ -306,10 +307,10 @@ def last_capability() -> int:
 
 
 def require_capabilities() -> None:
-    """Raise NotPermittedError unless tracing programs may be loaded.
+    """Raise NotPermittedError unless this process may load tracing programs.
 
-    CAP_BPF and CAP_PERFMON came with Linux kernel commit 2c78ee898d8f "bpf: Implement CAP_BPF" (in
-    v5.8); before, and instead of both, it is CAP_SYS_ADMIN.
+    CAP_BPF and CAP_PERFMON exist since Linux kernel commit 2c78ee898d8f "bpf: Implement CAP_BPF"
+    (in v5.8); before, CAP_SYS_ADMIN is required, which still stands for both.
     """
     have = effective_capabilities()
     if CAP_SYS_ADMIN in have:
@@ -326,7 +327,7 @@ def require_capabilities() -> None:
 
 
 def require_btf(given: Path | None) -> None:
-    """Raise UnsupportedError unless there is a BTF to relocate the programs with."""
+    """Raise UnsupportedError unless there is BTF for CO-RE: ``given``, or the kernel's own."""
     if given is None and not KERNEL_BTF.exists():
         raise UnsupportedError(
             f"this kernel has no BTF ({KERNEL_BTF} is missing): "

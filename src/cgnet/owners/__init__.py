@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Who owns a socket: cgroups, containers, processes, network namespaces."""
+"""Owners of sockets: cgroups, containers, processes, network namespaces."""

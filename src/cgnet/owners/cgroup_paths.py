@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the path of a cgroup says: containers, pod, unit. Pure functions, no look at the host.
+"""Parsing of cgroup paths: containers, pod, unit. Pure functions that don't read the host.
 
-A path only says what may be: whoever a part of the tree was given to may make directories with any
-name in it. runtimes asks the runtimes' own state whether it is so.
+A path is only a hint: users with a delegated part of the tree may create directories with any name
+in it. runtimes checks the result against the runtimes' own state.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 HEX_ID = re.compile(r"[0-9a-f]{64}")
-# What runtimes put before the id. The prefix is the second part of cgroupsPath where systemd makes
-# the cgroup; podman puts libpod-payload- below the unit that it runs in (--cgroups=split).
+# Prefixes that runtimes put before the id. Where systemd creates the cgroup, the prefix is the
+# second part of cgroupsPath; podman puts libpod-payload- below the unit that it runs in
+# (--cgroups=split).
 RUNTIMES = {
     "docker": "docker",
     "cri-containerd": "containerd",
@@ -25,9 +26,10 @@ RUNTIMES = {
     "podman": "podman",
 }
 COMPONENT = re.compile(rf"(?:({'|'.join(RUNTIMES)})-)?([0-9a-f]{{64}})(?:\.scope)?")
-# cgroupsPath as it was meant for systemd, made by a runtime that doesn't use systemd.
+# cgroupsPath in the form for systemd, used by a runtime without systemd.
 COLON = re.compile(r"[^/]*:([a-z-]+):([0-9a-f]{64})")
-# The process that holds a container's terminal runs beside it, and is none of its processes.
+# A monitor holds a container's terminal; it runs beside the container, and isn't one of its
+# processes.
 MONITOR = re.compile(r"(?:(?:crio|libpod)-conmon-.*|conmon)", re.DOTALL)
 BELOW_MONITOR = re.compile(r"libpod-[0-9a-f]{64}")
 # The kubelet's name of a pod's cgroup; a static pod's uid is a hash without dashes.
@@ -38,7 +40,7 @@ QOS = re.compile(r"(?:^|[-/])kubepods[-/](burstable|besteffort)(?=[-./]|$)")
 KUBEPODS = re.compile(r"(?:^|[-/])kubepods(?=[-./]|$)")
 LXC = re.compile(r"(?:lxc/|lxc\.payload[./])([^/]+)")
 FARGATE = re.compile(r"ecs/[^/]+/([0-9a-f]{32}-\d+)")
-# Namespaces of containerd that have containers with names for ids: ctr's and nerdctl's, and others'.
+# Namespaces of containerd with names for container ids: those of ctr and nerdctl, and others.
 NAMED = re.compile(r"(?:default|k8s\.io|moby)/([A-Za-z0-9][\w.-]{0,75})", re.ASCII)
 DOCKER_PARENTS = frozenset({"docker"})
 UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
@@ -48,7 +50,7 @@ CACHED_PATHS = 8192
 
 
 class Facts(NamedTuple):
-    """The fields of a record about where an owner lives; None where the host doesn't tell."""
+    """The fields of a record that describe an owner's container, pod and unit; None if unknown."""
 
     container: str | None = None
     container_id: str | None = None
@@ -63,8 +65,9 @@ class Facts(NamedTuple):
 class Candidate(NamedTuple):
     """A cgroup that looks like a container's.
 
-    ``runtime`` is as far as the path tells. ``cgroup`` is the path down to it, inclusive. ``by_place``
-    is true where only root can have made a cgroup there, and no runtime keeps the same id elsewhere.
+    ``runtime`` is the one in the path, if any. ``cgroup`` is the path down to this cgroup,
+    inclusive. ``by_place``: only root can create a cgroup there, and no runtime keeps the same id
+    elsewhere.
     """
 
     id: str
@@ -74,7 +77,7 @@ class Candidate(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What a path says. ``candidates`` are nested, the outermost first."""
+    """A parsed path. ``candidates`` are nested, outermost first."""
 
     candidates: tuple[Candidate, ...] = ()
     pod_uid: str | None = None
@@ -83,13 +86,13 @@ class Place(NamedTuple):
 
 
 def parts_of(path: str) -> list[str]:
-    """Return the names in a path. One as seen from a cgroup namespace may begin with dots: dropped."""
+    """Return the names in a path. Dots, as in paths seen from a cgroup namespace, are dropped."""
     return [part for part in path.split("/") if part not in ("", ".", "..")]
 
 
 @lru_cache(maxsize=CACHED_PATHS)
 def place(path: str) -> Place:
-    """Return what a path inside a hierarchy says. It is never wrong to call it with any text."""
+    """Parse a path inside a hierarchy. Any text is a valid argument."""
     names = parts_of(path)
     parts = _above_monitor(names)
     inside = "/".join(parts)
@@ -101,10 +104,10 @@ def place(path: str) -> Place:
 
 
 def _above_monitor(names: list[str]) -> list[str]:
-    """Return the names above a monitor's, all of them where there is none.
+    """Return the names above a monitor's, or all names if there is no monitor.
 
-    podman's cgroupfs driver makes a container below its monitor where the parent is given as a relative
-    path (--cgroup-parent=a): runc takes that from the cgroup that it runs in.
+    podman's cgroupfs driver creates a container below its monitor if the parent is a relative path
+    (--cgroup-parent=a): runc resolves it from the cgroup that it runs in.
     """
     for depth, name in enumerate(names):
         is_around = name == "conmon" and any(map(BELOW_MONITOR.fullmatch, names[depth + 1 :]))
@@ -133,12 +136,12 @@ def _candidates(parts: list[str]) -> list[Candidate]:
 
 
 def _by_parent(parents: list[str]) -> str | None:
-    """Return the runtime of a bare id: only docker has cgroups of its own for them."""
+    """Return the runtime of an id without prefix: only docker has a parent cgroup for them."""
     return "docker" if parents and parents[-1] in DOCKER_PARENTS else None
 
 
 def _by_whole_path(inside: str) -> list[Candidate]:
-    """Return the candidate of a form that has no id of 64 digits; at the top of the tree only."""
+    """Return the candidate of a form without an id of 64 digits, at the top of the tree only."""
     if match := LXC.match(inside):
         return [Candidate(match[1], "lxc", "/" + match[0], by_place=True)]
     if match := FARGATE.match(inside):
@@ -149,16 +152,16 @@ def _by_whole_path(inside: str) -> list[Candidate]:
 
 
 def _qos(inside: str) -> str | None:
-    """Return the quality-of-service class of a pod's path; the kubelet has no cgroup for guaranteed."""
+    """Return a pod's quality-of-service class; the kubelet has no cgroup for guaranteed."""
     if match := QOS.search(inside):
         return match[1]
     return "guaranteed" if KUBEPODS.search(inside) else None
 
 
 def _unit(parts: list[str], own: set[str]) -> str | None:
-    """Return the system's unit: the first name below the slices. A container's own scope is none.
+    """Return the system's unit: the first name below slices, unless it is a container's scope.
 
-    What the names below it mean is the unit's affair, also where it is somebody's own systemd.
+    Names below it are the unit's own, even those of another systemd.
     """
     for depth, part in enumerate(parts):
         if part.endswith(SLICE) and part != SLICE:
@@ -166,16 +169,16 @@ def _unit(parts: list[str], own: set[str]) -> str | None:
         is_own = "/" + "/".join(parts[: depth + 1]) in own
         if is_own or not part.endswith(UNIT_SUFFIXES) or len(part) > UNIT_NAME_MAX:
             return None
-        # systemd puts _ before a name that the kernel could take for a file of its own.
+        # systemd puts _ before a name that might be one of the kernel's files.
         return part.removeprefix("_")
     return None
 
 
 def path_of_spec(cgroups_path: str) -> str | None:
-    """Return the path that an OCI runtime makes of ``linux.cgroupsPath``, None if only it knows.
+    """Return the path that an OCI runtime derives from ``linux.cgroupsPath``; None if unknown here.
 
-    runc's cgroupfs driver takes an absolute path as it is; its systemd driver takes SLICE:PREFIX:NAME
-    (libcontainer/cgroups/systemd/common.go of runc 1.1: getUnitName, ExpandSlice), crun likewise.
+    runc's cgroupfs driver uses an absolute path as it is; its systemd driver uses SLICE:PREFIX:NAME
+    (libcontainer/cgroups/systemd/common.go of runc 1.1: getUnitName, ExpandSlice), as crun does.
     """
     if cgroups_path.startswith("/"):
         return "/" + "/".join(parts_of(cgroups_path))
@@ -189,7 +192,7 @@ def path_of_spec(cgroups_path: str) -> str | None:
 
 
 def _slices(name: str) -> list[str]:
-    """Return the nested slices of one: a-b.slice lies in a.slice (systemd.slice(5))."""
+    """Return the nested slices of a slice: a-b.slice is in a.slice (systemd.slice(5))."""
     steps = name.removesuffix(SLICE).split("-")
     if not all(steps):  # "-.slice" is the root
         return []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Control group hierarchies of v1 and v2: which are mounted, and path ↔ id in each.
+"""Mounted cgroup hierarchies of v1 and v2, and the mapping of paths and ids in each.
 
-An id is unique in its hierarchy only; a key is always (hierarchy id, cgroup id). The kernel's id of a
-cgroup is the file handle of its directory. It was not its inode number before Linux kernel commit
-67c0496e87d1 "kernfs: convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5).
+An id is unique in its hierarchy only; a key is always (hierarchy id, cgroup id). The kernel's id of
+a cgroup is the file handle of its directory. Before Linux kernel commit 67c0496e87d1 "kernfs:
+convert kernfs_node->id from union kernfs_node_id to u64" (in v5.5) it isn't the inode number.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from cgnet.text import decode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-log = logging.getLogger("cgnet")  # what is said to people begins with it
+log = logging.getLogger("cgnet")  # its name is the prefix of messages to users
 
 V2 = "v2"
 INITIAL_NAMESPACE = 0xEFFFFFFB  # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
 SYS_OPEN_TREE, OPEN_TREE_CLONE = 428, 1  # asm-generic/unistd.h, linux/mount.h
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
-MAX_PATH = 2 * PATH_MAX  # that is walked
+MAX_PATH = 2 * PATH_MAX  # longest path in a walk, in bytes
 SHOWN = 80  # characters of a path in a message
 # linux/exportfs.h: FILEID_KERNFS; before v5.5 kernfs used FILEID_INO32_GEN
 HANDLE_TYPES = (0xFE, 1)
 HANDLE_BYTES = 8
-ROOT_IDS = (1, 1 << 32 | 1)  # of every hierarchy's root, by type of handle
-MAX_RENAMED = 64  # cgroups between two looks
-WALK_AGAIN_S = 1.0  # new cgroups are told; a walk finds what isn't, or is gone
+ROOT_IDS = (1, 1 << 32 | 1)  # of every hierarchy's root, by handle type
+MAX_RENAMED = 64  # cgroups between two calls of tidy()
+WALK_AGAIN_S = 1.0  # events report new cgroups; a walk finds the others
 
 
 class Hierarchy(NamedTuple):
-    """A mounted hierarchy. ``name`` is "v2" or a v1 controller; ``root`` is what the mount shows.
+    """A mounted hierarchy. ``name`` is "v2" or a v1 controller; ``root`` is the mount's root in it.
 
-    In a cgroup namespace ``mount`` may be one that only this process has. ``seen`` then has the mounts
-    that everybody sees, with what each shows; ``is_part`` is true where not all can be seen.
+    In a cgroup namespace, ``mount`` may be private to this process. ``seen`` then has the mounts
+    that others see, as (mount, root); ``is_part``: only a part of the hierarchy is visible.
     """
 
     id: int
@@ -59,12 +59,12 @@ class Hierarchy(NamedTuple):
 
     @property
     def place(self) -> Path:
-        """Where it is mounted, for people."""
+        """The mount point to display."""
         return self.seen[0][0] if self.seen else self.mount
 
     @property
     def note(self) -> str | None:
-        """What a person has to know of the paths."""
+        """A note for users about missing paths; None if the whole hierarchy is visible."""
         if not self.is_part:
             return None
         return (
@@ -75,35 +75,35 @@ class Hierarchy(NamedTuple):
 
     @property
     def controller(self) -> CgroupController:
-        """How the programs find a task's cgroup in it."""
+        """The enum value with which the programs find a task's cgroup in it."""
         return CgroupController[f"CONTROLLER_{self.name.upper()}"]
 
     def inner_path(self, path: Path) -> str:
-        """Return the path inside the hierarchy of a directory under the mount."""
+        """Return the path inside the hierarchy of a directory under ``mount``."""
         inner = PurePosixPath(self.root) / path.relative_to(self.mount).as_posix()
         return str(inner)
 
     def told_path(self, path: Path) -> str:
-        """Return the same, spelled as the kernel's records are decoded."""
+        """Return the same, decoded as paths in records are."""
         return decode(os.fsencode(self.inner_path(path)))
 
     def told_of_open(self, path: Path) -> str:
-        """Return the path inside the hierarchy of a directory that was opened through the mount.
+        """Return the path inside the hierarchy of a directory that was opened through ``mount``.
 
-        Raises ValueError for one outside of it.
+        Raises ValueError for a directory outside of it.
         """
         is_our_own = self.mount.is_relative_to(OPENED)
         return decode(os.fsencode(path)) if is_our_own else self.told_path(path)
 
     def inside(self, path: Path) -> str | None:
-        """Return the path inside the hierarchy of a directory as it is mounted; None for another."""
+        """Return the path inside the hierarchy of a mounted directory; None for others."""
         for mount, root in (*self.seen, (self.mount, self.root)):
             if path.is_relative_to(mount):
                 return str(PurePosixPath(root) / path.relative_to(mount).as_posix())
         return None
 
     def outer_path(self, inner: str) -> Path:
-        """Return the directory, as mounted, of a path inside the hierarchy."""
+        """Return the directory under ``mount`` for a path inside the hierarchy."""
         try:
             return self.mount / PurePosixPath(inner).relative_to(self.root)
         except ValueError:
@@ -122,8 +122,8 @@ class _FileHandle(ctypes.Structure):
 
 
 OPENED = Path("/proc/self/fd")
-# What is found out once in a cgroup namespace, by the hierarchy's id: a mount of the whole, and where
-# the paths that /proc tells begin.
+# Found once per cgroup namespace, by hierarchy id: the descriptor of a mount of the whole
+# hierarchy, and the base of the paths in /proc.
 _wholes: dict[int, int] = {}
 _bases: dict[int, str] = {}
 
@@ -133,14 +133,14 @@ def _is_known(controller: str) -> bool:
 
 
 def _unescape(text: str) -> str:
-    """Undo the octal escapes of mountinfo."""
+    """Decode the octal escapes of mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
 def lines_of(path: Path) -> list[str]:
-    """Return the lines of a file of /proc. Raises OSError.
+    """Return the lines of a file of /proc, split at line feeds only. Raises OSError.
 
-    They end at line feeds alone: strangers choose names with other characters that Python ends lines at.
+    Names in them may contain other characters at which str.splitlines() would split.
     """
     raw = path.read_bytes().removesuffix(b"\n")
     return raw.decode(errors="surrogateescape").split("\n") if raw else []
@@ -154,17 +154,17 @@ def _own_lines(path: Path) -> list[str]:
 
 
 def is_in_namespace(proc: Path = Path("/proc/self")) -> bool:
-    """Tell whether paths of cgroups are told as from a cgroup namespace: cgroup_namespaces(7)."""
+    """Return whether cgroup paths are those of a cgroup namespace: cgroup_namespaces(7)."""
     with suppress(OSError):
         return (proc / "ns/cgroup").stat().st_ino != INITIAL_NAMESPACE
     return False
 
 
 def seen_from_host(mounts: list[Hierarchy]) -> Hierarchy:
-    """Return a hierarchy, which is mounted once or several times, as its host sees it.
+    """Return a hierarchy with one or more mounts as its host sees it.
 
-    A mount may show a part, and its root is told as from the namespace, so that the whole looks like
-    /../.. there. The id of a hierarchy's root is the same everywhere.
+    A mount may show a part only, and mountinfo has its root relative to the namespace: the whole
+    hierarchy appears as /../.. there. The id of a hierarchy's root is the same everywhere.
     """
     whole = None
     for each in mounts:
@@ -184,10 +184,10 @@ def seen_from_host(mounts: list[Hierarchy]) -> Hierarchy:
 
 
 def _mount_whole(part: Path) -> int | None:
-    """Open a mount of a whole hierarchy that nobody else sees; None where that isn't allowed.
+    """Return the descriptor of a private mount of a whole hierarchy; None if not permitted.
 
-    It takes CAP_DAC_READ_SEARCH to open its root by handle, and CAP_SYS_ADMIN to mount what was opened:
-    Linux kernel commit a07b20004793 "vfs: syscall: Add open_tree(2) to reference or clone a mount" (in
+    Opening its root by handle takes CAP_DAC_READ_SEARCH, and mounting it CAP_SYS_ADMIN: Linux
+    kernel commit a07b20004793 "vfs: syscall: Add open_tree(2) to reference or clone a mount" (in
     v5.2).
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -210,7 +210,7 @@ def _mount_whole(part: Path) -> int | None:
 
 
 def _base_of_namespace(whole: Hierarchy, mounts: list[Hierarchy]) -> str:
-    """Return the path of the namespace's root, which /proc/PID/cgroup and mountinfo start from."""
+    """Return the path of the namespace's root, the base of /proc/PID/cgroup and mountinfo."""
     names = CgroupNames([whole])
     try:
         for each in mounts:
@@ -236,7 +236,7 @@ def _own_paths() -> Iterator[tuple[int, str]]:
 
 
 def _without(path: str, end: str) -> str:
-    """Return what is left of a path without what it ends in."""
+    """Return ``path`` without the trailing names of ``end``."""
     below = [name for name in end.split("/") if name not in ("", "..")]
     names = PurePosixPath(path).parts
     return str(PurePosixPath(*names[: len(names) - len(below)] or "/"))
@@ -248,7 +248,10 @@ def from_namespace(hierarchy: int, path: str) -> str:
 
 
 def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
-    """Return the mounted hierarchies whose cgroup a program can read of a task, v2 last."""
+    """Return the mounted hierarchies in which programs can read a task's cgroup, v2 last.
+
+    Raises UnsupportedError without /proc.
+    """
     ids = {}
     for line in _own_lines(proc / "cgroup"):
         number, controllers, _ = line.split(":", 2)
@@ -269,13 +272,16 @@ def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
             found.setdefault(each.id, []).append(each)
     if is_in_namespace(proc):
         chosen = [seen_from_host(mounts) for mounts in found.values()]
-    else:  # of several mounts the one that shows everything
+    else:  # prefer the mount that shows everything
         chosen = [min(mounts, key=lambda each: each.root != "/") for mounts in found.values()]
     return sorted(chosen, key=lambda each: (each.name == V2, each.id))
 
 
 def default_hierarchy(mounted: list[Hierarchy]) -> Hierarchy:
-    """Return the hierarchy that names containers: v1 ``memory``, else v2, else the first one."""
+    """Return the hierarchy that names containers: v1 ``memory``, else v2, else the first one.
+
+    Raises UnsupportedError if none is mounted.
+    """
     if not mounted:
         raise UnsupportedError("no cgroup hierarchy is mounted under /sys/fs/cgroup")
     for name in ("memory", V2):
@@ -286,7 +292,7 @@ def default_hierarchy(mounted: list[Hierarchy]) -> Hierarchy:
 
 
 def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
-    """Return the hierarchy "v2" or of a v1 controller. Raises UsageError."""
+    """Return the hierarchy "v2" or that of a v1 controller. Raises UsageError."""
     for each in mounted:
         if name in each.controllers:
             return each._replace(name=name)
@@ -300,7 +306,7 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
 
 
 def cgroup_id(path: Path) -> int:
-    """Return the kernel's id of a cgroup's directory. Raises OSError."""
+    """Return the kernel's id of a cgroup, by its directory. Raises OSError."""
     raw = os.fsencode(path)
     if len(raw) < PATH_MAX:
         return _id_at(AT_FDCWD, raw)
@@ -323,13 +329,13 @@ def _id_at(fd: int, path: bytes) -> int:
 
 
 def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hierarchy, Path]:
-    """Find the directory of ``--cgroup VALUE``: a path as mounted, or inside a hierarchy.
+    """Return the directory of ``--cgroup VALUE``, a mounted path or one inside a hierarchy.
 
-    Raises UsageError when there is none.
+    Raises UsageError if there is none.
     """
     path = Path(value)
     if path.is_absolute():
-        with suppress(OSError):  # not ours to read
+        with suppress(OSError):  # not readable
             path = Path(os.path.realpath(path))  # co-mounted controllers are links to one mount
         for each in sorted(mounted, key=lambda each: -len(each.place.parts)):
             inner = each.inside(path)
@@ -350,12 +356,12 @@ def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hi
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether it is a directory that may be looked at."""
+    """Return whether it is an accessible directory."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir() raises ENAMETOOLONG, EACCES
 
 
 def _why_not(path: Path) -> str:
-    """Say why a path isn't there, where that is another reason than that it isn't."""
+    """Return the reason, in parentheses, why a path isn't accessible; "" if it doesn't exist."""
     try:
         path.stat()
     except OSError as error:
@@ -364,10 +370,10 @@ def _why_not(path: Path) -> str:
 
 
 def subtree(top: Path) -> Iterator[Path]:
-    """Yield a cgroup and what is below it. A parent comes before its children are looked up.
+    """Yield a cgroup and its descendants. A parent is yielded before its children are listed.
 
-    Without recursion: who may make cgroups may nest them deeper than Python's stack. Paths end at
-    MAX_PATH bytes, so that nobody fills our memory with them; that is logged.
+    It isn't recursive: cgroups may be nested deeper than Python's stack. Paths end at MAX_PATH
+    bytes, so that nobody can fill the memory with them; that is logged.
     """
     waiting = [top]
     while waiting:
@@ -381,7 +387,7 @@ def subtree(top: Path) -> Iterator[Path]:
 
 
 def _children(path: Path) -> list[str]:
-    """Return the names of the directories in one. Raises OSError."""
+    """Return the names of a directory's subdirectories. Raises OSError."""
     if len(os.fsencode(path)) < PATH_MAX:
         with os.scandir(path) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -398,20 +404,20 @@ def _children(path: Path) -> list[str]:
 
 
 class CgroupNames:
-    """Paths of cgroups by (hierarchy id, cgroup id), also of those that are gone."""
+    """Paths of cgroups by (hierarchy id, cgroup id), including removed cgroups."""
 
-    LIMIT = 32768  # paths remembered of each kind; the oldest are forgotten first
+    LIMIT = 32768  # paths kept of each kind; the oldest are dropped first
 
     def __init__(self, watched: list[Hierarchy]) -> None:
-        """Resolve ids of these hierarchies."""
+        """Resolve ids of these hierarchies; the first one names owners."""
         self._hierarchies = {each.id: each for each in watched}
-        self._paths: dict[tuple[int, int], str] = {}  # of records
-        self._told: dict[tuple[int, int], str] = {}  # of any new cgroup: anybody may make many
+        self._paths: dict[tuple[int, int], str] = {}  # in records
+        self._told: dict[tuple[int, int], str] = {}  # of any new cgroup: anybody may create many
         self._mounts: dict[int, int] = {}
         self._next_walk = 0.0
-        # What paths began with, by hierarchy, and begin with now; None where that isn't known.
+        # (hierarchy id, old prefix of paths, new prefix); None if the new prefix is unknown.
         self._renamed: list[tuple[int, str, str | None]] = []
-        self.version = 0  # grows as paths that were told turn out to be others
+        self.version = 0  # incremented when paths change that were returned before
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     @property
@@ -420,7 +426,7 @@ class CgroupNames:
         return next(iter(self._hierarchies.values()))
 
     def remember(self, hierarchy: int, cgroup: int, path: str) -> None:
-        """Keep a path that the kernel told."""
+        """Keep a path that the kernel reported."""
         key = hierarchy, cgroup
         self._keep(self._paths if key in self._paths else self._told, key, path)
 
@@ -430,15 +436,15 @@ class CgroupNames:
         paths[key] = path
 
     def rename(self, hierarchy: int, cgroup: int, path: str) -> str | None:
-        """Take the new path of a cgroup; return the old one if it is known.
+        """Keep the new path of a cgroup; return the old one if known.
 
-        The paths of those below it follow with ``tidy``.
+        ``tidy`` updates the paths of its descendants.
         """
         key = hierarchy, cgroup
         old = self._paths.get(key) or self._told.get(key)
         self.remember(hierarchy, cgroup, path)
         self.version += 1
-        if len(self._renamed) >= MAX_RENAMED:  # too many: what is there is looked up again
+        if len(self._renamed) >= MAX_RENAMED:  # too many: look all paths up again
             self._renamed = [(each, "/", None) for each in self._hierarchies]
         elif old:
             self._renamed.append((hierarchy, f"{old}/", f"{path}/"))
@@ -447,7 +453,7 @@ class CgroupNames:
         return old
 
     def tidy(self) -> None:
-        """Correct the paths below cgroups that were renamed, or forget them."""
+        """Update the paths below renamed cgroups, or drop them."""
         if not self._renamed:
             return
         for paths in (self._paths, self._told):
@@ -474,7 +480,7 @@ class CgroupNames:
         return found.name if found else None
 
     def path(self, hierarchy: int, cgroup: int) -> str | None:
-        """Return the path inside the hierarchy, or None when nothing knows it any more."""
+        """Return the path inside the hierarchy, or None if it can't be found any more."""
         key = hierarchy, cgroup
         known = self._paths.get(key)
         if known is not None:
@@ -487,16 +493,16 @@ class CgroupNames:
         return known
 
     def paths(self) -> Iterator[str]:
-        """Yield the paths of the cgroups that are there, in the hierarchy that names owners."""
+        """Yield the paths of existing cgroups in the hierarchy that names owners."""
         for path in subtree(self.naming.mount):
             yield self.naming.told_path(path)
 
     def _look_up(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
-        """Open the directory by its handle; without CAP_DAC_READ_SEARCH walk over all of them."""
+        """Open the directory by its handle; without CAP_DAC_READ_SEARCH, walk over all of them."""
         if hierarchy.id not in self._mounts:
             try:
                 fd = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError:  # unmounted since, or not ours to see
+            except OSError:  # unmounted since, or not accessible
                 return None
             self._mounts[hierarchy.id] = fd
         for handle_type in HANDLE_TYPES:
@@ -507,7 +513,7 @@ class CgroupNames:
             if fd >= 0:
                 try:
                     return hierarchy.told_of_open(tellable_path(fd))
-                except (OSError, ValueError):  # removed meanwhile; outside of what the mount shows
+                except (OSError, ValueError):  # removed meanwhile; outside of the mount
                     return None
                 finally:
                     os.close(fd)
@@ -516,7 +522,7 @@ class CgroupNames:
         return None
 
     def _walk(self, hierarchy: Hierarchy, cgroup: int) -> str | None:
-        """Remember all that are there now, and return the one looked for."""
+        """Keep the paths of all existing cgroups, and return the one looked for."""
         if time.monotonic() < self._next_walk:
             return None
         for path in subtree(hierarchy.mount):
@@ -526,6 +532,6 @@ class CgroupNames:
         return self._told.pop((hierarchy.id, cgroup), None)
 
     def close(self) -> None:
-        """Close the mounts' directories."""
+        """Close the directories of the mounts."""
         while self._mounts:
             os.close(self._mounts.popitem()[1])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Who has the listeners now. The partner of listeners.bpf.h.
+"""Current owners of listeners. The counterpart of listeners.bpf.h.
 
-A listener changes hands without a word of the kernel's: at fork and exit, through a unix socket, at
-exec. The programs see when the owner that they know doesn't have it any more, and take it for unknown;
-here a thread looks for the one that has it, and tells them.
+A listener changes its owner without an event from the kernel: at fork and exit, through a unix
+socket, at exec. The programs detect that the owner they know no longer has it, and treat it as
+unknown; here, a thread finds the new owner and writes it to their maps.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ log = logging.getLogger(__name__)
 ITERATOR = "ledger_listeners"
 LISTENERS, LISTENING = "listeners", "listening"  # maps: by place, by inode
 LOOK_EVERY_S = 0.1
-SHARE = (
-    100  # of the time: a hundredth at most is for looks at owners, another for looks at all files
-)
+SHARE = 100  # CPU time: 1/SHARE at most is for checks of owners, another 1/SHARE for scans of files
 AT = slice(HOLDER.size, HOLDER.size + DESCRIPTOR.size)  # in struct tcp_listener
 PLACE = slice(TCP_LISTENER.size - LISTENER_KEY.size, TCP_LISTENER.size)
 ACCEPT = {"x86_64": ("43", "288"), "aarch64": ("202", "242")}  # system calls: accept, accept4
@@ -59,10 +57,10 @@ class Opened(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """What the programs take for the owner of a listener."""
+    """The owner of a listener, as the programs know it."""
 
     value: bytes  # struct tcp_listener
-    pid: int  # 0: it is unknown
+    pid: int  # 0: unknown
     comm: bytes
     fd: int  # -1: unknown
 
@@ -74,7 +72,7 @@ class Owner(NamedTuple):
 
 
 def from_kernel(told: bytes) -> dict[int, list[Opened]]:
-    """Read what the iterator told: for each listener's inode the processes that have it open."""
+    """Parse the iterator's output: the processes that have each listener open, by inode."""
     found: dict[int, list[Opened]] = defaultdict(list)
     for inode, pid, _, *at in LISTENER_FD.packed.iter_unpack(told):
         found[inode].append(Opened(pid, at[3], DESCRIPTOR.packed.pack(*at)))
@@ -82,7 +80,7 @@ def from_kernel(told: bytes) -> dict[int, list[Opened]]:
 
 
 def from_proc(inodes: set[int]) -> dict[int, list[Opened]]:
-    """Return the same from /proc, of these listeners; it takes some microseconds for each file."""
+    """Return the same from /proc, for these listeners; it takes some microseconds per file."""
     found: dict[int, list[Opened]] = defaultdict(list)
     for pid in filter(str.isdecimal, os.listdir(PROC)):  # noqa: PTH208 - of many processes
         for inode, fd in open_sockets(int(pid)):
@@ -92,7 +90,7 @@ def from_proc(inodes: set[int]) -> dict[int, list[Opened]]:
 
 
 def open_sockets(pid: int) -> list[tuple[int, int]]:
-    """Return (inode, fd) of the sockets that a process has open; none if it can't be seen."""
+    """Return (inode, fd) of a process's open sockets; none if they aren't accessible."""
     place = PROC / f"{pid}/fd"
     found = []
     with suppress(OSError):
@@ -105,7 +103,7 @@ def open_sockets(pid: int) -> list[tuple[int, int]]:
 
 
 def has_open(pid: int, fd: int, inode: int) -> bool | None:
-    """Tell whether a process has a socket open at a descriptor; None if it can't be seen."""
+    """Return whether a process has a socket open at a descriptor; None if not accessible."""
     try:
         return str((PROC / f"{pid}/fd/{fd}").readlink()) == f"{SOCKET}{inode}]"
     except OSError as error:
@@ -113,7 +111,7 @@ def has_open(pid: int, fd: int, inode: int) -> bool | None:
 
 
 def waits(opened: Opened, inode: int) -> bool:
-    """Tell whether a process waits for connections: in accept(), or by epoll."""
+    """Return whether a process waits for connections: in accept(), or by epoll."""
     place = PROC / str(opened.pid)
     with suppress(OSError):
         for task in (place / "task").iterdir():
@@ -130,7 +128,7 @@ def waits(opened: Opened, inode: int) -> bool:
 
 
 class Handovers:
-    """Tells the programs who has the listeners, until it is closed: before their object is."""
+    """Writes changed owners of listeners to the programs' maps. Close it before their object."""
 
     def __init__(self, obj: Object, filters: Filters) -> None:
         self._obj = obj
@@ -138,13 +136,13 @@ class Handovers:
         self._stop = Event()
         self._pause = 0.0  # seconds
         self._next_pass = 0.0
-        self._used_by_pass = 0.0  # seconds of CPU, in the last look
+        self._used_by_pass = 0.0  # seconds of CPU, for the scan of the last look
         self._failed = False
         self._thread = Thread(target=self._work, name="handovers", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stop.set()
         self._thread.join()
 
@@ -169,7 +167,7 @@ class Handovers:
         self._pause = max(LOOK_EVERY_S, SHARE * used)
 
     def look(self) -> None:
-        """See who has the listeners, and tell what changed. Raises LibbpfError, OSError."""
+        """Check the listeners' owners, and write changes. Raises LibbpfError, OSError."""
         self._used_by_pass = 0.0
         owners = self._owners()
         right = [self._is_right(inode, owner) for inode, owner in owners.items()]
@@ -183,17 +181,17 @@ class Handovers:
         self._next_pass = time.monotonic() + SHARE * self._used_by_pass
 
     def _owners(self) -> dict[int, Owner]:
-        """Return what the programs know, by inode."""
+        """Return the owners that the programs know, by inode."""
         listening = self._obj.map(LISTENING)
         found = {}
         for key in list(listening.keys(8)):
-            with suppress(LibbpfError):  # it is closed by now
+            with suppress(LibbpfError):  # closed meanwhile
                 value = listening.lookup(key, TCP_LISTENER.size)
                 found[int.from_bytes(key, sys.byteorder)] = Owner.of(value)
         return found
 
     def _is_right(self, inode: int, owner: Owner) -> bool:
-        """Tell whether the owner has it as far as can be seen, or none is known anyway."""
+        """Return whether the owner has it as far as visible, or none is known."""
         if not owner.pid or has_open(owner.pid, owner.fd, inode) is not False:
             return self._is_named_so(owner)
         return False
@@ -211,23 +209,24 @@ class Handovers:
         return from_proc(inodes) if told is None else from_kernel(told)
 
     def _settle(self, inode: int, owner: Owner, found: list[Opened]) -> None:
-        """Tell the programs who has a listener, if that isn't what they know."""
+        """Write the owner of a listener if it differs from the one that the programs know."""
         chosen = self._choose(inode, owner, found)
         if chosen is None:
             if owner.pid:
                 self._tell(inode, owner, None, NOWHERE)
             return
-        with suppress(OSError):  # it has ended: the next look finds another one
+        with suppress(OSError):  # it has exited: the next look finds another one
             if chosen.pid != owner.pid:
                 self._tell(inode, owner, facts(chosen.pid, self._filters.hierarchies), chosen.at)
             elif chosen.fd != owner.fd or _comm(chosen.pid) != owner.comm:
                 self._rename(inode, owner, chosen)
 
     def _choose(self, inode: int, owner: Owner, found: list[Opened]) -> Opened | None:
-        """Return who is the owner of those that have a listener open.
+        """Return the owner among the processes that have a listener open.
 
-        That is who was before. Of several in one cgroup the one that began first is, and of several
-        cgroups the one that waits for connections; where that isn't seen, there is none.
+        The previous owner stays if it still has it. Of several processes in one cgroup it is the
+        one that started first, and of several cgroups the one that waits for connections; None if
+        that isn't visible.
         """
         groups: dict[Any, list[tuple[int, Opened]]] = defaultdict(list)
         for each in found:
@@ -247,7 +246,7 @@ class Handovers:
             return same[0]
         return min(among)[1] if len(groups) == 1 else None
 
-    # -- to the programs
+    # -- updates of the maps
 
     def _tell(self, inode: int, owner: Owner, new: Facts | None, at: bytes) -> None:
         holder = pack_holder(new, self._filters, 1)
@@ -255,7 +254,7 @@ class Handovers:
         log.info("listener %d is %s's now, was %d's", inode, new and new.process.pid, owner.pid)
 
     def _rename(self, inode: int, owner: Owner, opened: Opened) -> None:
-        """The process is the same: so are its user and the cgroup that it was in."""
+        """Update the name: the process is the same, and so are its user and its cgroup."""
         holder = bytearray(owner.value[: HOLDER.size])
         comm = _comm(opened.pid)
         begin = next(each.offset for each in OWNER.members if each.name == "comm")
@@ -264,7 +263,7 @@ class Handovers:
             wanted, _ = self._filters.wants(facts(opened.pid, self._filters.hierarchies))
             holder[OWNER.size : OWNER.size + 2] = wanted.to_bytes(2, sys.byteorder)
         at = opened.at
-        if not DESCRIPTOR.packed.unpack(at)[0]:  # what the programs know themselves is more
+        if not DESCRIPTOR.packed.unpack(at)[0]:  # the programs' own descriptor has more members
             parts = list(DESCRIPTOR.packed.unpack(owner.value[AT]))
             parts[3] = opened.fd
             at = DESCRIPTOR.packed.pack(*parts)
@@ -278,7 +277,7 @@ class Handovers:
             self._write_place(value)
 
     def _write_place(self, value: bytes) -> None:
-        """Where several listen, the place has what they have in common."""
+        """Update the entry of the place. If several listen there, it has their common owner."""
         listeners = self._obj.map(LISTENERS)
         place = value[PLACE]
         try:
@@ -296,7 +295,7 @@ class Handovers:
         log.debug("%d listen at that place", sockets)
 
     def _in_common(self, place: bytes, value: bytes) -> bytes:
-        """Return one of those that listen at a place, or one of an unknown owner."""
+        """Return a value for all listeners at a place, of unknown owner unless they share it."""
         there = [each.value for each in self._owners().values() if each.value[PLACE] == place]
         owners = {(each[:8], Owner.of(each).pid) for each in there}
         if len(owners) == 1:
@@ -305,6 +304,6 @@ class Handovers:
 
 
 def _comm(pid: int) -> bytes:
-    """Return a process's name as the kernel keeps it. Raises OSError."""
+    """Return a process's name as the kernel stores it, zero-padded. Raises OSError."""
     name = Path(f"{PROC}/{pid}/comm").read_bytes().removesuffix(b"\n")
     return name[: COMM_BYTES - 1].ljust(COMM_BYTES, b"\0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Directories that are nested deeper than the path of a system call can say."""
+"""Directories nested deeper than a system call's path can express."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cgnet.text import CUT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATH_MAX = 4096  # include/uapi/linux/limits.h; a system call takes no longer path, with its zero
-ENOUGH_UP = 1024  # steps; "../" so often is a path that a system call takes
+PATH_MAX = 4096  # include/uapi/linux/limits.h; the longest path of a system call, with its zero
+ENOUGH_UP = 1024  # steps; a path of so many "../" fits a system call
 
 
 def open_place(path: Path) -> int:
-    """Open a directory as a place only, also one that is nested deeper than PATH_MAX. Raises OSError."""
+    """Open a directory with O_PATH, even if nested deeper than PATH_MAX. Raises OSError."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     rest = os.fsencode(path)
     fd = -1
@@ -38,7 +38,7 @@ def open_place(path: Path) -> int:
 
 
 def tellable_path(fd: int) -> Path:
-    """Return the path of an open directory; CUT stands for what the kernel has no room to tell.
+    """Return the path of an open directory; CUT replaces the part that the kernel has no room for.
 
     Raises OSError.
     """
@@ -49,12 +49,12 @@ def tellable_path(fd: int) -> Path:
             raise
     fd = os.dup(fd)
     try:
-        while True:  # each step upwards takes two bytes off the path, or more
+        while True:  # each step up shortens the path by at least two bytes
             above = next((up for up in _powers_of_two(ENOUGH_UP) if _path_above(fd, up)), None)
             if above is not None:
                 break
             fd = _replace(fd, ENOUGH_UP)
-        # The nearest directory above that can be told lies between these two.
+        # The nearest ancestor with a path that fits lies between these two.
         low, high = above // 2, above
         while high - low > 1:
             middle = (low + high) // 2
@@ -79,7 +79,7 @@ def _replace(fd: int, up: int) -> int:
 
 
 def _path_above(fd: int, up: int) -> Path | None:
-    """Return the path of the directory so many steps above, None if it is too long. Raises OSError."""
+    """Return the path of the ancestor ``up`` steps above; None if too long. Raises OSError."""
     above = _above(fd, up)
     try:
         return Path(f"/proc/self/fd/{above}").readlink()

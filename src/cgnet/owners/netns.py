@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Network namespaces: by process, path or inode; told apart by cookies, as inodes are used again."""
+"""Network namespaces by process, path or inode; cookies tell reused inodes apart."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 
 
 class Netns(NamedTuple):
-    """A network namespace; the cookie is 0 where the kernel doesn't tell it."""
+    """A network namespace; the cookie is 0 if the kernel doesn't provide it."""
 
     inode: int
     cookie: int
 
 
 def inside(place: Path, function: Callable[[], T]) -> T | None:
-    """Return what a function returns in a network namespace; None if it raised OSError, or wasn't run.
+    """Return a function's result in a network namespace; None if it raised OSError or didn't run.
 
-    It runs in a thread that ends: the others stay where they are.
+    It runs in a temporary thread: the other threads keep their namespace.
     """
     found: list[T] = []
 
@@ -65,16 +65,16 @@ def _own_cookie() -> int:
 
 
 def cookie_of(place: Path) -> int:
-    """Return a namespace's cookie; 0 if that isn't possible.
+    """Return a namespace's cookie; 0 if not available.
 
-    The socket option is there since Linux kernel commit e8b9eab99232 "net: retrieve netns cookie via
+    The socket option exists since Linux kernel commit e8b9eab99232 "net: retrieve netns cookie via
     getsocketopt" (in v5.14).
     """
     return inside(place, _own_cookie) or 0
 
 
 def _place_of_inode(inode: int) -> Path | None:
-    """Return a file of the namespace, if a process or a name has it."""
+    """Return a file of the namespace, from a name or a process; None if there is none."""
     for place in (*NAMED.glob("*"), *Path("/proc").glob("[0-9]*/ns/net")):
         try:
             if place.stat().st_ino == inode:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Whose a network namespace is: the one container's, or pod's, that lives in it.
+"""Owners of network namespaces: the only container, or pod, in each.
 
-The partner of owner/guess.bpf.h: for sockets that nobody was seen to use, and packets without a socket.
+The counterpart of owner/guess.bpf.h, for sockets without an observed owner, and packets without a
+socket.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 INODE_BYTES = 4
 AGAIN_S, LOOKS = 1.0, 4
-SPENT_S = 0.01  # a second in the thread that reads the ring
-MAX_NEW = 16384  # cgroups that are looked at
+SPENT_S = 0.01  # per second, in the thread that reads the ring
+MAX_NEW = 16384  # cgroups with looks left
 NETNS_OWNERS, ADDRESS_OWNERS = "netns_owners", "address_owners"  # the maps
 LOOPBACK6 = bytes(15) + b"\1"
 
 
 def owner_among(rows: list[Row]) -> Row | None:
-    """Return the container that stands for those of one namespace, or None if they are strangers.
+    """Return the container that stands for those of one namespace; None if they are unrelated.
 
     A pod's sandbox and sidecars are one owner: the only container stands for it, else the sandbox.
     """
@@ -56,19 +57,19 @@ def owner_among(rows: list[Row]) -> Row | None:
 
 
 class Containers:
-    """The confirmed containers that were looked at, and whose each network namespace is.
+    """The confirmed containers, and the owners of their network namespaces.
 
-    A look over the whole tree takes half a second where there are 10,000 cgroups. So each container is
-    looked at by itself, and nothing that no runtime confirms is.
+    A walk over the whole tree takes half a second with 10,000 cgroups. So containers are looked at
+    one by one, and only those that a runtime confirms.
     """
 
     def __init__(self, runtimes: Runtimes, hierarchy: Hierarchy, proc: Path = PROC) -> None:
-        """``hierarchy`` names owners; processes are found in ``proc``."""
+        """``hierarchy`` names owners; ``proc`` has the processes."""
         self._runtimes, self._hierarchy, self._proc = runtimes, hierarchy, proc
         self.rows: dict[str, Row] = {}  # by cgroup
 
     def look(self, cgroup: str) -> Row | None:
-        """Look at a cgroup; return its row if it is a container's that has a process."""
+        """Update a cgroup's row, and return it if the cgroup is a container's with a process."""
         path = self._hierarchy.outer_path(cgroup)
         row = row_of(self._hierarchy, path, self._proc, self._runtimes.of(cgroup))
         if row and row["found"] and row["netns"]:
@@ -78,14 +79,11 @@ class Containers:
         return None
 
     def by_namespace(self) -> dict[int, Row]:
-        """Return whose each network namespace is, by its inode. The host's own is nobody's."""
+        """Return the owner of each network namespace, by inode. The host's own has no owner."""
         rows: dict[int, list[Row]] = defaultdict(list)
         for row in self.rows.values():
             rows[row["netns"]].append(row)
-        for process in (
-            "1",
-            "self",
-        ):  # the host's own; cgnet's, where the first one isn't ours to see
+        for process in ("1", "self"):  # the host's own; cgnet's, if the first isn't accessible
             with suppress(OSError):
                 rows.pop((self._proc / process / "ns/net").stat().st_ino, None)
         owners = {inode: owner_among(each) for inode, each in rows.items()}
@@ -93,7 +91,7 @@ class Containers:
 
 
 class NetnsNames:
-    """Names of the containers that network namespaces belong to."""
+    """Names of the containers that own network namespaces."""
 
     def __init__(self, runtimes: Runtimes, hierarchy: Hierarchy, proc: Path = PROC) -> None:
         """``hierarchy`` names owners."""
@@ -103,7 +101,7 @@ class NetnsNames:
         self._next = 0.0
 
     def name(self, inode: int) -> str | None:
-        """Return the container's name, None of a namespace that isn't one's. New ones are looked for."""
+        """Return the owning container's name, or None. New containers are looked for on demand."""
         if inode and inode not in self._names and time.monotonic() >= self._next:
             self._next = time.monotonic() + AGAIN_S
             for cgroup in self._runtimes.confirmed():
@@ -116,9 +114,9 @@ class NetnsNames:
 
 
 def addresses_of(process: Path) -> Iterator[bytes]:
-    """Yield the addresses of a process's network namespace, without loopback's: struct device_address.
+    """Yield struct device_address of a process's network namespace, without loopback's.
 
-    The host's own routes in fib_trie are IPv4's; if_inet6 has IPv6's.
+    IPv4 addresses are the local host routes in fib_trie; IPv6 addresses are in if_inet6.
     """
     with suppress(OSError):
         last = ""
@@ -139,16 +137,19 @@ def _address(family: int, packed: bytes) -> bytes:
 
 
 class Told:
-    """A map of the kernel side, and what was written into it."""
+    """A map of the kernel side, and the entries written to it."""
 
     def __init__(self, name: str, map_: Map) -> None:
-        """``name`` is for people."""
+        """``name`` is for messages."""
         self._name = name
         self._map = map_
         self._entries: dict[bytes, bytes] = {}
 
     def tell(self, found: dict[bytes, bytes]) -> None:
-        """Write what is new, and take back what isn't there any more. What has no room is left out."""
+        """Write new entries and delete missing ones. Entries without room are left out.
+
+        Raises LibbpfError.
+        """
         for key in self._entries.keys() - found.keys():
             self._map.discard(key)
             del self._entries[key]
@@ -165,10 +166,10 @@ class Told:
 
 
 class NetnsOwners:
-    """Keeps the kernel side's maps of namespaces, and of their addresses where that is wanted.
+    """Updates the kernel side's maps of namespaces, and of their addresses if given.
 
-    A container's processes and its runtime's state come after its cgroup, and its addresses after
-    these: so a new cgroup is looked at LOOKS times. Then those that are there take turns.
+    A container's processes and its runtime's state appear after its cgroup, and its addresses after
+    those: so a new cgroup is looked at LOOKS times. Existing ones take turns afterwards.
     """
 
     def __init__(
@@ -179,20 +180,20 @@ class NetnsOwners:
         addresses: Map | None = None,
         proc: Path = PROC,
     ) -> None:
-        """``hierarchy`` names owners; processes are found in ``proc``."""
+        """``hierarchy`` names owners; ``proc`` has the processes."""
         self._runtimes = runtimes
         self._containers = Containers(runtimes, hierarchy, proc)
         self._owners = Told("network namespaces", owners)
         self._addresses = Told("addresses", addresses) if addresses else None
         self._proc = proc
-        self._left: dict[str, int] = {}  # looks, by cgroup
-        self._cookies: dict[str, int] = {}  # of their namespaces, by cgroup
+        self._left: dict[str, int] = {}  # looks left, by cgroup
+        self._cookies: dict[str, int] = {}  # of network namespaces, by cgroup
         self._found: dict[str, frozenset[bytes]] = {}  # addresses, by cgroup
         self._changed = False
         self._next = 0.0
 
     def made(self, cgroup: str) -> None:
-        """Look at a cgroup, and again a few times."""
+        """Schedule looks at a new cgroup."""
         candidates = place(cgroup).candidates
         if candidates and candidates[-1].cgroup == cgroup:
             if len(self._left) >= MAX_NEW:
@@ -200,15 +201,15 @@ class NetnsOwners:
             self._left[cgroup] = LOOKS
 
     def gone(self, cgroup: str) -> None:
-        """Forget a cgroup that was removed."""
+        """Drop a removed cgroup."""
         self._left.pop(cgroup, None)
         if self._containers.rows.pop(cgroup, None):
             self._changed = True
 
     def follow(self, spent: float = SPENT_S) -> None:
-        """Look at what is new and at some of the others, and tell what is there now.
+        """Look at new cgroups and at some of the others, and update the maps.
 
-        It takes some ``spent`` seconds at most; what is left has its turn the next time.
+        It takes about ``spent`` seconds at most; the rest is left to the next call.
         """
         now = time.monotonic()
         if now < self._next:
@@ -232,7 +233,7 @@ class NetnsOwners:
             self._tell()
 
     def _look(self, cgroup: str) -> None:
-        before = self._containers.rows.pop(cgroup, None)  # the last one to have its turn again
+        before = self._containers.rows.pop(cgroup, None)  # reinserted as the last one
         row = self._containers.look(cgroup)
         key = ("netns", "pid", "cgroup_id", "sandbox", "pod")
         same = before and row and all(before[field] == row[field] for field in key)
@@ -261,7 +262,7 @@ class NetnsOwners:
         return self._proc / str(row["pid"])
 
     def _by_address(self, found: dict[int, Row]) -> dict[bytes, bytes]:
-        """Return cgroups by address, of those that one namespace alone has."""
+        """Return cgroup ids by address, for addresses that only one namespace has."""
         cgroups: dict[bytes, set[int]] = defaultdict(set)
         for row in found.values():
             for address in self._found[row["cgroup"]]:

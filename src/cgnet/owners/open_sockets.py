@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Sockets that are open before the programs are, for hooks without socket storage.
+"""Sockets opened before the programs were attached, for hooks without socket storage.
 
-The kernel side is bpf/owner/listeners.bpf.h and bpf/owner/open_sockets.bpf.h. /proc/PID/net/tcp lists
-the sockets of a network namespace by inode, and /proc/PID/fd tells who has that inode open (proc(5)).
+The kernel side is bpf/owner/listeners.bpf.h and bpf/owner/open_sockets.bpf.h. /proc/PID/net/tcp
+lists the sockets of a network namespace by inode, and /proc/PID/fd has the open files of each
+process (proc(5)).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
 LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
-# A descriptor that the programs can't look at: the kernel's addresses aren't known, nor its number.
+# A descriptor that the programs can't check: the kernel's addresses and its number are unknown.
 NOWHERE = DESCRIPTOR.packed.pack(0, 0, 0, -1, 0)
 LOCAL, STATE, INODE = 1, 3, 9  # columns of /proc/PID/net/tcp
 V4_MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -40,7 +41,7 @@ SOCKET = "socket:["
 
 
 class Place(NamedTuple):
-    """Where a socket listens."""
+    """The address at which a socket listens."""
 
     netns: int  # inode
     port: int
@@ -52,15 +53,15 @@ class Place(NamedTuple):
 
 
 class Sockets(NamedTuple):
-    """What is open: TCP sockets by inode, with the place of those that listen, and who has them."""
+    """The open TCP sockets by inode: the place of each listener, else None, and their owners."""
 
     places: dict[int, Place | None]
-    holders: dict[int, int]  # the PID
-    descriptors: dict[int, int]  # of that process
+    holders: dict[int, int]  # PIDs
+    descriptors: dict[int, int]  # fds of that process
 
 
 def _place(netns: int, local: str) -> Place:
-    """Read ``0100007F:1F90``: words of an address in the host's byte order, and the port."""
+    """Parse ``0100007F:1F90``: 32-bit words of an address in host byte order, and the port."""
     text, port = local.split(":")
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     address = struct.pack(f"={len(words)}I", *words)
@@ -70,7 +71,7 @@ def _place(netns: int, local: str) -> Place:
 
 
 def _in_namespace(process: Path, netns: int) -> Iterator[tuple[int, Place | None]]:
-    """Yield (inode, place) of the sockets in the network namespace of a process."""
+    """Yield (inode, place) of the sockets in a process's network namespace."""
     for name in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in (process / "net" / name).read_text().splitlines()[1:]:
@@ -80,7 +81,7 @@ def _in_namespace(process: Path, netns: int) -> Iterator[tuple[int, Place | None
 
 
 def _open_in(process: Path) -> Iterator[tuple[int, int]]:
-    """Yield (inode, descriptor) of the sockets that a process has open."""
+    """Yield (inode, fd) of a process's open sockets. Raises OSError."""
     place = f"{process}/fd"
     for fd in os.listdir(place):  # noqa: PTH208 - three times as fast, for a hundred thousand
         with suppress(OSError):
@@ -90,16 +91,16 @@ def _open_in(process: Path) -> Iterator[tuple[int, int]]:
 
 
 def find(proc: Path = PROC) -> Sockets:
-    """Return the TCP sockets that are open.
+    """Return the open TCP sockets.
 
-    The first process that has a socket is taken: it is the one that opened it, as a rule.
+    The first process that has a socket is its owner: as a rule, that process opened it.
     """
     found = Sockets({}, {}, {})
     seen: set[int] = set()
     for process in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
         with suppress(OSError):
             netns = (process / "ns/net").stat().st_ino
-            if netns not in seen and (process / "net/tcp").exists():  # it hasn't ended meanwhile
+            if netns not in seen and (process / "net/tcp").exists():  # it hasn't exited meanwhile
                 found.places.update(_in_namespace(process, netns))
                 seen.add(netns)
             for inode, fd in _open_in(process):
@@ -110,7 +111,7 @@ def find(proc: Path = PROC) -> Sockets:
 
 
 def listening(sockets: Sockets) -> dict[Place, list[int]]:
-    """Return for each place the inodes of the sockets that listen there."""
+    """Return the inodes of the sockets that listen at each place."""
     found: dict[Place, list[int]] = defaultdict(list)
     for inode, place in sockets.places.items():
         if place:
@@ -119,7 +120,7 @@ def listening(sockets: Sockets) -> dict[Place, list[int]]:
 
 
 def seed_listeners(by_place: Map, by_inode: Map, sockets: Sockets, filters: Filters) -> None:
-    """Write what listens into the maps. What the programs have learnt meanwhile stays."""
+    """Write the listeners to the maps. Entries that the programs wrote meanwhile stay."""
     for place, inodes in listening(sockets).items():
         pids = {inode: sockets.holders.get(inode) for inode in inodes}
         owners = {pid: _facts(pid, filters) for pid in pids.values()}
@@ -134,7 +135,7 @@ def seed_listeners(by_place: Map, by_inode: Map, sockets: Sockets, filters: Filt
 
 
 def seed_sockets(seeds: Map, sockets: Sockets, filters: Filters) -> None:
-    """Write who has which sockets into the map, by inode, as far as there is room."""
+    """Write the owners of sockets to the map, by inode, as far as there is room."""
     packed: dict[int, bytes] = {}
     for inode in sockets.places:
         pid = sockets.holders.get(inode)
@@ -170,19 +171,19 @@ def _write_blank(listeners: Map, key: bytes, value: bytes) -> None:
 
 
 def _pack_rest(inode: int, place: Place) -> bytes:
-    """Return what struct tcp_listener has behind the holder."""
+    """Return the part of struct tcp_listener after the holder."""
     return NOWHERE + inode.to_bytes(8, sys.byteorder) + place.key()
 
 
 def pack_holder(owner: Facts | None, filters: Filters, sockets: int) -> bytes:
-    """Return struct holder, of somebody who was found among the processes."""
+    """Return struct holder of an owner found in /proc; ``owner`` is None if unknown."""
     wanted, given = filters.wants(owner)
     if owner is None:
         return HOLDER.packed.pack(0, 0, 0, 0, 0, 0, 0, b"", wanted, 0, sockets)
     naming = filters.hierarchies[0].id
     source, pid = OwnerSource.OWNER_SEEDED, owner.process.pid
     if is_in_namespace():
-        pid = 0  # which one it has on the host, nobody tells here
+        pid = 0  # its PID on the host is unknown here
     undecided = Undecided.UNDECIDED_NAME if filters.named.use else 0
     fields = (owner.cgroup_id(), naming, source, undecided, given, pid, owner.uid, owner.comm)
     return HOLDER.packed.pack(*fields, wanted, 0, sockets)

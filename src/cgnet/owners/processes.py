@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Processes as /proc tells of them: proc(5)."""
+"""Processes, as in /proc: proc(5)."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ COMM_BYTES = CGNET_COMM_LEN
 
 
 class Process(NamedTuple):
-    """A process: PIDs are used again, with another start."""
+    """A process. A reused PID has another start."""
 
     pid: int
-    start: int  # since the boot, in clock ticks
+    start: int  # clock ticks since boot
 
 
 class Facts(NamedTuple):
-    """What the programs would learn of a process."""
+    """Facts about a process, as the programs would see them."""
 
     process: Process
-    leader: int  # the process's PID, when ``process`` is one of its threads
+    leader: int  # the process's PID, also if ``process`` is one of its threads
     uid: int  # real
-    comm: bytes  # padded with zeros, as the kernel keeps it
+    comm: bytes  # zero-padded, as the kernel stores it
     paths: tuple[tuple[Hierarchy, str], ...]  # its cgroups, inside the hierarchies
 
     def cgroup_id(self) -> int:
-        """Return the id of its cgroup in the first hierarchy; 0 if it is gone."""
+        """Return the id of its cgroup in the first hierarchy; 0 if it was removed."""
         hierarchy, path = self.paths[0]
         try:
             return cgroups.cgroup_id(hierarchy.outer_path(path))
@@ -47,16 +47,16 @@ class Facts(NamedTuple):
 
 
 def is_in_namespace() -> bool:
-    """Tell whether PIDs here are others than the programs see, which are the host's."""
+    """Return whether PIDs here differ from those that the programs see, which are the host's."""
     with suppress(OSError):
         return (PROC / "self/ns/pid").stat().st_ino != INITIAL_NAMESPACE
     return False
 
 
 def facts(pid: int, hierarchies: Iterable[Hierarchy] = ()) -> Facts:
-    """Return what is known of a process or thread. Raises OSError when there is none."""
+    """Return the facts about a process or thread. Raises OSError if there is none."""
     place = PROC / str(pid)
-    # The name in parentheses may hold anything; what follows the last one is numbers.
+    # The name in parentheses may contain anything; numbers follow the last parenthesis.
     stat = (place / "stat").read_bytes().rpartition(b")")[2].split()
     status: dict[str, list[str]] = {}
     for line in cgroups.lines_of(place / "status"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Who it was: from the ledger's ids to cgroup, container, pod and unit."""
+"""A record's owner fields: from the ledger's ids to cgroup, container, pod and unit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ UNKNOWN = SOURCES[OwnerSource.OWNER_UNKNOWN]
 
 
 def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
-    """Make the group of a record's owner. No look-up waits: what isn't known yet is null."""
+    """Return the group of a record's owner. Lookups never block: unknown values are null."""
 
     def values(part: bytes) -> tuple[Any, ...]:
         cgroup_id, hierarchy, source, _, _, pid, uid, comm = OWNER.packed.unpack(part)
         if source == OwnerSource.OWNER_UNKNOWN:
             return (*[None] * (len(OWNER_FIELDS) - 1), UNKNOWN)
-        known = source < OwnerSource.OWNER_SK_CGRP  # else the cgroup alone is
+        known = source < OwnerSource.OWNER_SK_CGRP  # else only the cgroup is known
         path = names.path(hierarchy, cgroup_id)
         facts = runtimes.of(path).facts if path else Facts()
         return (
@@ -46,11 +46,11 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
             SOURCES.get(source, str(source)),
         )
 
-    def settled(values: tuple[Any, ...]) -> bool:  # what is missing may be learnt yet
+    def settled(values: tuple[Any, ...]) -> bool:  # missing values may become known
         path = values[CGROUP]
         if not path:
             return bool(values[-1] == UNKNOWN)
-        known = runtimes.of(path)  # it may have been learnt since the values were made
+        known = runtimes.of(path)  # more may be known since the values were made
         return known.settled and bool(values[FACTS] == known.facts)
 
     return Group(

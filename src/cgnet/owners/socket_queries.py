@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Questions to the programs, one by one, of what is open now. The partner of owner/socket_query.bpf.h.
+"""Queries to the programs about open sockets. The counterpart of owner/socket_query.bpf.h.
 
-An iterator answers them all at once, where the kernel has any. Without, a question takes a few
-microseconds: it is written into a map, and then this thread gets a name that runs the program.
+An iterator answers them all at once, where the kernel has iterators. Otherwise each query takes a
+few microseconds: it is written to a map, then this thread sets its name, which runs the program.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ log = logging.getLogger(__name__)
 PROGRAM = "living_asked"
 QUESTIONS, LEDGER = "question", "ledger_hash"  # maps
 NAME_BYTES = 16  # linux/sched.h: TASK_COMM_LEN
-AT_ONCE = 64  # answers: so many find room in the smallest buffer
+AT_ONCE = 64  # answers: so many fit the smallest buffer
 FIRST = bytes(4)  # the key of the only entry
 
 
 def can_ask(obj: Object) -> bool:
-    """Tell whether the program runs that answers."""
+    """Return whether the program that answers is attached."""
     return any(program.name == PROGRAM for program in obj.attached())
 
 
 class Voice:
-    """Asks by the names of this thread."""
+    """Sends queries by setting the name of this thread."""
 
     def __init__(self, questions: Map, name: int) -> None:
-        """``name`` is the descriptor of /proc/thread-self/comm. Choose one that nobody else has."""
+        """``name`` is a descriptor of /proc/thread-self/comm. The name that it sets is unique."""
         self._questions = questions
         self._file = name
         self._name = f"cgnet{secrets.token_hex(5)}".encode()
@@ -53,14 +53,14 @@ class Voice:
         ]
 
     def ask(self, address: int = 0, process: int = -1, fd: int = -1) -> None:
-        """Ask of a socket in the ledger, or of a file of the process whose folder is open."""
+        """Query a socket of the ledger, or a file of the process whose directory is open."""
         self._questions.update(FIRST, QUESTION.packed.pack(*self._words, address, process, fd))
         os.write(self._file, self._name)
 
 
 @contextmanager
 def _asking(obj: Object) -> Iterator[Voice]:
-    """Ask, and have the thread's own name again in the end."""
+    """Yield a Voice, and restore the thread's name on exit."""
     questions = obj.map(QUESTIONS)
     name = os.open("/proc/thread-self/comm", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -75,14 +75,14 @@ def _asking(obj: Object) -> Iterator[Voice]:
 
 
 def learn_open(obj: Object, sockets: Sockets, proc: Path = PROC) -> None:
-    """Have what processes have open come into the ledger: else it would come when it is used."""
+    """Add the sockets that processes have open to the ledger, before their next use."""
     of_process: dict[int, list[int]] = defaultdict(list)
     for inode, place in sockets.places.items():
         if place is None and inode in sockets.holders:
             of_process[sockets.holders[inode]].append(sockets.descriptors[inode])
     with _asking(obj) as voice:
         for pid, fds in of_process.items():
-            with suppress(OSError):  # it has ended
+            with suppress(OSError):  # it has exited
                 folder = os.open(proc / str(pid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     for fd in fds:
@@ -92,8 +92,8 @@ def learn_open(obj: Object, sockets: Sockets, proc: Path = PROC) -> None:
 
 
 def tell_open(obj: Object) -> Iterator[None]:
-    """Have the programs tell what the ledger has, and yield where answers are to be fetched."""
-    addresses = dict.fromkeys(obj.map(LEDGER).keys(8))  # others change it: one may come twice
+    """Query all sockets of the ledger, and yield whenever answers are to be read."""
+    addresses = dict.fromkeys(obj.map(LEDGER).keys(8))  # others change the map: keys may repeat
     with _asking(obj) as voice:
         for number, address in enumerate(addresses, 1):
             voice.ask(address=int.from_bytes(address, sys.byteorder))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Records as they cross from the kernel: generated layouts, fields, schemas."""
+"""Records that the kernel side sends: generated layouts, fields, schemas."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the fields of a record are made of, and how a record is taken apart.
+"""Fields of a record, and the extraction of their bytes.
 
-A group's fields depend on some parts of a record. Parts are taken out of all records of a batch alike,
-so that who renders may go column by column: a number is written as it is, and bytes that come again
-(the owner, the addresses) need not be decoded again: who renders may keep what it made of them.
+A group's fields depend on slices of a record. The slices are extracted from all records of a batch
+at once, so that a renderer can work by column: numbers are written unchanged, and text rendered
+from repeating bytes (the owner, the addresses) can be cached.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-REMEMBERED = 8192  # of each group, some 4 MB; then it begins anew
-NUMBERS = {1: "B", 2: "H", 4: "I", 8: "Q"}  # codes of struct, by size in bytes
+REMEMBERED = 8192  # per group, some 4 MB; the cache is cleared when full
+NUMBERS = {1: "B", 2: "H", 4: "I", 8: "Q"}  # struct format codes, by size in bytes
 
 
 class Group(NamedTuple):
     """Fields that are decoded together.
 
-    ``values`` takes the bytes of ``part``, and of ``more`` behind them. ``repeats``: the same bytes will
-    be seen often. ``settled`` tells whether they will then give the same values, as long as ``version``
-    stays what it is.
+    ``values`` decodes the bytes of ``part`` followed by those of ``more``. ``repeats``: the same
+    bytes will occur often. ``settled`` returns whether given values are final: the same bytes
+    decode to them as long as ``version`` returns the same number.
     """
 
     fields: tuple[str, ...]
@@ -38,19 +38,19 @@ class Group(NamedTuple):
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """All bytes that the values depend on."""
+        """All slices that the values depend on."""
         return self.part, *self.more
 
     def values_of(self, taken: Any) -> tuple[Any, ...]:
-        """Return the values of what was taken from a record: bytes, or a tuple of them."""
+        """Decode a record's slices: bytes, or a tuple of bytes if there are several."""
         return self.values(b"".join(taken) if self.more else taken)
 
 
 class ValueCache(dict[Any, T]):
-    """What was made of a group's values, by what was taken from the record."""
+    """A cache of objects made from a group's values, keyed by the record's slices."""
 
     def __init__(self, group: Group, make: Callable[[tuple[Any, ...]], T]) -> None:
-        """Nothing was made yet; ``make`` makes it of the values."""
+        """Start empty; ``make`` makes an object from a tuple of values."""
         self._group = group
         self._make = make
         self._passing: list[Any] = []
@@ -67,7 +67,7 @@ class ValueCache(dict[Any, T]):
         return made
 
     def of(self, column: Sequence[Any]) -> list[T]:
-        """Return what is made of each record's. What may be another thing the next time is forgotten."""
+        """Return the object for each record's slices. Values that may change aren't kept."""
         if self._version != (version := self._group.version()):
             self._version = version
             self.clear()
@@ -79,7 +79,7 @@ class ValueCache(dict[Any, T]):
 
 
 class Number(NamedTuple):
-    """A field that is an unsigned number of the record, in units of ``per``; ``null`` means none."""
+    """A field that is an unsigned number, divided by ``per``; the number ``null`` is no value."""
 
     field: str
     part: slice
@@ -88,16 +88,16 @@ class Number(NamedTuple):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Its one field."""
+        """The name of the field, as a tuple."""
         return (self.field,)
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Its one part."""
+        """The slice of the field, as a tuple."""
         return (self.part,)
 
     def of(self, numbers: Sequence[int], null: T) -> Sequence[int | T]:
-        """Return the value for each number; ``null`` stands for none."""
+        """Return the value for each number; ``null`` stands for no value."""
         if self.per == 1 and self.null is None:
             return numbers
         per, none = self.per, self.null
@@ -105,20 +105,20 @@ class Number(NamedTuple):
 
 
 class TimestampField(NamedTuple):
-    """A field that is a moment of the kernel's monotonic clock, as text."""
+    """A timestamp of the kernel's monotonic clock, formatted as text."""
 
     field: str
     part: slice
-    texts: Callable[[Sequence[int]], list[str]]  # in nanoseconds; plain ASCII
+    texts: Callable[[Sequence[int]], list[str]]  # takes nanoseconds; returns plain ASCII
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Its one field."""
+        """The name of the field, as a tuple."""
         return (self.field,)
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Its one part."""
+        """The slice of the field, as a tuple."""
         return (self.part,)
 
 
@@ -130,7 +130,7 @@ def _itself(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def values_of(group: AnyGroup) -> Callable[[Sequence[Any]], Iterable[tuple[Any, ...]]]:
-    """Return what makes the values of a group's fields, of what was taken from each record."""
+    """Return a function from the records' slices to the values of a group's fields."""
     if isinstance(group, Group):
         return ValueCache(group, _itself).of
     if isinstance(group, TimestampField):
@@ -139,12 +139,12 @@ def values_of(group: AnyGroup) -> Callable[[Sequence[Any]], Iterable[tuple[Any, 
 
 
 class Parts:
-    """Takes the parts of groups out of records, each part once."""
+    """Extracts the slices of groups from records, each slice once."""
 
     def __init__(self, groups: Sequence[AnyGroup], size: int, least: int) -> None:
-        """``size`` is a record's, ``least`` that of the shortest one: the last part then has no end.
+        """``size`` is the longest record's, ``least`` the shortest one's, in bytes.
 
-        Raises ValueError for parts that overlap.
+        If they differ, the last slice has no end. Raises ValueError if slices overlap.
         """
         self._size, self._least = size, least
         wanted = {(part.start, part.stop): group for group in groups for part in group.parts}
@@ -169,9 +169,9 @@ class Parts:
         return (*self._struct.unpack_from(raw), raw[self._tail :])
 
     def columns(self, batch: Sequence[bytes]) -> list[Sequence[Any]]:
-        """Return of each group what was taken from each record, a tuple where that is several parts.
+        """Return a column for each group: each record's slice, or a tuple of several.
 
-        Groups of the same parts have the same column. Raises struct.error.
+        Groups with the same slices share a column. Raises struct.error.
         """
         if not batch:
             return [()] * len(self._places)

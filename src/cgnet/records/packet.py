@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is told of a packet: its flags, and which way it went."""
+"""TCP flags and direction of a packet."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 from cgnet.records._layouts import StageAt
-
-# RFC 9293, from bit 0 of the flags: as tcpdump(8) writes them.
 
 STAGES: dict[int, str] = {
     each: each.name.removeprefix("STAGE_").lower()
@@ -17,6 +15,7 @@ STAGES: dict[int, str] = {
 NETFILTER = tuple(name for name in STAGES.values() if name.startswith("nf_"))
 IN_SUMS_ONLY = frozenset({"retransmit", "answer"})
 
+# RFC 9293, from bit 0 of the flags: as tcpdump(8) writes them.
 FLAGS = "FSRPAUEC"
 ORDER = "SFRPAUEC"
 RECEIVED = (
@@ -35,13 +34,13 @@ SENT = (
     "tcp_write_xmit", "ip_build_and_send_pkt", "ip_send_unicast_reply", "tcp_v4_send_reset",
     "tcp_v4_send_ack", "tcp_v6_send_response", "tcp_v4_send_synack", "tcp_v6_send_synack",
 )  # fmt: skip
-# On the way out. Below one that receives, it is somebody else's packet.
+# Output functions. Called by a receiving function, they forward its packet.
 LEAVING = frozenset((
     "ip_output", "ip_mc_output", "ip_finish_output", "ip_finish_output2", "ip6_output",
     "ip6_finish_output", "ip6_finish_output2", "__dev_queue_xmit", "br_dev_queue_push_xmit",
     "dev_hard_start_xmit",
 ))  # fmt: skip
-# Takes packets out of a queue, whoever runs at that moment.
+# These dequeue packets of any socket, in the context of any task.
 DEQUEUES = frozenset(("__qdisc_run", "qdisc_run", "sch_direct_xmit", "net_tx_action"))
 WAYS = {
     **dict.fromkeys(RECEIVED, "rx"),
@@ -59,10 +58,11 @@ def flags_text(flags: int) -> str:
 
 @lru_cache(maxsize=8192)
 def direction(stack: tuple[str, ...], *, sent: bool) -> str | None:
-    """Return "rx", "tx" or "forward"; None if the stack doesn't tell.
+    """Return "rx", "tx" or "forward"; None if the stack doesn't show the direction.
 
-    The first function on the way out that belongs to one way tells it: on loopback a packet is
-    received on top of being sent. ``sent``: the packet still has the socket that sent it.
+    ``stack`` has the innermost function first. The first function with a direction decides: on
+    loopback, a packet is received on top of being sent. ``sent``: the packet still has its sending
+    socket.
     """
     leaves = False
     for frame in stack:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From the bytes of a record to values.
+"""Decoding of records into values.
 
-A record is a row of C structs, and each gives groups of fields.
+A record is a sequence of C structs; each provides groups of fields.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 NSEC_PER_SEC, NSEC_PER_USEC, USEC_PER_SEC = 1_000_000_000, 1000, 1_000_000
-DIGITS = [f"{number:03d}" for number in range(1000)]  # sooner than formatting six of them
+DIGITS = [f"{number:03d}" for number in range(1000)]  # faster than formatting six digits
 # include/net/tcp_states.h
 TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
@@ -48,32 +48,32 @@ OWNER_PART = CONNECT_EVENT.slice("owner")
 CGROUP_PART = CONNECT_EVENT.slice("owner.cgroup_id", "hierarchy")
 OWNER_SOURCE = CONNECT_EVENT.slice("owner.source").start
 OWNER_UNDECIDED = CONNECT_EVENT.slice("owner.undecided").start
-# The tracepoint has as much room for a path as the record: TRACE_CGROUP_PATH_LEN of
+# The tracepoint's path buffer has the size of the record's: TRACE_CGROUP_PATH_LEN in
 # kernel/cgroup/cgroup-internal.h.
 MAX_TOLD = CGROUP_EVENT.size - CGROUP_EVENT.slice("path").start - 1
 FLOW_PART = CONNECT_EVENT.slice("flow")
 OUTCOME_PART = CONNECT_EVENT.slice("outcome")
-# Of the bytes of a record: its enum record_kind, which fits the first byte, and enum owner_source.
+# From a record's bytes: its enum record_kind, which fits in the first byte, and enum owner_source.
 kind_of, source_of = itemgetter(0), itemgetter(OWNER_SOURCE)
 
 
 class Clock:
-    """The kernel's monotonic clock told as time of day, in UTC with microseconds (RFC 3339)."""
+    """Converts the kernel's monotonic clock to UTC with microseconds (RFC 3339)."""
 
     def __init__(self) -> None:
-        """Take the distance of the two clocks now; call ``adjust`` now and then."""
+        """Measure the offset between the clocks; call ``adjust`` from time to time."""
         self.adjust()
 
     def adjust(self) -> None:
-        """Follow the steps of the time of day."""
+        """Measure the offset again, to follow steps of the system time."""
         self.offset_ns = time.time_ns() - time.monotonic_ns()
 
     def text(self, ts_ns: int) -> str:
-        """Return the time of day of a moment of the monotonic clock."""
+        """Return the UTC time of a monotonic timestamp in nanoseconds."""
         return self.texts((ts_ns,))[0]
 
     def texts(self, moments: Sequence[int]) -> list[str]:
-        """Return the time of day of each; soonest where most are of the same second."""
+        """Return the UTC time of each timestamp; fastest if most are within the same second."""
         found, begin, prefix = [], -NSEC_PER_SEC, ""
         for ts_ns in moments:
             us = (ts_ns - begin) // NSEC_PER_USEC
@@ -88,7 +88,7 @@ class Clock:
 
 @lru_cache(maxsize=8192)
 def address(family: int, packed: bytes) -> str:
-    """Return an address as text."""
+    """Return an address as text. ``family`` is 4 or 6; ``packed`` has 16 bytes."""
     if family == 4:
         return inet_ntop(AF_INET, packed[:4])
     return inet_ntop(AF_INET6, packed)
@@ -100,8 +100,8 @@ def _addresses(part: bytes) -> tuple[Any, ...]:
     return netns, family, bool(mapped), source, destination
 
 
-# All of a flow but the ports: of a client's connections the local one, of a server's the remote one
-# is another one each time.
+# A flow without its ports: a client's connections differ in the local port, a server's in the
+# remote port.
 _ADDRESSES = struct.Struct("=16s16sIBB")
 ADDRESSES = Group(
     ("netns", "family", "mapped", "saddr", "daddr"),
@@ -116,7 +116,7 @@ FLOW_GROUPS = (ADDRESSES, REMOTE_PORT, LOCAL_PORT)
 
 
 def flow_row(part: bytes) -> dict[str, Any]:
-    """Return the fields of a struct flow."""
+    """Return the fields of a struct flow, by name."""
     saddr, daddr, netns, dport, family, mapped, sport, _ = FLOW.packed.unpack(part)
     addresses = _addresses(_ADDRESSES.pack(saddr, daddr, netns, family, mapped))
     return dict(zip(ADDRESSES.fields, addresses, strict=True)) | {"dport": dport, "sport": sport}
@@ -128,7 +128,7 @@ def result_name(result: int) -> str:
 
 
 def tcp_state_name(state: int) -> str:
-    """Return a TCP state's name, or the number of one that came later."""
+    """Return a TCP state's name, or the number of a state that newer kernels added."""
     return TCP_STATES[state] if 0 < state < len(TCP_STATES) else str(state)
 
 
@@ -137,7 +137,7 @@ def _decision_values(part: bytes) -> tuple[Any, ...]:
     return ROLES.get(role), tcp_state_name(tcp_state), result_name(result)
 
 
-# How it ended is one of few; how long it took is not.
+# Results repeat; latencies don't.
 _DECISION = struct.Struct("=hBB")
 DECISION = Group(
     ("role", "tcp_state", "result"),
@@ -152,9 +152,9 @@ SYN_RETRANS = Number("syn_retrans", CONNECT_EVENT.slice("outcome.syn_retrans"))
 
 
 class CgroupChange(NamedTuple):
-    """A cgroup that was made, renamed or removed.
+    """A cgroup that was created, renamed or removed.
 
-    ``is_cut``: its path, after a change of its name the new one, was longer than the record has room.
+    ``path`` is the new path after a rename. ``is_cut``: the path exceeds the record's buffer.
     """
 
     kind: int
@@ -166,11 +166,11 @@ class CgroupChange(NamedTuple):
 
 
 def cgroup_change(raw: bytes) -> CgroupChange:
-    """Decode struct cgroup_event."""
+    """Decode struct cgroup_event. Raises struct.error."""
     kind, _, _, cgroup_id, hierarchy, marks, path = CGROUP_EVENT.packed.unpack(raw)
     told = path.partition(b"\0")[0]
     is_cut = len(told) >= MAX_TOLD
-    if is_cut:  # the last name may be a part of one
+    if is_cut:  # the last name may be incomplete
         told = told[: told.rindex(b"/") + 1] + CUT.encode()
     return CgroupChange(kind, hierarchy, cgroup_id, marks, decode(told), is_cut)
 
@@ -188,7 +188,7 @@ class Schema:
     ) -> None:
         """``name`` is the subcommand's, and the records' ``type``; ``size`` is in bytes.
 
-        ``least`` is the size of the shortest record, where they differ.
+        ``least`` is the size of the shortest record, if sizes differ.
         """
         self.name = name
         self.clock = clock
@@ -204,7 +204,7 @@ class Schema:
         self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
 
     def row(self, raw: bytes) -> dict[str, Any]:
-        """Return all fields of a record, as values that JSON has. Raises struct.error."""
+        """Return all fields of a record, as JSON values. Raises struct.error."""
         return next(self.rows([raw]))
 
     def rows(self, batch: list[bytes]) -> Iterator[dict[str, Any]]:
@@ -217,10 +217,10 @@ class Schema:
 
 
 class CountSchema:
-    """The fields of rows that are made in user space: counts. A row is a mapping already."""
+    """The fields of rows that user space produces, such as counts. A row is a mapping already."""
 
     def __init__(self, name: str, clock: Clock, fields: tuple[str, ...]) -> None:
-        """``fields`` come after those that every record has."""
+        """``fields`` follow those that every record has."""
         self.name = name
         self.clock = clock
         self.groups: list[AnyGroup] = []
@@ -228,9 +228,9 @@ class CountSchema:
         self.fields = ("schema", "type", "time", "ts_ns", *fields)
 
     def row(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row as it is."""
+        """Return the row unchanged."""
         return row
 
     def rows(self, batch: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Return the rows as they are."""
+        """Return an iterator over the rows, unchanged."""
         return iter(batch)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which container, pod and unit a cgroup belongs to, by what the host's runtimes say.
+"""Containers, pods and units of cgroups, from the state of the host's runtimes.
 
-``Runtimes.of`` never waits: it tells what is known now, and whether more is to be expected soon. A
-thread looks up what is asked for the first time, and looks again for a while where there is
-nothing yet, because a runtime may write its state after it made the cgroup.
+``Runtimes.of`` never blocks: it returns current knowledge, and whether more is expected soon. A
+thread looks up cgroups that are asked for the first time, and retries for a while without a result,
+because a runtime may write its state after it created the cgroup.
 
-Whoever was given a part of the cgroup tree may make any number of cgroups that look like containers'.
-So the thread takes all that are due at once and compares them with a list of what the runtimes have,
-which makes the others cheap. What no runtime confirms is kept apart from what one does.
+Users with a delegated part of the cgroup tree may create any number of cgroups that look like
+containers'. So the thread takes all due lookups at once and compares them with a list of the
+runtimes' containers, which makes the others cheap. Unconfirmed cgroups are kept apart from
+confirmed ones.
 """
 
 from __future__ import annotations
@@ -33,27 +34,27 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroup_paths import Place
     from cgnet.owners.cgroups import Hierarchy
 
-log = logging.getLogger("cgnet")  # what is said to people begins with it
+log = logging.getLogger("cgnet")  # its name is the prefix of messages to users
 
 ROOT = Path("/")
 PROC = Path("/proc")
-EXPECTED_S = 2.0  # so long more may come: what records of a new cgroup may wait
+EXPECTED_S = 2.0  # more may come for so long: records of a new cgroup may wait for it
 FIRST_RETRY_S = 0.05
-LEARN_S = 0.2  # that a start may take longer
-AGAIN_S = 30.0  # after that a "no" is asked again, if anybody still wants to know
-ANY = ""  # the id of a candidate whose path says nothing
-BY_PATH = "path"  # the source of what no runtime tells
+LEARN_S = 0.2  # extra time for a start
+AGAIN_S = 30.0  # then a negative answer is looked up again, if still requested
+ANY = ""  # the id of a candidate whose path shows nothing
+BY_PATH = "path"  # the source if no runtime confirms a container
 CHECK_S = 1.0
-PAUSES, PAUSE_S = 2.0, 0.05  # after a batch, by how long it took; at most, in seconds
-MAX_AT_ONCE = 4096  # look-ups of what no runtime has, between two of what one has
+PAUSES, PAUSE_S = 2.0, 0.05  # after a batch: multiple of its duration; maximum in seconds
+MAX_AT_ONCE = 4096  # lookups between two checks for newly due ones
 
 
 class Known(NamedTuple):
-    """What is known of a cgroup now.
+    """Current knowledge about a cgroup.
 
-    ``expected``: more is to be expected soon, at most until ``until`` of the clock. ``settled``: the
-    answer will stay what it is, and may be kept. ``inside`` has the confirmed containers, the innermost
-    first, which is what ``facts`` tells.
+    ``expected``: more is expected soon, at most until ``until`` of the clock. ``settled``: the
+    answer is final, and may be cached. ``inside`` has the confirmed containers, innermost first;
+    ``facts`` describes the first of them.
     """
 
     facts: Facts
@@ -66,7 +67,7 @@ class Known(NamedTuple):
 
 
 class _Entry:
-    """A candidate, what was found of it, and when it is looked for again."""
+    """A candidate, the result of its lookup, and the state of its retries."""
 
     __slots__ = ("candidate", "dropped", "found", "made", "pod_uid", "tries", "waiting", "wanted")
 
@@ -76,41 +77,41 @@ class _Entry:
         self.made = now
         self.tries = 0
         self.waiting = False  # in the queue
-        self.dropped = False  # nobody looks for it any more
-        self.wanted = False  # a record has it
+        self.dropped = False  # no longer looked up
+        self.wanted = False  # in a record
         self.found: Found | None = None
 
     def complete(self) -> bool:
-        """Tell whether there is nothing more to find."""
-        if not self.candidate.id:  # it is what a list says
+        """Return whether there is nothing more to find."""
+        if not self.candidate.id:  # the lists have the answer
             return self.tries > 0
         return self.found is not None and self.found.complete and not self.is_weak()
 
     def is_weak(self) -> bool:
-        """Tell whether it is by the cgroup's owner alone that it is taken for a container."""
+        """Return whether only the owner of the cgroup's directory indicates a container."""
         return (
             self.found is not None and self.found.source == BY_PATH and not self.candidate.by_place
         )
 
     def expected(self, now: float) -> bool:
-        """Tell whether more may come soon."""
+        """Return whether more may come soon."""
         return not self.complete() and now - self.made < EXPECTED_S
 
 
 def _make_room(kept: dict[str, Any], limit: int) -> None:
-    """Forget the oldest, so that one more may be kept."""
+    """Drop the oldest entries, to make room for another one."""
     while len(kept) >= limit:
         kept.pop(next(iter(kept)), None)
 
 
 class Runtimes:
-    """Looks up cgroups' containers, and keeps the answers.
+    """Looks up the containers of cgroups, and caches the answers.
 
-    The files are found below ``root`` and processes in ``proc``: a host's own, or as they are mounted
-    in the container that cgnet runs in.
+    Files are below ``root`` and processes in ``proc``: the host's own, or their mounts in the
+    container that cgnet runs in.
     """
 
-    LIMIT = 16384  # cgroups of each kind, confirmed or not; of each the oldest are forgotten first
+    LIMIT = 16384  # cgroups, of confirmed and of other ones; the oldest of each are dropped first
 
     def __init__(
         self,
@@ -121,18 +122,19 @@ class Runtimes:
         timeout: float = TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``timeout``, in seconds, is for an answer of a daemon.
+        """``timeout``, in seconds, is for a daemon's answer.
 
-        ``hierarchy`` is where a cgroup's owner is looked for; without it no path is enough.
+        ``hierarchy`` is for the owners of cgroups' directories; without it, no path alone is
+        enough.
         """
         self._hierarchy = hierarchy
-        self._places: dict[str, Candidate] = {}  # of state, where the path doesn't look like it
+        self._places: dict[str, Candidate] = {}  # from state, for other paths
         self._has_places, self._next_check = False, -math.inf
         self._root = root
         self._proc = proc
         self._clock = clock
         self._sockets = Sockets(root, timeout)
-        self._entries: dict[str, _Entry] = {}  # of what nothing confirms
+        self._entries: dict[str, _Entry] = {}  # unconfirmed
         self._confirmed: dict[str, _Entry] = {}
         self._news: deque[str] = deque(maxlen=self.LIMIT)
         self._complained = False
@@ -143,10 +145,10 @@ class Runtimes:
         self._thread: Thread | None = None
         self._closed = False
 
-    # -- asking
+    # -- queries
 
     def of(self, path: str) -> Known:
-        """Return what is known of a cgroup, by its path inside any hierarchy. It never waits."""
+        """Return current knowledge about a cgroup by its path in any hierarchy. It never blocks."""
         if (kept := self._settled.get(path)) is not None:
             return kept
         where = self._where(path)
@@ -165,15 +167,15 @@ class Runtimes:
             self._settled[path] = known
 
     def expect(self, path: str) -> None:
-        """Begin to look for the container of a new cgroup, before it does anything."""
+        """Start to look for the container of a new cgroup, before it does anything."""
         kept = self._settled.get(path)
-        if kept and not kept.inside:  # the one before was another
+        if kept and not kept.inside:  # the previous cgroup of this path was another one
             with self._change:
                 self._settled.pop(path, None)
         self._expect(self._where(path), path)
 
     def _where(self, path: str) -> Place:
-        """Return what a path says, and what the lists say of it."""
+        """Return the parsed path, with the candidates that the lists add."""
         where = place(path)
         if not self._places:
             return where
@@ -194,7 +196,7 @@ class Runtimes:
         return entries
 
     def _may_be_in_a_list(self) -> bool:
-        """Tell whether some runtime here has cgroups with any path."""
+        """Return whether a runtime here may have cgroups with any path."""
         now = self._clock()
         if now >= self._next_check:
             self._next_check = now + CHECK_S
@@ -202,9 +204,9 @@ class Runtimes:
         return self._has_places
 
     def find(self, path: str, present: state.Present | None = None) -> Known:
-        """Return what can be found out of a cgroup now. It may wait for a daemon's time-out.
+        """Return all that can be found about a cgroup now. It may block for a daemon's time-out.
 
-        ``present`` spares looks where many are asked for.
+        ``present`` saves reading the lists again for each of many cgroups.
         """
         self._places = (present or self.present()).places
         where = self._where(path)
@@ -215,11 +217,11 @@ class Runtimes:
         return self._known(where, entries, self._clock())
 
     def present(self) -> state.Present:
-        """Return what the runtimes have now."""
+        """Return the current lists of the runtimes' containers."""
         return state.Present(self._root)
 
     def learn(self, paths: Iterable[str]) -> None:
-        """Look up the containers among cgroups that are there, LEARN_S at most; then as ``of`` does."""
+        """Look up existing cgroups' containers, for LEARN_S at most; the thread does the rest."""
         until = self._clock() + LEARN_S
         present = self.present()
         self._places = present.places
@@ -235,20 +237,20 @@ class Runtimes:
                 self._settle(path, self._known(where, [], 0.0))
 
     def confirmed(self) -> list[str]:
-        """Return the cgroups that are containers, the oldest first; some may be gone."""
+        """Return the cgroups that are containers, oldest first; some may have been removed."""
         with self._change:
             weak = [place for place, entry in self._entries.items() if entry.found]
             return [*self._confirmed, *weak]
 
     def news(self) -> list[str]:
-        """Return the cgroups that were confirmed since this was asked the last time."""
+        """Return the cgroups confirmed since the last call."""
         found = []
         while self._news:
             found.append(self._news.popleft())
         return found
 
     def gone(self, path: str) -> None:
-        """A cgroup was removed: it isn't looked for any more, unless a record has it."""
+        """Stop looking up a cgroup that was removed, unless it is in a record."""
         entry = self._entries.get(path)
         if entry and not entry.wanted:
             with self._change:
@@ -256,7 +258,7 @@ class Runtimes:
             entry.dropped = True
 
     def close(self) -> None:
-        """End the thread; what it is doing may take until the time-out."""
+        """Stop the thread; its current lookup may take until the time-out."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -265,9 +267,7 @@ class Runtimes:
 
     def _known(self, where: Place, entries: list[_Entry], now: float) -> Known:
         inside = [(entry, entry.found) for entry in reversed(entries)]
-        if any(
-            found and not entry.is_weak() for entry, found in inside
-        ):  # what it has in it is its own
+        if any(found and not entry.is_weak() for entry, found in inside):  # weak ones are its own
             inside = [(entry, None if entry.is_weak() else found) for entry, found in inside]
         confirmed = tuple(found for _, found in inside if found)
         ids = tuple(entry.candidate.id for entry, found in inside if found)
@@ -296,7 +296,7 @@ class Runtimes:
         return found
 
     def _keep(self, entry: _Entry, found: Found) -> None:
-        """Keep what a runtime confirms apart from what anybody may make."""
+        """Keep confirmed containers apart from cgroups that anybody may create."""
         with self._change:
             place = entry.candidate.cgroup
             entry.found = found
@@ -306,7 +306,7 @@ class Runtimes:
                 self._confirmed[place] = entry
                 self._news.append(place)
 
-    # -- looking
+    # -- lookups
 
     @staticmethod
     def _is_due(entry: _Entry, now: float) -> bool:
@@ -317,7 +317,7 @@ class Runtimes:
             if self._closed:
                 return
             if entry.tries and due - entry.made > AGAIN_S:
-                entry.made, entry.tries = due - EXPECTED_S, 1  # once more, and nobody waits for it
+                entry.made, entry.tries = due - EXPECTED_S, 1  # once more, with no record waiting
             entry.waiting = True
             self._order += 1
             heapq.heappush(self._queue, (due, self._order, entry))
@@ -327,7 +327,7 @@ class Runtimes:
             self._change.notify()
 
     def _due(self) -> list[_Entry]:
-        """Wait for what is due, and take it all; nothing at the end."""
+        """Wait for due entries, and return them all; none once closed."""
         with self._change:
             while not self._closed:
                 if not self._queue:
@@ -347,7 +347,7 @@ class Runtimes:
             begin = self._clock()
             present = self.present()
             self._places = present.places
-            # Those that a runtime has come first: a daemon may be asked for the others.
+            # Entries that a runtime has come first: the others may take a query to a daemon.
             due.sort(key=lambda entry: not present.may_have(entry.candidate.id))
             for number, entry in enumerate(due):
                 if number % MAX_AT_ONCE == MAX_AT_ONCE - 1 and self._is_more_due():
@@ -361,12 +361,12 @@ class Runtimes:
             return bool(self._queue) and self._queue[0][0] <= self._clock()
 
     def _put_back(self, entries: list[_Entry]) -> None:
-        """Take what has come meanwhile first into the list that says what is worth a look."""
+        """Queue entries again, behind newer ones, which are compared with a new list first."""
         for entry in entries:
             self._enqueue(entry, self._clock())
 
     def _look_again(self, entry: _Entry, present: state.Present) -> None:
-        """Look once, and put it into the queue again if more is to be expected."""
+        """Look an entry up once, and queue it again if more is expected."""
         if entry.candidate.id == ANY:
             self._look_in_list(entry, present)
             return
@@ -378,7 +378,7 @@ class Runtimes:
             self._enqueue(entry, now + FIRST_RETRY_S * 2 ** (entry.tries - 1))
 
     def _look_in_list(self, entry: _Entry, present: state.Present) -> None:
-        """Look for the container of a cgroup whose path says nothing."""
+        """Look up the container of a cgroup whose path shows nothing."""
         path = entry.candidate.cgroup
         entry.tries += 1
         entry.waiting = False
@@ -396,14 +396,14 @@ class Runtimes:
         self._news.append(path)
 
     def _look_up(self, entry: _Entry, present: state.Present | None = None) -> None:
-        """Look once. What a runtime wrote costs the names that it has, whatever it is."""
+        """Look an entry up once. Invalid state, whatever it is, costs only the names in it."""
         try:
             found = self._search(entry, present)
         except Exception as error:
             found = None
             if not self._complained:
                 self._complained = True
-                log.error(  # noqa: TRY400 - a line for people
+                log.error(  # noqa: TRY400 - a message for users
                     "what is known of container %s can't be read (%s); others are looked up",
                     entry.candidate.id[:12], type(error).__name__,
                 )  # fmt: skip
@@ -413,7 +413,7 @@ class Runtimes:
             self._keep(entry, found)
 
     def _search(self, entry: _Entry, present: state.Present | None) -> Found | None:
-        """Look in files first."""
+        """Search the files first, then ask the daemons."""
         candidate, in_pod = entry.candidate, entry.pod_uid is not None
         if candidate.by_place:
             name = candidate.id if candidate.runtime else None
@@ -435,7 +435,7 @@ class Runtimes:
         return found
 
     def _by_owner(self, entry: _Entry) -> Found | None:
-        """Take a cgroup for a container that is named like one, and that only root can have made."""
+        """Accept a cgroup named like a container's, if only root can have created it."""
         candidate = entry.candidate
         if entry.is_weak():
             return entry.found

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""One value of a bbolt database, read without its lock: podman keeps it while it runs a command.
+"""Lookup in a bbolt database without its lock, which podman holds while it runs a command.
 
-The file is pages; two of them in turn hold where the newest tree begins. A writer puts changed pages
-where no tree uses one, then writes the other of the two. The pages of a tree may so be written over
-only by the transaction after the next: what was read is right if the newest is the same afterwards.
-Format: page.go, bucket.go, db.go of go.etcd.io/bbolt v1.3, version 2 of the file.
+The file consists of pages; two of them alternate in pointing to the root of the newest tree. A
+writer writes changed pages where no tree uses one, then the other of the two. So a tree's pages may
+be overwritten only by the transaction after the next: a result is right if the newest tree is the
+same afterwards. Format: page.go, bucket.go, db.go of go.etcd.io/bbolt v1.3, version 2 of the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ META = struct.Struct("=IIIIQQQQQQ")  # …, page size, …, root, …, transacti
 BRANCH, LEAF = struct.Struct("=IIQ"), struct.Struct("=IIII")
 ELEMENT = 16
 IS_BRANCH, IS_LEAF, IS_META = 0x01, 0x02, 0x04
-IS_BUCKET = 1  # flag of a leaf's element
+IS_BUCKET = 1  # flag of a leaf element
 PAGE_SIZES = frozenset(1 << shift for shift in range(9, 17))
 MAX_BYTES = 8 << 20  # of a page with its overflow
 DEEPEST = 32
@@ -29,7 +29,7 @@ FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 
 class Meta(NamedTuple):
-    """Where the newest tree begins."""
+    """The root of the newest tree."""
 
     page_size: int
     root: int
@@ -37,7 +37,7 @@ class Meta(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A page's keys in order, and what each leads to: (page,) or (flags, value)."""
+    """A page's keys in order; ``rest`` has (page, b"") for each in a branch, or (flags, value)."""
 
     is_branch: bool
     keys: list[bytes]
@@ -45,7 +45,7 @@ class Node(NamedTuple):
 
 
 def _checksum(raw: bytes) -> int:
-    """FNV-1a of 64 bits."""
+    """Return the 64-bit FNV-1a hash."""
     found = FNV_START
     for byte in raw:
         found = (found ^ byte) * FNV_PRIME & 0xFFFFFFFFFFFFFFFF
@@ -53,7 +53,7 @@ def _checksum(raw: bytes) -> int:
 
 
 def _meta(fd: int) -> Meta:
-    """Return the newer of the two that are valid. Raises ValueError."""
+    """Return the newer of the valid meta pages. Raises ValueError."""
     newest = None
     offsets = [0, *sorted(PAGE_SIZES)]
     for offset in offsets:
@@ -103,7 +103,7 @@ class _Tree:
         self._size = meta.page_size
 
     def page(self, number: int) -> Node:
-        """Read a page. Raises ValueError."""
+        """Return a page by number. Raises ValueError."""
         offset = number * self._size
         if offset >= 1 << 62:
             raise ValueError("no such page")
@@ -119,7 +119,7 @@ class _Tree:
         return _node(raw)
 
     def look_up(self, node: Node, key: bytes) -> tuple[int, bytes] | None:
-        """Return flags and value of a key. Raises ValueError."""
+        """Return the flags and value of a key, or None. Raises ValueError."""
         for _ in range(DEEPEST):
             if not node.is_branch:
                 at = bisect_left(node.keys, key)
@@ -131,7 +131,7 @@ class _Tree:
         raise ValueError("a tree that doesn't end")
 
     def bucket(self, value: bytes) -> Node:
-        """Return a bucket's first page: of its own, or in the value if it is small."""
+        """Return a bucket's root page: one of its own, or inline in the value if small."""
         root, _ = struct.unpack_from("=QQ", value)
         return self.page(root) if root else _node(value[16:])
 
@@ -151,9 +151,9 @@ def _get(fd: int, meta: Meta, keys: tuple[bytes, ...]) -> Node | bytes | None:
 
 
 def get(fd: int, *keys: bytes) -> bytes | dict[bytes, bytes] | None:
-    """Return the value under keys of nested buckets; of a small bucket, what is in it.
+    """Return the value under keys of nested buckets; for a small bucket, its values by key.
 
-    None if there is none. Raises ValueError for what is no database, or changes all the time.
+    None if there is none. Raises ValueError for a file that is no database, or keeps changing.
     """
     for _ in range(TRIES):
         meta = _meta(fd)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Files of root's, read so that nobody else decides what is read.
+"""Reading of root's files where others control parts of the directories.
 
-The container's users choose names and contents below some of the same folders. So no link is
-followed at any place of a path, every part has to be root's, what isn't a regular file isn't
-opened, and no more than a bound is read.
+Users in containers choose names and contents below some of the same directories. So no symbolic
+link is followed anywhere in a path, every component must be owned by root, only regular files are
+opened, and the size is limited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-log = logging.getLogger("cgnet")  # what is said to people begins with it
+log = logging.getLogger("cgnet")  # its name is the prefix of messages to users
 
 OWNER = 0
 MAX_BYTES = 4 << 20  # a container's configuration has some 10 KB
@@ -30,9 +30,9 @@ PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def place(root: Path, path: str) -> Iterator[int]:
-    """Open what is at ``path`` below ``root`` as a place only. Raises OSError.
+    """Open ``path`` below ``root`` with O_PATH, and yield the descriptor. Raises OSError.
 
-    openat2's RESOLVE_NO_SYMLINKS would do it at once; Linux has it since v5.6, Python hasn't.
+    openat2's RESOLVE_NO_SYMLINKS would do it in one call; Linux has it since v5.6, Python hasn't.
     """
     fd = os.open(root, PATH_ONLY | os.O_DIRECTORY)
     try:
@@ -51,7 +51,7 @@ def place(root: Path, path: str) -> Iterator[int]:
 
 @contextmanager
 def regular(root: Path, path: str) -> Iterator[int]:
-    """Open a regular file to read. Raises OSError. What it may be instead is never opened."""
+    """Open a regular file to read, and yield the descriptor. Raises OSError for other files."""
     with place(root, path) as fd:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path} is no regular file")
@@ -63,7 +63,7 @@ def regular(root: Path, path: str) -> Iterator[int]:
 
 
 def read(root: Path, path: str, most: int = MAX_BYTES) -> bytes:
-    """Return what a file holds. Raises OSError, also if that is more than ``most`` bytes."""
+    """Return a file's contents. Raises OSError, also for more than ``most`` bytes."""
     with regular(root, path) as fd:
         size = os.fstat(fd).st_size
         if size > most:
@@ -79,7 +79,7 @@ _complaints: set[str] = set()
 
 
 def complain(path: str, why: object) -> None:
-    """Say once of a file of a runtime that it isn't what it should be: names are missing then."""
+    """Log once that a runtime's file is invalid: names are missing then."""
     if path not in _complaints and len(_complaints) < MAX_COMPLAINTS:
         _complaints.add(path)
         log.error("%s: %s; what only this file tells of containers may be missing", path, why)
@@ -95,13 +95,13 @@ def parse(raw: object) -> dict[str, Any]:
 
 
 def read_if_there(root: Path, path: str, most: int = MAX_BYTES) -> bytes | None:
-    """Return what a file holds; None if there is none, or none that may be read."""
+    """Return a file's contents; None if it doesn't exist or isn't readable."""
     try:
         return read(root, path, most)
     except OSError as error:
         if error.errno is None and not isinstance(error, PermissionError):
             complain(path, str(error).removeprefix(f"{path} "))
-    except ValueError:  # a path from a file may be none
+    except ValueError:  # a path read from a file may be invalid
         pass
     return None
 
@@ -118,7 +118,7 @@ def read_object(root: Path, path: str) -> dict[str, Any]:
 
 
 def folder(root: Path, path: str) -> list[str]:
-    """Return the names in a folder, at most MAX_NAMES; none if it isn't there or isn't root's."""
+    """Return the names in a directory, at most MAX_NAMES; none if it is missing or not root's."""
     names: list[str] = []
     with suppress(OSError, ValueError), place(root, path) as fd:
         opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -132,18 +132,18 @@ def folder(root: Path, path: str) -> list[str]:
 
 
 def text(value: Any) -> str | None:
-    """Return a value of JSON if it is a text that says something."""
+    """Return a JSON value if it is a non-empty string, else None."""
     return value if isinstance(value, str) and value else None
 
 
 def texts(value: Any) -> dict[str, str]:
-    """Return what of a JSON object is text."""
+    """Return the members of a JSON object that are strings."""
     if not isinstance(value, dict):
         return {}
     return {key: each for key, each in value.items() if isinstance(each, str)}
 
 
 def part(value: Any, name: str) -> dict[str, Any]:
-    """Return a member of a JSON object that is an object itself, else an empty one."""
+    """Return a member of a JSON object that is an object, else an empty one."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a runtime tells of a container, and whether that is the one in a cgroup."""
+"""A runtime's data about a container, and the check that it is the one in a cgroup."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroup_paths import Candidate
 
 MAX_PID = 1 << 22  # include/linux/threads.h: PID_MAX_LIMIT
-# What the CRI's runtimes and the kubelet call the same things: annotations of containerd
-# (pkg/cri/annotations, v1.6) and CRI-O (pkg/annotations), labels of the kubelet
-# (pkg/kubelet/types/labels.go) and of cri-dockerd.
+# Keys of the same properties in annotations of containerd (pkg/cri/annotations, v1.6) and CRI-O
+# (pkg/annotations), and in labels of the kubelet (pkg/kubelet/types/labels.go) and of cri-dockerd.
 IN_ANNOTATIONS = {
     "name": ("io.kubernetes.cri.container-name",),
     "image": ("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"),
@@ -37,7 +36,7 @@ SANDBOXES = ("sandbox", "podsandbox")
 
 
 class Found(NamedTuple):
-    """What a runtime tells of a container; None where it doesn't."""
+    """A runtime's data about a container; None where it has none."""
 
     runtime: str | None
     source: str  # "state" of files, "socket", or "path" alone
@@ -46,7 +45,7 @@ class Found(NamedTuple):
     pod: str | None = None
     pod_namespace: str | None = None
     labels: dict[str, str] | None = None
-    sandbox: bool = False  # it only keeps a pod's namespaces
+    sandbox: bool = False  # it only holds a pod's namespaces
     sandbox_id: str | None = None
     pid: int | None = None  # its first process
     spec: str | None = None  # linux.cgroupsPath of its OCI configuration
@@ -54,11 +53,11 @@ class Found(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether there is no more to be found."""
+        """Whether there is nothing more to find."""
         return self.sandbox or self.name is not None or self.source == "path"
 
     def better(self, other: Found | None) -> Found:
-        """Return it with its blanks filled by another source."""
+        """Return it with missing values filled from another source."""
         if other is None:
             return self
         pairs: list[tuple[Any, Any]] = list(zip(self, other, strict=True))
@@ -66,10 +65,10 @@ class Found(NamedTuple):
 
 
 def with_pod(found: Found, annotations: dict[str, str], labels: dict[str, str]) -> Found:
-    """Take names that Kubernetes gave; call it for containers in a pod's cgroup only.
+    """Add the names given by Kubernetes. Call it only for containers in a pod's cgroup.
 
-    Annotations are the runtime's own. An image may bring labels with any name, but those that the
-    kubelet gives take their place; so each is looked for only where it is given.
+    Annotations are the runtime's own. An image may have labels with any name, but the kubelet's
+    labels replace them; so each name is looked up only where it is set.
     """
     told: dict[str, str] = {}
     for tags, names in ((labels, IN_LABELS), (annotations, IN_ANNOTATIONS)):
@@ -88,9 +87,9 @@ def with_pod(found: Found, annotations: dict[str, str], labels: dict[str, str]) 
 
 
 def is_there(found: Found, candidate: Candidate, proc: Path) -> bool:
-    """Tell whether a container lives where the candidate is: by its configuration, or its process.
+    """Return whether a container is in the candidate's cgroup, by its configuration or process.
 
-    The id alone proves nothing: a directory with a container's id may be made in another place.
+    The id alone proves nothing: a directory with a container's id may be created elsewhere.
     """
     if candidate.by_place or found.cgroup == candidate.cgroup:
         return True
@@ -100,13 +99,13 @@ def is_there(found: Found, candidate: Candidate, proc: Path) -> bool:
 
 
 def lives_in(pid: int, cgroup: str, proc: Path) -> bool:
-    """Tell whether a process is in a cgroup of any hierarchy, or below it."""
+    """Return whether a process is in a cgroup of any hierarchy, or below it."""
     if not 0 < pid <= MAX_PID:
         return False
     wanted = parts_of(cgroup)
     with suppress(OSError, ValueError):
         lines = (proc / str(pid) / "cgroup").read_bytes().decode(errors="backslashreplace")
-        for line in lines.split("\n"):  # a name may have other ends of lines
+        for line in lines.split("\n"):  # names may contain other line boundaries
             hierarchy, _, path = line.split(":", 2)
             if parts_of(from_namespace(int(hierarchy), path))[: len(wanted)] == wanted:
                 return True
@@ -114,7 +113,7 @@ def lives_in(pid: int, cgroup: str, proc: Path) -> bool:
 
 
 def number(value: object) -> int | None:
-    """Return a PID as a runtime wrote it; None for none, which some write as 0."""
+    """Return a PID as written by a runtime; None for no process, which some write as 0."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if 0 < value <= MAX_PID else None
     if isinstance(value, str | bytes):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The containers that run on the host, by a walk over its cgroups."""
+"""The containers that run on the host, from a walk over its cgroups."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def containers(
 ) -> list[dict[str, Any]]:
     """Return a row for each cgroup that looks like a container's and has processes.
 
-    ``look_up`` tells what is known of a cgroup: ``Runtimes.find``, or ``of``, which never waits.
-    ``found`` is None in a row that no runtime confirms; what it would say of it is None, too. There is
-    none for what only looks so and has a container in it: podman's pods.
+    ``look_up`` returns the knowledge about a cgroup: ``Runtimes.find``, or ``of``, which never
+    blocks. In a row that no runtime confirms, ``found`` and the fields from runtimes are None.
+    Unconfirmed cgroups with a container inside, such as podman's pods, have no row.
     """
     rows = list(_walk(hierarchy, proc, look_up))
     around = {
@@ -57,7 +57,7 @@ def _walk(
 
 
 def row_of(hierarchy: Hierarchy, path: Path, proc: Path, known: Known) -> dict[str, Any] | None:
-    """Return the row of one cgroup, by its directory; None if it is gone or has no process."""
+    """Return the row of a cgroup, by its directory; None if it was removed or has no process."""
     cgroup = hierarchy.told_path(path)
     with suppress(OSError):  # removed meanwhile
         pid = _process(known, path, cgroup, proc)
@@ -74,9 +74,9 @@ def row_of(hierarchy: Hierarchy, path: Path, proc: Path, known: Known) -> dict[s
 
 
 def _process(known: Known, path: Path, cgroup: str, proc: Path) -> int | None:
-    """Return the container's first process, as its runtime tells, else any; None without one.
+    """Return the container's first process, from its runtime, else any process; None without one.
 
-    0 is one in a PID namespace that isn't below ours, so that no number of ours says which.
+    0 is a process in a PID namespace that isn't below ours, and has no PID here.
     """
     found = known.inside[0] if known.inside else None
     if found and found.pid and lives_in(found.pid, cgroup, proc):
@@ -89,12 +89,12 @@ def _process(known: Known, path: Path, cgroup: str, proc: Path) -> int | None:
                 if any_process:
                     return any_process
     if any_process is None and known.inside and is_in_namespace():
-        return 0  # v1 leaves out what it has no number for
+        return 0  # v1 leaves out processes without a PID here
     return any_process
 
 
 def _netns(pid: int, proc: Path) -> int | None:
-    """Return the inode of a process's network namespace; None if it is gone, or not ours to see."""
+    """Return the inode of a process's network namespace; None if it isn't accessible."""
     with suppress(OSError):
         return (proc / str(pid) / "ns/net").stat().st_ino
     return None
@@ -104,7 +104,7 @@ def _row(known: Known, where: dict[str, Any]) -> dict[str, Any]:
     innermost = known.place.candidates[-1]
     found = known.inside[0] if known.ids and known.ids[0] == innermost.id else None
     facts: dict[str, Any] = known.facts._asdict()
-    if found is None:  # what is around it has a row of its own
+    if found is None:  # the container around it has a row of its own
         facts = {**dict.fromkeys(facts), "unit": known.facts.unit}
     row = {
         **facts,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Names, labels and pods from podman's own database, which only root's podman writes.
 
-It is SQLite since podman 4.8 for a new host (libpod/sqlite_state.go), and was bbolt before
-(libpod/boltdb_state.go). Neither is locked: a podman must not wait for us.
+It is SQLite since podman 4.8 on a new host (libpod/sqlite_state.go), and was bbolt before
+(libpod/boltdb_state.go). Neither is locked: podman must not wait for cgnet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRIES = 3
 
 
 class Known(NamedTuple):
-    """What podman's database has of a container."""
+    """The data about a container in podman's database."""
 
     name: str | None = None
     image: str | None = None
@@ -37,7 +37,7 @@ class Known(NamedTuple):
 
 
 def configuration(root: Path, container: str) -> Known:
-    """Return what a container was made with; blanks where no database tells."""
+    """Return a container's configuration; blanks if no database has it."""
     config, pod = _from_bolt(root, container)
     if not config:
         config, pod = _from_sqlite(root, container)
@@ -88,7 +88,7 @@ def _from_sqlite(root: Path, container: str) -> tuple[dict[str, Any], dict[str, 
             return config, look_up("SELECT JSON FROM PodConfig WHERE ID = ?", pod)
     except FileNotFoundError:
         return {}, {}
-    except MemoryError:  # what deserialize() makes of nothing
+    except MemoryError:  # deserialize() of an empty file
         complain(SQLITE, "is no database of podman's")
     except OSError as error:
         if error.errno is None and not isinstance(error, PermissionError):
@@ -99,7 +99,7 @@ def _from_sqlite(root: Path, container: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def _settled(root: Path) -> bytes:
-    """Return the database as no transaction was changing it. Raises OSError."""
+    """Return the database's contents outside of a transaction. Raises OSError."""
     for _ in range(TRIES):
         with regular(root, SQLITE) as fd:
             before = _stamp(fd)
@@ -116,14 +116,14 @@ def _stamp(fd: int) -> tuple[int, ...]:
 
 
 def _is_changing(root: Path) -> bool:
-    """Tell whether a transaction is under way: its journal is there until it ends."""
+    """Return whether a transaction is in progress: its journal exists until it ends."""
     with suppress(OSError):
         return bool(read(root, SQLITE + JOURNAL, MAX_BYTES))
     return False
 
 
 def stored(root: Path, container: str, layers: str) -> tuple[str | None, str | None]:
-    """Return name and image by the list that containers/storage keeps."""
+    """Return a container's name and image from the list in containers/storage."""
     path = STORED.format(layers)
     raw = read_if_there(root, path, MAX_BYTES)
     if raw is None:

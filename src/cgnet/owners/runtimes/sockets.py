@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The daemons' sockets, asked over HTTP where the files don't tell: docker's and podman's of root.
+"""HTTP queries to the sockets of root's docker and podman, for data missing from the files.
 
-Docker's engine API and libpod's; a time-out, a bound on the answer, and a rest after a failure.
+They use Docker's engine API and libpod's, with a time-out, a size limit, and a pause after a
+failure.
 """
 
 from __future__ import annotations
@@ -28,23 +29,20 @@ DOCKER = "/run/docker.sock"
 PODMAN = "/run/podman/podman.sock"
 TIMEOUT_S = 1.0
 REST_S = 10.0
-MAX_IN_VAIN, IN_VAIN_S = (
-    50,
-    1.0,
-)  # daemons are asked so often for what they don't have, within that time
+MAX_IN_VAIN, IN_VAIN_S = 50, 1.0  # queries for unknown ids, per so many seconds at most
 MAX_BYTES = 4 << 20
 UCRED = struct.Struct("=iII")  # socket(7), SO_PEERCRED: pid, uid, gid
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a socket of root's that is found without following links."""
+    """HTTP over root's socket, without following links to it."""
 
     def __init__(self, root: Path, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._root, self._path, self._timeout = root, path, timeout
 
     def connect(self) -> None:
-        """Connect. Raises OSError, also if somebody else listens there."""
+        """Connect. Raises OSError, also if the listener isn't root's."""
         with place(self._root, self._path) as fd:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 raise OSError(f"{self._path} is no socket")
@@ -57,17 +55,17 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Sockets:
-    """Asks the daemons; used by one thread at a time."""
+    """Queries the daemons; for use by one thread at a time."""
 
     def __init__(self, root: Path, timeout: float = TIMEOUT_S) -> None:
-        """``root`` is where the host's files are; ``timeout`` is in seconds."""
+        """``root`` has the host's files; ``timeout`` is in seconds."""
         self._root = root
         self._timeout = timeout
-        self._resting: dict[str, float] = {}  # until when
+        self._resting: dict[str, float] = {}  # end of the pause
         self._in_vain: deque[float] = deque(maxlen=MAX_IN_VAIN)
 
     def look_up(self, runtime: str | None, name: str, *, in_pod: bool) -> Found | None:
-        """Return what docker or podman tells of a container; None from others, or for none."""
+        """Return docker's or podman's data about a container; None without data or for others."""
         if not HEX_ID.fullmatch(name) or not self._may_ask():
             return None
         found = None
@@ -82,12 +80,12 @@ class Sockets:
         return found
 
     def _may_ask(self) -> bool:
-        """Tell whether a daemon may be asked: anybody may make cgroups that look so."""
+        """Return whether a query is allowed: anybody may create cgroups that cause queries."""
         full = len(self._in_vain) == MAX_IN_VAIN
         return not full or self._in_vain[0] <= time.monotonic() - IN_VAIN_S
 
     def _get(self, path: str, what: str) -> dict[str, Any]:
-        """Return the JSON object at an address; an empty one if there is none, or it takes long."""
+        """Return the JSON object at a URL; an empty one if there is none, or on a time-out."""
         if self._resting.get(path, 0.0) > time.monotonic():
             return {}
         deadline = time.monotonic() + self._timeout
@@ -109,7 +107,7 @@ class Sockets:
                 connection.close()
 
     def _docker(self, name: str, *, in_pod: bool) -> Found | None:
-        """Ask GET /containers/ID/json."""
+        """Query GET /containers/ID/json."""
         told = self._get(DOCKER, f"/containers/{name}/json")
         if told.get("Id") != name:
             return None
@@ -126,7 +124,7 @@ class Sockets:
         return with_pod(found, {}, labels) if in_pod else found
 
     def _podman(self, name: str) -> Found | None:
-        """Ask libpod's own API, which knows pods."""
+        """Query libpod's own API, which knows pods."""
         told = self._get(PODMAN, f"/v1.0.0/libpod/containers/{name}/json")
         if told.get("Id") != name:
             return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the runtimes keep on disk of a container. Each function reads one runtime's; None: not its.
+"""Containers' state on disk, with one function per runtime; None if it has no such container.
 
-Seen with docker 20.10, containerd 1.6 and podman 4.3; CRI-O's by its sources. All write this before they
-make the cgroup, but for the PID.
+Seen with docker 20.10, containerd 1.6 and podman 4.3; CRI-O's from its source. All write this
+before they create the cgroup, except the PID.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 DOCKER = "/var/lib/docker"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
-# Where a containerd keeps what runs, and where its database is: of its package, of docker's own, of
-# k3s and rke2, of k0s, of microk8s.
+# Directories of containerd's running tasks, and of its database: its package's, docker's own, those
+# of k3s and rke2, of k0s, of microk8s.
 TASKS = "io.containerd.runtime.v2.task"
 METADATA = "io.containerd.metadata.v1.bolt/meta.db"
 CONTAINERDS = {
@@ -44,30 +44,28 @@ CONTAINERDS = {
     "/var/snap/microk8s/common/run/containerd": "/var/snap/microk8s/common/var/lib/containerd",
 }
 DOCKERS_NAMESPACE = "moby"
-WITH_PATHS_OF_IDS = frozenset(
-    {DOCKERS_NAMESPACE, "k8s.io"}
-)  # cgroups are named by ids of 64 digits
-MAX_PATHS = 512  # of a namespace, that are read with every list
-# Of CRI-O and podman: containers/storage, and what it keeps in memory.
+WITH_PATHS_OF_IDS = frozenset({DOCKERS_NAMESPACE, "k8s.io"})  # cgroups are named by 64-digit ids
+MAX_PATHS = 512  # of a namespace, read with each list
+# Of CRI-O and podman: containers/storage, and its directory in memory.
 STORAGES = ("/run/containers/storage", "/var/lib/containers/storage")
-LAYERS = "-containers"  # after the name of the storage driver
+LAYERS = "-containers"  # suffix of the storage driver's name
 MANAGER = "io.container.manager"
 MANAGERS = {"libpod": "podman", "cri-o": "cri-o"}
 NERDCTL_NAME = "nerdctl/name"
-# What may be looked for: an id, or a name that containerd takes for one (identifiers/validate.go).
+# Valid names for lookups: an id, or a name used as one by containerd (identifiers/validate.go).
 SOUND = re.compile(r"[A-Za-z0-9][\w.-]{0,75}", re.ASCII)
 POD_LOGS = "/var/log/pods"  # of the kubelet: NAMESPACE_NAME_UID
 
 
 class Present:
-    """The ids that the runtimes have state of, as it is when this is made.
+    """The ids of the containers that have state, at the time of its creation.
 
-    ``places`` has containers whose cgroup's path doesn't look like one's, by that path: containerd's
-    clients choose both, as in ``ctr run --cgroup /corp/x``.
+    ``places`` has containers whose cgroup paths don't look like a container's, by that path:
+    containerd's clients choose both, as in ``ctr run --cgroup /corp/x``.
     """
 
     def __init__(self, root: Path) -> None:
-        """List them. A list that is too long is none: anything may be there."""
+        """List them. If a list is too long, any id may be present."""
         self._ids: set[str] = set()
         self._is_whole = True
         self.places: dict[str, Candidate] = {}
@@ -97,12 +95,12 @@ class Present:
                 self.places[path] = Candidate(name, "containerd", path)
 
     def may_have(self, name: str) -> bool:
-        """Tell whether it is worth a look."""
+        """Return whether a lookup may find something."""
         return name in self._ids or not self._is_whole
 
 
 def has_places(root: Path) -> bool:
-    """Tell whether there may be containers whose cgroup's path doesn't look like one's."""
+    """Return whether containers may have cgroup paths that don't look like a container's."""
     return any(folder(root, f"{each}/{TASKS}") for each in CONTAINERDS)
 
 
@@ -111,9 +109,9 @@ def _docker_top(root: Path) -> str:
 
 
 def look_up(root: Path, name: str, *, in_pod: bool, cgroup: str = "") -> Found | None:
-    """Return what is on disk of the container with this id; it isn't confirmed by that alone.
+    """Return the state on disk of the container with an id, which alone doesn't confirm it.
 
-    An id is containerd's own in each of its namespaces: ``cgroup`` tells them apart.
+    Ids are unique in a containerd namespace only: ``cgroup`` distinguishes them.
     """
     if not SOUND.fullmatch(name):
         return None
@@ -125,7 +123,7 @@ def look_up(root: Path, name: str, *, in_pod: bool, cgroup: str = "") -> Found |
 
 
 def docker(root: Path, name: str, *, in_pod: bool) -> Found | None:
-    """Return docker's: containers/ID/config.v2.json, and what containerd runs for it."""
+    """Return docker's state: containers/ID/config.v2.json, and containerd's task for it."""
     top = _docker_top(root)
     state = read_object(root, f"{top}/containers/{name}/config.v2.json")
     if state.get("ID") != name:
@@ -151,7 +149,7 @@ def _task(root: Path, name: str) -> Found | None:
 
 
 def _bundle(root: Path, place: str, runtime: str) -> Found | None:
-    """Return what an OCI configuration tells of a container; its annotations as labels."""
+    """Return a container's state from its OCI bundle, with annotations as labels."""
     config = read_object(root, f"{place}/config.json")
     spec = text(part(config, "linux").get("cgroupsPath"))
     if not config or not spec:
@@ -164,7 +162,7 @@ def _bundle(root: Path, place: str, runtime: str) -> Found | None:
 
 
 def containerd(root: Path, name: str, *, in_pod: bool, cgroup: str = "") -> Found | None:
-    """Return containerd's: the bundle of what runs, and labels from its database."""
+    """Return containerd's state: the bundle of a task, and labels from its database."""
     bundles = []
     for state, lasting in CONTAINERDS.items():
         for namespace in folder(root, f"{state}/{TASKS}"):
@@ -182,9 +180,9 @@ def containerd(root: Path, name: str, *, in_pod: bool, cgroup: str = "") -> Foun
 def _named(
     root: Path, found: Found, database: str, namespace: str, name: str, *, in_pod: bool
 ) -> Found:
-    """Add what containerd's database has: image and labels."""
+    """Add the image and labels from containerd's database."""
     if found.runtime == "docker":
-        return found._replace(labels=None)  # its name is docker's affair
+        return found._replace(labels=None)  # docker has its name
     annotations = found.labels or {}
     where = ("v1", namespace, "containers", name)
     labels = _strings(root, database, *where, "labels")
@@ -201,7 +199,7 @@ def _named(
 
 
 def _strings(root: Path, database: str, *keys: str) -> dict[str, str]:
-    """Return the texts in a bucket of containerd's database (metadata/buckets.go)."""
+    """Return the strings in a bucket of containerd's database (metadata/buckets.go)."""
     with suppress(OSError), regular(root, database) as fd:
         try:
             found = bolt.get(fd, *(key.encode() for key in keys))
@@ -217,7 +215,7 @@ def _strings(root: Path, database: str, *keys: str) -> dict[str, str]:
 
 
 def storage(root: Path, name: str, *, in_pod: bool) -> Found | None:
-    """Return CRI-O's or podman's: userdata/config.json of containers/storage."""
+    """Return CRI-O's or podman's state: userdata/config.json of containers/storage."""
     for top in STORAGES:
         for layers in folder(root, top):
             if not layers.endswith(LAYERS):
@@ -236,7 +234,7 @@ def storage(root: Path, name: str, *, in_pod: bool) -> Found | None:
 
 
 def _podman(root: Path, found: Found, name: str, layers: str) -> Found:
-    """Add what podman's database and the list of its storage have."""
+    """Add the data from podman's database and from the list of its storage."""
     for top in STORAGES:
         with suppress(OSError):
             place = f"{top}/{layers}/{name}/userdata/pidfile"
@@ -252,7 +250,7 @@ def _podman(root: Path, found: Found, name: str, layers: str) -> Found:
 
 
 def _crio(root: Path, found: Found, tags: dict[str, str], top: str) -> Found:
-    """Take the pod's names and labels, which are JSON in an annotation."""
+    """Add the pod's names and labels, which are JSON in an annotation."""
     labels = texts(parse(tags.get("io.kubernetes.cri-o.Labels", "")))
     found = with_pod(found, tags, labels)
     if found.sandbox_id and HEX_ID.fullmatch(found.sandbox_id):
@@ -263,9 +261,9 @@ def _crio(root: Path, found: Found, tags: dict[str, str], top: str) -> Found:
 
 
 def pod_by_logs(root: Path, uid: str) -> tuple[str | None, str | None]:
-    """Return namespace and name of a pod by the folder that the kubelet made for its logs."""
+    """Return a pod's namespace and name from the kubelet's directory for its logs."""
     for each in folder(root, POD_LOGS):
-        fields = each.split("_")  # neither name may have one
+        fields = each.split("_")  # neither name may contain "_"
         if len(fields) == 3 and fields[2] == uid:
             return fields[0], fields[1]
     return None, None
