@@ -380,7 +380,7 @@ class Launch:
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
 
     def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
-        """Attach the programs that follow cgroups, mark existing cgroups, then attach the rest."""
+        """Attach programs that follow cgroups, mark existing cgroups, attach the rest, iterate."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
