@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet trace`` costs: ns for each packet, and bulk throughput beside it."""
+"""The cost of ``cgnet trace``: ns for each packet, and bulk throughput beside it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from cgnet.run.launch import Launch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EMPTY = "queued"  # on what runs once for each packet on loopback
+EMPTY = "queued"  # on a hook that runs once for each packet on loopback
 NOBODY = ("--port", "1")
 CASES = (("--summary", ("--summary",), 0.85), ("a filter that matches nothing", NOBODY, 0.97))
 
 
 class Cost(NamedTuple):
-    """Of one packet: ns net of empty runs, and how many runs."""
+    """The cost of one packet: ns net of empty runs, and runs."""
 
     ns: float
     runs: float
@@ -47,7 +47,7 @@ def cost(hook: str, selection: Selection) -> Cost:
 
 
 def measure(add: Callable[..., None]) -> None:
-    """Measure both hooks, and what is left of the throughput."""
+    """Measure both hooks, and throughput with a tracer."""
     for hook in HOOKS:
         for name, selection in (("followed", Selection()), ("not wanted", Selection(port=("1",)))):
             each = cost(hook, selection)
