@@ -120,7 +120,7 @@ def cli(*, verbose: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    from cgnet.run import output  # noqa: PLC0415 - the streams are no business of who calls _run()
+    from cgnet.run import output  # noqa: PLC0415 - callers of _run() keep their streams
 
     if arguments is None:
         _speak_utf8()

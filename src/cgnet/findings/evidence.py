@@ -171,7 +171,7 @@ def sysctl(place: Path, name: str) -> str | None:
 
 
 def _queues() -> list[Queue]:
-    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra; only what is used
+    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra; only if used
 
     with DiagSocket() as sock:
         return [
@@ -184,7 +184,7 @@ def _queues() -> list[Queue]:
 
 
 def _qdiscs(device: str) -> list[dict[str, Any]]:
-    from pyroute2 import IPRoute  # noqa: PLC0415 - an extra; only what is used
+    from pyroute2 import IPRoute  # noqa: PLC0415 - an extra; only if used
 
     with IPRoute() as route:
         index = next(iter(route.link_lookup(ifname=device)), 0)

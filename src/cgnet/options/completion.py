@@ -82,7 +82,7 @@ def _hierarchy(ctx: click.Context) -> Hierarchy:
 
 
 def _containers(ctx: click.Context) -> list[dict[str, str]]:
-    from cgnet.owners.runtimes import Runtimes  # noqa: PLC0415 - only what is used
+    from cgnet.owners.runtimes import Runtimes  # noqa: PLC0415 - only if used
     from cgnet.owners.runtimes.listing import containers as list_containers  # noqa: PLC0415
 
     runtimes = Runtimes()
@@ -113,7 +113,7 @@ def _pod_namespaces(ctx: click.Context) -> Iterable[str]:
 
 def _units(ctx: click.Context) -> Iterable[str]:
     from cgnet.owners.cgroup_paths import place  # noqa: PLC0415
-    from cgnet.owners.cgroups import subtree  # noqa: PLC0415 - only what is used
+    from cgnet.owners.cgroups import subtree  # noqa: PLC0415 - only if used
 
     where = _hierarchy(ctx)
     found = (place(where.told_path(path)).unit for path in subtree(where.mount))
@@ -160,7 +160,7 @@ class _Nobody:
 
 
 def _fields(ctx: click.Context) -> Iterable[str]:
-    from cgnet.records.schema import Clock, Schema  # noqa: PLC0415 - only what is used
+    from cgnet.records.schema import Clock, Schema  # noqa: PLC0415 - only if used
     from cgnet.render import DERIVED  # noqa: PLC0415
 
     command = _command(ctx)
@@ -177,7 +177,7 @@ def _command(ctx: click.Context) -> Command:
 
 
 def _results(_ctx: click.Context) -> Iterable[str]:
-    from cgnet.filters.values import ERRNOS, RESULTS  # noqa: PLC0415 - only what is used
+    from cgnet.filters.values import ERRNOS, RESULTS  # noqa: PLC0415 - only if used
 
     return (*RESULTS, *ERRNOS)
 

@@ -117,7 +117,7 @@ def make_renderer(
     if fields is not None:
         check_fields(fields, schema)
     if kind == "json":
-        from cgnet.render.json_lines import JsonLines  # noqa: PLC0415 - only what is used
+        from cgnet.render.json_lines import JsonLines  # noqa: PLC0415 - only if used
 
         return JsonLines(schema, fields)
     if kind == "folded":
@@ -143,7 +143,7 @@ def make_blocks(schema: Schema, fields: list[str] | None, *, fitted: bool = Fals
     """Return the renderer of packets for people; ``fitted`` to the terminal. Raises UsageError."""
     if fields is not None:
         raise UsageError("--fields: packets are shown whole; it goes with -o json and -o csv")
-    from cgnet.render.blocks import Blocks  # noqa: PLC0415 - only what is used
+    from cgnet.render.blocks import Blocks  # noqa: PLC0415 - only if used
 
     return Blocks(schema, fitted=fitted)
 
@@ -159,6 +159,6 @@ def make_drawings(
     """Return the renderer of histograms for people; ``whole``: uncut. Raises UsageError."""
     if fields is not None:
         raise UsageError("--fields: histograms are drawn whole; it goes with -o json and -o csv")
-    from cgnet.render.histogram import Drawings  # noqa: PLC0415 - only what is used
+    from cgnet.render.histogram import Drawings  # noqa: PLC0415 - only if used
 
     return Drawings(schema, milliseconds=milliseconds, terminal=terminal, whole=whole)

@@ -110,7 +110,7 @@ class FakeKernel(FakeObject):
     """A fake launched object, with its ring and maps."""
 
     unseen: dict[str, str] | None = None
-    runs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
+    runs: dict[str, str] = {}  # noqa: RUF012 - read-only
     filled = 0.0
 
     def __init__(self) -> None:
