@@ -151,7 +151,7 @@ class RateLimit:
 
 
 def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
-    """Yield new records, at least every TICK_MS and perhaps none, until ``stop``."""
+    """Yield batches, maybe empty, every TICK_MS or sooner. Raises BrokenPipeError."""
     reader_priority = ReaderPriority()
     poller = select.poll()
     poller.register(signals, select.POLLIN)
