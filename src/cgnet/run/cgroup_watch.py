@@ -83,7 +83,7 @@ class CgroupWatch:
         self._tell = tell
         self._leaving: deque[tuple[float, int, int]] = deque()
         self._held: dict[bytes, Held] = {}  # by cgroup
-        self._ends: list[tuple[float, bytes]] = []  # a heap: when to decide about each
+        self._ends: list[tuple[float, bytes]] = []  # a heap: when to decide, by cgroup
         self._number = 0
         self._follower: tuple[int, Follower] | None = None
         self._too_many = 0  # records that were dropped before their names were known

@@ -119,7 +119,7 @@ class Launch:
         """``name`` is that of the objects; ``buffer`` is the ring's size in bytes.
 
         ``config`` has members of struct config, ``maps`` entries of a command's own maps.
-        ``stopped`` returns whether the run was stopped before tracing began.
+        ``stopped`` returns whether to stop before tracing begins.
         """
         self.name = name
         self.folder = OBJECTS
@@ -129,7 +129,7 @@ class Launch:
         self.counting = counting
         self.config = config or {}
         self.maps = maps or {}
-        self.missing: frozenset[str] = frozenset()  # optional ones that don't exist
+        self.missing: frozenset[str] = frozenset()  # missing tracepoints of optional programs
         self.runs: dict[str, str] = {}  # hook, transport and ledger, for the summary
         self._stopped = stopped
         self._told: list[str] = []  # fallbacks in use, with reasons
