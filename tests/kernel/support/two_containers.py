@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Two containers with a router between them, for drops of many kinds.
 
-    client: c0, 10.x.1.2 --- 10.x.1.1, to_client: router: to_server, 10.x.2.1 --- 10.x.2.2, s0: server
+    client: c0, 10.x.1.2 -- 10.x.1.1, to_client: router: to_server, 10.x.2.1 -- 10.x.2.2, s0: server
 
 The router is a namespace and no container. All have IPv6, too, with the same last parts of
 addresses.
