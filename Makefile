@@ -172,6 +172,7 @@ lint: $(VENV)/.ready check-gen ## formatting, style, types, generated files
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	@tools/check_licences.sh
+	@$(BIN)/python tools/check_words.py
 
 .PHONY: lint-workflows
 lint-workflows: $(VENV)/.ready ## permissions, pins and injections in .github/workflows

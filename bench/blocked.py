@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A load whose packets a firewall drops, one for each socket: ``blocked.py SECONDS``.
+"""A load of packets that a firewall drops, one for each socket: ``blocked.py SECONDS``.
 
 Run it in a network namespace of its own; it prints how many sockets tried to connect.
 """

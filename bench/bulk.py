@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Bulk transfer over loopback, by iperf3; the scheduler puts its two ends."""
+"""Bulk transfer over loopback by iperf3; the scheduler places its two ends."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HOST, PORT = "127.0.0.1", "5201"
-SECONDS, PAIRS = 1.0, 21  # many short ones: single runs scatter by some 10 %
+SECONDS, PAIRS = 1.0, 21  # many short runs: single ones scatter by some 10 %
 LISTENS = "Server listening"
 
 
 def require_iperf3() -> None:
-    """Raise SystemExit where it isn't installed: a run takes minutes until it is needed."""
+    """Raise SystemExit without iperf3: a run takes minutes until it is needed."""
     if not shutil.which("iperf3"):
         raise SystemExit("the bench measures throughput by iperf3, which isn't installed")
 
 
 def bulk(seconds: float = SECONDS) -> float:
-    """Return bits a second, as they were received. Raises CalledProcessError."""
+    """Return the received bits per second. Raises CalledProcessError."""
     server = subprocess.Popen(
         ["iperf3", "--server", "--one-off", "--forceflush", "--bind", HOST, "--port", PORT],
         stdout=subprocess.PIPE,
@@ -46,5 +46,5 @@ def bulk(seconds: float = SECONDS) -> float:
 
 
 def bulk_ratio(beside: Callable[[], AbstractContextManager[Any]]) -> Kept:
-    """Return what a tracer leaves of the throughput."""
+    """Return the ratio of throughput with a tracer to that without."""
     return ratio(beside, bulk, PAIRS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet drop`` costs in the kernel: a drop, and traffic that loses nothing."""
+"""The kernel cost of ``cgnet drop``: of a drop, and of traffic without losses."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ BLOCKED = Path(__file__).with_name("blocked.py")
 
 
 class Cost(NamedTuple):
-    """Of one of what a load does: ns net of empty runs."""
+    """The cost of one unit of a load: ns net of empty runs."""
 
-    drops_ns: float  # of the program that drops run
-    drops: float  # how many there are
-    ledger_ns: float  # of those that know sockets' owners
+    drops_ns: float  # of the program that handles drops
+    drops: float  # their number
+    ledger_ns: float  # of the programs that find sockets' owners
     consumed_ns: float  # of --syn-drops
 
 
 def refused() -> int:
-    """Knock at a closed port of the loopback, where each knock is a drop; return how often."""
+    """Connect to a closed port of the loopback, a drop each time; return the number of attempts."""
     end, count = time.monotonic() + SECONDS, 0
-    with socket.socket() as held:  # a port that is bound, and that nobody listens at
+    with socket.socket() as held:  # a bound port without a listener
         held.bind(("127.0.0.1", 0))
         where = held.getsockname()
         while time.monotonic() < end:
@@ -54,7 +54,7 @@ def refused() -> int:
 
 
 def blocked() -> int:
-    """Send packets that a firewall drops, each with its socket; return how many."""
+    """Send packets that a firewall drops, each from its own socket; return their number."""
     done = subprocess.run(
         ["unshare", "--net", sys.executable, BLOCKED, str(SECONDS)],
         check=True, capture_output=True, text=True,
@@ -63,7 +63,7 @@ def blocked() -> int:
 
 
 def ordinary() -> int:
-    """Make ordinary connections; return how many."""
+    """Make ordinary connections; return their number."""
     return tracer.load(SECONDS, 1).connections
 
 
@@ -90,7 +90,7 @@ def _middle(hook: str, work: Callable[[], int], **options: Any) -> Cost:
 
 
 def _tcpdrop(add: Callable[..., None]) -> None:
-    """Measure the rival under the load that it shows, too: of packets with a socket."""
+    """Measure the rival under the load that it reports, too: packets with a socket."""
     what = "the same with tcpdrop.bt"
     try:
         found = [rivals.cost(rivals.tcpdrop, "drop_empty_raw", blocked) for _ in range(RUNS)]

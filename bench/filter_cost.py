@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What filters and counting add to the kernel cost of an attempt, in turn with none."""
+"""The kernel cost that filters and counting add to an attempt, alternating with no filter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOOK = "tp_btf"
 
 @contextmanager
 def many_cgroups() -> Iterator[Path]:
-    """Make a cgroup with GROUPS - 1 below it; yield the last of these."""
+    """Create a cgroup with GROUPS - 1 below it; yield the last of these."""
     top = default_hierarchy(hierarchies()).mount / f"cgnet-bench-{os.getpid()}"
     below = [top / f"g{number}" for number in range(GROUPS - 1)]
     made = []
@@ -42,7 +42,7 @@ def many_cgroups() -> Iterator[Path]:
 
 
 def cases(group: Path) -> dict[str, tuple[Selection, Counting | None]]:
-    """Return what is compared: the first one is no filter."""
+    """Return the cases to compare; the first one has no filter."""
     networks = [f"10.{number // 256}.{number % 256}.0/24" for number in range(999)]
     ports = ",".join(str(port) for port in range(1, 2000, 2))
     return {
@@ -59,13 +59,13 @@ def cases(group: Path) -> dict[str, tuple[Selection, Counting | None]]:
 
 
 def measure(add: Callable[..., None]) -> None:
-    """Measure each against none."""
+    """Measure each case against no filter."""
     with many_cgroups() as group:
         wanted = cases(group)
         none = wanted.pop("no filter")
         for name, case in wanted.items():
             found = []
-            for _ in range(RUNS):  # in turn, because hosts change their mood within minutes
+            for _ in range(RUNS):  # in turn, because a host's speed changes within minutes
                 plain = cost(HOOK, Filters(none[0]), none[1], group, SECONDS).ns
                 ours = cost(HOOK, Filters(case[0]), case[1], group, SECONDS).ns
                 found.append((ours - plain, plain))

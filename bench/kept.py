@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is left of a rate beside a tracer."""
+"""The ratio of a rate with a tracer to the rate without."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Kept(NamedTuple):
 def ratio(
     beside: Callable[[], AbstractContextManager[Any]], work: Callable[[], float], runs: int
 ) -> Kept:
-    """Return what is left of a rate. ``runs``: two or more.
+    """Return the ratio of a rate with a tracer to that without. ``runs``: two or more.
 
-    Each run with the tracer stands between two without, and is compared with their mean: hosts change
-    their mood within seconds.
+    Each run with the tracer stands between two without, and is compared with their mean: a host's
+    speed changes within seconds.
     """
     work()  # warm
     without, kept = [work()], []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What one attempt costs in the kernel, by bpf_stats, net of being called and of the measuring."""
+"""The kernel cost of one attempt, by bpf_stats, net of the call and of the measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EMPTY = "{}"  # of empty.bpf.c, on inet_sock_set_state
 
 
 class Cost(NamedTuple):
-    """Of one attempt: ns net of empty runs, how many runs, and what an empty one reads."""
+    """The cost of one attempt: ns net of empty runs, runs, and ns of an empty run."""
 
     ns: float
     runs: float

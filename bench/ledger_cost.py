@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the ledger of all sockets costs: to ask, to learn, to find what is open at the start."""
+"""The cost of the ledger of all sockets: of lookups, learning, and finding open sockets."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _measured(launch: Launch, none: ProgramSet, hook: str) -> Cost:
 
 @contextmanager
 def open_sockets(count: int) -> Iterator[None]:
-    """Have so many sockets open while the body runs."""
+    """Keep ``count`` sockets open while the body runs."""
     command = [str(tracer.BUILD / "sockets"), str(count)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -97,7 +97,7 @@ def _slab_bytes() -> int:
 
 
 def seeding(hook: str) -> tuple[float, float]:
-    """Return how long it takes to find what is open, in ms, and the bytes of kernel memory."""
+    """Return the ms that it takes to find open sockets, and the bytes of kernel memory."""
     launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
     (kind,) = variants.hooks(hook)
     with Object(object_path("ledger", kind, tracer.BUILD)) as obj:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What programs take under a load, by the kernel's statistics, beside empty ones on the same hook."""
+"""The run time of programs under a load, by the kernel's statistics, and of empty ones beside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RING_BYTES = 4 << 20
 NOTHING_MORE = ProgramSet()
 # linux/bpf.h, enum bpf_cmd
 BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID = 11, 13
-HOOKS = {"tp_btf": "typed", "raw_tp": "raw"}  # and how programs on them are called
+HOOKS = {"tp_btf": "typed", "raw_tp": "raw"}  # and the suffix of programs on them
 
 
 class Spent(NamedTuple):
@@ -49,21 +49,21 @@ class Counted(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called, or its number."""
+        """Its name, or its id."""
 
     def stats(self) -> ProgramStats:
-        """Return what was counted until now."""
+        """Return the statistics until now."""
 
 
 class Watched(NamedTuple, Generic[T]):
-    """What cgnet's programs took, what the empty one after them took, and what the load returned."""
+    """The cost of cgnet's programs and of the empty one after them, and the result of the load."""
 
     programs: dict[str, Spent]
     empty: Spent
     done: T
 
     def net(self, names: Iterable[str] | None = None) -> float:
-        """Return the ns of these programs, or of all, without what as many empty runs take."""
+        """Return the ns of these programs, or of all, minus as many empty runs."""
         chosen = self.programs if names is None else names
         found = [self.programs[name] for name in chosen if name in self.programs]
         return sum(each.ns - each.runs * self.empty.each for each in found)
@@ -92,7 +92,7 @@ def reading(ring: Reader) -> Iterator[None]:
 
 
 def watch(programs: Iterable[Counted], work: Callable[[], T]) -> tuple[dict[str, Spent], T]:
-    """Return what programs take while the work is done, by their names, and what it returns."""
+    """Return the cost of programs during the work, by name, and the result of the work."""
     watched = list(programs)
     with tracer.bpf_stats():
         before = [each.stats() for each in watched]
@@ -107,7 +107,7 @@ def watch(programs: Iterable[Counted], work: Callable[[], T]) -> tuple[dict[str,
 
 @contextmanager
 def empty_programs(*names: str) -> Iterator[list[Callable[[], Counted]]]:
-    """Load programs of empty.bpf.c; yield for each what attaches it."""
+    """Load programs of empty.bpf.c; yield for each a function that attaches it."""
     with Object(tracer.BUILD / "empty.bpf.o") as idle:
         idle.keep(set(names), set())
         idle.load()
@@ -126,10 +126,10 @@ def empty_programs(*names: str) -> Iterator[list[Callable[[], Counted]]]:
 def beside_empty(
     launch: Launch, hook: str, empty: str, work: Callable[[], T], extra: ProgramSet = NOTHING_MORE
 ) -> Watched[T]:
-    """Run what ``launch`` has under a load, with a ring that is read as cgnet reads it.
+    """Run the programs of ``launch`` under a load, with a ring that is read as cgnet reads it.
 
-    ``empty`` is the empty programs' name, with ``{}`` where first_ or empty_ comes, or only of one that
-    comes last.
+    ``empty`` is the name of the empty programs, with ``{}`` for "first" or "empty", or the name of
+    a single one that comes last.
     """
     kind = HOOKS[hook]
     names = [empty.format(each) for each in ("first", "empty")] if "{}" in empty else [empty]
@@ -146,22 +146,22 @@ def beside_empty(
     return Watched({each.name: spent[each.name] for each in ours}, spent[last.name], done)
 
 
-# -- programs of others
+# -- programs of other tools
 
 
 class Foreign(NamedTuple):
-    """A program that somebody else loaded."""
+    """A program that another process loaded."""
 
     name: str
     fd: int
 
     def stats(self) -> ProgramStats:
-        """Return what was counted until now."""
+        """Return the statistics until now."""
         return stats_of(self.fd)
 
 
 def _ask(command: int, number: int) -> tuple[int, int]:
-    """Return what bpf(2) returns, and the number that it wrote behind the one that it was given."""
+    """Return the result of bpf(2), and the id that it wrote next to the given one."""
     attributes = (ctypes.c_uint32 * 4)(number)
     libc = ctypes.CDLL(None, use_errno=True)
     size = ctypes.sizeof(attributes)
@@ -170,7 +170,7 @@ def _ask(command: int, number: int) -> tuple[int, int]:
 
 
 def loaded() -> list[int]:
-    """Return the numbers of all programs that are loaded on this host."""
+    """Return the ids of all programs that are loaded on this host."""
     found = [0]
     while True:
         result, following = _ask(BPF_PROG_GET_NEXT_ID, found[-1])
@@ -181,7 +181,7 @@ def loaded() -> list[int]:
 
 @contextmanager
 def foreign(numbers: Iterable[int]) -> Iterator[list[Foreign]]:
-    """Open programs by their numbers."""
+    """Open programs by their ids."""
     opened = [(number, _ask(BPF_PROG_GET_FD_BY_ID, number)[0]) for number in numbers]
     try:
         yield [Foreign(str(number), fd) for number, fd in opened if fd >= 0]

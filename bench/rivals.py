@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Other tools under the same load: measured where they are installed, else as they were once."""
+"""Other tools under the same load: measured if installed, else their figures of another day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-# Debian's names for the libbpf tools that need no kprobes.
+# Debian's names of the libbpf tools that need no kprobes.
 TOOLS = ("tcplife", "tcpstates")
 # (tool, connection rate with it / without, ns × runs a connection), Linux 6.18, 2 cores, 10,000
 # connections: figures of another day, to compare in order of magnitude only.
@@ -32,10 +32,10 @@ KNOWN = (
     ("bpftrace 0.23 tcpdrop.bt", "0.68", "30,518 × 1"),
 )
 TCPDROP = "tcpdrop.bt"
-# What tcpdrop.bt takes from C headers, which a host may not have.
+# The part of tcpdrop.bt that needs C headers, which a host may not have.
 HEADERS = re.compile(r"^#ifndef BPFTRACE_HAVE_BTF$.*?^#endif$", re.MULTILINE | re.DOTALL)
 CONSTANTS = "#define AF_INET 2\n#define AF_INET6 10"
-# They find tracepoints where tracefs is mounted: here in a mount namespace that ends with them.
+# They need tracefs at its mount point: here in a mount namespace that ends with them.
 IN_TRACEFS = """
 at=/sys/kernel/debug
 test -d $at/tracing || mount -t debugfs none $at
@@ -46,11 +46,11 @@ LOADED_S, ATTACHED_S = 20.0, 1.0
 
 
 class RivalError(Exception):
-    """A rival that ends by itself."""
+    """A rival that isn't installed, or doesn't run."""
 
 
 class Cost(NamedTuple):
-    """Of one of what a load does: ns net of empty runs, and how many runs."""
+    """The cost of one unit of a load: ns net of empty runs, and runs."""
 
     ns: float
     runs: float
@@ -60,7 +60,7 @@ Beside = Callable[[], AbstractContextManager[object]]
 
 
 def installed() -> list[tuple[str, Beside]]:
-    """Return the rivals on this host, and how to run each beside the load."""
+    """Return the rivals on this host, with functions that run each beside the load."""
     paths = [(tool, shutil.which(tool)) for tool in TOOLS]
     return [(tool, partial(_beside, tool, path)) for tool, path in paths if path]
 
@@ -78,7 +78,7 @@ def _beside(name: str, *command: str) -> Iterator[None]:
             if time.monotonic() > latest:
                 raise RivalError(f"{name} loads no programs on this host")
             time.sleep(0.05)
-        time.sleep(ATTACHED_S)  # they say nothing when they are ready
+        time.sleep(ATTACHED_S)  # they don't report when they are ready
         if process.poll() is not None:
             raise RivalError(f"{name} doesn't run on this host")
         yield

@@ -33,12 +33,12 @@ PAIRS = 11
 SECONDS = 4.0
 STARTS = 15
 RIVAL_PAIRS = 5
-# Commands, loops, and rows that a connection makes; 0: they are counted in the kernel.
+# Commands, loops, and records of a connection; 0: they are counted in the kernel.
 LOSSES = (("connect", 1, 1), ("connect", 2, 1), ("connlat", 1, 1), ("life", 1, 2), ("rtt", 1, 0))
 
 
 class Report:
-    """Rows of what was measured."""
+    """Rows of measurements."""
 
     def __init__(self) -> None:
         self.table = Table("what", "measured", "promised", "", title="cgnet connect")
@@ -69,7 +69,7 @@ def loss(report: Report, seconds: float) -> None:
 
 
 def rate_ratio(beside: rivals.Beside, loops: int, pairs: int) -> Kept:
-    """Return what is left of the rate of connections."""
+    """Return the ratio of the connection rate with a tracer to that without."""
     return ratio(beside, lambda: tracer.load(SECONDS, loops).rate, pairs)
 
 
@@ -92,7 +92,7 @@ def rates(report: Report, pairs: int) -> None:
 
 
 def beside_rivals(report: Report) -> None:
-    """Measure what others cost a connection, and what they leave of the rate; ``life`` in turn."""
+    """Measure the kernel cost and the rate with rivals, and with ``life``."""
     ours = partial(tracer.cgnet, command="life")
     compared: list[tuple[str, rivals.Beside]] = [("cgnet life", ours), *rivals.installed()]
     for name, beside in compared:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet rtt`` costs for a packet, and ``cgnet life`` for a socket; rates beside them."""
+"""The cost of ``cgnet rtt`` for a packet and ``cgnet life`` for a socket; rates beside them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_RTT_NS, MAX_LIFE_NS, MIN_RATE, MIN_THROUGHPUT = 150, 800, 0.95, 0.97
 def watched(
     command: Command, counting: Counting | None, hook: str, empty: str, *, keep: bool
 ) -> Watched[int]:
-    """Watch a command under one loop; ``keep`` is the loop's."""
+    """Measure a command under one loop; ``keep`` is the loop's."""
     launch = Launch(command.object, command.layouts, Filters(), RING_BYTES, counting=counting)
     return beside_empty(launch, hook, empty, lambda: tracer.load(SECONDS, 1, keep=keep).connections)
 
@@ -45,13 +45,13 @@ def rtt_cost(hook: str) -> float:
 
 
 def life_cost(hook: str) -> float:
-    """Return ns for each socket, of all programs, net likewise."""
+    """Return ns for each socket, of all programs, net of empty runs."""
     found = watched(life.COMMAND, None, hook, "{}", keep=False)
     return found.net() / found.done / SOCKETS
 
 
 def measure(add: Callable[..., None]) -> None:
-    """Measure both hooks, and what is left of rates."""
+    """Measure both hooks, and rates with a tracer."""
     for name, cost, most in (
         ("rtt by container, each packet", rtt_cost, MAX_RTT_NS),
         ("life, each socket", life_cost, MAX_LIFE_NS),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet trace`` costs: ns for each packet, and bulk throughput beside it."""
+"""The cost of ``cgnet trace``: ns for each packet, and bulk throughput beside it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
 from cgnet.commands.trace.command import COMMAND, PROGRAMS
-from cgnet.commands.trace.record import MAX_IN_FLIGHT, eviction_constants
+from cgnet.commands.trace.record import eviction_constants
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import LOG2
 from cgnet.counting.keys import Key
 from cgnet.filters.selection import Filters, Selection
+from cgnet.records._layouts import CGNET_IN_FLIGHT
 from cgnet.records.packet import STAGES
 from cgnet.run.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EMPTY = "queued"  # on what runs once for each packet on loopback
+EMPTY = "queued"  # on a hook that runs once for each packet on loopback
 NOBODY = ("--port", "1")
 CASES = (("--summary", ("--summary",), 0.85), ("a filter that matches nothing", NOBODY, 0.97))
 
 
 class Cost(NamedTuple):
-    """Of one packet: ns net of empty runs, and how many runs."""
+    """The cost of one packet: ns net of empty runs, and runs."""
 
     ns: float
     runs: float
@@ -39,7 +40,7 @@ def cost(hook: str, selection: Selection) -> Cost:
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND.layouts, Filters(selection), RING_BYTES,
-        counting=counting, config={"drop_arguments": 2, **eviction_constants(MAX_IN_FLIGHT)},
+        counting=counting, config={"drop_arguments": 2, **eviction_constants(CGNET_IN_FLIGHT)},
     )  # fmt: skip
     found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
     packets = found.empty.runs
@@ -47,7 +48,7 @@ def cost(hook: str, selection: Selection) -> Cost:
 
 
 def measure(add: Callable[..., None]) -> None:
-    """Measure both hooks, and what is left of the throughput."""
+    """Measure both hooks, and throughput with a tracer."""
     for hook in HOOKS:
         for name, selection in (("followed", Selection()), ("not wanted", Selection(port=("1",)))):
             each = cost(hook, selection)

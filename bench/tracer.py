@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the measurements share: the load, a tracer that runs beside it, the kernel's statistics."""
+"""Shared parts of the measurements: the load, a tracer beside it, the kernel's statistics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build/bench"
 CGNET = ROOT / ".venv/bin/cgnet"
 LOOP = BUILD / "loop"
-OBJECTS = {  # their sources, and how the Makefile compiles such
+OBJECTS = {  # their sources, and compiler options as in the Makefile
     "empty": ("empty",),
     "ledger.typed": ("ledger", "-mcpu=v3", "-DTYPED=1"),
     "ledger.raw": ("ledger", "-mcpu=v2", "-DTYPED=0"),
@@ -32,14 +32,14 @@ PATIENCE_S = 30.0
 
 
 class Load(NamedTuple):
-    """What the load did."""
+    """The result of the load."""
 
     connections: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Connections a second."""
+        """Connections per second."""
         return self.connections / self.seconds
 
 
@@ -59,7 +59,7 @@ def build(bpf_clang: str) -> None:
 
 
 def load(seconds: float, loops: int, cgroup: Path | None = None, *, keep: bool = False) -> Load:
-    """Run the client loops, in a cgroup if one is given; ``keep``: each on one connection."""
+    """Run client loops, in ``cgroup`` if given; ``keep``: each on one connection."""
     enter = f"echo $$ >{cgroup}/cgroup.procs && " if cgroup else ""
     command = ["sh", "-c", f"{enter}exec {LOOP} {seconds} {loops}{' keep' if keep else ''}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -82,7 +82,7 @@ class Running(NamedTuple):
         raise RuntimeError("the tracer is gone")
 
     def summary(self) -> dict[str, int]:
-        """Return cgnet's own last record, once it ended."""
+        """Return cgnet's last record, the summary, once it has ended."""
         with self.output.open() as lines:
             for line in lines:
                 last = line
@@ -120,7 +120,7 @@ def cgnet(*arguments: str, command: str = "connect") -> Iterator[Running]:
 
 @contextmanager
 def bpf_stats() -> Iterator[None]:
-    """Have the kernel measure programs; it stops when the descriptor closes, sysctls stay."""
+    """Have the kernel measure programs until the descriptor closes; sysctls aren't changed."""
     attributes = (ctypes.c_uint32 * 1)(BPF_STATS_RUN_TIME)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.syscall(SYS_BPF[os.uname().machine], BPF_ENABLE_STATS, attributes, 4)
@@ -133,6 +133,6 @@ def bpf_stats() -> Iterator[None]:
 
 
 def require_root() -> None:
-    """Say so and end unless this is root."""
+    """Exit with a message unless this is root."""
     if os.geteuid() != 0:
         sys.exit("bench: needs root: run 'make bench'")

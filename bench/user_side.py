@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""How many records a second the Python side decodes and writes, on one core, of each command."""
+"""Records a second that the Python side decodes and writes, on one core, of each command."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STACK = struct.Struct(f"={(DROP_EVENT.size - DROP_EVENT.slice('stack').start) //
 
 
 class Kind(NamedTuple):
-    """A command, and what makes the i-th record's own part."""
+    """A command, and a function that makes the i-th record's own part."""
 
     command: Command
     record: RecordKind
@@ -102,7 +102,7 @@ def _dropped(symbols: Symbols) -> Callable[[int], bytes]:
 def kinds() -> list[Kind]:
     """Return the commands that print records."""
     symbols = Symbols()
-    # The options make drop's command.
+    # drop's command depends on options.
     dropping = drop.Drop(symbols)
     return [
         Kind(connect.COMMAND, RecordKind.RECORD_CONNECT, _attempt),
@@ -114,9 +114,9 @@ def kinds() -> list[Kind]:
 
 
 def records(kind: Kind) -> list[bytes]:
-    """Make records of many processes that use many services, as a busy host gives them.
+    """Make records of many processes that use many services, as on a busy host.
 
-    Each other one is a server's: there the remote port is another one each time.
+    Every second one is a server's, with another remote port each time.
     """
     made = []
     for i in range(RECORDS):
@@ -132,7 +132,7 @@ def records(kind: Kind) -> list[bytes]:
 
 
 def rate(work: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> float:
-    """Return records a second of this process's own time, the median of some rounds."""
+    """Return records a second of this process's CPU time, the median of ROUNDS."""
     found = []
     for _ in range(ROUNDS):
         begin = time.process_time()
@@ -143,7 +143,7 @@ def rate(work: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> f
 
 
 def read() -> float:
-    """Return records a second from a ring that the kernel filled to the parts of their fields."""
+    """Return records a second from reading a ring that the kernel filled to unpacked fields."""
     none = ProgramSet()
     command = connect.COMMAND
     obj, _ = Launch(command.object, command.layouts, Filters(), FILLED_RING).start(
@@ -161,7 +161,7 @@ def read() -> float:
 
 
 def decode_and_write(kind: Kind, names: CgroupNames, output: int) -> tuple[float, float]:
-    """Return records a second to their parts, and everything from there up to the file."""
+    """Return records a second of decoding, and of decoding, rendering and writing together."""
     command, made = kind.command, records(kind)
     batches = [made[i : i + ROWS_AT_ONCE] for i in range(0, RECORDS, ROWS_AT_ONCE)]
     groups = command.fields(names, Runtimes())
@@ -172,7 +172,7 @@ def decode_and_write(kind: Kind, names: CgroupNames, output: int) -> tuple[float
 
 
 def measure(add: Callable[..., None]) -> None:
-    """Measure reading, decoding, and everything from there up to the file."""
+    """Measure reading, decoding, and decoding with writing."""
     done = statistics.median(read() for _ in range(ROUNDS))
     rows = [("records read from the ring and decoded a second", done, PROMISED_DECODED)]
     names = CgroupNames(hierarchies())

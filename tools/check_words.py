@@ -18,7 +18,7 @@ RETIRED = {
     r"\byoung\b|grows? old": "recent, promote",
     r"newcomer": "cgroup watch",
     r"journey": "in-flight packet",
-    r"(?<!round.)\btrips?\b|_trips?\b|\btrips?_": "packet trace, in-flight packet",
+    r"(?<![Rr]ound.)\btrips?\b|_trips?\b|\btrips?_": "packet trace, in-flight packet",
     r"outbox": "pending records",
     r"\bparcel": "batch",
     r"\bRemembered\b": "ValueCache",

@@ -114,7 +114,7 @@ _Static_assert(sizeof(struct rtt_event) == 120, "struct rtt_event");
 _Static_assert(sizeof(struct life_event) == 184, "struct life_event");
 _Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
 _Static_assert(sizeof(struct trace_event) == 944, "struct trace_event");
-_Static_assert(sizeof(struct in_flight_packet) == 1016, "struct journey");
+_Static_assert(sizeof(struct in_flight_packet) == 1016, "struct in_flight_packet");
 _Static_assert(sizeof(struct cgroup_event) == 1056, "struct cgroup_event");
 
 #endif

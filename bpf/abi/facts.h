@@ -245,6 +245,6 @@ _Static_assert(sizeof(struct rtt_sample) == 16, "struct rtt_sample");
 _Static_assert(sizeof(struct life) == 80, "struct life");
 _Static_assert(sizeof(struct drop) == 56, "struct drop");
 _Static_assert(sizeof(struct stage) == 32, "struct stage");
-_Static_assert(sizeof(struct packet_trace) == 72, "struct trip");
+_Static_assert(sizeof(struct packet_trace) == 72, "struct packet_trace");
 
 #endif

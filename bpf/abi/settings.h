@@ -14,6 +14,10 @@
 #define CGNET_RECEIVING 2
 #define CGNET_FUNCTION_CLASSES 32
 #define CGNET_FREEING 4
+#define CGNET_IN_FLIGHT 16384 /* packets that trace follows at once */
+#define CGNET_RECENT 64	      /* of these, the newest that each CPU keeps apart */
+#define CGNET_EVICTED 2	      /* flag of in_flight_packet.waits */
+#define CGNET_SUMS_EACH 4     /* slots of a CPU for sums of stages; a power of two */
 
 /* Hook for errors of connect() that return before a SYN is sent. */
 enum sync_errors {

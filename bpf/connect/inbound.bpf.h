@@ -32,7 +32,7 @@ static __always_inline void emit_child(const bool typed, struct sock *sk)
 	if (!tp)
 		return;
 	listener = listener_of(typed, sk);
-	if (!listener && !is_newborn(typed, sk))
+	if (!listener && !is_new_child(typed, sk))
 		return;
 	if (listener ? !listener->wanted : !unknown_owner_passes())
 		return;

@@ -14,15 +14,13 @@
 
 CROSSES_TO_USER_SPACE(sums_head);
 
-#define SUMS_EACH 4 /* slots per CPU; a power of two */
-
 struct stage_sums {
 	struct sums_head head;
 	struct histogram stages[CGNET_STAGE_KINDS];
 };
 
 #if TYPED
-/* SUMS_EACH slots per CPU; user space sets the number of entries. No types: see histogram.bpf.h. */
+/* CGNET_SUMS_EACH slots per CPU; user space sets the number of entries. No types: see histogram.bpf.h. */
 struct sums_table {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -75,12 +73,12 @@ static __always_inline bool begin_sums(struct stage_sums *its, const struct coun
 static __always_inline struct stage_sums *sums_of(const struct count_key *key)
 {
 	void *table = bpf_map_lookup_elem(&sums, &(u32){0});
-	u32 first = bpf_get_smp_processor_id() * SUMS_EACH, mix = mix_of_key(key);
+	u32 first = bpf_get_smp_processor_id() * CGNET_SUMS_EACH, mix = mix_of_key(key);
 
 	if (!table)
 		return NULL;
-	for (u32 i = 0; i < SUMS_EACH; i++) {
-		u32 place = first + (mix + i) % SUMS_EACH;
+	for (u32 i = 0; i < CGNET_SUMS_EACH; i++) {
+		u32 place = first + (mix + i) % CGNET_SUMS_EACH;
 		struct stage_sums *its = bpf_map_lookup_elem(table, &place);
 		u64 state;
 

@@ -71,7 +71,7 @@ static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry
 		write_opener(typed, entry, known, known->owner.source);
 		return true;
 	}
-	if (!is_newborn(typed, sk)) /* else it waits for accept() since before the start */
+	if (!is_new_child(typed, sk)) /* else it waits for accept() since before the start */
 		return false;
 	known = listener_by_address(typed, sk);
 	if (!known || !known->owner.source)
@@ -167,7 +167,7 @@ static __always_inline struct ledger_entry *ledger_is_established(const bool typ
 {
 	struct ledger_entry *entry = ledger_find(typed, sk);
 
-	if ((!entry || entry->role != ROLE_SERVER) && is_newborn(typed, sk))
+	if ((!entry || entry->role != ROLE_SERVER) && is_new_child(typed, sk))
 		return ledger_is_born(typed, sk);
 	return entry;
 }

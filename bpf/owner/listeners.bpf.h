@@ -271,7 +271,7 @@ static __always_inline void forget_listener(const bool typed, struct sock *sk)
 #define SOCKET_IS_DEAD (1 << SOCK_DEAD)
 
 /* Whether a child waits for accept(): it has no socket yet. A closed one has none either, but is SOCK_DEAD. */
-static __always_inline bool is_newborn(const bool typed, struct sock *sk)
+static __always_inline bool is_new_child(const bool typed, struct sock *sk)
 {
 	return !READ(sk, sk_socket) && !(READ(sk, __sk_common.skc_flags) & SOCKET_IS_DEAD);
 }
@@ -283,7 +283,7 @@ static __always_inline struct holder *listener_of(const bool typed, struct sock 
 
 	if (entry && entry->listens)
 		return listener_by_inode(entry);
-	return typed && !is_newborn(typed, child) ? NULL : listener_by_address(typed, child);
+	return typed && !is_new_child(typed, child) ? NULL : listener_by_address(typed, child);
 }
 
 #endif

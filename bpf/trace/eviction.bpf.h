@@ -17,16 +17,13 @@
 
 #include "base/transport.bpf.h"
 
-#define MAX_IN_FLIGHT_PACKETS 16384
 #define MAX_WAITING 8192
 #define SPARE 4 /* 1/SPARE extra slots hold evicted packets until they are freed */
 #define GRACE_NS 10000000
-#define MAX_RECENT 64
 #define LOOKED_AT 32 /* entries that one eviction may pop to find a packet in flight */
 
 /* Flags of in_flight_packet.waits. */
 #define WAITS 1
-#define EVICTED 2
 
 struct packet_ref {
 	u64 key[2]; /* key in its map; packets_in_flight uses the first word only */
@@ -47,7 +44,7 @@ struct packet_ref {
 		__type(value, struct packet_ref);    \
 	} name##_evicted SEC(".maps")
 
-EVICTION_QUEUES(in_flight, MAX_IN_FLIGHT_PACKETS);
+EVICTION_QUEUES(in_flight, CGNET_IN_FLIGHT);
 EVICTION_QUEUES(waiting, MAX_WAITING);
 
 enum tracked_kind {
@@ -75,7 +72,7 @@ struct {
 struct recent {
 	u64 tracked;
 	s64 in_flight_count;
-	struct packet_ref order[MAX_RECENT];
+	struct packet_ref order[CGNET_RECENT];
 };
 
 TYPED_ONLY struct {
@@ -120,7 +117,7 @@ static __always_inline bool is_at_limit(u32 which, u32 most)
 
 static __always_inline bool is_evicted(const struct in_flight_packet *in_flight)
 {
-	return *(volatile u32 *)&in_flight->waits & EVICTED;
+	return *(volatile u32 *)&in_flight->waits & CGNET_EVICTED;
 }
 
 static __always_inline struct in_flight_packet *tracked(void *map, const struct packet_ref *ref)
@@ -175,7 +172,7 @@ static __always_inline void evict_oldest(void *map, void *order, void *evicted, 
 			bpf_map_push_elem(order, ref, 0);
 			return;
 		}
-		in_flight->waits |= EVICTED;
+		in_flight->waits |= CGNET_EVICTED;
 		count_for_all(which, -1);
 		count_lost(LOST_PACKETS);
 		return;
@@ -240,7 +237,7 @@ static __always_inline void track(const bool typed, void *map, void *order, void
 		return;
 	place = __sync_fetch_and_add(&ours->tracked, 1) & (cfg.recent - 1);
 	barrier_var(place);
-	place &= MAX_RECENT - 1; /* for the verifier */
+	place &= CGNET_RECENT - 1; /* for the verifier */
 	older = ours->order[place];
 	ours->order[place] = *ref;
 	promote(map, order, evicted, &older);

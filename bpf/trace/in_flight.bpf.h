@@ -19,7 +19,7 @@ CROSSES_TO_USER_SPACE(in_flight_packet);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_IN_FLIGHT_PACKETS + MAX_IN_FLIGHT_PACKETS / SPARE);
+	__uint(max_entries, CGNET_IN_FLIGHT + CGNET_IN_FLIGHT / SPARE);
 	__type(key, u64);
 	__type(value, struct in_flight_packet);
 } packets_in_flight SEC(".maps");

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The command line: a lazy group of subcommands, and the one place where errors become exit codes."""
+"""The command line: a lazy group of subcommands, and the mapping of errors to exit codes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _ReaderGoneError(Exception):
-    """Who read the output closed it: an end like any other."""
+    """The reader of the output closed it, which ends cgnet normally."""
 
 
 @contextmanager
 def _closed_pipe_is_an_end() -> Iterator[None]:
-    """Take a BrokenPipeError before click does, which would exit with 1."""
+    """Handle BrokenPipeError before click does, which would exit with 1."""
     try:
         yield
     except BrokenPipeError as error:
@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand; a name that is none is told with the one that is nearest."""
+        """Find the subcommand; the error for an unknown name suggests the nearest one."""
         name = args[0]
         names = self.list_commands(ctx)
         if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
 
 
 class _Continued(logging.Formatter):
-    """Lines of a message after its first are indented: a stranger's name can't begin one."""
+    """Indents continuation lines of a message: a stranger's name can't begin one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of a record."""
@@ -120,7 +120,7 @@ def cli(*, verbose: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    from cgnet.run import output  # noqa: PLC0415 - the streams are no business of who calls _run()
+    from cgnet.run import output  # noqa: PLC0415 - callers of _run() keep their streams
 
     if arguments is None:
         _speak_utf8()
@@ -140,20 +140,20 @@ def main(arguments: list[str] | None = None) -> None:
         log.debug("", exc_info=True)
         output.tell(f"a fault of cgnet itself: {_place_of(error)}; -v tells more")
     if status == ExitStatus.DONE and getattr(sys.stderr, "failed", False):
-        status = ExitStatus.FAILED  # something was said that can't be read
+        status = ExitStatus.FAILED  # a message couldn't be written
     sys.exit(status)
 
 
 def _speak_utf8() -> None:
-    """Begin anew where the locale's encoding is another one: paths are UTF-8 to cgnet, so are rows."""
+    """Restart in UTF-8 mode if the locale has another encoding: paths and rows are UTF-8."""
     if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return
-    with suppress(OSError):  # as well as the locale allows
+    with suppress(OSError):  # otherwise as well as the locale allows
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
 def _place_of(error: Exception) -> str:
-    """Return an error and where it was raised, in a line."""
+    """Return an error and where it was raised, in one line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
 
@@ -170,10 +170,10 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending already
         return ExitStatus.DONE
     except _ReaderGoneError:
-        # Python would complain once more when it flushes at the end.
+        # Python would report the error once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitStatus.DONE
     return int(status or ExitStatus.DONE)

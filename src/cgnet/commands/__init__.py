@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The subcommands, by name: a module each, or a folder where a command has more than a file.
+"""The subcommands by name: each is a module, or a package where it has more than one file.
 
 A command's module has ``command`` (a click command). Commands that trace also have ``COMMAND``.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """Where a subcommand's click command is defined, and its line in ``cgnet --help``.
+    """The module of a subcommand's click command, and its line in ``cgnet --help``.
 
     The module is imported only when the command runs: ``--help`` must be fast.
     """

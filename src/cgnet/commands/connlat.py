@@ -23,7 +23,7 @@ ANY = Selection()
 
 
 class Connlat(Attempts):
-    """Attempts that took long, or histograms of all."""
+    """Connection attempts that took long, or histograms of all attempts."""
 
     name = "connlat"
     table = (
@@ -38,7 +38,7 @@ class Connlat(Attempts):
     then = ("syn_retrans", "comm", "tcp_state", "pid", "saddr")
 
     def __init__(self, selection: Selection = ANY, min_ns: int = 0) -> None:
-        """Show attempts that took ``min_ns`` or longer."""
+        """Show attempts that took ``min_ns`` nanoseconds or longer."""
         super().__init__(selection.roles)
         self._min_ns = min_ns
         self._results = selection.result
@@ -48,7 +48,7 @@ class Connlat(Attempts):
         return {"least_ns": self._min_ns}
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the one set: what fails before a SYN leaves takes no time."""
+        """Return the only set: an attempt that fails before a SYN leaves takes no time."""
         return explained([NO_SYNC_ERRORS], self._results)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet containers``: the containers that run on this host, and how cgnet knows them."""
+"""``cgnet containers``: the running containers of this host, and how cgnet knows them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WIDE = {
     "cgroup": lambda row: row["cgroup"],
     "labels": lambda row: row["labels"],
 }
-FIRST = ("container", "pod", "id", "pid", "image")  # what a narrow terminal keeps
+FIRST = ("container", "pod", "id", "pid", "image")  # the columns of a narrow terminal
 COLUMNS_OF_ALL = {**COLUMNS, "found": WIDE["found"], "cgroup": WIDE["cgroup"]}
 
 

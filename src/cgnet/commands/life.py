@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
 CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
-# How it ended is one of few; how long it took is not.
+# The ways to end are few; durations aren't.
 MARKS_PART = LIFE_EVENT.slice("life.rst_reason", "close_cause")
 CLOSED_BY_PART = LIFE_EVENT.slice("life.closed_by")
 DURATION_PART = LIFE_EVENT.slice("life.duration_ns")
@@ -60,7 +60,7 @@ def _number(field: str, member: str = "", per: int = 1, null: int | None = None)
 
 
 PROGRAMS = ProgramSet(left_out=(ASKED,))
-# By map, if any: the program that emits what is open.
+# By map, or "" for files: the program that emits open connections.
 OPEN_BY_MAP = {
     "ledger": "living",
     "ledger_slots": "living_slots",
@@ -91,7 +91,7 @@ def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
 
 
 class Life(Command):
-    """Lives of connections, as they end; with an interval also what is open."""
+    """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
     layouts = (LIFE_EVENT, FLOW, LIFE)
@@ -113,9 +113,9 @@ class Life(Command):
         min_bytes: int = 0, closed_by: tuple[str, ...] = (), causes: tuple[str, ...] = (),
         open_by: str | None = None,
     ) -> None:  # fmt: skip
-        """Show lives of ``min_ns`` and ``min_bytes``, or more, that ended so.
+        """Show lives of at least ``min_ns`` and ``min_bytes``, by ``closed_by`` and ``causes``.
 
-        ``open_by`` is the one of features.LIVING that must show what is open.
+        ``open_by`` is the way of features.LIVING that must show open connections.
         """
         self._options, self._symbols, self._open_by = options, symbols, open_by
         self._config = {
@@ -142,11 +142,11 @@ class Life(Command):
         ]
 
     def config(self) -> dict[str, Any]:
-        """Return which lives are wanted."""
+        """Return the settings that select lives."""
         return self._config
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the one set, with the ways to show what is open."""
+        """Return the only set, with the ways to show open connections."""
         if not self._options:
             return [PROGRAMS]
         looks = [each for each in LOOKS if self._open_by in (None, each.way.name)]
@@ -154,7 +154,7 @@ class Life(Command):
         return of_one_role([chosen], self._options.selection.roles)
 
     def on_interval(self, obj: Object) -> list[bytes]:
-        """Have the iterators that were taken emit what is open; where there are none, ask for each."""
+        """Have the loaded iterators emit open connections; without iterators, query each socket."""
         told = [obj.iterate_if_loaded(program, name) for name, program in OPEN_BY_MAP.items()]
         if any(each is not None for each in told) or not socket_queries.can_ask(obj):
             return []
@@ -162,7 +162,7 @@ class Life(Command):
         return [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
 
     def was_open(self, record: bytes) -> bool:
-        """Tell whether a record's connection was open before the start, and is."""
+        """Return whether a record's connection was open before the start, and still is."""
         return not record[CLOSED_BY_PART.start] and not any(record[DURATION_PART])
 
 

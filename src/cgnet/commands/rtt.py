@@ -65,7 +65,7 @@ class Rtt(Command):
         self, options: Options | None = None, *, slower_ns: int = 0, handshakes: bool = True,
         smoothed: bool = False, milliseconds: bool = False,
     ) -> None:  # fmt: skip
-        """Show samples that took longer than ``slower_ns``, or count where the options say so."""
+        """Show samples that took longer than ``slower_ns``, or histograms, as the options say."""
         self._options = options
         self._slower_ns, self._handshakes, self._smoothed = slower_ns, handshakes, smoothed
         self.draws_milliseconds = milliseconds
@@ -75,7 +75,7 @@ class Rtt(Command):
         return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE]
 
     def config(self) -> dict[str, Any]:
-        """Return which samples are wanted."""
+        """Return the settings that select samples."""
         return {
             "least_ns": self._slower_ns,
             "no_handshakes": int(not self._handshakes),
@@ -84,7 +84,7 @@ class Rtt(Command):
         }
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the one set, with what a choice of roles hides."""
+        """Return the only set, with a remark if one role is excluded."""
         return of_one_role([ProgramSet()], self._options.selection.roles if self._options else BOTH)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the kernel side counts: two tables in turn, and rows of them.
+"""Counts of the kernel side: two tables that take turns, and rows made from them.
 
-The partner of count.bpf.h and histogram.bpf.h.
+Counterpart of count.bpf.h and histogram.bpf.h.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 OWNER_PART = COUNT_KEY.slice("owner")
 FLOW_PART = COUNT_KEY.slice("flow")
 SOURCE = COUNT_KEY.slice("owner.source").start
-# Of a histogram that is a line of a table.
+# Prefixes of a histogram's fields that a table leaves out.
 HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
 
 
 class Counting(NamedTuple):
-    """What is counted: by what, and how the values fall into a histogram if there is one."""
+    """The settings of counting: keys, and the scale of histograms if there are any."""
 
     keys: list[Key]
     scale: Scale | None = None
-    symbols: Symbols | None = None  # of what only the kernel has names for
+    symbols: Symbols | None = None  # for names that only the kernel has
     stages: Mapping[int, str] | None = None  # of packets: values are nanoseconds then
 
     @property
@@ -62,23 +62,23 @@ class Counting(NamedTuple):
 
     @property
     def tables(self) -> Tables:
-        """The tables that have it."""
+        """The tables that hold its values."""
         return HISTOGRAMS if self.scale else COUNTS
 
     def uses(self, tables: Tables) -> bool:
-        """Tell whether tables have it, or some of it."""
+        """Return whether ``tables`` hold its values, or some of them."""
         return tables == (SUMS if self.stages and tables == SUMS else self.tables)
 
     def constants(self) -> dict[str, int]:
-        """Return what struct config has of it."""
+        """Return the members of struct config for counting."""
         return constants(self.keys) | (self.scale.constants() if self.scale else {})
 
     def read(self, raw: bytes) -> int | Histogram:
-        """Read a value of the tables."""
+        """Parse a value of the tables."""
         return Histogram.read(raw) if self.scale else int.from_bytes(raw, sys.byteorder)
 
     def told(self, value: int | Histogram) -> tuple[Any, ...]:
-        """Return what is told of a value."""
+        """Return the fields of a value."""
         if not isinstance(value, Histogram):
             return (value,)
         told = value.values(self.scale or LOG2)
@@ -96,19 +96,19 @@ def _prefix(address: str, bits: int) -> str:
 
 
 def _cut(path: str | None, depth: int | None) -> str | None:
-    """Return the first ``depth`` names of a path."""
+    """Return the first ``depth`` components of a path."""
     if path is None or depth is None:
         return path
     return str(PurePosixPath("/", *PurePosixPath(path).parts[1 : depth + 1]))
 
 
 class Counts:
-    """The two tables of a running object, and what is read from them."""
+    """The two tables of a loaded object, and the rows made from them."""
 
     def __init__(
         self, counting: Counting, filters: Filters, names: CgroupNames, runtimes: Runtimes
     ) -> None:
-        """Name what is counted."""
+        """Take the settings, and sources of owners' names."""
         self.keys = counting.keys
         self._counting = counting
         self._filters = filters
@@ -116,7 +116,7 @@ class Counts:
         self._owner = owner_group(names, runtimes).values
         self._in_use = 0
         self._waiting: dict[bytes, Any] = {}  # for names
-        self._ends: dict[bytes, float] = {}  # when each of them is told as it is
+        self._ends: dict[bytes, float] = {}  # when each is counted without names
         self.of_unknown_owners = 0
 
     @property
@@ -125,17 +125,17 @@ class Counts:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of a row, after those that every record has."""
+        """The fields of a row, after those of every record."""
         return (*self._key_fields, *self._counting.fields)
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Those fields that a table shows: what fits a line."""
+        """The fields that a table shows: those that fit a line."""
         return tuple(field for field in self.fields if not field.startswith(HIDDEN))
 
     @property
     def draws(self) -> bool:
-        """Whether what is counted are histograms."""
+        """Whether the counts are histograms to draw."""
         return self._counting.scale is not None and not self._counting.stages
 
     @property
@@ -144,20 +144,20 @@ class Counts:
         return bool(self._waiting)
 
     def _swap(self, obj: Object) -> Iterator[tuple[bytes, Any]]:
-        """Put the other tables into use, and empty the old ones."""
+        """Switch to the other tables, and empty the old ones."""
         tables, in_use = self._counting.tables, self._in_use
         self._in_use = 1 - in_use
         old = tables.swap(obj, in_use)
         for key in list(old.keys(COUNT_KEY.size)):
             yield key, self._counting.read(old.lookup(key, tables.value_bytes))
             old.discard(key)
-        if self._counting.uses(SUMS) and obj.has_map(SUMS.outer):  # typed programs alone sum up
+        if self._counting.uses(SUMS) and obj.has_map(SUMS.outer):  # only typed programs have sums
             yield from read_sums(SUMS.swap(obj, in_use))
 
     def collect(self, obj: Object) -> list[dict[str, Any]]:
-        """Return what came since the last time, the greatest number first.
+        """Return the rows since the last call, the highest count first.
 
-        What belongs to a new cgroup whose names aren't known yet comes the next time.
+        Counts of a new cgroup wait for a later call until its names are known.
         """
         totals: dict[tuple[Any, ...], Any] = {}
         keys = self._waiting
@@ -185,7 +185,7 @@ class Counts:
         return self._with_shares(rows) if self._counting.stages else rows
 
     def _with_shares(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add each stage's share of the time, of what has the same other keys; in their order."""
+        """Add each stage's share of time among rows with equal other keys, and sort by stage."""
         others = [field for field in self._key_fields if field != "stage"]
         sums: dict[tuple[Any, ...], int] = {}
         for row in rows:
@@ -200,9 +200,9 @@ class Counts:
         return rows
 
     def _values(self, raw: bytes, *, finally_: bool) -> tuple[Any, ...] | None:
-        """Return the values of a kernel's key; None if its owner turns out to be unwanted.
+        """Return the field values of a kernel's key; None if its owner isn't wanted.
 
-        Raises NotYetKnownError if that will be known soon, and it is not to be decided ``finally_``.
+        Raises NotYetKnownError if that will be known soon, unless ``finally_``.
         """
         *flat, role, result, location = COUNT_KEY.packed.unpack(raw)
         _, _, _, undecided, given, *_ = flat
@@ -235,7 +235,7 @@ class Counts:
         return tuple(row[field] for field in self._key_fields)
 
     def _drop(self, symbols: Symbols, reason: int, location: int) -> dict[str, Any]:
-        """Return the names of what drops are counted by."""
+        """Return the names of a drop's reason, location and stack."""
         stack: tuple[str, ...] = ()
         if any(key.name == "stack" for key in self.keys):
             stack = symbols.stack(self._obj.map("stacks"), location)

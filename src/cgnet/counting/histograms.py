@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Histograms that the kernel side fills: what its buckets mean, and what is told of them.
+"""Histograms of the kernel side: the bounds of their buckets, and their statistics.
 
-The partner of histogram.bpf.h.
+Counterpart of histogram.bpf.h.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
 from cgnet.text import number
 
 QUARTERS = 4  # buckets for each power of two
-# Of a linear scale: the first bucket has what is below, the last one what is above.
+# Of a linear scale: the first bucket is for lower values, the last for higher.
 STEPS = CGNET_BUCKETS - 2
 PERCENTILES = (50, 90, 99)
 FIELDS = (
@@ -25,13 +25,13 @@ LARGEST = 2**31 - 1
 
 
 def _log2_bound(bucket: int) -> int:
-    """Return where a bucket begins: as log2_bucket() of histogram.bpf.h."""
+    """Return the lower bound of a bucket, as log2_bucket() of histogram.bpf.h."""
     power, quarter = divmod(bucket, QUARTERS)
     return bucket if power == 0 else (QUARTERS + quarter) << (power - 1)
 
 
 class Scale(NamedTuple):
-    """How values fall into buckets. All numbers are microseconds."""
+    """The assignment of values to buckets. All numbers are microseconds."""
 
     kind: HistogramKind = HistogramKind.HISTOGRAM_LOG2
     low: int = 0
@@ -39,7 +39,7 @@ class Scale(NamedTuple):
     steps: int = 0
 
     def constants(self) -> dict[str, int]:
-        """Return what struct config has of it."""
+        """Return the members of struct config for the scale."""
         return {
             "histogram": self.kind,
             "histogram_low": self.low,
@@ -48,13 +48,13 @@ class Scale(NamedTuple):
         }
 
     def bounds(self) -> list[int]:
-        """Return where each bucket begins; the last one has no end."""
+        """Return the lower bound of each bucket; the last bucket has no upper bound."""
         if self.kind == HistogramKind.HISTOGRAM_LINEAR:
             return [0, *(self.low + step * self.step for step in range(self.steps + 1))]
         return [_log2_bound(bucket) for bucket in range(CGNET_BUCKETS)]
 
     def shown(self) -> int:
-        """Return how many buckets are shown as one."""
+        """Return the number of buckets that are shown as one."""
         return 1 if self.kind == HistogramKind.HISTOGRAM_LINEAR else QUARTERS
 
 
@@ -62,7 +62,7 @@ LOG2 = Scale()
 
 
 def linear(text: str) -> Scale:
-    """Read ``LOW,HIGH,STEP``, in microseconds. Raises UsageError."""
+    """Parse ``LOW,HIGH,STEP``, in microseconds. Raises UsageError."""
     read = [number(part, LARGEST) for part in text.split(",")]
     numbers = [each for each in read if each is not None]
     if len(read) != 3 or len(numbers) != 3:
@@ -77,7 +77,7 @@ def linear(text: str) -> Scale:
 
 
 class Histogram:
-    """Values that were counted, in microseconds."""
+    """A histogram of values in microseconds."""
 
     __slots__ = ("buckets", "count", "greatest", "least", "total")
 
@@ -93,12 +93,12 @@ class Histogram:
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """Read struct histogram. Raises struct.error."""
+        """Parse struct histogram. Raises struct.error."""
         count, total, least, greatest, *buckets = HISTOGRAM.packed.unpack(raw)
         return cls(count, total, least, greatest, tuple(buckets))
 
     def __add__(self, other: Histogram) -> Histogram:
-        """Return both together."""
+        """Return the sum of both."""
         return Histogram(
             self.count + other.count,
             self.total + other.total,
@@ -108,7 +108,7 @@ class Histogram:
         )
 
     def percentile(self, percent: int, scale: Scale) -> tuple[int, int]:
-        """Return a percentile, and by how much it may be wrong: half the width of its bucket."""
+        """Return a percentile and its maximum error: half the width of its bucket."""
         rank = -(-self.count * percent // 100)
         seen = 0
         for low, high, count in self._filled(scale):
@@ -131,14 +131,14 @@ class Histogram:
         """Return [low, high, count], from the first bucket that has values to the last."""
         filled = self._filled(scale)
         groups = [filled[i : i + scale.shown()] for i in range(0, len(filled), scale.shown())]
-        if scale.kind == HistogramKind.HISTOGRAM_LOG2:  # below 4 each value is a power's beginning
+        if scale.kind == HistogramKind.HISTOGRAM_LOG2:  # below 4 a bucket is one value
             groups[0:1] = [filled[0:1], filled[1:2], filled[2:4]]
         rows = [[group[0][0], group[-1][1], sum(each[2] for each in group)] for group in groups]
         with_values = [i for i, row in enumerate(rows) if row[2]]
         return rows[with_values[0] : with_values[-1] + 1] if with_values else []
 
     def values(self, scale: Scale) -> tuple[Any, ...]:
-        """Return what is told of it: FIELDS."""
+        """Return the values of FIELDS."""
         percentiles = [
             value for percent in PERCENTILES for value in self.percentile(percent, scale)
         ]

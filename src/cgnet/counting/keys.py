@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is counted by: ``--by``, and what the kernel side is told of it."""
+"""Keys of counting: the option ``--by``, and the settings of the kernel side."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ DEEPEST = 4096  # linux/limits.h: PATH_MAX
 
 
 class Key(NamedTuple):
-    """One of the things that are counted by."""
+    """A key of ``--by``."""
 
     name: str
-    size: int | None = None  # of a prefix in bits, or of a path in names
+    size: int | None = None  # of a prefix in bits, or of a path in components
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that show it.
 
-        Names of containers come again in each pod; who is in no container is shown by cgroup.
+        Containers of different pods may share a name; owners in no container are shown by cgroup.
         """
         if self.name == "container":
             return ("container", "pod", "pod_namespace", "cgroup")
         return ("pod", "pod_namespace") if self.name == "pod" else (self.name,)
 
 
-# Names, and the part of the kernel's key that they need.
+# Names, and the parts of the kernel's key that they need.
 KEYS: dict[str, CountBy] = {
     "container": CountBy.BY_CGROUP,
     "pod": CountBy.BY_CGROUP,
@@ -72,7 +72,7 @@ def _key(text: str, usable: Collection[str]) -> Key:
         return Key(name)
     if name not in SIZED or not is_number(size):
         raise UsageError(f"--by {text!r}: no number goes there; as in cgroup/2 or daddr/24")
-    if name == "cgroup":  # no path has more names than bytes
+    if name == "cgroup":  # a path has no more components than bytes
         found = number(size, DEEPEST)
         return Key(name, DEEPEST if found is None else found)
     bits = number(size, MAX_PREFIX)
@@ -82,9 +82,9 @@ def _key(text: str, usable: Collection[str]) -> Key:
 
 
 def read_by(values: Iterable[str], usable: Collection[str] = OF_CONNECTIONS) -> list[Key]:
-    """Read the values of ``--by``, lists separated by commas. Raises UsageError.
+    """Parse the values of ``--by``, lists separated by commas. Raises UsageError.
 
-    ``usable`` has the names of what the command's records can be counted by.
+    ``usable`` has the names of the keys that the command supports.
     """
     keys = [_key(text.strip(), usable) for value in values for text in value.split(",")]
     for name, times in Counter(key.name for key in keys).items():
@@ -94,7 +94,7 @@ def read_by(values: Iterable[str], usable: Collection[str] = OF_CONNECTIONS) -> 
 
 
 def constants(keys: list[Key]) -> dict[str, int]:
-    """Return what struct config has of counting."""
+    """Return the members of struct config for counting."""
     bits = 0
     for key in keys:
         bits |= KEYS[key.name]

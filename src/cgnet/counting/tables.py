@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Two tables of the kernel side that change places, so that reading them loses nothing.
+"""Two tables of the kernel side that take turns, so that reading them loses no counts.
 
-The partner of count.bpf.h, histogram.bpf.h and count/percpu_histograms.bpf.h.
+Counterpart of count.bpf.h, histogram.bpf.h and count/percpu_histograms.bpf.h.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.counting.histograms import Histogram
-from cgnet.records._layouts import COUNT_KEY, HISTOGRAM, SUMS_HEAD, StageAt, SumsState
+from cgnet.records._layouts import (
+    CGNET_SUMS_EACH,
+    COUNT_KEY,
+    HISTOGRAM,
+    SUMS_HEAD,
+    StageAt,
+    SumsState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,23 +26,22 @@ if TYPE_CHECKING:
     from cgnet.loader import Map, Object
 
 HASH, ARRAY = 1, 2  # linux/bpf.h, enum bpf_map_type
-SUMS_EACH = 4  # of count/percpu_histograms.bpf.h, for each CPU
 RESULT = COUNT_KEY.slice("result")
 STATE, KEY = SUMS_HEAD.slice("state"), SUMS_HEAD.slice("key")
 
 
 class Tables(NamedTuple):
-    """Two tables of the kernel side, of which one is in use: a map of maps names it."""
+    """Two tables of the kernel side; a map of maps holds the one in use."""
 
     outer: str
     inner: tuple[str, str]
     value_bytes: int
-    entries: int  # of each, when they are in use
+    entries: int  # of each, if they are used
     kind: int = HASH
     key_bytes: int = COUNT_KEY.size
 
     def prepare(self, obj: Object, *, used: bool) -> None:
-        """Before loading: make room, if they are used."""
+        """Set the maps' sizes before loading: ``entries`` if ``used``, else one."""
         if not obj.has_map(self.outer):
             return
         entries = self.entries if used else 1
@@ -44,7 +50,7 @@ class Tables(NamedTuple):
         obj.resize_inner(self.outer, (self.kind, self.key_bytes, self.value_bytes, entries))
 
     def swap(self, obj: Object, in_use: int) -> Map:
-        """Put the other table into use; return the old one, which nobody writes to any more."""
+        """Switch to the other table; return the old one, which no program writes to any more."""
         other = obj.map(self.inner[1 - in_use]).fd
         obj.map(self.outer).update(bytes(4), other.to_bytes(4, sys.byteorder))
         return obj.map(self.inner[in_use])
@@ -58,14 +64,14 @@ SUMS = Tables(
     "sums",
     ("sums_even", "sums_odd"),
     SUMS_HEAD.size + StageAt.STAGE_COUNT * HISTOGRAM.size,
-    SUMS_EACH * os.sysconf("SC_NPROCESSORS_CONF"),
+    CGNET_SUMS_EACH * os.sysconf("SC_NPROCESSORS_CONF"),
     ARRAY,
     4,
 )
 
 
 def read_sums(table: Map) -> Iterator[tuple[bytes, Histogram]]:
-    """Take out what CPUs have summed up: each stage's histogram, by the key that it has in a hash."""
+    """Take the sums of each CPU; yield each stage's key, as in a hash, and histogram."""
     for index in list(table.keys(SUMS.key_bytes)):
         raw = table.lookup(index, SUMS.value_bytes)
         if int.from_bytes(raw[STATE], sys.byteorder) != SumsState.SUMS_OF_KEY:

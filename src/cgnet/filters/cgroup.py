@@ -224,7 +224,7 @@ class CgroupFilter:
             if mark.marks:
                 _set(selected, hierarchy.id, path, mark)
 
-    def born(
+    def created(
         self, selected: Map, hierarchy: int, cgroup: int, path: str, tell: Callable[[str], None]
     ) -> None:
         """Decide about a new cgroup; mark the tree of a given path that is created again."""

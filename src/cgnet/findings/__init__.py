@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From what was seen to what it means: evidence, advice, verdicts."""
+"""Conclusions from records: evidence, advice, verdicts."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From a reason to a line of advice, and to the evidence that it stands on.
+"""Advice on drops by reason, and its evidence.
 
-What the evidence doesn't show isn't said. Advice without evidence says what the reason means.
+Advice claims only what its evidence shows. Without evidence it explains the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
 
 
 class Seen(NamedTuple):
-    """Drops of one reason, of one owner, in one namespace: what is known of the last one."""
+    """Drops of one reason, owner and network namespace; other fields are those of the last one."""
 
     reason: str | None
     reason_class: str | None
@@ -58,7 +58,7 @@ TRANSLATED = (
 
 
 def _astray(seen: Seen, look: Look) -> tuple[str, Evidence]:
-    """Return advice on what isn't the first packet of a connection, and finds no socket."""
+    """Return advice on a packet that isn't a connection's first one and finds no socket."""
     sockets = look.sockets(seen.netns, seen.dport) if seen.dport else []
     others = [each for each in sockets if (each.peer, each.peer_port) != (seen.saddr, seen.sport)]
     if others and seen.saddr and "/" not in seen.saddr:
@@ -87,7 +87,7 @@ def _flags(seen: Seen, look: Look) -> tuple[str, Evidence]:
 def _no_socket(seen: Seen, look: Look) -> tuple[str, Evidence]:
     if seen.tcp_flags is not None and seen.tcp_flags != "S":
         return _astray(seen, look)
-    if seen.dport is None:  # counted by what leaves it out
+    if seen.dport is None:  # counted by keys without the port
         text = "nobody listens at the ports that they went to, or their connections are gone"
         return f"{text}; count by dport to see the ports", {}
     # A count may be of a whole network, or of all addresses.
@@ -101,7 +101,7 @@ def _no_socket(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _by_listeners(port: int, called: str | None, addresses: list[str]) -> str:
-    """Tell why nobody took a call, by who listens at its port now."""
+    """Return why no listener took a connection, from the current listeners at its port."""
     if not addresses:
         return f"nobody listens at port {port} in that network namespace"
     places = ", ".join(addresses)
@@ -123,7 +123,7 @@ RESET = (
 
 
 def _after_close(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
-    """Return advice on data for what was closed before they came, which has many reasons or none."""
+    """Return advice on data that came after close, for which kernels have many reasons or none."""
     resets = look.grown(seen.netns, ("TcpOutRsts", "TcpExtTCPAbortOnData"))
     evidence: Evidence = {name: each for name, each in resets.items() if each}
     nothing_said = seen.reason in ("NOT_SPECIFIED", "TCP_FLAGS", None)
@@ -190,7 +190,7 @@ def _syn_queue(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _with_throttling(seen: Seen, look: Look, text: str, evidence: Evidence) -> tuple[str, Evidence]:
-    """Add that the owner was kept from the CPU, if it was."""
+    """Add the owner's CPU throttling, if there was any."""
     cpu = look.throttling(seen.cgroup) if seen.cgroup else None
     if cpu and cpu["nr_throttled"]:
         evidence |= cpu
@@ -223,7 +223,7 @@ def _backlog(seen: Seen, look: Look) -> tuple[str, Evidence]:
     return _with_throttling(seen, look, text, evidence)
 
 
-# The function that called a hook of netfilter, without its last parts such as .part.0.
+# The callers of netfilter's hooks, without suffixes such as .part.0.
 HOOKS = {
     **dict.fromkeys(
         ("ip_rcv", "ipv6_rcv", "ip_list_rcv", "ipv6_list_rcv", "ip_sublist_rcv", "ip6_sublist_rcv"),
@@ -237,11 +237,11 @@ HOOKS = {
     **dict.fromkeys(("__dev_queue_xmit",), "egress"),
 }
 HOOK_CALLS = ("nf_hook_slow", "nf_hook_slow_list")
-OF_RULES = ("nft_do_chain", "ipt_do_table", "ip6t_do_table")  # they drop on a rule's behalf alone
+OF_RULES = ("nft_do_chain", "ipt_do_table", "ip6t_do_table")  # they drop only on behalf of a rule
 
 
 def hook_of(stack: Iterable[str]) -> str | None:
-    """Return the hook of netfilter that a packet was in, if its stack tells."""
+    """Return the netfilter hook that a packet was in, by its stack; None if unknown."""
     names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
     for name, caller in pairwise(names):
         if name in HOOK_CALLS and caller not in HOOK_CALLS:
@@ -253,7 +253,7 @@ CONNTRACK = ("conntrack_insert_failed", "conntrack_drop", "conntrack_early_drop"
 
 
 def _conntrack(seen: Seen, look: Look) -> tuple[str, int, Evidence] | None:
-    """Return whether connection tracking dropped them: why, how many, and what tells it."""
+    """Return advice if connection tracking dropped packets, how many, and its evidence."""
     lately = look.grown_lately(seen.netns, CONNTRACK)
     failed, dropped, early = (lately.get(name, 0) for name in CONNTRACK)
     names = ("count", "max")
@@ -282,7 +282,7 @@ def _conntrack(seen: Seen, look: Look) -> tuple[str, int, Evidence] | None:
 
 
 def _by_rules(seen: Seen, look: Look, hook: str | None) -> tuple[str, bool]:
-    """Return what rules there are to have dropped them, and whether there are any."""
+    """Return advice on the rules that may have dropped packets, and whether there are any."""
     place = look.place(seen.netns)
     found = look.rules(seen.netns)
     if found is None:
@@ -324,7 +324,7 @@ def _firewall(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _cgroup_program(seen: Seen, look: Look, kind: int) -> tuple[str, Evidence]:
-    """Return which BPF programs of the owner's cgroup may have dropped packets on their way."""
+    """Return advice on the BPF programs of the owner's cgroup that may have dropped packets."""
     way = {INGRESS: "ingress", EGRESS: "egress"}[kind]
     found = look.programs(seen.pid, seen.cgroup, kind)
     if found is None:
@@ -359,7 +359,7 @@ def _cgroup_egress(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _at_device(text: str, *commands: str) -> Advisor:
-    """Make an advisor of a text and commands, which both have a place for the device's name."""
+    """Return an advisor with a text, and commands that are formatted with a device's name."""
 
     def advise(seen: Seen, look: Look) -> tuple[str, Evidence]:
         place = look.place(seen.netns)
@@ -405,7 +405,7 @@ def _reverse_path(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _grown(*names: str, text: str) -> Advisor:
-    """Make an advisor of a text and of counters, of which those are told that grew."""
+    """Return an advisor with a text, and those of some counters that grew."""
 
     def advise(seen: Seen, look: Look) -> tuple[str, Evidence]:
         grown = look.grown(seen.netns, names)
@@ -415,7 +415,7 @@ def _grown(*names: str, text: str) -> Advisor:
 
 
 def _settings(*names: str, text: str) -> Advisor:
-    """Make an advisor of a text and of settings."""
+    """Return an advisor with a text and some settings."""
 
     def advise(seen: Seen, look: Look) -> tuple[str, Evidence]:
         found = {name: look.sysctl(seen.netns, name) for name in names}
@@ -425,7 +425,7 @@ def _settings(*names: str, text: str) -> Advisor:
 
 
 def _signed(text: str, *names: str) -> Advisor:
-    """Make an advisor on signatures (TCP MD5, as of BGP; TCP-AO)."""
+    """Return an advisor on signatures (TCP MD5, as of BGP; TCP-AO)."""
     return _grown(
         *names, text=f"{text}; see TCP_MD5SIG and TCP_AO_* in tcp(7), for BGP its password"
     )
@@ -544,7 +544,7 @@ BY_REASON: dict[str, Advisor] = {
         "IpInAddrErrors", "Ip6InAddrErrors", text="not for this host, which doesn't forward"
     ),
 }
-# Where the reason tells nothing.
+# For unknown or unspecific reasons.
 BY_FUNCTION: dict[str, Advisor] = {
     **dict.fromkeys(("nf_hook_slow", "nf_hook_slow_list", *OF_RULES), _firewall),
     **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "veth_xdp_rcv_skb"), _XDP),
@@ -564,7 +564,7 @@ BY_CLASS = {
 
 
 def advise(seen: Seen, look: Look) -> tuple[str, Evidence] | None:
-    """Return advice and its evidence; None where there is nothing to say."""
+    """Return advice and its evidence; None if there is no advice."""
     known = _after_close(seen, look) or _refused_by_time_wait(seen, look)
     if known:
         return known

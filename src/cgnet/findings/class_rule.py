@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The constants of the rule in drop/class.bpf.h: which drops are benign, and of which class others are.
+"""The constants of the rule in drop/class.bpf.h: which drops are benign, and others' classes.
 
-``drop`` and ``trace`` share the rule, so that both say the same of a packet.
+``drop`` and ``trace`` share the rule, so that both classify a packet alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEW_ARGUMENTS, MAX_ARGUMENTS = 2, 4  # of kfree_skb
 
 
 def number_of(name: str, reasons: dict[int, str]) -> int:
-    """Return a reason's number; one that none has where the kernel doesn't know it."""
+    """Return a reason's number; an unused number if the kernel doesn't have the reason."""
     return next((number for number, each in reasons.items() if each == name), 2**32 - 1)
 
 
@@ -42,7 +42,7 @@ def function_classes(symbols: Symbols) -> bytes:
 
 
 def rule_of_class(symbols: Symbols, btf: Path) -> dict[str, Any]:
-    """Return what struct config has of the rule that tells ordinary drops from others."""
+    """Return the members of struct config for the rule that classifies drops."""
     arguments = tracepoint_arguments("kfree_skb", btf)
     known = symbols.drop_reasons
     return {

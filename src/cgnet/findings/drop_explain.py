@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet drop`` tells beside its rows: how many drops were benign, and advice."""
+"""Additional output of ``cgnet drop``: the number of benign drops, and advice."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 BENIGN_MAP = "benign_drops"
 SEED_PROGRAM = "syn_seed"  # of --syn-drops
-MOST = 100  # kinds between two prints; more aren't explained
+MOST = 100  # kinds between two prints; others aren't explained
 UNKNOWN = "unknown owner"
 SYN, ACK = 0x02, 0x10
-# Whose evidence may be gone when advice is printed: programs at a cgroup, sockets that are tried.
+# Reasons whose evidence may be gone when advice is printed: programs at a cgroup, open sockets.
 EARLY = ("SOCKET_FILTER", "BPF_CGROUP_EGRESS")
 EARLY_UNLESS_SYN = ("NO_SOCKET", "TCP_FLAGS")
 
@@ -41,7 +41,7 @@ FLAGS = DROP_EVENT.slice("drop.tcp_flags").start
 
 
 def _kind_of_record(raw: bytes) -> tuple[Any, ...]:
-    """Return what advice is about; ports are told apart where somebody calls a service."""
+    """Return the kind of a record; a SYN's port distinguishes the services that it is for."""
     flags = raw[FLAGS] & (SYN | ACK)
     port = raw[PORT] if flags == SYN else b""
     return (*(raw[part] for part in KIND), port, flags == SYN | ACK)
@@ -53,21 +53,21 @@ def _kind_of_row(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class Diagnosis:
-    """Advice for drops, and the count of benign ones."""
+    """Advice on drops, and the number of benign drops."""
 
     def __init__(self, *, explain: bool) -> None:
         """``explain``: with advice."""
         self._explain = explain
         self._start: dict[int, dict[str, int]] = {}
         self._last: dict[int, dict[str, int]] = {}
-        # By kind: the last record or row, how many, and advice of the first one.
+        # By kind: the last record or row, the number of drops, and early advice on the first one.
         self._seen: dict[Any, list[Any]] = {}
         self._look = evidence.Look({}, {})
-        self._alike: Counter[tuple[Any, ...]] = Counter()  # in how many namespaces
+        self._alike: Counter[tuple[Any, ...]] = Counter()  # number of namespaces
         self._schema: Schema | CountSchema | None = None
 
     def begin(self, obj: Object) -> None:
-        """Find who listens already, and take down what the counters are before."""
+        """Find existing listeners, and save the counters at the start."""
         obj.iterate_if_loaded(SEED_PROGRAM)
         if self._explain:
             found = {inode: evidence.counters(at) for inode, at in evidence.namespaces().items()}
@@ -76,7 +76,7 @@ class Diagnosis:
             self._look = evidence.Look({}, self._start, self._last)
 
     def see(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
-        """Take down the reasons that came, and whose they were."""
+        """Remember the kinds of drops that are printed."""
         if not self._explain:
             return
         self._schema = schema
@@ -91,7 +91,7 @@ class Diagnosis:
                 self._seen[kind] = [row, count, self._look_early(_seen(schema.row(row), 1))]
 
     def _look_early(self, seen: Seen) -> tuple[str, dict[str, Any]] | None:
-        """Return advice whose evidence may be gone when it is printed; None if there is no such."""
+        """Return advice whose evidence may be gone when it is printed; None without evidence."""
         if seen.reason in EARLY or (seen.reason in EARLY_UNLESS_SYN and seen.tcp_flags != "S"):
             self._look.places = self._look.places or evidence.namespaces()
             advice = advise(seen, self._look)
@@ -99,7 +99,7 @@ class Diagnosis:
         return None
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the advice for what came since the last time."""
+        """Return advice on the drops since the last call."""
         if not self._seen or not self._schema:
             return []
         look = self._look
@@ -119,7 +119,7 @@ class Diagnosis:
         return sorted(found, key=lambda record: -record["count"])
 
     def text(self, row: dict[str, Any]) -> str:
-        """Return advice as it is said to people."""
+        """Return advice as text for people."""
         reason, whose = _who(row)
         if whose == UNKNOWN or self._alike[reason, whose] > 1:  # lines would read the same
             whose += f" in {row['netns_name']}"
@@ -133,7 +133,7 @@ class Diagnosis:
         return f"{row['count']} {reason}, {whose}: {row['text']}{told and f' ({told})'}"
 
     def summary(self, obj: Object) -> dict[str, int]:
-        """Return how many benign drops weren't shown."""
+        """Return the number of benign drops, which aren't shown."""
         raw = obj.map(BENIGN_MAP).lookup(bytes(4), 8)
         return {"benign": int.from_bytes(raw, sys.byteorder)}
 
@@ -150,7 +150,7 @@ def _seen(row: dict[str, Any], count: int) -> Seen:
 
 
 def _who(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what lines for people begin with."""
+    """Return the reason and the owner, with which lines for people begin."""
     return row["reason"], row["container"] or row["cgroup"] or UNKNOWN
 
 

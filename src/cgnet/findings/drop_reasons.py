@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the kernel's reasons for drops mean to who looks for a fault.
+"""The classes of the kernel's drop reasons.
 
-A reason that isn't here has no class. Kernels before Linux commit c504e5c2f964 "net: skb: introduce
-kfree_skb_reason()" (in v5.17) tell none: there the function that dropped the packet stands for it.
+A reason that isn't listed has no class. Kernels before Linux commit c504e5c2f964 "net: skb:
+introduce kfree_skb_reason()" (in v5.17) report no reasons: there the class follows from the
+function that dropped the packet.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _NAMES: dict[DropClass, str] = {
     """,
 }
 BY_REASON = {name: kind for kind, names in _NAMES.items() for name in names.split()}
-# Where a reason isn't told, or tells nothing.
+# For missing or unspecific reasons.
 BY_FUNCTION = {
     "nf_hook_slow": DropClass.DROP_FIREWALL,
     "nf_hook_slow_list": DropClass.DROP_FIREWALL,
@@ -80,23 +81,23 @@ BY_FUNCTION = {
     "ip6_rcv_core": DropClass.DROP_PEER,
     "tcp_validate_incoming": DropClass.DROP_PEER,
 }
-# Functions that drop packets in ordinary traffic: a close empties its queues, a shaper frees the large
-# packet that it has cut up, and multicast is offered to who isn't there.
+# Functions that drop packets in ordinary traffic: a close empties its queues, a shaper frees a
+# large packet that it has segmented, and multicast reaches hosts without a receiver.
 BENIGN_FUNCTIONS = ("sk_stream_kill_queues", "tbf_enqueue", "ip6_mc_input", "inet_sock_destruct")
 
-# They drop what has no socket, and what comes to TIME_WAIT.
+# They drop packets that find no socket, and packets for sockets in TIME_WAIT.
 RECEIVING = ("tcp_v4_rcv", "tcp_v6_rcv")
-# They drop what they have answered with a reset.
+# They drop packets that they have answered with a reset.
 RESETTING = ("tcp_v4_do_rcv", "tcp_v6_do_rcv")
 
 
 def class_name(kind: int) -> str | None:
-    """Return the name of an enum drop_class, which the kernel side decided; None: unknown."""
+    """Return the name of an enum drop_class, which the kernel side sets; None: unknown."""
     return CLASSES[DropClass(kind)] if kind != DropClass.DROP_UNKNOWN else None
 
 
 def numbers_of(names: tuple[str, ...], known: dict[int, str]) -> dict[int, str]:
-    """Find reasons by name, with or without the kernel's prefix. Raises UsageError."""
+    """Return reasons by number, of names with or without the kernel's prefix. Raises UsageError."""
     by_name = {name: number for number, name in known.items()}
     found = {}
     for name in names:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a network namespace and a cgroup say of themselves: counters, settings, queues.
+"""Evidence of a network namespace or a cgroup: counters, settings, queues.
 
-What can't be read is None, and nothing is said of it.
+A source that can't be read gives None, and advice doesn't mention it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ COUNTERS = ("snmp", "netstat")
 TIME_WAIT, LISTEN = 6, 10  # include/net/tcp_states.h
 LISTENING = 1 << LISTEN  # of TCP states, for inet_diag
 LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
-SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs nothing from elsewhere
-MAX_CGROUPS = 64  # of a namespace, that are looked at
-NFT_S = 10  # so long nft may take
-DROPPING = ("drop", "reject", "queue", "xt")  # "xt": iptables' own, of which nft knows no more
+SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs no programs from elsewhere
+MAX_CGROUPS = 64  # of a namespace, that are examined
+NFT_S = 10  # the time limit of nft
+DROPPING = ("drop", "reject", "queue", "xt")  # "xt": of iptables, opaque to nft
 
 
 class Queue(NamedTuple):
-    """Somebody who listens: where, and how many connections wait for accept()."""
+    """A listener: its address, and how many connections wait for accept() and may wait."""
 
     address: str
     port: int
@@ -57,14 +57,14 @@ class Socket(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A network namespace as people call it, and what runs a command there."""
+    """A network namespace's name for people, and a prefix for commands to run there."""
 
     name: str
-    enter: str  # "" where cgnet is itself
+    enter: str  # "" for cgnet's own
 
 
 def place_of(netns: int, path: Path | None) -> Place:
-    """Return how to call a namespace that has this file, if it has one."""
+    """Return the name and prefix of a namespace; ``path`` is a file of it, if there is one."""
     if path is None:
         return Place(f"network namespace {netns}, which is gone", "")
     if netns == OWN.stat().st_ino:
@@ -75,7 +75,7 @@ def place_of(netns: int, path: Path | None) -> Place:
 
 
 def namespaces(proc: Path = PROC, named: Path = NAMED) -> dict[int, Path]:
-    """Return a file of each network namespace that a process or a name has, by inode."""
+    """Return a file of each network namespace that a process or a name refers to, by inode."""
     found: dict[int, Path] = {}
     for place in (*named.glob("*"), *proc.glob("[0-9]*/ns/net")):
         with suppress(OSError):
@@ -84,7 +84,7 @@ def namespaces(proc: Path = PROC, named: Path = NAMED) -> dict[int, Path]:
 
 
 def _end(text: str) -> tuple[str, int]:
-    """Return the address and port of "0100007F:1F90" in /proc/net/tcp, of 4 or 16 bytes."""
+    """Parse "0100007F:1F90", an address of 4 or 16 bytes and a port, as in /proc/net/tcp."""
     words, _, port = text.partition(":")
     raw = b"".join(
         int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8)
@@ -96,7 +96,7 @@ def _end(text: str) -> tuple[str, int]:
 def parse_sockets(text: str, port: int) -> Iterator[Socket]:
     """Yield the sockets of /proc/net/tcp or tcp6 at a local port that have a peer.
 
-    A listener has none, and one in TIME_WAIT has none any more.
+    Listeners have no peer; sockets in TIME_WAIT don't count.
     """
     for line in text.splitlines():
         if f":{port:04X} " not in line:
@@ -137,7 +137,7 @@ def parse_counters(text: str) -> Iterator[tuple[str, int]]:
 
 
 def parse_conntrack(text: str) -> Iterator[tuple[str, int]]:
-    """Yield the counters of /proc/net/stat/nf_conntrack, summed up over the CPUs: "conntrack_drop"."""
+    """Yield "conntrack_drop" etc. of /proc/net/stat/nf_conntrack, summed over the CPUs."""
     names, *lines = [line.split() for line in text.splitlines()] or [[]]
     for name, *values in zip(names, *lines, strict=False):
         yield f"conntrack_{name}", sum(int(value, 16) for value in values)
@@ -147,7 +147,7 @@ def _counters() -> dict[str, int]:
     found: dict[str, int] = {}
     for name in COUNTERS:
         found.update(parse_counters((PROC / "thread-self/net" / name).read_text()))
-    with suppress(OSError):  # without IPv6 there is none
+    with suppress(OSError):  # missing without IPv6
         for line in (PROC / "thread-self/net/snmp6").read_text().splitlines():
             name, value = line.split()
             found[name] = int(value)
@@ -160,18 +160,18 @@ def _counters() -> dict[str, int]:
 
 
 def counters(place: Path) -> dict[str, int] | None:
-    """Return the counters of a namespace."""
+    """Return the counters of a namespace; None if they can't be read."""
     return inside(place, _counters)
 
 
 def sysctl(place: Path, name: str) -> str | None:
-    """Return a setting of a namespace; ``name`` as in "net/ipv4/tcp_rmem"."""
+    """Return a setting of a namespace, such as "net/ipv4/tcp_rmem"; None if it can't be read."""
     text = inside(place, (PROC / "sys" / name).read_text)
     return None if text is None else " ".join(text.split())
 
 
 def _queues() -> list[Queue]:
-    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra; only what is used
+    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra; only if used
 
     with DiagSocket() as sock:
         return [
@@ -184,7 +184,7 @@ def _queues() -> list[Queue]:
 
 
 def _qdiscs(device: str) -> list[dict[str, Any]]:
-    from pyroute2 import IPRoute  # noqa: PLC0415 - an extra; only what is used
+    from pyroute2 import IPRoute  # noqa: PLC0415 - an extra; only if used
 
     with IPRoute() as route:
         index = next(iter(route.link_lookup(ifname=device)), 0)
@@ -197,7 +197,7 @@ def _qdiscs(device: str) -> list[dict[str, Any]]:
 
 
 def _called(expressions: list[Any]) -> Iterator[str]:
-    """Yield the chains that a rule of nftables goes on with."""
+    """Yield the chains that an nftables rule jumps to; "*" for any chain of its table."""
     for each in expressions:
         for verb in ("jump", "goto"):
             if isinstance(each, dict) and isinstance(each.get(verb), dict):
@@ -207,9 +207,9 @@ def _called(expressions: list[Any]) -> Iterator[str]:
 
 
 def dropping_hooks(ruleset: list[dict[str, Any]]) -> dict[str, int]:
-    """Return how many rules may drop packets, with what they call, by hook; a policy is one, too.
+    """Return the number of rules that may drop packets, including called chains, by hook.
 
-    ``ruleset`` is what nft prints as JSON.
+    ``ruleset`` is nft's JSON output. A drop policy counts as a rule.
     """
     rules: dict[tuple[str, str, str], list[list[Any]]] = {}
     for each in ruleset:
@@ -248,7 +248,7 @@ def _dropping_hooks() -> dict[str, int] | None:
 
 
 def _rules() -> dict[str, int] | None:
-    """Return dropping_hooks() of this namespace; None if not all of its rules can be seen."""
+    """Return dropping_hooks() of this namespace; None if some of its rules aren't visible."""
     for name in LEGACY_TABLES:
         with suppress(FileNotFoundError):
             if (PROC / "thread-self/net" / name).read_text().split():
@@ -259,12 +259,12 @@ def _rules() -> dict[str, int] | None:
 
 
 def rules(place: Path) -> dict[str, int] | None:
-    """Return by hook how many rules of a namespace may drop packets; None if that can't be told."""
+    """Return the number of rules that may drop packets, by hook; None if unknown."""
     return inside(place, _rules)
 
 
 def has_netlink() -> bool:
-    """Tell whether queues can be asked for."""
+    """Return whether pyroute2, which reads queues, is installed."""
     try:
         import pyroute2  # noqa: F401, PLC0415
     except ImportError:
@@ -273,7 +273,7 @@ def has_netlink() -> bool:
 
 
 def queues(place: Path) -> list[Queue] | None:
-    """Return who listens in a namespace."""
+    """Return the listeners of a namespace; None if they can't be read."""
     return inside(place, _queues) if has_netlink() else None
 
 
@@ -283,7 +283,7 @@ def qdiscs(place: Path, device: str) -> list[dict[str, Any]] | None:
 
 
 def throttling(cgroup: str, top: Path = CGROUPS) -> dict[str, int] | None:
-    """Return how often a cgroup was kept from the CPU since it was made."""
+    """Return a cgroup's nr_periods and nr_throttled since its creation; None if unknown."""
     for hierarchy in ("cpu", "cpu,cpuacct", "unified", ""):
         with suppress(OSError, ValueError):
             text = (top / hierarchy / cgroup.lstrip("/") / "cpu.stat").read_text()
@@ -294,7 +294,7 @@ def throttling(cgroup: str, top: Path = CGROUPS) -> dict[str, int] | None:
 
 
 class Look:
-    """What is read for one print of advice; nothing is read twice."""
+    """The sources of one print of advice; each is read at most once."""
 
     def __init__(
         self,
@@ -302,9 +302,9 @@ class Look:
         start: dict[int, dict[str, int]],
         last: dict[int, dict[str, int]] | None = None,
     ) -> None:
-        """``start`` has the counters from before; a namespace that isn't there began with zeros.
+        """``start`` has the first counters by namespace inode; a missing namespace began at zero.
 
-        ``last`` has those of the last print; it is brought up to date.
+        ``last`` has those of the last print, and is updated in place.
         """
         self.places = places
         self._start = start
@@ -318,11 +318,11 @@ class Look:
         return self._known[key]  # type: ignore[no-any-return]
 
     def grown(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
-        """Return by how much counters of a namespace grew; those that it hasn't are left out."""
+        """Return by how much a namespace's counters have grown; missing counters are left out."""
         return self._since(self._start, netns, names)
 
     def grown_lately(self, netns: int, names: tuple[str, ...]) -> dict[str, int]:
-        """Return the same since the last print of advice."""
+        """Return by how much they have grown since the last print of advice."""
         return self._since(self._before, netns, names)
 
     def _since(
@@ -345,12 +345,12 @@ class Look:
         return self._once(key, lambda: inside(place, lambda: _sockets(port)) or [])
 
     def rules(self, netns: int) -> dict[str, int] | None:
-        """Return by hook how many rules of a namespace may drop packets."""
+        """Return the number of a namespace's rules that may drop packets, by hook."""
         place = self.places.get(netns)
         return self._once(("rules", netns), lambda: rules(place)) if place else None
 
     def place(self, netns: int) -> Place:
-        """Return how a namespace is called, and what to write before a command to run it there."""
+        """Return a namespace's name, and a prefix for commands to run there."""
         return place_of(netns, self.places.get(netns))
 
     def sysctl(self, netns: int, name: str) -> str | None:
@@ -359,7 +359,7 @@ class Look:
         return self._once(("sysctl", netns, name), lambda: sysctl(place, name)) if place else None
 
     def queues(self, netns: int) -> list[Queue] | None:
-        """Return who listens in a namespace."""
+        """Return the listeners of a namespace."""
         place = self.places.get(netns)
         return self._once(("queues", netns), lambda: queues(place)) if place else None
 
@@ -372,7 +372,7 @@ class Look:
     def programs(
         self, pid: int | None, cgroup: str | None, kind: int
     ) -> tuple[Path, dict[int, str]] | None:
-        """Return the cgroup of v2 and its BPF programs, by id; see programs_of_cgroup()."""
+        """Return the owner's v2 cgroup and its BPF programs, by id; see programs_of_cgroup()."""
         place = self._once(("v2", pid, cgroup), lambda: directory("v2", pid, cgroup))
         if not place:
             return None
@@ -382,7 +382,8 @@ class Look:
     def memory(self, netns: int, pid: int | None, cgroup: str | None) -> Limit | None:
         """Return the limit of TCP memory that was hit.
 
-        Where neither process nor cgroup is known, those of a namespace that isn't cgnet's are asked.
+        If neither process nor cgroup is known, processes of the namespace are examined, unless it
+        is cgnet's own.
         """
         if pid or cgroup or netns == OWN.stat().st_ino:
             return self._once(("memory", pid, cgroup), lambda: limit_hit(pid, cgroup))
@@ -391,5 +392,5 @@ class Look:
         )
 
     def throttling(self, cgroup: str) -> dict[str, int] | None:
-        """Return how often a cgroup was kept from the CPU."""
+        """Return how often a cgroup was throttled."""
         return self._once(("cpu", cgroup), lambda: throttling(cgroup))

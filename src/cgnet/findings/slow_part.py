@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet trace --summary`` says in words: which part of the way takes most of the time."""
+"""The verdict of ``cgnet trace --summary``: the part of the path that takes most of the time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """Stages that wait for one and the same thing."""
+    """Stages that wait for the same cause."""
 
     name: str
     text: str
@@ -51,27 +51,27 @@ PARTS = (
     Part("socket", "TCP's backlog, while a process has the socket", frozenset({"tcp_receive"})),
 )
 STACK = Part("stack", "the stack itself", frozenset())
-# What holds up the data in a window is why other data waits for one: that is told, if it takes long
-# enough to be the cause.
+# Data waits for a window while other data is delayed: that delay is reported as the cause, if it
+# takes at least this share of the wait.
 WINDOW = "window"
 CAUSE = 1 / 20
-SEND_QUEUE = "send_queue"  # what waits there without a word of the kernel's
-# A write waits for room in the send buffer, what it has written in the queue: no kernel tells of it.
+SEND_QUEUE = "send_queue"  # waits in it that the kernel doesn't report
+# A write waits for room in the send buffer while its data is queued: no kernel reports it.
 BLOCKED_WRITE = "blocked_write"
 SEND_HOOK = "trace_sock_send_length"
-OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # fields of one name
-# Without netfilter's own stages its time is part of these.
+OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # fields shown as ``owner``
+# Without netfilter's own stages, its time is part of these.
 OVER_NETFILTER = frozenset({"dev_queue", "tcp_receive", "drop", "consume"})
 
 
 def part_of_stage(stage: str, *, netfilter: bool) -> Part:
-    """Return what a stage's time is spent for; ``netfilter``: its hooks are told apart."""
+    """Return the part of a stage; ``netfilter``: its hooks are stages of their own."""
     found = next((part for part in PARTS if stage in part.stages), STACK)
     return STACK if found.name == "socket" and not netfilter else found
 
 
 def _slowest(times: dict[Part, int]) -> Part:
-    """Return what takes most of the time; of a wait for a window what that waits for, if it is seen."""
+    """Return the part that takes most of the time, or the cause if that is a wait for a window."""
     slowest = max(times, key=lambda part: times[part])
     others = {part: time for part, time in times.items() if part.name != WINDOW}
     if slowest.name != WINDOW or not others:
@@ -81,28 +81,28 @@ def _slowest(times: dict[Part, int]) -> Part:
 
 
 class SlowParts:
-    """The companion of ``cgnet trace --summary``: see command.Companion."""
+    """The verdicts of ``cgnet trace --summary``, by group of its rows."""
 
     def __init__(self, counting: Counting) -> None:
-        """Take what is counted by."""
+        """Take the keys of ``counting``."""
         fields = (field for key in counting.keys for field in key.fields)
         self._keys = [field for field in dict.fromkeys(fields) if field != "stage"]
-        self._netfilter = False  # whether its hooks are told apart
-        self._send_queue = False  # whether waits in it are told
+        self._netfilter = False  # whether its hooks are stages of their own
+        self._send_queue = False  # whether waits in it are reported
         self._rows: list[dict[str, Any]] = []
 
     def begin(self, obj: Object) -> None:
-        """See what is told apart, and what isn't told at all."""
+        """Find the stages that the attached programs report."""
         names = [each.name for each in obj.attached()]
         self._netfilter = any(name.startswith("netfilter__") for name in names)
         self._send_queue = any(name.startswith(SEND_HOOK) for name in names)
 
     def see(self, rows: list[dict[str, Any]]) -> None:
-        """Take down what was just printed."""
+        """Remember printed rows."""
         self._rows += rows
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one record for each group that was printed since the last time."""
+        """Return one record for each group that was printed since the last call."""
         groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in self._rows:
             groups.setdefault(tuple(row[name] for name in self._keys), []).append(row)
@@ -137,7 +137,7 @@ class SlowParts:
         }
 
     def text(self, row: dict[str, Any]) -> str:
-        """Return such a record as it is said to people."""
+        """Return such a record as text for people."""
         shown = with_owner(dict(row))
         names = dict.fromkeys("owner" if name in OWNER else name for name in self._keys)
         values = [safe(str(shown[name])) for name in names if shown[name] is not None]

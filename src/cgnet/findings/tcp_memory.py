@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What limits the memory that TCP may take: a cgroup's own limit of v1, that of v2, the whole host's."""
+"""Limits of TCP memory: a cgroup's own limit of v1, a cgroup's of v2, the whole host's."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")
 V1 = "memory.kmem.tcp."
-NO_LIMIT = 1 << 60  # bytes; the kernel writes its greatest number where there is none
-NEARLY = 0.9  # of a limit that is told as hit
+NO_LIMIT = 1 << 60  # bytes; the kernel writes a higher number for no limit
+NEARLY = 0.9  # of a limit that is reported as hit
 
 
 class Limit(NamedTuple):
-    """A limit that has been hit: in words, what may be done, and the figures."""
+    """A limit that has been hit: advice, and the figures."""
 
     text: str
     evidence: dict[str, int]
@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 def directory(name: str, pid: int | None, cgroup: str | None, proc: Path = PROC) -> Path | None:
     """Return the directory of a process's cgroup in a hierarchy: "v2" or a controller of v1.
 
-    Without a process it is that of the same path.
+    Without a process, return that of ``cgroup``. None if there is no such directory.
     """
     mount = next((each for each in hierarchies() if name in (each.name, *each.controllers)), None)
     inner = cgroup
@@ -52,14 +52,14 @@ def _number(path: Path) -> int | None:
 
 
 def _and_above(found: Path, file: str) -> Iterator[Path]:
-    """Yield a cgroup and those above it, as long as they have a file."""
+    """Yield a cgroup and its ancestors, as long as they have ``file``."""
     while (found / file).exists():
         yield found
         found = found.parent
 
 
 def limit_of_v1(found: Path) -> Limit | None:
-    """Return the limit of TCP memory that a cgroup of v1, or one above it, has hit."""
+    """Return the limit of TCP memory that a v1 cgroup, or an ancestor, has hit."""
     for each in _and_above(found, f"{V1}limit_in_bytes"):
         names = ("limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "failcnt")
         values = {f"{V1}{name}": _number(each / f"{V1}{name}") for name in names}
@@ -83,7 +83,7 @@ def _lines_of(path: Path) -> dict[str, int]:
 
 
 def limit_of_v2(found: Path) -> Limit | None:
-    """Return the limit of memory that a cgroup of v2, or one above it, has hit."""
+    """Return the memory limit that a v2 cgroup, or an ancestor, has hit."""
     for each in _and_above(found, "memory.max"):
         limit, now = _number(each / "memory.max"), _number(each / "memory.current")
         hit = _lines_of(each / "memory.events").get("max", 0)
@@ -99,7 +99,7 @@ def limit_of_v2(found: Path) -> Limit | None:
 
 
 def limit_of_host(proc: Path = PROC) -> Limit | None:
-    """Return the host's limit of TCP memory (tcp_mem, in pages), if it is about to be hit."""
+    """Return the host's limit of TCP memory (tcp_mem, in pages), if it is nearly hit."""
     with suppress(OSError, ValueError, StopIteration):
         least, pressure, most = (
             int(word) for word in (proc / "sys/net/ipv4/tcp_mem").read_text().split()
@@ -121,7 +121,7 @@ def limit_of_host(proc: Path = PROC) -> Limit | None:
 
 
 def limit_hit(pid: int | None, cgroup: str | None = None) -> Limit | None:
-    """Return the limit that keeps a process, or a cgroup, from more memory of TCP, if one is hit."""
+    """Return the limit that keeps a process or a cgroup from more TCP memory, if one is hit."""
     for name, look in (("memory", limit_of_v1), ("v2", limit_of_v2)):
         found = directory(name, pid, cgroup)
         hit = look(found) if found else None

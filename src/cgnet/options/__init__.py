@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The grammar of options that all commands share."""
+"""The options that all commands share."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the shell completes values of options with: names that this host has now.
+"""Shell completion of option values: names that exist on this host now.
 
-A shell puts a name into the line as it is, and root runs that line: names with characters that mean
-something to a shell, which anybody may give to a cgroup, aren't offered. What can't be read gives no
-names.
+A shell inserts a name unquoted, and root runs that line: names with characters special to a shell,
+which anyone may give to a cgroup, aren't offered. Unreadable sources give no names.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from cgnet.run.command import Command
 
 Complete = Callable[["click.Context", "click.Parameter", str], "list[CompletionItem[str]]"]
-Names = Callable[["click.Context"], "Iterable[str | tuple[str, str]]"]  # with what is said of each
+Names = Callable[["click.Context"], "Iterable[str | tuple[str, str]]"]  # with a description of each
 
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=-][A-Za-z0-9_./:@%+=,>-]*")
 MOST = 1000  # names
@@ -38,7 +37,7 @@ MOUNTS = "/sys/fs/cgroup"
 def _items(
     names: Iterable[str | tuple[str, str]], before: str, begun: str
 ) -> list[CompletionItem[str]]:
-    """Return the names that begin so, ``before`` stands before each."""
+    """Return completions for the names that begin with ``begun``, with ``before`` prepended."""
     found: dict[str, str | None] = {}
     for each in names:
         name, said = (each, None) if isinstance(each, str) else each
@@ -48,7 +47,7 @@ def _items(
 
 
 def _completing(names: Names, *, lists: bool = False) -> Complete:
-    """Return what completes values that may begin with ``!``, and be lists if ``lists``."""
+    """Return a completer of values, which may begin with ``!``; comma-separated if ``lists``."""
 
     def complete(
         ctx: click.Context, _param: click.Parameter, incomplete: str
@@ -67,7 +66,7 @@ def _completing(names: Names, *, lists: bool = False) -> Complete:
 
 
 def listed(names: Iterable[str]) -> Complete:
-    """Return what completes lists of these names."""
+    """Return a completer of comma-separated lists of these names."""
     return _completing(lambda _ctx: names, lists=True)
 
 
@@ -83,7 +82,7 @@ def _hierarchy(ctx: click.Context) -> Hierarchy:
 
 
 def _containers(ctx: click.Context) -> list[dict[str, str]]:
-    from cgnet.owners.runtimes import Runtimes  # noqa: PLC0415 - only what is used
+    from cgnet.owners.runtimes import Runtimes  # noqa: PLC0415 - only if used
     from cgnet.owners.runtimes.listing import containers as list_containers  # noqa: PLC0415
 
     runtimes = Runtimes()
@@ -114,7 +113,7 @@ def _pod_namespaces(ctx: click.Context) -> Iterable[str]:
 
 def _units(ctx: click.Context) -> Iterable[str]:
     from cgnet.owners.cgroup_paths import place  # noqa: PLC0415
-    from cgnet.owners.cgroups import subtree  # noqa: PLC0415 - only what is used
+    from cgnet.owners.cgroups import subtree  # noqa: PLC0415 - only if used
 
     where = _hierarchy(ctx)
     found = (place(where.told_path(path)).unit for path in subtree(where.mount))
@@ -124,7 +123,7 @@ def _units(ctx: click.Context) -> Iterable[str]:
 def cgroups(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Complete ``--cgroup``: a directory as mounted, or a path inside the hierarchy."""
+    """Complete ``--cgroup``: a mounted directory, or a path inside the hierarchy."""
     mark = "!" if incomplete.startswith("!") else ""
     text = incomplete.removeprefix("!") or "/"
     with suppress(Exception):
@@ -134,7 +133,7 @@ def cgroups(
         top = Path(f"{parent}/") if mounted else where.outer_path(parent or "/")
         names = [f"{parent}/{each.name}" for each in os.scandir(top) if each.is_dir()]
         found = _items(sorted(names), mark, text)
-        if len(found) == 1:  # go on: the shell would put a space behind it
+        if len(found) == 1:  # go on: the shell would append a space
             child = found[0].value.removeprefix(mark)
             below = Path(child) if mounted else where.outer_path(child)
             names += [f"{child}/{each.name}" for each in os.scandir(below) if each.is_dir()]
@@ -154,14 +153,14 @@ def _processes() -> Iterable[tuple[str, str]]:
 
 
 class _Nobody:
-    """Stands for cgroups and runtimes where nothing is named."""
+    """A substitute for cgroups and runtimes, without names."""
 
     def __getattr__(self, name: str) -> None:
-        """Tell nothing."""
+        """Return None."""
 
 
 def _fields(ctx: click.Context) -> Iterable[str]:
-    from cgnet.records.schema import Clock, Schema  # noqa: PLC0415 - only what is used
+    from cgnet.records.schema import Clock, Schema  # noqa: PLC0415 - only if used
     from cgnet.render import DERIVED  # noqa: PLC0415
 
     command = _command(ctx)
@@ -178,7 +177,7 @@ def _command(ctx: click.Context) -> Command:
 
 
 def _results(_ctx: click.Context) -> Iterable[str]:
-    from cgnet.filters.values import ERRNOS, RESULTS  # noqa: PLC0415 - only what is used
+    from cgnet.filters.values import ERRNOS, RESULTS  # noqa: PLC0415 - only if used
 
     return (*RESULTS, *ERRNOS)
 
@@ -231,7 +230,7 @@ stages = _completing(_stages)
 
 
 class Fish(FishComplete):
-    """Fish's completion; click's cuts values and their descriptions at the first comma."""
+    """Completion for fish; click's cuts values and descriptions at the first comma."""
 
     source_template = FishComplete.source_template.replace(
         'string split ","', 'string split -m 1 ","'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The options that commands share, in groups: see options/shared.py for what is made of them."""
+"""The options that commands share, in groups; options/shared.py combines them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 def select(
     name: str, metavar: str, text: str, complete: Complete | None = None
 ) -> Callable[[F], F]:
-    """Make an option that selects, may be repeated, and excludes by a ``!`` before its value."""
+    """Return a repeatable option that selects, or excludes values with a leading ``!``."""
     return click.option(
         f"--{name}", multiple=True, metavar=f"[!]{metavar}", help=text, shell_complete=complete
     )
 
 
 def _sides(local: str, remote: str) -> tuple[Callable[[F], F], ...]:
-    """Make the options that select by address and port, whose sides are called so."""
+    """Return the options that select by address and port, with names of the sides in their help."""
     return (
         select("saddr", "CIDR", f"{local} addresses, as in 10.0.0.0/8 or fd00::/8."),
         select("daddr", "CIDR", f"{remote} addresses."),

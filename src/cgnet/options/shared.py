@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The one grammar of options that all commands share."""
+"""Decorators that add the shared options, and functions that read their values."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def _add(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
 
 
 def common(function: F) -> F:
-    """Add the options that every command has; ``collect`` takes their values."""
+    """Add the options that every command has; ``collect`` reads their values."""
     return _add((*OWNERS, *FLOWS, *OTHERS, *SHOW, *RUN))(function)
 
 
 def common_of_packets(function: F) -> F:
-    """Add the same options where addresses and ports are those of packets, source first."""
+    """Add the same options for packets' addresses and ports, source first."""
     return _add((*OWNERS, *PACKETS, *OTHERS, *SHOW, *RUN))(function)
 
 
@@ -69,22 +69,22 @@ def role(function: F) -> F:
 
 
 def counting(function: F) -> F:
-    """Add the options of commands that count: ``counted`` takes their values."""
+    """Add the options of commands that count; ``counted`` reads their values."""
     return _add(COUNT)(function)
 
 
 def counting_drops(function: F) -> F:
-    """Add the options of commands that count drops: ``counted`` takes their values."""
+    """Add the options of commands that count drops; ``counted`` reads their values."""
     return _add(DROPS)(function)
 
 
 def histogram(function: F) -> F:
-    """Add the options of commands that make histograms if asked to: see ``distributed``."""
+    """Add the options of commands with optional histograms; ``distributed`` reads their values."""
     return _add(HIST)(function)
 
 
 def distribution(function: F) -> F:
-    """Add the options of commands that make histograms: see ``distributed``."""
+    """Add the options of commands that make histograms; ``distributed`` reads their values."""
     return _add(DISTRIBUTION)(function)
 
 
@@ -94,12 +94,12 @@ def summary(function: F) -> F:
 
 
 def living(function: F) -> F:
-    """Add the option of commands that know what is open."""
+    """Add the option of commands that show open connections."""
     return _add(LIVING)(function)
 
 
 def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:
-    """Return whose connections are wanted: clients', unless something else is asked for."""
+    """Return the roles to trace, by default clients. Raises UsageError if none is left."""
     everybody = {Role.ROLE_CLIENT, Role.ROLE_SERVER}
     chosen = choose("--role", values["role"], roles)
     if both or chosen.use:
@@ -117,7 +117,7 @@ def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:
 def keys_of(
     values: dict[str, Any], default: str, usable: Collection[str] = OF_CONNECTIONS
 ) -> list[Key]:
-    """Return what to count by. Raises UsageError."""
+    """Return the keys to count by. Raises UsageError."""
     given = values["by"] or ([default] if default else [])
     keys = read_by(given, usable)
     if any(key.name == "selected" for key in keys) and not values["cgroup"]:
@@ -126,7 +126,7 @@ def keys_of(
 
 
 def need(option: str, values: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Raise UsageError for a value that makes sense with ``option`` alone."""
+    """Raise UsageError for a value that requires ``option``."""
     for name in names:
         if values[name]:
             raise UsageError(f"--{name}: goes with {option}")
@@ -135,7 +135,7 @@ def need(option: str, values: dict[str, Any], names: tuple[str, ...]) -> None:
 def counted(
     values: dict[str, Any], default: str = DEFAULT_BY, usable: Collection[str] = OF_CONNECTIONS
 ) -> Counting | None:
-    """Return what is counted, or None where there is a row for each event. Raises UsageError."""
+    """Return the settings of counting, or None for a row for each event. Raises UsageError."""
     if values["count"] or values["interval"]:
         return Counting(keys_of(values, default, usable))
     need("--count", values, ("by",))
@@ -145,9 +145,9 @@ def counted(
 def distributed(
     values: dict[str, Any], *, wanted: bool, instead: str, usable: Collection[str] = OF_CONNECTIONS
 ) -> Counting | None:
-    """Return what histograms are made of, or None where there are rows. Raises UsageError.
+    """Return the settings of histograms, or None for rows. Raises UsageError.
 
-    ``instead`` is the option that asks for histograms, or what would be said of rows.
+    ``instead`` names the option that makes histograms, for the error message.
     """
     if wanted:
         scale = linear(values["linear"]) if values["linear"] else LOG2
@@ -164,7 +164,7 @@ def collect(
 ) -> Options:
     """Return the options of a command from its parameters. Raises UsageError.
 
-    ``both_roles``: unless --role chooses, clients' and servers' connections are wanted.
+    ``both_roles``: trace clients' and servers' connections unless --role chooses.
     """
     absent: dict[str, Any] = {
         "role": (),

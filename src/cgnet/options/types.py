@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""How the values of options are read."""
+"""The types of option values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOME_TIME = re.compile(r"(.*?)(ms|s|m|h)?")
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """Bytes, with K, M or G; rounded up to the power of two that a ring buffer must have."""
+    """Bytes, with K, M or G; rounded up to a power of two, as a ring buffer requires."""
 
     name = "SIZE"
 
@@ -57,7 +57,7 @@ class FieldList(click.ParamType):  # type: ignore[type-arg]
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg]
-    """One of some words; for another one, the nearest of them is told."""
+    """One of several words; the error for another word suggests the nearest one."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the word."""
@@ -69,7 +69,7 @@ class OneOf(click.Choice):  # type: ignore[type-arg]
 
 
 class Seconds(click.FloatRange):
-    """A time as people write it: 30, 30s, 0.5, 5m, 1h; a number alone is seconds."""
+    """A time such as 30, 30s, 0.5, 5m or 1h; a number alone is seconds."""
 
     name = "TIME"
 
@@ -101,9 +101,9 @@ class Seconds(click.FloatRange):
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]
-    """A time as people write it: 20ms, 500us, 1.5s, 5m.
+    """A time such as 20ms, 500us, 1.5s or 5m.
 
-    A number alone is nothing, as between ms and s there is no choosing, but where it ``takes_seconds``.
+    A number alone is invalid, as it could mean ms or s, unless the option ``takes_seconds``.
     """
 
     name = "TIME"
@@ -130,7 +130,7 @@ class Span(click.ParamType):  # type: ignore[type-arg]
 
 
 def a_number(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
-    """Refuse what is no number: a callback."""
+    """Reject NaN: a callback."""
     if value is not None and math.isnan(value):
         raise click.BadParameter(f"{value!r} is not a number; give one such as 2.5")
     return value

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From records to text: a table for people, CSV and JSON for machines.
+"""Render records as text: tables for people, CSV and JSON for machines.
 
-A renderer's methods return text to write, and nothing else.
+A renderer's methods return text to write, and have no output of their own.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from cgnet.records.schema import CountSchema, Schema
 
 FORMATS = ("table", "wide", "json", "csv")
-# Fields that no record has, made from others for people.
+# Fields for people, derived from others.
 DERIVED = ("owner",)
-OF_OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # what it is made from
+OF_OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # sources of ``owner``
 
 
 class Renderer:
-    """Makes text of records. What a format doesn't have is no text."""
+    """Renders records as text. Parts that a format doesn't have are ""."""
 
-    redraws = False  # whether rows of counts take the place of the last ones
+    redraws = False  # whether rows of counts replace the last ones
 
     @property
     def left_out(self) -> list[str]:
-        """The fields that were asked for, and that the terminal has no room for."""
+        """The requested fields that the terminal has no room for."""
         return []
 
     def header(self) -> str:
-        """Return what comes before the first row."""
+        """Return the text before the first row."""
         return ""
 
     def begin(self) -> str:
-        """Return what is written to a file before there are rows."""
+        """Return the text that begins a file, before there are rows."""
         return self.header()
 
     def above(self, batch: list[Any]) -> str:  # noqa: ARG002 - few formats have it
-        """Return what is written above a batch, such as headers that have changed."""
+        """Return the text above a batch, such as headers that have changed."""
         return ""
 
     def rows(self, batch: list[Any]) -> str:
@@ -52,23 +52,23 @@ class Renderer:
         return self.rows(batch)
 
     def finish(self) -> str:
-        """Return what is written after the last row."""
+        """Return the text after the last row."""
         return ""
 
     def clear(self) -> str:
-        """Return what makes room for rows that take the place of the last ones."""
+        """Return the sequence that clears the screen before rows replace the last ones."""
         return ""
 
     def notice(self, row: dict[str, Any]) -> str:  # noqa: ARG002 - not every format has them
-        """Return a record about the run itself, or nothing where it goes to stderr."""
+        """Return a record about the run itself, or "" in formats that print it on stderr."""
         return ""
 
 
 def with_owner(row: dict[str, Any]) -> dict[str, Any]:
-    """Add the derived fields: ``owner`` is the container, else the cgroup, else what is known."""
+    """Add ``owner``: the container, else the cgroup path, else the cgroup id."""
     cgroup_id = row.get("cgroup_id")
     container, pod = row.get("container"), row.get("pod")
-    if container and pod:  # names of containers come again in each pod
+    if container and pod:  # pods may share container names
         container = f"{pod}/{container}"
     found = container or row.get("cgroup")
     row["owner"] = found or (cgroup_id and f"cgroup {cgroup_id}")
@@ -76,7 +76,7 @@ def with_owner(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_fields(fields: list[str], schema: Schema | CountSchema) -> list[str]:
-    """Return the fields as they are. Raises UsageError for one that no record has."""
+    """Return the fields unchanged. Raises UsageError for an unknown one."""
     known = (*schema.fields, *DERIVED)
     for field in fields:
         if field not in known:
@@ -85,13 +85,13 @@ def check_fields(fields: list[str], schema: Schema | CountSchema) -> list[str]:
     return fields
 
 
-# Of counts, what a narrow terminal keeps: what they are by comes behind the first group.
+# Columns of counts on a narrow terminal: the keys follow the first column.
 FIRST_OF_COUNTS = ("stage", "share", "count", "p99_ns")
 LAST_OF_COUNTS = ("p50_ns", "max_ns", "p90_ns", "time")
 
 
 def columns_of_counts(fields: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the columns for fields of counts: one for all that names an owner."""
+    """Return the columns for fields of counts: a single one for all fields of an owner."""
     names = ("owner" if field in OF_OWNER else field for field in fields)
     shown = tuple(dict.fromkeys(("time", *names)))
     keys = [name for name in shown if name not in (*FIRST_OF_COUNTS, *LAST_OF_COUNTS)]
@@ -109,15 +109,15 @@ def make_renderer(
     terminal: bool,
     header: bool,
 ) -> Renderer:
-    """Make the renderer for ``-o kind``.
+    """Return the renderer for ``-o kind``. Raises UsageError for unknown fields.
 
-    ``columns`` are the command's: for table and wide, and of those for a narrow terminal the ``first``
-    ones, and what ``then`` follows.
+    ``columns`` are the command's: by kind, and the ``first`` and ``then`` columns for terminals,
+    the most important first.
     """
     if fields is not None:
         check_fields(fields, schema)
     if kind == "json":
-        from cgnet.render.json_lines import JsonLines  # noqa: PLC0415 - only what is used
+        from cgnet.render.json_lines import JsonLines  # noqa: PLC0415 - only if used
 
         return JsonLines(schema, fields)
     if kind == "folded":
@@ -131,7 +131,7 @@ def make_renderer(
     from cgnet.render.table import Table  # noqa: PLC0415
 
     whole = kind == "wide"
-    if fields is not None:  # all of them matter
+    if fields is not None:  # no requested field is optional
         return Table(schema, fields, terminal=terminal, header=header, whole=whole)
     return Table(
         schema, list(columns[kind]), terminal=terminal, header=header, whole=whole,
@@ -140,10 +140,10 @@ def make_renderer(
 
 
 def make_blocks(schema: Schema, fields: list[str] | None, *, fitted: bool = False) -> Renderer:
-    """Make the renderer of packets for people; ``fitted`` to the terminal's line. Raises UsageError."""
+    """Return the renderer of packets for people; ``fitted`` to the terminal. Raises UsageError."""
     if fields is not None:
         raise UsageError("--fields: packets are shown whole; it goes with -o json and -o csv")
-    from cgnet.render.blocks import Blocks  # noqa: PLC0415 - only what is used
+    from cgnet.render.blocks import Blocks  # noqa: PLC0415 - only if used
 
     return Blocks(schema, fitted=fitted)
 
@@ -156,9 +156,9 @@ def make_drawings(
     terminal: bool,
     whole: bool = False,
 ) -> Renderer:
-    """Make the renderer of histograms for people; ``whole``: nothing is cut. Raises UsageError."""
+    """Return the renderer of histograms for people; ``whole``: uncut. Raises UsageError."""
     if fields is not None:
         raise UsageError("--fields: histograms are drawn whole; it goes with -o json and -o csv")
-    from cgnet.render.histogram import Drawings  # noqa: PLC0415 - only what is used
+    from cgnet.render.histogram import Drawings  # noqa: PLC0415 - only if used
 
     return Drawings(schema, milliseconds=milliseconds, terminal=terminal, whole=whole)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Packets as blocks of lines, for people: a line for each stage, the slowest marked."""
+"""Packets as blocks of lines, for people: a line for each stage, with the slowest marked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Blocks(Renderer):
     """The renderer of packets for ``-o table`` and ``-o wide``."""
 
     def __init__(self, schema: Schema, *, fitted: bool = False) -> None:
-        """Show the records of ``schema``; ``fitted``: no line is longer than the terminal's."""
+        """Show records of ``schema``; ``fitted``: no line is longer than the terminal's."""
         self._schema = schema
         self._fitted = fitted
 
@@ -45,7 +45,7 @@ class Blocks(Renderer):
         return "\n".join([*lines, "", ""])
 
     def _head(self, row: dict[str, Any]) -> list[str]:
-        """Return what is told of a packet, in pieces that stay whole."""
+        """Return the pieces of a packet's first line; a line break never splits a piece."""
         again = "again" if row["retransmitted"] else ""
         if row["retrans_of"]:
             again += f", after #{row['retrans_of']}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""CSV with a header, the same names and units as JSON."""
+"""CSV with a header, with the same names and units as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def cell(value: Any) -> str:
-    """Return a value as a cell; one that a spreadsheet would take for a formula is quoted."""
+    """Return a value as a cell; text that a spreadsheet would take for a formula is quoted."""
     if value is None:
         return ""
     if isinstance(value, bool | dict | list):
@@ -33,7 +33,7 @@ class CsvRows(Renderer):
     """The renderer for ``-o csv``."""
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str], *, header: bool) -> None:
-        """Show ``fields``, in their order."""
+        """Show ``fields``, in this order."""
         self._schema = schema
         self._fields = fields
         self._header = header
@@ -44,7 +44,7 @@ class CsvRows(Renderer):
         return text.getvalue()
 
     def header(self) -> str:
-        """Return the fields' names."""
+        """Return the names of the fields."""
         return self._lines([self._fields]) if self._header else ""
 
     def rows(self, batch: list[Any]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Stacks as tools for flame graphs read them: "container;outermost;…;innermost COUNT"."""
+"""Stacks in the format of flame graph tools: "container;outermost;…;innermost COUNT"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cgnet.render import Renderer, with_owner
 from cgnet.render.text import safe
 
 LOST = "[stack is lost]"
-# Of a row of counts: what isn't a frame of its own.
+# Fields of a row of counts that aren't frames of their own.
 NOT_SHOWN = frozenset((
     "schema", "type", "time", "ts_ns", "container", "pod", "pod_namespace", "cgroup", "stack", "count",
     "owner",
@@ -18,7 +18,7 @@ NOT_SHOWN = frozenset((
 
 
 def frames(row: dict[str, Any]) -> list[str]:
-    """Return a row's frames, outermost first: what it is counted by, then the functions."""
+    """Return a row's frames, outermost first: its keys, then the functions."""
     keys = [f"{name} {value}" for name, value in row.items() if name not in NOT_SHOWN]
     if row.keys() & {"container", "pod", "cgroup"}:
         keys.insert(0, with_owner(row)["owner"] or "[unknown owner]")
@@ -30,7 +30,7 @@ class Folded(Renderer):
     """The renderer for ``--stacks folded``."""
 
     def rows(self, batch: list[dict[str, Any]]) -> str:
-        """Return a line for each stack. Places in one function are one."""
+        """Return a line for each stack. Places in one function are counted together."""
         totals: Counter[str] = Counter()
         for row in batch:
             line = ";".join(safe(frame).replace(";", ":") for frame in frames(row))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Histograms as drawings of characters, for people."""
+"""Histograms drawn with characters, for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgnet.render.text import cell, duration, local_time
 if TYPE_CHECKING:
     from cgnet.records.schema import CountSchema
 
-BAR = 40  # cells, of the bucket with most, if there is room
+BAR = 40  # cells, of the bucket with the highest count, if there is room
 BOUND = 9  # cells, of a bucket's bound
 COUNT = 10  # cells
 FULL, PARTS = "█", " ▏▎▍▌▋▊▉"
@@ -26,7 +26,7 @@ STATISTICS = frozenset({
 
 
 def bar(count: int, most: int, longest: int = BAR) -> str:
-    """Return a bar of eighths of a cell; what isn't nothing is seen."""
+    """Return a bar in eighths of a cell; a count above zero is always visible."""
     eighths = max(1, round(count * longest * 8 / most)) if count else 0
     return (FULL * (eighths // 8) + PARTS[eighths % 8]).rstrip()
 
@@ -37,9 +37,9 @@ class Drawings(Renderer):
     def __init__(
         self, schema: CountSchema, *, milliseconds: bool, terminal: bool, whole: bool = False
     ) -> None:
-        """``milliseconds``: bounds are told in them, else each in what fits it.
+        """``milliseconds``: show bounds in ms, else each in a suitable unit.
 
-        On a terminal no line is longer than its own, unless they are to be ``whole``.
+        On a terminal no line is longer than the terminal's, unless ``whole``.
         """
         self._schema = schema
         self._ms = milliseconds
@@ -88,7 +88,7 @@ class Drawings(Renderer):
         return [shortened(line.rstrip(), width) for line in lines]
 
     def screen(self, batch: list[Any]) -> str:
-        """Return the drawings in place of the last ones, as many as the terminal has lines for."""
+        """Return drawings in place of the last ones, as many as the terminal has lines for."""
         return drawn_anew("", self.rows(batch)) if self.redraws else self.rows(batch)
 
     def clear(self) -> str:

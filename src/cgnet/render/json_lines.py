@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One JSON object a line.
 
-A batch is rendered column by column, and put into its lines by one format operation. Most fields of a
-record are those of an owner and of addresses that were seen before: the text of such a group is kept by
-the bytes that it was made from.
+A batch is rendered column by column, and formatted into lines by one operation. Most fields of a
+record are those of owners and addresses that were seen before: the text of such a group is cached
+by the bytes that it was made from.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _dump(value: object) -> str:
 
 
 def _value(value: Any) -> str:
-    """Return a value as JSON: what json.dumps says, sooner for what is common."""
+    """Return a value as JSON: as json.dumps does, but faster for common types."""
     kind = type(value)
     if kind is int:
         return str(value)
@@ -46,7 +46,7 @@ def _template(group: AnyGroup, value: str = "%s") -> str:
 
 
 def _piece(group: AnyGroup) -> tuple[str, _Column]:
-    """Return a group's place in a line, and what fills it, of what was taken from each record."""
+    """Return a group's template in a line, and a function from records' slices to its values."""
     if isinstance(group, Group):
         template = _template(group)
         texts = ValueCache(group, lambda values: template % tuple(map(_value, values)))
@@ -60,7 +60,7 @@ class JsonLines(Renderer):
     """The renderer for ``-o json``."""
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str] | None) -> None:
-        """All fields of ``schema``, or only ``fields`` in their order."""
+        """Show all fields of ``schema``, or ``fields`` in this order."""
         self._schema = schema
         self._fields = fields
         pieces = [_piece(group) for group in schema.groups]
@@ -81,5 +81,5 @@ class JsonLines(Renderer):
         return _dump({field: row[field] for field in self._fields or ()}) + "\n"
 
     def notice(self, row: dict[str, Any]) -> str:
-        """Return a record about the run as one more line."""
+        """Return a record about the run as another line."""
         return _dump(row) + "\n"

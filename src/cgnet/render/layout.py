@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which columns a terminal's line has room for, and how wide each of them is."""
+"""Select the columns that fit a terminal's line, and compute their widths."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ELLIPSIS = "…"
-# After what is drawn anew: the cursor's line, the summary's, and the shell's next prompt.
+# Below redrawn rows: the cursor's line, the summary's, and the shell's next prompt.
 LINES_BELOW = 3
 FEWEST_LINES = 2
 
 
 class Room(NamedTuple):
-    """A column's width in cells, the narrowest first: each is reached by all before one goes on."""
+    """A column's widths in cells, ascending: all columns reach one before any gets the next."""
 
     tight: int  # on a narrow terminal
-    least: int  # beside others that may be left out
-    common: int  # before one of these comes in
+    least: int  # beside optional columns
+    common: int  # before an optional column is added
     wish: int
     most: int
 
 
 def terminal_width() -> int:
-    """Return the terminal's columns; COLUMNS comes first, and 80 where nothing tells."""
+    """Return the terminal's columns: COLUMNS if set, 80 if unknown."""
     return shutil.get_terminal_size().columns
 
 
 def terminal_lines() -> int:
-    """Return how many of the terminal's lines may be drawn anew; LINES comes first."""
+    """Return how many of the terminal's lines may be redrawn: by LINES if set, at least two."""
     return max(FEWEST_LINES, shutil.get_terminal_size().lines - LINES_BELOW)
 
 
@@ -45,12 +45,12 @@ def _char_cells(char: str) -> int:
 
 
 def cells(text: str) -> int:
-    """Return how wide a terminal shows a text."""
+    """Return the width of a text in cells."""
     return len(text) if text.isascii() else sum(map(_char_cells, text))
 
 
 def _length(chars: Iterable[str], width: int) -> int:
-    """Return how many of the characters fit; those of no width stay with what is before them."""
+    """Return how many characters fit; those of width 0 stay with the preceding one."""
     number = 0
     for char in chars:
         width -= _char_cells(char)
@@ -61,20 +61,20 @@ def _length(chars: Iterable[str], width: int) -> int:
 
 
 def shortened(text: str, width: int) -> str:
-    """Return a text of at most ``width`` cells: what is longer loses its middle."""
+    """Return a text of at most ``width`` cells: a longer one loses its middle."""
     if cells(text) <= width:
         return text
     if width <= 0:
         return ""
     head = text[: _length(text, (width - 1) // 2)]
     tail = text[len(text) - _length(reversed(text), width - 1 - cells(head)) :]
-    while tail and unicodedata.combining(tail[0]):  # its letter is cut off
+    while tail and unicodedata.combining(tail[0]):  # its base character is cut off
         tail = tail[1:]
     return head + ELLIPSIS + tail
 
 
 def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
-    """Pad to ``width`` cells of a terminal; if ``cut``, what is longer loses its middle."""
+    """Pad to ``width`` cells of a terminal; if ``cut``, a longer text loses its middle."""
     if cut:
         text = shortened(text, width)
     pad = " " * max(0, width - cells(text))
@@ -84,10 +84,10 @@ def fit(text: str, width: int, *, right: bool, cut: bool) -> str:
 def choose(
     rooms: Sequence[Room], order: Sequence[int], kept: int, gap: int, width: int
 ) -> list[int]:
-    """Return which columns fit a line of ``width`` cells, ``gap`` cells apart, by their indices.
+    """Return the indices of the columns that fit ``width`` cells, ``gap`` cells apart, ascending.
 
-    ``order`` has all indices, the most important first. The first ``kept`` of them are made as narrow
-    as they can be before one is left out; the others come in as long as all have their common widths.
+    ``order`` has all indices, the most important first. The first ``kept`` are narrowed as far as
+    possible before one is left out; others are added as long as all have their common widths.
     """
     found = list(order[:kept])
     while len(found) > 1 and sum(rooms[index].tight + gap for index in found) > width + gap:
@@ -104,12 +104,12 @@ def choose(
 
 
 def _grow(widths: list[int], targets: Sequence[int], room: int) -> int:
-    """Widen towards the targets, each by its share of the room; return what is left of that."""
+    """Widen columns towards ``targets``, in proportion to need; return the remaining room."""
     needs = [max(0, target - width) for width, target in zip(widths, targets, strict=True)]
     total = sum(needs)
     given = min(room, total)
     shares = [need * given // total if total else 0 for need in needs]
-    for place in range(len(widths)):  # what rounding left over goes to the first ones
+    for place in range(len(widths)):  # the rounding remainder goes to the first ones
         if sum(shares) < given and shares[place] < needs[place]:
             shares[place] += 1
     for place, share in enumerate(shares):
@@ -118,18 +118,18 @@ def _grow(widths: list[int], targets: Sequence[int], room: int) -> int:
 
 
 def share_out(rooms: Sequence[Room], gap: int, width: int) -> list[int]:
-    """Return the widths of columns that ``choose`` found: together no more than ``width``."""
+    """Return the widths of the columns from ``choose``, at most ``width`` with gaps."""
     widths = [room.tight for room in rooms]
     left = width - sum(widths) - gap * (len(widths) - 1)
     if left < 0:
-        return [width]  # one column, on a line that is too short for it
+        return [width]  # a single column, on a line that is too short for it
     for targets in zip(*(room[1:] for room in rooms), strict=True):
         left = _grow(widths, targets, left)
     return widths
 
 
 def filled(pieces: Iterable[str], width: int, indent: str) -> list[str]:
-    """Return pieces in as many lines as they take; a piece that is longer than a line is cut."""
+    """Return pieces joined into lines; a piece that is longer than a line is cut."""
     lines: list[str] = []
     for piece in pieces:
         line = f"{lines[-1]} {piece}" if lines else piece

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A list that is printed at once: its columns are as wide as what stands in them."""
+"""A list that is printed at once: its columns are as wide as their widest text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 GAP = SEPARATOR * 2
 RIGHT = frozenset({"pid", "netns"})
-SHORT_ID = 12  # digits of an id, as runtimes show it
-# What isn't cut, and how narrow the other columns become.
+SHORT_ID = 12  # digits of a container id, as runtimes show it
+# Columns that aren't cut, and the narrow widths of the others.
 WHOLE = frozenset({"id", "pid", "netns", "runtime", "found", "qos"})
 TIGHT, LEAST = 8, 16
 
@@ -58,10 +58,10 @@ def table_text(
     width: int | None = None,
     first: Sequence[str] = (),
 ) -> str:
-    """Return a table; ``columns`` make what stands under each header.
+    """Return a table; ``columns`` map headers to functions from a row to a value.
 
-    With a ``width`` no line is longer: what finds no room is cut or left out; ``first`` names the most
-    important columns, in this order.
+    With a ``width`` no line is longer: columns are cut or left out; ``first`` names the most
+    important ones, in this order.
     """
     names = list(columns)
     lines = [[cell(name, value(row)) for name, value in columns.items()] for row in rows]

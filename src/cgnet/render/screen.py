@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is drawn anew on a terminal, in place of what was drawn before."""
+"""Redraw a terminal in place of the last text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def _lines_of(line: str, width: int) -> int:
 
 
 def drawn_anew(header: str, body: str) -> str:
-    """Return what clears the terminal and draws a header and as much below it as there are lines for.
+    """Return a sequence that clears the terminal and draws a header and the first lines that fit.
 
-    What stands first stays; how much is left out is said.
+    If lines are left out, the last line reports their number.
     """
     lines, width, room = body.splitlines(), max(1, terminal_width()), terminal_lines()
     room -= sum(_lines_of(line, width) for line in header.splitlines())
@@ -27,7 +27,7 @@ def drawn_anew(header: str, body: str) -> str:
     if sum(heights) <= room:
         return CLEAR + header + body
     kept = 0
-    room -= 1  # for what is said
+    room -= 1  # for the number of lines left out
     for height in heights:
         room -= height
         if room < 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A table that streams: what fits a terminal's line, or all of it in a pipe."""
+"""A table that streams: fitted to a terminal's line, or complete in a pipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cgnet.records.schema import CountSchema, Schema
 
 SEPARATOR = " "
-# Amounts: one that is too wide for its column is told in thousands, millions, …
+# Amounts: shown in thousands, millions, … if too wide for their column.
 QUANTITIES = frozenset({
     "count", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans", "syn_retrans", "len", "payload",
     "tx_bytes_delta", "rx_bytes_delta", "retrans_delta",
@@ -26,7 +26,7 @@ QUANTITIES = frozenset({
 class Column(NamedTuple):
     """How a field is shown. ``width`` is the common one; numbers are aligned right.
 
-    ``tight``, ``least``, ``wish`` and ``most`` are what a terminal makes of it; 0 is ``width``.
+    ``tight``, ``least``, ``wish`` and ``most`` are other widths on a terminal; 0 means ``width``.
     """
 
     header: str
@@ -40,7 +40,7 @@ class Column(NamedTuple):
 
     @property
     def room(self) -> Room:
-        """How wide it may be on a terminal."""
+        """The column's widths on a terminal."""
         width = self.width
         return Room(
             self.tight or width, self.least or width, width, self.wish or width, self.most or width
@@ -48,8 +48,8 @@ class Column(NamedTuple):
 
 
 DEFAULT_WIDTH, DEFAULT_MOST = 10, 40
-# A pod's cgroup path has some 200. What is longer moves the rest of its own row: anybody may make a
-# path of thousands, and padding to it would fill disks.
+# A pod's cgroup path has about 200 characters. A longer text shifts the rest of its own row: anyone
+# may create a path of thousands, and padding to it would fill disks.
 MAX_GROWN = 256
 
 
@@ -119,12 +119,12 @@ def column(field: str) -> Column:
 
 
 class Fitted:
-    """Columns on a terminal: those that fit its line now, and never more."""
+    """Columns on a terminal: those that fit its current line, and never more."""
 
     def __init__(self, fields: Sequence[str], order: Sequence[str], kept: int) -> None:
-        """``fields`` are in the order that they are shown in, ``order`` has the important ones first.
+        """``fields`` are in display order, ``order`` has the most important ones first.
 
-        The first ``kept`` fields of these are made narrow before one is left out.
+        The first ``kept`` fields of ``order`` are narrowed before one is left out.
         """
         self._rooms = [column(field).room for field in fields]
         ranks = {field: rank for rank, field in enumerate(order)}
@@ -136,7 +136,7 @@ class Fitted:
         self.follow()
 
     def follow(self) -> bool:
-        """Follow the terminal's width; tell whether it has changed."""
+        """Follow the terminal's width; return whether it has changed."""
         width = terminal_width()
         if width == self._terminal:
             return False
@@ -147,11 +147,11 @@ class Fitted:
         return True
 
     def evict_if_full(self, lines: Sequence[Sequence[str]]) -> None:
-        """What is too wide is cut."""
+        """Do nothing: a text that is too wide is cut."""
 
 
 class Grown:
-    """Columns that nothing is cut of: as wide as what stood in them so far, up to a bound."""
+    """Uncut columns: as wide as their widest text so far, up to MAX_GROWN."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         """Begin with the common widths."""
@@ -159,11 +159,11 @@ class Grown:
         self.widths = [column(field).width for field in fields]
 
     def follow(self) -> bool:
-        """No terminal is asked."""
+        """Return False: no terminal is involved."""
         return False
 
     def evict_if_full(self, lines: Sequence[Sequence[str]]) -> None:
-        """Widen the columns for what is to stand in them."""
+        """Widen the columns for new lines."""
         for index, column_texts in enumerate(zip(*lines, strict=True)):
             widest = max(map(cells, column_texts))
             self.widths[index] = max(self.widths[index], min(widest, MAX_GROWN))
@@ -183,10 +183,10 @@ class Table(Renderer):
         then: Sequence[str] = (),
         whole: bool = False,
     ) -> None:
-        """Show ``fields``, in their order; ``terminal`` says whether to colour.
+        """Show ``fields``, in this order; ``terminal``: in colour.
 
-        On a terminal rows are made to fit its line, unless they are to be ``whole``: ``first`` are the
-        fields that a narrow one keeps, ``then`` those that follow, the most important first.
+        On a terminal rows are fitted to its line, unless ``whole``: ``first`` are the fields that a
+        narrow one keeps, ``then`` the next ones, the most important first.
         """
         self._schema = schema
         self._fields = fields
@@ -194,18 +194,18 @@ class Table(Renderer):
         self._header = header
         self._columns = [column(field) for field in fields]
         self._fitted = terminal and not whole
-        self._owes_header = False  # to what comes first
+        self._owes_header = False  # before the first row
         self._paint: Callable[[str, str], str] = lambda text, _style: text
         first = [field for field in first if field in fields] or fields
         order = dict.fromkeys([*first, *(field for field in then if field in fields), *fields])
-        self._asked_for = len(first) == len(fields)  # each of them
+        self._asked_for = len(first) == len(fields)  # all of them
         self._layout = Fitted(fields, [*order], len(first)) if self._fitted else Grown(fields)
         if terminal:
             self._paint = _painter()
 
     @property
     def left_out(self) -> list[str]:
-        """The fields that were asked for, and that the terminal has no room for."""
+        """The requested fields that the terminal has no room for."""
         shown = self._layout.shown if self._asked_for else range(len(self._fields))
         return [field for index, field in enumerate(self._fields) if index not in shown]
 
@@ -219,22 +219,22 @@ class Table(Renderer):
         if not self._header:
             return ""
         texts = [each.header for each in self._columns]
-        if self._fitted:  # a word's beginning tells more than its ends
+        if self._fitted:  # the beginning of a word matters most
             for index, width in zip(self._layout.shown, self._layout.widths, strict=True):
                 texts[index] = texts[index][:width]
         return self._line(texts, ["bold"] * len(texts))
 
     def begin(self) -> str:
-        """Nothing yet: the headers wait, to be as wide as the first rows."""
+        """Return "": the headers wait for the widths of the first rows."""
         self._owes_header = True
         return ""
 
     def finish(self) -> str:
-        """Return the headers if no row came."""
+        """Return the headers if there were no rows."""
         return self.header() if self._owes_header else ""
 
     def above(self, batch: list[Any]) -> str:
-        """Return headers where the first rows come, or where the terminal's width has changed."""
+        """Return headers before the first rows, or if the terminal's width has changed."""
         if not batch or not (self._layout.follow() or self._owes_header):
             return ""
         self._owes_header = False
@@ -281,7 +281,7 @@ class Table(Renderer):
         return SEPARATOR.join(padded).rstrip() + "\n"
 
     def screen(self, batch: list[Any]) -> str:
-        """Return the rows in place of the last ones, as many as the terminal has lines for."""
+        """Return rows in place of the last ones, as many as the terminal has lines for."""
         if not self.redraws:
             return self.rows(batch)
         self._layout.follow()
@@ -299,7 +299,7 @@ def _result_style(result: str) -> str:
 
 
 def _painter() -> Callable[[str, str], str]:
-    """Return how rich would colour on this terminal: not at all for NO_COLOR or a dumb one."""
+    """Return a function that colours as rich would here: not with NO_COLOR or a dumb terminal."""
     from rich.console import Console  # noqa: PLC0415 - 70 ms, and only for terminals
     from rich.style import Style  # noqa: PLC0415
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Values as text for people, safe to show: names are chosen by strangers."""
+"""Values as text for people, escaped: strangers choose names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-FIGURES = 3  # of a duration
-ROUNDED_UP = 999.5  # what is above it would be shown as a thousand
+FIGURES = 3  # significant ones of a duration
+ROUNDED_UP = 999.5  # above it the number would round to a thousand
 # Control, format (bidi overrides among them), surrogate, line and paragraph separator.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def escape(name: str) -> str:
-    """Return a name with everything escaped that could move a cursor or reorder text."""
+    """Return a name with characters escaped that could move a cursor or reorder text."""
     if name.isascii() and name.isprintable():
         return name
     return "".join(
@@ -24,11 +24,11 @@ def escape(name: str) -> str:
     )
 
 
-safe = lru_cache(maxsize=8192)(escape)  # of names, which come again
+safe = lru_cache(maxsize=8192)(escape)  # for names, which recur
 
 
 def duration(us: int) -> str:
-    """Return microseconds as µs, ms or s, with three figures."""
+    """Return microseconds as µs, ms or s, with three significant figures."""
     if us < 1000:
         return f"{us} µs"
     for factor, unit in ((1000, "ms"), (1_000_000, "s")):
@@ -40,7 +40,7 @@ def duration(us: int) -> str:
 
 
 def duration_ns(ns: int) -> str:
-    """Return nanoseconds as ns, µs, ms or s, with three figures."""
+    """Return nanoseconds as ns, µs, ms or s, with three significant figures."""
     if ns < 1000:
         return f"{ns} ns"
     if ns >= 100_000:
@@ -50,7 +50,7 @@ def duration_ns(ns: int) -> str:
 
 
 def short_number(text: str, width: int) -> str:
-    """Return a whole number as it is, or, where that is too wide, in thousands, millions, …: 12.3M."""
+    """Return an integer unchanged, or, if too wide, in thousands, millions, …: 12.3M."""
     if len(text) <= width or not text.isdigit():
         return text
     for power, unit in enumerate("kMGTPE", 1):
@@ -62,13 +62,13 @@ def short_number(text: str, width: int) -> str:
 
 
 def local_time(ts_ns: int, offset_ns: int) -> str:
-    """Return a moment of the monotonic clock as local time of day, to the millisecond."""
+    """Return a time of the monotonic clock as local time of day, with milliseconds."""
     second, ns = divmod(ts_ns + offset_ns, 1_000_000_000)
     return f"{time.strftime('%H:%M:%S', time.localtime(second))}.{ns // 1_000_000:03d}"
 
 
 def cell(field: str, value: Any) -> str:
-    """Return a field's value as it stands in a table."""
+    """Return a field's value as text for a table."""
     if value is None:
         return "-"
     if value is True or value is False:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""One run of a command: launch, read, watch cgroups, count losses."""
+"""One run of a command: load, read records, watch cgroups, count losses."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Cgroups that are made and removed while cgnet runs, and the records that wait for their names."""
+"""Follow cgroups created and removed during a run, and hold records until their names are known."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records.schema import CgroupChange
 
-# A removed cgroup's sockets live on, and its tasks may connect while they die.
+# A removed cgroup's sockets live on, and its tasks may connect while they exit.
 FORGET_CGROUP_AFTER_S = 60.0
-MAX_HELD = 65536  # records; then the oldest are decided about as they are
-MAX_LEAVING = 65536  # removed cgroups; then the oldest are forgotten sooner
+MAX_HELD = 65536  # records; above it, the oldest are decided without names
+MAX_LEAVING = 65536  # removed cgroups; above it, the oldest are forgotten sooner
 CGROUP_RECORDS = frozenset(
     {
         RecordKind.RECORD_CGROUP_CREATED,
@@ -50,24 +50,24 @@ class Held(NamedTuple):
     records: list[bytes]
 
     def is_in(self, places: set[str]) -> bool:
-        """Tell whether the cgroup is one of these, or of a container that is."""
+        """Return whether the cgroup, or that of a container it may belong to, is in ``places``."""
         return self.path in places or any(
             each.cgroup in places for each in place(self.path).candidates
         )
 
 
 class Follower(Protocol):
-    """Who is told of cgroups by their paths."""
+    """Receives the paths of cgroups that are created and removed."""
 
     def made(self, cgroup: str) -> None:
-        """A cgroup was made."""
+        """Handle the creation of a cgroup."""
 
     def gone(self, cgroup: str) -> None:
-        """A cgroup was removed."""
+        """Handle the removal of a cgroup."""
 
 
 class CgroupWatch:
-    """Follows cgroups, and lets records through once it is known whether they are wanted."""
+    """Follows cgroups, and passes records on once the filters can decide about them."""
 
     def __init__(
         self,
@@ -76,20 +76,20 @@ class CgroupWatch:
         runtimes: Runtimes,
         tell: Callable[[str], None],
     ) -> None:
-        """``tell`` says a line to the person at the terminal."""
+        """``tell`` prints a line on standard error."""
         self._filters = filters
         self._names = names
         self._runtimes = runtimes
         self._tell = tell
         self._leaving: deque[tuple[float, int, int]] = deque()
         self._held: dict[bytes, Held] = {}  # by cgroup
-        self._ends: list[tuple[float, bytes]] = []  # a heap: when each cgroup's are decided about
+        self._ends: list[tuple[float, bytes]] = []  # a heap: when to decide, by cgroup
         self._number = 0
         self._follower: tuple[int, Follower] | None = None
-        self._too_many = 0  # records that were decided about before their names were known
+        self._too_many = 0  # records that were dropped before their names were known
 
     def tell_changes(self, hierarchy: int, follower: Follower) -> None:
-        """From now on tell somebody of the cgroups of a hierarchy."""
+        """Pass changes of a hierarchy's cgroups to ``follower`` from now on."""
         self._follower = hierarchy, follower
 
     @property
@@ -98,7 +98,7 @@ class CgroupWatch:
         return bool(self._held)
 
     def pass_on(self, obj: Object, batch: list[bytes]) -> list[bytes]:
-        """Return the records that may be shown now. Names come first: they belong to records."""
+        """Return the records that may be printed now. Changes of cgroups are handled first."""
         records = batch
         if not CGROUP_RECORDS.isdisjoint(map(kind_of, batch)):
             records = [raw for raw in batch if kind_of(raw) not in CGROUP_RECORDS]
@@ -114,7 +114,7 @@ class CgroupWatch:
         return passed
 
     def _release(self, obj: Object) -> list[bytes]:
-        """Return what is wanted of the records whose time is over, and of those that are named now."""
+        """Return the wanted records of cgroups whose wait expired or whose names are known now."""
         passed: list[bytes] = []
         while self._ends and self._ends[0][0] <= time.monotonic():
             passed += self._decide(obj, heapq.heappop(self._ends)[1])
@@ -130,12 +130,12 @@ class CgroupWatch:
         return passed
 
     def take_too_many(self) -> int:
-        """Return how many records were left out since the last time: their names weren't known."""
+        """Return how many records were dropped, since the last call, for lack of names."""
         found, self._too_many = self._too_many, 0
         return found
 
     def _decide(self, obj: Object, cgroup: bytes, *, finally_: bool = True) -> list[bytes]:
-        """Decide about the records that a cgroup holds; they go on waiting if that can't be done yet."""
+        """Return the wanted records of a cgroup, or none if it has to wait for its names."""
         held = self._held.get(cgroup)
         if not held:
             return []
@@ -156,13 +156,13 @@ class CgroupWatch:
             return
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
-        born = change.kind == RecordKind.RECORD_CGROUP_CREATED
+        created = change.kind == RecordKind.RECORD_CGROUP_CREATED
         if follower := self._follower_of(change.hierarchy):
-            (follower.made if born else follower.gone)(change.path)
-        if born:
+            (follower.made if created else follower.gone)(change.path)
+        if created:
             self._on_created(obj, change)
         else:
-            self._on_gone(change)
+            self._on_removed(change)
 
     def _follower_of(self, hierarchy: int) -> Follower | None:
         if self._follower and self._follower[0] == hierarchy:
@@ -171,7 +171,7 @@ class CgroupWatch:
 
     def _on_created(self, obj: Object, change: CgroupChange) -> None:
         self._runtimes.expect(change.path)
-        self._filters.cgroups.born(
+        self._filters.cgroups.created(
             obj.map("selected_cgroups"),
             change.hierarchy,
             change.cgroup_id,
@@ -179,7 +179,7 @@ class CgroupWatch:
             self._tell,
         )
 
-    def _on_gone(self, change: CgroupChange) -> None:
+    def _on_removed(self, change: CgroupChange) -> None:
         self._runtimes.gone(change.path)
         if change.marks or self._filters.undecided:  # it may have been marked meanwhile
             forget = time.monotonic() + FORGET_CGROUP_AFTER_S
@@ -203,7 +203,7 @@ class CgroupWatch:
         )
 
     def forget(self, obj: Object) -> None:
-        """Forget the cgroups that went long ago, and what others were called."""
+        """Forget the cgroups that were removed long ago, and former names of others."""
         self._names.tidy()
         now = time.monotonic()
         while self._leaving and (self._leaving[0][0] <= now or len(self._leaving) > MAX_LEAVING):
@@ -223,7 +223,7 @@ class CgroupWatch:
         return False
 
     def _hold(self, raw: bytes, until: float) -> Held:
-        """Make a place for a cgroup's records to wait in."""
+        """Create the queue for a cgroup's records."""
         cgroup, hierarchy, *_ = OWNER.packed.unpack(raw[OWNER_PART])
         held = Held(self._names.path(hierarchy, cgroup) or "", [])
         self._held[raw[CGROUP_PART]] = held
@@ -232,7 +232,7 @@ class CgroupWatch:
         return held
 
     def _decided(self, obj: Object, raw: bytes, *, finally_: bool = False) -> bool:
-        """Tell whether a record is wanted. Raises NotYetKnownError."""
+        """Return whether a record is wanted. Raises NotYetKnownError."""
         owner = raw[OWNER_PART]
         decided = self._filters.decide(owner, self._names, self._runtimes, finally_=finally_)
         if raw[OWNER_UNDECIDED] & Undecided.UNDECIDED_NAME:

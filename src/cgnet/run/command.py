@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a command is made of, and what was asked of it."""
+"""The base class of subcommands, and the options that all of them have."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Command:
-    """What a subcommand is made of. A subclass overrides what is special about it.
+    """The base class of subcommands.
 
-    A run calls ``config``, ``maps`` and ``program_sets`` to load, then ``on_started``; for each batch
-    of records ``expired`` and ``on_rows``; after each interval ``on_rows`` with counts, ``notices`` and
-    ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
+    A run calls ``config``, ``maps`` and ``program_sets`` to load, then ``on_started``; for each
+    batch of records ``expired`` and ``on_rows``; after each interval ``on_rows`` with counts,
+    ``notices`` and ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
     """
 
     name: ClassVar[str]
@@ -48,7 +48,7 @@ class Command:
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
-        """The fields that are columns, by kind of output."""
+        """The fields that are columns, by type of output."""
         return {"table": self.table, "wide": self.wide, "first": self.first, "then": self.then}
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
@@ -56,53 +56,53 @@ class Command:
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """Return the members of struct config that its own options set."""
+        """Return the members of struct config that the command's own options set."""
         return {}
 
     def maps(self) -> dict[str, dict[bytes, bytes]]:
-        """Return entries of its own maps, by the map's name."""
+        """Return the entries of the command's own maps, by map name."""
         return {}
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the sets of programs that do its work, the best first."""
+        """Return the sets of programs that can do the command's work, best first."""
         return [ProgramSet()]
 
     def on_started(self, obj: Object) -> None:
-        """Act once everything is attached, and nothing was printed yet."""
+        """Run after everything is attached, before anything is printed."""
 
     def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
-        """Look at records, or rows of counts, that are being printed."""
+        """Process records, or rows of counts, that are being printed."""
 
     def on_interval(self, obj: Object) -> list[bytes]:  # noqa: ARG002
-        """Have the kernel side emit what is open, at the start and after each interval.
+        """Have the programs emit open connections, at the start and after each interval.
 
         Return the records that were read meanwhile.
         """
         return []
 
     def was_open(self, record: bytes) -> bool:  # noqa: ARG002 - a subclass looks
-        """Tell whether a record is of something that was open before the start, and is."""
+        """Return whether a record is of a connection that was open at the start and still is."""
         return False
 
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:  # noqa: ARG002
-        """Take records of what nothing was heard of for long out of maps; all, if it has ``ended``."""
+        """Remove expired entries from maps and return their records; all entries if ``ended``."""
         return []
 
     def notices(self) -> list[dict[str, Any]]:
-        """Return records beside its rows, with their ``type``: after an interval and at the end."""
+        """Return additional records, with their ``type``: after an interval and at the end."""
         return []
 
     def notice_text(self, row: dict[str, Any]) -> str:
-        """Return such a record as people see it."""
+        """Return such a record as text for people."""
         raise NotImplementedError
 
     def summary(self, obj: Object) -> dict[str, int]:  # noqa: ARG002
-        """Return what it adds to the summary."""
+        """Return the command's fields of the summary."""
         return {}
 
 
 class Options(NamedTuple):
-    """The options that every command has; options/shared.py describes them."""
+    """The options that every command has, documented in options/shared.py."""
 
     selection: Selection
     counting: Counting | None  # None: a row for each event

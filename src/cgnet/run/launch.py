@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From a command and its filters to programs that run: the best variant that this kernel takes."""
+"""Load and attach a command's programs: the best variant that this kernel accepts."""
 
 from __future__ import annotations
 
@@ -65,27 +65,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBJECTS = Path(__file__).parents[1] / "_bpf"
-# In every object.
+# Structures shared with the kernel side, in every object.
 CROSSING = (
     HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
 CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
-RING_TYPE = "bpf_ringbuf"  # transport.bpf.h asks a kernel's BTF for it
+RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
 ITERATOR = "iter"
-SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find who has what was open before
-FAILED = re.compile(r"prog '(\w+)': failed to (?:load|attach)")  # libbpf says which one it was
+SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find owners of existing sockets
+FAILED = re.compile(r"prog '(\w+)': failed to (?:load|attach)")  # libbpf names the program
 NO_SEEDS = (
     "owners of connections from before the start are known once they are used, and not before: this "
     "kernel refuses the iterator over files ({why})"
 )
-OPTIONAL = "trace_"  # so begin the names of programs that can be done without
-# Of the ledger of all sockets, in objects that keep one; others have a ledger of listeners.
+OPTIONAL = "trace_"  # prefix of the names of optional programs
+# Of the ledger of all sockets, in objects that keep one; other objects have a ledger of listeners.
 TRACKING_PROGRAM = "ledger_gone"
 TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
 MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
-# By how their names begin.
+# By prefix of program names.
 ROLE_OF_PROGRAMS = {
     "client": Role.ROLE_CLIENT,
     "server": Role.ROLE_SERVER,
@@ -97,12 +97,12 @@ ProgramSets: TypeAlias = "list[ProgramSet] | Callable[[], list[ProgramSet]]"
 
 
 def object_path(name: str, hook: Hook, folder: Path = OBJECTS) -> Path:
-    """Return the file of an object's programs for a hook."""
+    """Return the path of an object file for a hook."""
     return folder / f"{name}.{hook.way}.bpf.o"
 
 
 class Launch:
-    """The programs of a command, from the file to the hooks. Close ``obj`` in the end."""
+    """A command's programs, from the object file to the hooks. The caller closes the object."""
 
     def __init__(
         self,
@@ -116,10 +116,10 @@ class Launch:
         maps: dict[str, dict[bytes, bytes]] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``name`` is the objects'; ``buffer`` is the ring's size in bytes.
+        """``name`` is that of the objects; ``buffer`` is the ring's size in bytes.
 
         ``config`` has members of struct config, ``maps`` entries of a command's own maps.
-        ``stopped`` tells whether somebody wants the end, before it begins.
+        ``stopped`` returns whether to stop before tracing begins.
         """
         self.name = name
         self.folder = OBJECTS
@@ -129,15 +129,15 @@ class Launch:
         self.counting = counting
         self.config = config or {}
         self.maps = maps or {}
-        self.missing: frozenset[str] = frozenset()  # tracepoints that aren't there, nor needed
-        self.runs: dict[str, str] = {}  # what does, as the summary tells it
+        self.missing: frozenset[str] = frozenset()  # missing tracepoints of optional programs
+        self.runs: dict[str, str] = {}  # hook, transport and ledger, for the summary
         self._stopped = stopped
-        self._told: list[str] = []  # what runs in the place of something better, and why
-        self._why_not = ""  # of the best programs beside the main ones
+        self._told: list[str] = []  # fallbacks in use, with reasons
+        self._why_not = ""  # reason the best optional programs were refused
         self._refused_iterators: dict[str, str] = {}  # and why
-        self._iterators: frozenset[str] = frozenset()  # those that were taken
-        self.unseen: dict[str, str] | None = None  # stages that nothing tells of, and why
-        self._unattached: dict[str, str] = {}  # stages that were refused all the same
+        self._iterators: frozenset[str] = frozenset()  # those that the kernel accepted
+        self.unseen: dict[str, str] | None = None  # stages that no program reports, and why
+        self._unattached: dict[str, str] = {}  # stages whose programs failed to attach
 
     def start(
         self,
@@ -146,11 +146,11 @@ class Launch:
         hook: str | None,
         transport: str | None = None,
     ) -> tuple[Object, ProgramSet]:
-        """Load and attach; each variant is tried in order, none is guessed.
+        """Load and attach the first variant that the kernel accepts, in order.
 
-        ``program_sets`` may be a function that asks the kernel which there are. Raises
-        NotPermittedError, UnsupportedError, LayoutError, StoppedError, or CgnetError where this host
-        lacks room.
+        ``program_sets`` may be a function that probes the kernel for them. Raises
+        NotPermittedError, UnsupportedError, LayoutError, StoppedError, or CgnetError where this
+        host lacks resources.
         """
         variants.require_capabilities()
         variants.require_btf(btf)
@@ -167,7 +167,7 @@ class Launch:
         self, program_sets: list[ProgramSet], btf: Path | None, hook: str | None, way: Transport
     ) -> tuple[Object, ProgramSet]:
         failure: LibbpfError | None = None
-        whys: dict[str, str] = {}  # by hook or program set: why not
+        whys: dict[str, str] = {}  # by hook or program set: the reason
         for each, chosen in product(variants.hooks(hook), program_sets):
             if hook is None and each.asked and variants.works(each.asked).ok is False:
                 whys[each.name] = f"{each.asked.name}: {variants.works(each.asked).why}"
@@ -193,7 +193,7 @@ class Launch:
             self._told.append(f"{way.shown} take the place of the {better.shown} ({why})")
 
     def _tell_hook(self, hook: Hook, forced: str | None, whys: Mapping[str, str]) -> None:
-        """Say so if it isn't the best one that this command has."""
+        """Report a fallback to a hook other than the best one that this command has."""
         better = next((each for each in variants.HOOKS if each.name in whys), None)
         if forced is None and better and better != hook:
             why = whys[better.name]
@@ -202,11 +202,11 @@ class Launch:
             )
 
     def follows_listeners(self, obj: Object) -> bool:
-        """Tell whether the programs ask whose the listeners are."""
+        """Return whether the programs need the owners of listeners."""
         return _tracks(obj) or Role.ROLE_SERVER in self.filters.roles
 
     def remarks(self, chosen: ProgramSet) -> list[str]:
-        """Return what there is to say of what runs, and doesn't."""
+        """Return remarks on fallbacks and on missing parts, for the user."""
         if self.unseen is None:
             missing = sorted(self.missing)
             told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
@@ -216,7 +216,7 @@ class Launch:
         return [*self._told, *told, *chosen_told]
 
     def _is_possible(self, chosen: ProgramSet) -> bool:
-        """Ask a probe first: it takes a tenth of the time that the refusal of all programs does."""
+        """Probe first: it takes a tenth of the time that the refusal of all programs does."""
         answer = variants.hooks_work(chosen.hooks)
         if answer.ok is False:
             log.info("no %s: %s", ", ".join(sorted(chosen.hooks)), answer.why)
@@ -233,7 +233,7 @@ class Launch:
         )
 
     def _try(self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None) -> Object:
-        """Load and attach a variant. Of iterators those alone are left out that the kernel refuses."""
+        """Load and attach a variant, without the iterators that the kernel refuses."""
         self._refused_iterators = {}
         while True:
             try:
@@ -251,7 +251,7 @@ class Launch:
     def _load(
         self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None
     ) -> tuple[Object, list[str]]:
-        """Return the object, attached, and what there is to say of its iterators."""
+        """Return the attached object, and remarks on its iterators."""
         self._require_going_on()
         config = self._config(chosen)
         folded = (CONFIG_SECTION, config) if hook.folds else None
@@ -265,7 +265,7 @@ class Launch:
             obj.set_constants(CONFIG_SECTION, config)
             obj.load()
             self._require_going_on()
-            obj.ring("ring")  # before anything writes
+            obj.ring("ring")  # before any program writes
             self._attach(obj, chosen, programs)
         except BaseException:
             obj.close()
@@ -294,7 +294,7 @@ class Launch:
     def _choose_iterators(
         self, obj: Object, hook: Hook, chosen: ProgramSet
     ) -> tuple[frozenset[str], list[str]]:
-        """Return those to take, and what there is to say of others that this kernel refuses."""
+        """Return the iterators to load, and remarks on those that this kernel refuses."""
         shown = frozenset[str]().union(*(look.programs for look in chosen.looks))
         there = {
             program.name
@@ -320,13 +320,13 @@ class Launch:
         return frozenset(taken), list(dict.fromkeys(told))
 
     def _why_no(self, look: Look, hook: Hook) -> str:
-        """Return why a look isn't possible; nothing if it is."""
+        """Return why a look isn't possible; "" if it is."""
         needs = tuple(each for each in look.way.needs if each not in hook.needs)
         whys = (why for name, why in self._refused_iterators.items() if name in look.programs)
         return variants.all_work(needs).why or next(whys, "")
 
     def _wanted(self, obj: Object, hook: Hook, chosen: ProgramSet) -> list[Program]:
-        """Return the programs to run; those that follow cgroups come first."""
+        """Return the programs to load; those that follow cgroups come first."""
         wanted = [
             program
             for program in obj.programs
@@ -342,7 +342,7 @@ class Launch:
         return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
 
     def _there(self, programs: list[Program], btf: Path | None) -> list[Program]:
-        """Leave out what can be done without where its tracepoint isn't there."""
+        """Remove optional programs whose tracepoint doesn't exist."""
         names = {_target(each) for each in programs if each.name.startswith(OPTIONAL)}
         self.missing = missing_tracepoints(names, btf or KERNEL_BTF) if names else frozenset()
         return [
@@ -352,7 +352,7 @@ class Launch:
         ]
 
     def _has_role(self, obj: Object, program: Program) -> bool:
-        """Tell whether the connections that a program sees are wanted."""
+        """Return whether the connections that a program sees are wanted."""
         if _tracks(obj):
             return True
         role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
@@ -380,7 +380,7 @@ class Launch:
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
 
     def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
-        """Attach what follows cgroups, mark the old ones, attach the rest; iterators come last."""
+        """Attach programs that follow cgroups, mark existing cgroups, attach the rest, iterate."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
@@ -402,7 +402,7 @@ class Launch:
             self._seed(obj)
 
     def _seed(self, obj: Object) -> None:
-        """Find in /proc who has which sockets."""
+        """Find the owners of open sockets in /proc."""
         if self.follows_listeners(obj):
             sockets = open_sockets.find()
             maps = obj.map("listeners"), obj.map("listening")
@@ -413,20 +413,20 @@ class Launch:
                 socket_queries.learn_open(obj, sockets)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
-        if program.hook == "tracepoint":  # the link closes the event
+        if program.hook == "tracepoint":  # the link closes the perf event
             obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
         else:
             obj.attach(program)
 
 
 def _why(hook: Hook, error: LibbpfError) -> str:
-    """Return why a hook's programs were refused: what it needs and isn't there, else the error."""
+    """Return why a hook's programs were refused: a missing requirement, else the error."""
     answer = variants.all_work(hook.needs)
     return answer.why or str(error)
 
 
 def _ledger(obj: Object) -> str:
-    """Return what the summary calls the ledger; one of all sockets has storage behind its slots."""
+    """Return the ledger's name in the summary. A ledger of all sockets is "storage" or "hash"."""
     if obj.has_map("ledger_hash"):
         return "hash"
     return "storage" if _tracks(obj) else "slots"
@@ -438,5 +438,5 @@ def _target(program: Program) -> str:
 
 
 def _tracks(obj: Object) -> bool:
-    """Tell whether an object keeps a ledger of all sockets."""
+    """Return whether an object keeps a ledger of all sockets."""
     return any(program.name == TRACKING_PROGRAM for program in obj.programs)

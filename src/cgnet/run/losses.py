@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What was lost, and where: the kernel side's counts, as they grow."""
+"""Lost records and events, by location: growth of the kernel side's counters."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ ADVICE = {
 
 
 class Loss(NamedTuple):
-    """What was lost since the last look."""
+    """Records or events lost since the last check."""
 
     where: str
     number: int
 
     def __str__(self) -> str:
-        """Say it to a person."""
+        """Return the loss as text for people."""
         return f"lost {self.number} ({self.where}): {ADVICE[self.where]}"
 
 
 class Losses:
-    """The totals, by where."""
+    """Totals of losses, by location."""
 
     def __init__(self) -> None:
-        """Nothing is lost yet."""
+        """Begin with no losses."""
         self._totals: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
 
     @property
     def total(self) -> int:
-        """All that was lost in this run."""
+        """All losses of this run."""
         return sum(self._totals.values())
 
     def add(self, where: str, number: int) -> None:
-        """Count what user space left out."""
+        """Count records that user space dropped."""
         self._left_out[where] = self._left_out.get(where, 0) + number
 
     def look(self, obj: Object) -> list[Loss]:
-        """Return what was lost since the last look."""
+        """Return the losses since the last call."""
         counts = _counts(obj) | self._left_out
         found = [Loss(where, count - self._totals.get(where, 0)) for where, count in counts.items()]
         grown = [loss for loss in found if loss.number > 0]

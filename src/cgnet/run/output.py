@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Standard output and standard error: the one way out to each.
+"""Writers for standard output and standard error.
 
-Neither blocks for good when its reader stalls. What is said on standard error is escaped: strangers
-choose names, and root's terminal obeys escape sequences.
+Neither blocks for good when its reader stalls. Text on standard error is escaped: strangers choose
+names, and root's terminal obeys escape sequences.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = range(3)
 TICK_S = 0.05
-# How long a reader may take nothing once the run should end, and how long it is waited for in all.
+# How long a stalled reader is waited for once the run should end, and the maximum wait in all.
 STALL_S = 1.0
 END_S = 10.0
-CONTINUED = "\n  "  # no line but the first of a message begins like a message
+CONTINUED = "\n  "  # only the first line of a message begins like a message
 STALLED = "nobody read it"
 
 
 def tell(message: str) -> None:
-    """Say something to the person at the terminal."""
+    """Print a message on standard error."""
     lines = CONTINUED.join(map(escape, message.split("\n")))
     print(f"cgnet: {lines}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Patience:
-    """How long to wait for a reader that takes nothing: for ever, until the run should end."""
+    """How long to wait for a stalled reader: for ever, until the run should end."""
 
     def __init__(self, ending: Callable[[], bool], now: Callable[[], bool]) -> None:
-        """``ending`` tells whether the run should end, ``now`` whether that can't wait."""
+        """``ending`` returns whether the run should end, ``now`` whether it should end at once."""
         self._ending = ending
         self._now = now
         self._stalled = self._waited = 0.0  # seconds since the run should end
 
     def __call__(self, waited: float, *, taken: bool) -> bool:
-        """Tell whether to wait on after ``waited`` seconds, in which something was ``taken`` or not."""
+        """Return whether to wait on after ``waited`` seconds; ``taken``: some data was written."""
         if not self._ending():
             return True
         self._stalled = 0.0 if taken else self._stalled + waited
@@ -62,15 +62,15 @@ def _for_ever() -> Patience:
 
 
 class Writer:
-    """A descriptor, unbuffered: what is written is out.
+    """An unbuffered writer to a descriptor.
 
-    O_NONBLOCK belongs to the open file description, which others share: a pipe or a terminal is opened
-    anew, and a socket is told with each write. Where that fails, poll() is asked before each little
-    write.
+    O_NONBLOCK belongs to the open file description, which others share: a pipe or a terminal is
+    opened anew, and each write to a socket has MSG_DONTWAIT. Where that fails, poll() precedes each
+    small write.
     """
 
     def __init__(self, fd: int, patience: Patience | None = None) -> None:
-        """Write to a descriptor, and wait for its reader for ever if there is no ``patience``."""
+        """Write to a descriptor; without ``patience``, wait for its reader for ever."""
         self.problem = ""  # why nothing more is written
         self._patience = patience or _for_ever()
         self._poller = select.poll()
@@ -79,30 +79,30 @@ class Writer:
         self._put = self._way(fd)
 
     def _way(self, fd: int) -> Callable[[memoryview], int]:
-        """Return how to write as much as fits now."""
+        """Return a function that writes as much as fits now."""
         mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode):
             sock = socket.socket(fileno=os.dup(fd))
             self._opened.append(sock.close)
             return lambda data: sock.send(data, socket.MSG_DONTWAIT)
         if not stat.S_ISFIFO(mode) and not os.isatty(fd):
-            return partial(os.write, fd)  # files never stall their writer for a reader
+            return partial(os.write, fd)  # regular files don't wait for a reader
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
             opened = os.open(f"/proc/self/fd/{fd}", flags)
-        except OSError:  # no /proc, or somebody else's
+        except OSError:  # no /proc, or no permission
             return partial(self._put_little, fd)
         self._opened.append(partial(os.close, opened))
         return partial(os.write, opened)
 
     def _put_little(self, fd: int, data: memoryview) -> int:
-        """Write what a pipe that has room takes whole: so it blocks only if another writes, too."""
+        """Write at most PIPE_BUF bytes if poll() reports room: blocks only if others write, too."""
         if not self._poller.poll(0):
             raise BlockingIOError
         return os.write(fd, data[: select.PIPE_BUF])
 
     def write(self, data: bytes) -> int:
-        """Return how many bytes were written; fewer than all if there is a ``problem``.
+        """Return the number of bytes written; fewer than all if there is a ``problem``.
 
         Raises BrokenPipeError.
         """
@@ -119,7 +119,7 @@ class Writer:
         return len(data) - len(left)
 
     def _wait(self) -> None:
-        """Wait until there is room, or patience ends."""
+        """Wait until there is room, or until patience ends."""
         waited, ready = 0.0, False
         while self._patience(waited, taken=ready):
             if ready:
@@ -130,31 +130,31 @@ class Writer:
         self.problem = STALLED
 
     def close(self) -> None:
-        """Close what was opened; the descriptor itself stays open."""
+        """Close the descriptors that this writer opened, not its own one."""
         while self._opened:
             self._opened.pop()()
 
 
 def encode(text: str) -> bytes:
-    """Return text as UTF-8; half characters are escaped."""
+    """Return text as UTF-8; lone surrogates are escaped."""
     return text.encode(errors="backslashreplace")
 
 
 def whole(rows: list[Any], render: Callable[[list[Any]], str], taken: int) -> int:
-    """Return how many rows are in the first ``taken`` bytes of their text."""
+    """Return how many rows fit completely in the first ``taken`` bytes of their text."""
     sizes = range(1, len(rows) + 1)
     return bisect_right(sizes, taken, key=lambda count: len(encode(render(rows[:count]))))
 
 
 class Stdout(io.RawIOBase):
-    """Standard output of what isn't a run: the help, a listing. An error is a sentence."""
+    """Standard output outside runs, such as help and listings. Raises CgnetError on failure."""
 
     def __init__(self) -> None:
         """Write to descriptor 1."""
         self._writer = Writer(STDOUT)
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
@@ -162,11 +162,11 @@ class Stdout(io.RawIOBase):
         return STDOUT
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(STDOUT)
 
     def write(self, data: Any) -> int:
-        """Write all of it. Raises BrokenPipeError, CgnetError."""
+        """Write all data. Raises BrokenPipeError, CgnetError."""
         done = self._writer.write(bytes(data))
         if self._writer.problem:
             raise cannot_write(self._writer.problem)
@@ -174,21 +174,21 @@ class Stdout(io.RawIOBase):
 
 
 def cannot_write(problem: str) -> CgnetError:
-    """Return the error that says why the output can't be written."""
+    """Return the error for output that can't be written."""
     return CgnetError(f"can't write the output: {problem}")
 
 
 class Stderr(io.TextIOBase):
-    """Standard error, escaped. It never raises: there is nobody to tell."""
+    """Standard error, escaped. It never raises: no one could report the error."""
 
     def __init__(self) -> None:
         """Write to descriptor 2."""
-        self._untold = 0  # messages, since its reader stalls
+        self._untold = 0  # messages dropped because the reader stalls
         self._writer = Writer(STDERR, Patience(lambda: True, lambda: self._untold > 0))
         self.failed = False
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
@@ -196,11 +196,11 @@ class Stderr(io.TextIOBase):
         return STDERR
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(STDERR)
 
     def write(self, text: str) -> int:
-        """Write what it takes within a second."""
+        """Write as much as the reader takes within a second."""
         if not self.failed:
             told = f"\ncgnet: {self._untold} messages were left out: nobody read them\n"
             lines = (told if self._untold else "") + text.expandtabs()
@@ -210,7 +210,7 @@ class Stderr(io.TextIOBase):
     def _write(self, text: str) -> None:
         try:
             self._writer.write(encode(text))
-        except BrokenPipeError:  # nobody wants to know
+        except BrokenPipeError:  # the reader is closed
             return
         if self._writer.problem == STALLED:
             self._writer.problem = ""
@@ -222,7 +222,7 @@ class Stderr(io.TextIOBase):
 
 
 def _open_nothing() -> None:
-    """Take the lowest number that is free. Raises CgnetError."""
+    """Open /dev/null as the lowest free descriptor. Raises CgnetError."""
     try:
         os.open(os.devnull, os.O_RDWR)
     except OSError as error:
@@ -232,9 +232,10 @@ def _open_nothing() -> None:
 
 
 def open_standard() -> None:
-    """Open what is closed of descriptors 0 to 2, so that no other file gets their numbers.
+    """Open those of descriptors 0 to 2 that are closed, so that no other file gets their numbers.
 
-    Sets sys.stdout and sys.stderr. Raises CgnetError if there is nowhere to write to.
+    Sets sys.stdout and sys.stderr. Raises CgnetError if standard output was closed, or /dev/null
+    can't be opened.
     """
     closed = []
     for fd in (STDIN, STDOUT, STDERR):

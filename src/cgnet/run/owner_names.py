@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The names of owners in a run: of cgroups as they come and go, of containers, of network namespaces."""
+"""The names of owners in a run: of cgroups, containers and network namespaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OwnerNames:
-    """Names cgroups for records, and tells the kernel side what it selects and guesses by."""
+    """Names cgroups for records, and publishes names and namespace owners to the kernel side."""
 
     def __init__(self, filters: Filters) -> None:
         """Begin to read cgroups and runtimes."""
@@ -31,12 +31,12 @@ class OwnerNames:
         self._said_absent = False
 
     def close(self) -> None:
-        """Stop what looks at cgroups and runtimes."""
+        """Close the readers of cgroups and runtimes."""
         self.runtimes.close()
         self.cgroups.close()
 
     def publish(self, obj: Object) -> None:
-        """Tell the programs the names of the cgroups that are there, and whose namespaces they are."""
+        """Publish the names of existing cgroups, and the owners of namespaces, to the programs."""
         paths = list(self.cgroups.paths())
         self.runtimes.learn(paths)
         self._filters.named.fill(obj.map("named_cgroups"), self._naming, self.runtimes)
@@ -51,20 +51,20 @@ class OwnerNames:
         self._netns_owners = owners
 
     def follow(self, obj: Object) -> None:
-        """Follow what changed since the last call, for some milliseconds at most."""
+        """Follow changes since the last call, for some milliseconds at most."""
         self.watch.forget(obj)
         if self._netns_owners:
             self._netns_owners.follow()
         self.say_absent()
 
     def say_unmatched(self) -> None:
-        """Say which patterns of --cgroup match nothing yet."""
+        """Print the patterns of --cgroup that match nothing yet."""
         paths = self.cgroups.paths()
         for line in absent.of_patterns(self._filters.cgroups, self._naming.id, paths):
             tell(line)
 
     def say_absent(self) -> None:
-        """Say once which names nobody has, when all is known that the runtimes will tell soon."""
+        """Print once the names that match no owner, after the runtimes' names are known."""
         if not self._filters.named.use or self._said_absent:
             return
         known = [self.runtimes.of(path) for path in self.cgroups.paths()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a run prints: rows, counts, notices, the summary; and what the output didn't take."""
+"""The output of a run: rows, counts, notices and the summary; and losses of the output."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cgnet.run.output import Patience
 
 STDOUT = 1
-WHOLE_INTERVAL = 0.9  # of an interval's time: so much of it is drawn in place of the last one
-ROWS_AT_ONCE = 256  # the text of more doesn't stay in the cache until it is written: half as fast
+WHOLE_INTERVAL = 0.9  # of an interval: counts of less don't replace the last ones
+ROWS_AT_ONCE = 256  # more text doesn't stay in the cache until it is written: half as fast
 
 
 def _for_people(options: Options) -> bool:
@@ -30,7 +30,7 @@ def _for_people(options: Options) -> bool:
 
 
 class Printer:
-    """Renders for stdout. ``records`` counts the rows that were written."""
+    """Renders to standard output. ``records`` is the number of rows written."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class Printer:
         losses: Losses,
         patience: Patience,
     ) -> None:
-        """Choose a renderer. Raises UsageError for fields that there aren't."""
+        """Choose a renderer. Raises UsageError for unknown fields."""
         self._options, self._losses, self.schema = options, losses, schema
         self._clock = schema.clock
         self._renderer = self._make_renderer(command, counts)
         self.fd = STDOUT
         self._out = Writer(STDOUT, patience)
-        self._interval_began = 0.0  # by the monotonic clock, in seconds
-        self._drawn = False  # counts, on a terminal
+        self._interval_began = 0.0  # of the monotonic clock, in seconds
+        self._drawn = False  # whether counts were drawn on a terminal
         self.records = 0
 
     def _make_renderer(self, command: Command, counts: Counts | None) -> Renderer:
@@ -76,30 +76,30 @@ class Printer:
 
     @property
     def problem(self) -> str:
-        """Why the output takes no more; "" if it does."""
+        """Why the output takes no more data; "" if it does."""
         return self._out.problem
 
     def begin(self) -> None:
-        """Write what precedes rows. A pipe gets the header alone: its reader may want no more."""
+        """Write the text before rows. A pipe gets only the header: its reader may want no more."""
         self._interval_began = time.monotonic()
         later = stat.S_ISREG(os.fstat(STDOUT).st_mode)
         self._write(self._renderer.begin() if later else self._renderer.header())
 
     def finish(self) -> None:
-        """Write what comes behind the rows."""
+        """Write the text after the rows."""
         self._write(self._renderer.finish())
 
     def close(self) -> None:
-        """Restore the descriptor."""
+        """Close the writer."""
         self._out.close()
 
     def raise_problem(self) -> None:
-        """Raise CgnetError if the output took no more, unless it only stalled."""
+        """Raise CgnetError if writing failed, unless the output only stalled."""
         if self._out.problem not in ("", STALLED):
             raise cannot_write(self._out.problem)
 
     def _write(self, text: str) -> bool:
-        """Write text; tell whether there is some and all of it is out."""
+        """Write text; return whether it isn't empty and was written completely."""
         data = output.encode(text)
         return self._out.write(data) == len(data) > 0
 
@@ -110,7 +110,7 @@ class Printer:
         return {**head, **fields}
 
     def notice(self, row: dict[str, Any]) -> bool:
-        """Write a record beside the rows; False where the output has no place for it."""
+        """Write an additional record; return False where the output has no place for it."""
         return self._write(self._renderer.notice(row))
 
     def rows(self, rows: list[Any]) -> None:
@@ -119,7 +119,7 @@ class Printer:
             self._write_rows(rows[begin : begin + ROWS_AT_ONCE])
 
     def _write_rows(self, rows: list[Any], *, screen: bool = False) -> None:
-        """Write rows, or a ``screen`` of them, and count them: as lost if the output takes no more."""
+        """Write rows, or a ``screen`` of them, and count them: lost if the output takes no more."""
         shown = len(rows)
         render = self._renderer.screen if screen else self._renderer.rows
         if self._out.problem:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Sets of programs that do a command's work: launch.py tries one after the other."""
+"""Sets of programs that do a command's work, for launch.py to try in order."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """One way to show what is open now: programs, of which an object may have some or none."""
+    """One way to emit open connections: its programs, of which an object has some or none."""
 
     way: Way
     programs: frozenset[str]
-    remark: str = ""  # for the user, when it is what the kernel takes
+    remark: str = ""  # for the user, where the kernel accepts this one
 
 
 class ProgramSet(NamedTuple):
-    """The main programs, those beside them by kind of hook, and what the kernel side is told of them."""
+    """Main programs, optional programs by hook type, and their settings."""
 
     hooks: frozenset[str] = frozenset()
     sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN
-    # For the user, when this is what the kernel takes; {why}: of better ones.
+    # For the user, where the kernel accepts this set; {why}: why better ones were refused.
     remarks: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()  # how names begin of programs that aren't wanted
+    left_out: tuple[str, ...] = ()  # prefixes of the names of unwanted programs
     functions: Mapping[str, str] = MappingProxyType({})  # programs at functions: the way to attach
-    unseen: Mapping[str, str] | None = None  # stages, and why; None: it has none
-    looks: tuple[Look, ...] = ()  # the best first; the first one that works is taken
+    unseen: Mapping[str, str] | None = None  # stages, and why; None: not applicable
+    looks: tuple[Look, ...] = ()  # best first; the first that works is used
 
 
 BOTH = frozenset({Role.ROLE_CLIENT, Role.ROLE_SERVER})
@@ -42,7 +42,7 @@ SIDE_UNKNOWN = (
 
 
 def of_one_role(sets: list[ProgramSet], roles: Collection[Role]) -> list[ProgramSet]:
-    """Return the sets, of a command that follows connections, with what a choice of roles hides."""
+    """Return the sets of a command that follows connections, with a remark for a single role."""
     if len(roles) > 1:
         return sets
     return [each._replace(remarks=(*each.remarks, SIDE_UNKNOWN)) for each in sets]

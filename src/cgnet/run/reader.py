@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From the ring to batches of records, until something says stop."""
+"""Read the ring in batches of records, until the run is stopped."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 
     from cgnet.kernel.ring_buffer import Reader
 
-# The kernel side wakes nobody. Records wait this long at most; rows must be out in 100 ms.
+# The kernel side wakes no reader. Records wait this long at most; rows must be out in 100 ms.
 TICK_MS = 50
-MUCH = 0.25  # of the room that the kernel side has, taken by what waits
+MUCH = 0.25  # share of the ring that is filled
 RATE_SPAN_S = 1.0
 AGAIN_MS = 5
-LAST_PRIORITY = 10  # of nice(2); behind 19 it starves for seconds when many tasks want the CPU
+LAST_PRIORITY = 10  # of nice(2); at 19 it starves for seconds when many tasks want the CPU
 
 
 class Stop:
-    """Why and when to end: a signal, the time, a reader of the output that went away."""
+    """Why and when to end: a signal, the duration, or a closed output."""
 
     def __init__(self, duration: float | None) -> None:
-        """``duration`` is in seconds from ``start()``; None is for ever."""
+        """``duration`` is in seconds from ``start()``; None: unlimited."""
         self._duration = duration
         self.deadline: float | None = None
         self.requested = False
-        self.insisted = False  # requested again: the end can't wait
+        self.insisted = False  # requested again: end at once
 
     def start(self) -> None:
-        """Begin to count the time: loading is no part of it."""
+        """Begin to count the time, after loading."""
         if self._duration is not None:
             self.deadline = time.monotonic() + self._duration
 
     def reached(self) -> bool:
-        """Tell whether to end now."""
+        """Return whether to end now."""
         expired = self.deadline is not None and time.monotonic() >= self.deadline
         return self.requested or expired
 
     def wait_ms(self) -> int:
-        """Return how long may be waited for records."""
+        """Return how many milliseconds to wait for records."""
         if self.deadline is None:
             return TICK_MS
         left = self.deadline - time.monotonic()
@@ -57,7 +57,7 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[int]:
-        """Let SIGINT and SIGTERM request the end; yields a descriptor that wakes poll()."""
+        """Let SIGINT and SIGTERM request the end; yield a descriptor that wakes poll()."""
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def request(_number: int, _frame: object) -> None:
@@ -71,7 +71,7 @@ class Stop:
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in previous.items():
-                # Who is ending already isn't broken off by one more Ctrl-C.
+                # Once the end is requested, another Ctrl-C doesn't interrupt it.
                 signal.signal(number, signal.SIG_IGN if self.requested else handler)
             os.close(reader)
             os.close(writer)
@@ -79,10 +79,10 @@ class Stop:
 
 @contextmanager
 def interruptible(signals: int) -> Iterator[None]:
-    """Have a signal end the calls of the body at once, also the verifier's, which may take 20 s.
+    """Have a signal interrupt the body's calls at once, also the verifier's, which may take 20 s.
 
-    ``signals`` is what on_signals() yields. The verifier stops for a signal, and libbpf tries four more
-    times before it reports EAGAIN: so the signal is sent again until the body ends.
+    ``signals`` is the descriptor of on_signals(). The verifier stops for a signal, and libbpf tries
+    four more times before it returns EAGAIN: so the signal is sent again until the body ends.
     """
     ended, done = os.pipe2(os.O_CLOEXEC)
     main = threading.get_ident()
@@ -109,20 +109,20 @@ def interruptible(signals: int) -> Iterator[None]:
 
 
 class ReaderPriority:
-    """Run behind everybody else, unless much is waiting.
+    """Runs at low priority, unless much data is waiting.
 
-    A tracer that takes its turn among equals stops the traced processes for the time that a batch
-    takes. It may come last as long as the ring has room.
+    A tracer that runs at equal priority stops the traced processes while it processes a batch. It
+    may run last as long as the ring has room.
     """
 
     def __init__(self) -> None:
-        """Stay as we are if the way back to our own priority would be barred."""
+        """Keep our own priority if we couldn't restore it."""
         self._own = os.getpriority(os.PRIO_PROCESS, 0)
         self._last = LAST_PRIORITY if CAP_SYS_NICE in effective_capabilities() else self._own
         self._now = self._own
 
     def choose(self, filled: float) -> None:
-        """Choose the priority for the next batch by the share of the room that this one took."""
+        """Choose the priority for the next batch by the share of the ring that was filled."""
         wanted = self._own if filled >= MUCH else self._last
         if wanted != self._now:
             os.setpriority(os.PRIO_PROCESS, 0, wanted)
@@ -130,15 +130,15 @@ class ReaderPriority:
 
 
 class RateLimit:
-    """At most so many rows within any second; None is no limit."""
+    """A limit of rows within any second; None: unlimited."""
 
     def __init__(self, rows: int | None) -> None:
-        """Nothing is shown yet."""
+        """Begin with no rows."""
         self._rows = rows
         self._shown: deque[tuple[float, int]] = deque()  # when, and how many
 
     def take(self, wanted: int) -> int:
-        """Return how many of the rows wanted may be shown now."""
+        """Return how many of the ``wanted`` rows may be printed now."""
         if self._rows is None:
             return wanted
         now = time.monotonic()
@@ -151,11 +151,11 @@ class RateLimit:
 
 
 def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[list[bytes]]:
-    """Yield what came, at least every TICK_MS and perhaps nothing, until ``stop``."""
+    """Yield batches, maybe empty, every TICK_MS or sooner. Raises BrokenPipeError."""
     reader_priority = ReaderPriority()
     poller = select.poll()
     poller.register(signals, select.POLLIN)
-    poller.register(output, 0)  # errors only: the other end is closed
+    poller.register(output, 0)  # errors only: the reader closed its end
     full = False
     while not stop.reached():
         ready = dict(poller.poll(0 if full else stop.wait_ms()))
@@ -168,6 +168,6 @@ def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[lis
 
 
 def drain(ring: Reader) -> Iterator[list[bytes]]:
-    """Yield what is left, once nothing writes any more."""
+    """Yield the remaining records, once no program writes any more."""
     while batch := ring.consume():
         yield batch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""One run of a command: load, attach, pass records on until the end, say what was lost."""
+"""One run of a command: load, attach, pass records on until the end, report losses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SLOW_S = 1.0
 
 @contextmanager
 def said_if_slow(message: str) -> Iterator[None]:
-    """Say something to a person who has waited for SLOW_S."""
+    """Print a message on a terminal if the body takes longer than SLOW_S."""
     timer = threading.Timer(SLOW_S, tell, (message,))
     timer.daemon = True
     if sys.stderr.isatty():
@@ -57,7 +57,7 @@ class Session:
     """A run, from the options to the exit status."""
 
     def __init__(self, command: Command, options: Options) -> None:
-        """Check the options. Raises UsageError; nothing is loaded yet."""
+        """Check the options. Raises UsageError. Loads nothing yet."""
         self.command, self.options = command, options
         self.filters = Filters(options.selection)
         self.names = OwnerNames(self.filters)
@@ -77,7 +77,7 @@ class Session:
         self.unknown_owners = 0
         self._runs: dict[str, Any] = {}  # hook, transport, ledger, and stages that aren't seen
         self._early: list[bytes] = []  # records that came before the header was written
-        self._baseline_ns = 0  # what was open then is told as changes since
+        self._baseline_ns = 0  # records of the first look aren't printed
 
     def _make_schema(self) -> Schema | CountSchema:
         command, names = self.command, self.names
@@ -99,7 +99,7 @@ class Session:
                 if self.stop.requested:
                     return ExitStatus.DONE
                 raise
-            # Records make no reference cycles: to look for some at each 700 objects costs 15 %.
+            # Records make no reference cycles: a collection every 700 objects costs 15 %.
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
             self.stop.start()
@@ -115,7 +115,7 @@ class Session:
     # -- the start
 
     def _load(self, cleanup: ExitStack, signals: int) -> None:
-        """Load and attach the programs, and say what runs. Raises StoppedError."""
+        """Load and attach the programs, and report the variant in use. Raises StoppedError."""
         options, command = self.options, self.command
         launch = Launch(
             command.object, command.layouts, self.filters, options.buffer,
@@ -139,7 +139,7 @@ class Session:
         self._tell_start(launch.remarks(chosen))
 
     def _tell_start(self, remarks: list[str]) -> None:
-        """Say that everything is attached, and before what there is to know of this run."""
+        """Print remarks on this run, then that everything is attached."""
         note = self.filters.hierarchies[0].note
         for line in [note, *remarks] if note else remarks:
             tell(line)
@@ -180,7 +180,7 @@ class Session:
         self._print_summary()
 
     def _look_around(self) -> bool:
-        """Follow what changes beside the records; tell whether the limit is reached."""
+        """Process changes other than records; return whether the limit is reached."""
         self.clock.adjust()
         self.names.follow(self._obj)
         self._check_lost()
@@ -194,7 +194,7 @@ class Session:
         self._emit(self.command.expired(self._obj, self.options, ended=True))
 
     def _emit(self, batch: list[bytes]) -> bool:
-        """Print a batch; tell whether the limit is reached."""
+        """Print a batch; return whether the limit is reached."""
         records = self.names.watch.pass_on(self._obj, batch)
         self.losses.add("names", self.names.watch.take_too_many())
         if self._baseline_ns:
@@ -207,18 +207,18 @@ class Session:
             self.losses.add("rate", len(records) - taken)
             records = records[:taken]
             self.unknown_owners += bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
-            # First: what a command reads of the host may soon be gone.
+            # First: state of the host that a command reads may soon be gone.
             self.command.on_rows(self.printer.schema, records)
             self.printer.rows(records)
         return limit is not None and self.printer.records >= limit and not self.counts
 
     def _is_baseline(self, raw: bytes) -> bool:
-        """Tell whether a record is of the look at the start, which deltas are counted from."""
+        """Return whether a record is of the first look, the baseline of deltas."""
         ts_ns = HEAD.packed.unpack(raw[HEAD_PART])[2]
         return ts_ns <= self._baseline_ns and self.command.was_open(raw)
 
     def _wait_for_names(self) -> None:
-        """At the end: it takes no longer than names are expected. One more signal cuts it short."""
+        """Wait for names at the end, no longer than they are expected, or until another signal."""
         while self.names.watch.is_waiting or (self.counts and self.counts.is_waiting):
             if self.stop.insisted:
                 return
@@ -229,7 +229,7 @@ class Session:
     # -- beside the records
 
     def _print_counts(self) -> None:
-        """Print what was counted since the last time."""
+        """Print the counts since the last call."""
         if not self.counts:
             return
         head = self.printer.run_record(self.command.name)
@@ -239,14 +239,14 @@ class Session:
         self.command.on_rows(self.printer.schema, rows)
 
     def _print_notices(self) -> None:
-        """Say what the command has to say beside its rows."""
+        """Print the command's additional records."""
         for record in self.command.notices():
             row = self.printer.run_record(record.pop("type"), **record)
             if not self.printer.notice(row):
                 tell(self.command.notice_text(row))
 
     def _check_lost(self) -> None:
-        """Say what was lost since the last look, when it happens."""
+        """Report losses since the last check."""
         for loss in self.losses.look(self._obj):
             tell(str(loss))
             self.printer.notice(

@@ -152,7 +152,7 @@ def test_by_container_is_the_default(group: Path, port: int) -> None:
 def test_by_selected_is_a_row_for_each_cgroup_given(
     hook: str, v1: Path, v2: Path, port: int
 ) -> None:
-    """Also for cgroups that are born, live for a moment, and match a pattern."""
+    """Also for short-lived cgroups that match a pattern."""
     (v1 / "in").mkdir()
     given = [f"{v1}/[i]n/g*", str(v2), f"{v1}/a"]
     (v1 / "a" / "b").mkdir(parents=True)

@@ -43,12 +43,12 @@ def many_cgroups(top: Path, count: int) -> Iterator[list[Path]]:
 @pytest.mark.parametrize(
     ("hook_name", "below"), [("tp_btf", ""), ("raw_tp", "/g*")], ids=["subtree", "pattern"]
 )
-def test_ten_thousand_cgroups(crowd: Path, port: int, hook_name: str, below: str) -> None:
+def test_ten_thousand_cgroups(parent: Path, port: int, hook_name: str, below: str) -> None:
     """All are there at the start; a few are excluded."""
-    out = [word for number in (5000, 9999) for word in ("--cgroup", f"!{crowd}/g{number}")]
+    out = [word for number in (5000, 9999) for word in ("--cgroup", f"!{parent}/g{number}")]
     with (
-        many_cgroups(crowd, MANY) as groups,
-        tracing("--hook", hook_name, "--cgroup", f"{crowd}{below}", *out) as tracer,
+        many_cgroups(parent, MANY) as groups,
+        tracing("--hook", hook_name, "--cgroup", f"{parent}{below}", *out) as tracer,
     ):
         held = entries(tracer.process.pid, "selected_cgroups")
         others = [row for n in (5000, 9999) for row in at(groups[n], port)] + at(FULL, port)
@@ -56,12 +56,12 @@ def test_ten_thousand_cgroups(crowd: Path, port: int, hook_name: str, below: str
         rows = only(tracer, made, others)
     assert held == MANY + (not below)
     assert [row["cgroup"] for row in rows] == [
-        f"{inner(crowd, FULL)}/g{n}" for n in (0, 1, 4999, 5001, 9998)
+        f"{inner(parent, FULL)}/g{n}" for n in (0, 1, 4999, 5001, 9998)
     ]
 
 
 @pytest.fixture
-def crowd() -> Iterator[Path]:
+def parent() -> Iterator[Path]:
     """Where many are made."""
     with new_cgroup(FULL) as path:
         yield path
@@ -71,8 +71,8 @@ def at(group: Path, port: int) -> list[Row]:
     return run("connect", "127.0.0.1", port, cgroups=(group,))
 
 
-def test_thousand_cgroups_on_the_command_line(crowd: Path, port: int) -> None:
-    with many_cgroups(crowd, 2000) as groups:
+def test_thousand_cgroups_on_the_command_line(parent: Path, port: int) -> None:
+    with many_cgroups(parent, 2000) as groups:
         given = [word for each in groups[::2] for word in ("--cgroup", str(each))]
         with tracing("-c", "--by", "selected", *given) as tracer:
             for number in (0, 1, 2, 999, 1000, 1998, 1999):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Who connected: cgroups of group and v2, born late, removed and made again, and processes."""
+"""Who connected: cgroups of group and v2, created late, removed and created again, and processes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The ledger of all sockets at work: attribution.bpf.c built, loaded and read."""
+"""The ledger of all sockets in use: attribution.bpf.c compiled, loaded and read."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ HOOKS = ("new", "state", "established", "close", "probe", "retransmit", "reset",
 COUNT = struct.Struct("=Q")
 RING = 1 << 20
 HOLDER_SIZE, RANKS = 48, 3
-HOLDERS = 32  # where they begin in struct ledger_entry
-ENTRY_SIZE = HOLDERS + RANKS * HOLDER_SIZE + 8  # and the inode of its listener
+HOLDERS = 32  # their offset in struct ledger_entry
+ENTRY_SIZE = HOLDERS + RANKS * HOLDER_SIZE + 8  # and the listener's inode
 
 
 def build(directory: Path) -> Path:
-    """Compile the two objects as the Makefile compiles those of bpf/; return their folder."""
+    """Compile the two objects like those of bpf/ in the Makefile; return their folder."""
     make = [need("make"), "-s", "-C", str(ROOT), "-f", "-", "flags"]
     for way in ("typed", "raw"):
         rule = f'include Makefile\nflags:\n\t@echo "$(BPF_CLANG) $(BPF_{way.upper()})"\n'
@@ -55,7 +55,7 @@ Owner = tuple[int, int, str]  # cgroup, PID, source
 
 
 class Seen(NamedTuple):
-    """Events of one kind, and who the ledger said that they are of."""
+    """Equal events, and their owner according to the ledger."""
 
     cgroup: int
     current: int
@@ -70,34 +70,34 @@ class Seen(NamedTuple):
 
 
 class Probe:
-    """The running programs."""
+    """The attached programs."""
 
     def __init__(self, obj: Object, hook: str, hierarchy: str) -> None:
         self.obj, self.hook, self.hierarchy = obj, hook, hierarchy
 
     def rows(self) -> list[Seen]:
-        """Return what was seen."""
+        """Return all rows."""
         seen = self.obj.map("seen")
         assert self._counter("unseen") == 0
         return [_seen(key, seen.lookup(key, COUNT.size)) for key in list(seen.keys(SEEN.size))]
 
     def of(self, address: str, hook: str = "") -> list[Seen]:
-        """Return what was seen of an address."""
+        """Return the rows of an address."""
         return [row for row in self.rows() if row.address == address and hook in ("", row.hook)]
 
     def owners(self, address: str, peer: int = 0) -> set[Owner]:
-        """Return who owns the events of an address."""
+        """Return the owners of an address's events."""
         rows = [row for row in self.of(address) if row.peer == peer]
         return {(row.cgroup, row.pid, row.source) for row in rows}
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Discard all rows."""
         seen = self.obj.map("seen")
         for key in list(seen.keys(SEEN.size)):
             seen.discard(key)
 
     def wait_for(self, address: str, hook: str) -> list[Seen]:
-        """Wait until such an event was seen; return all of that kind."""
+        """Wait for an event of this kind; return all of them."""
         found: list[Seen] = wait_until(f"{hook} of {address}", lambda: self.of(address, hook))
         return found
 
@@ -106,7 +106,7 @@ class Probe:
         return int(COUNT.unpack(value)[0])
 
     def lost(self) -> int:
-        """Return how many sockets there was no room for."""
+        """Return the number of sockets for which the ledger had no room."""
         return self._counter("lost", LostWhere.LOST_LEDGER)
 
     def entries(self, *groups: Group) -> int:
@@ -116,7 +116,7 @@ class Probe:
         for key in list(ledger.keys(8)):
             try:
                 entry = ledger.lookup(key, ENTRY_SIZE)
-            except LibbpfError:  # it is gone by now
+            except LibbpfError:  # deleted meanwhile
                 continue
             at = range(HOLDERS, ENTRY_SIZE, HOLDER_SIZE)
             owners = {COUNT.unpack_from(entry, holder)[0] for holder in at}
@@ -141,7 +141,7 @@ def _seen(key: bytes, value: bytes) -> Seen:
 def probing(
     folder: Path, hook: str, hierarchy: str, selection: Selection | None = None
 ) -> Iterator[Probe]:
-    """Run the programs, with everything that is open by now seeded."""
+    """Run the programs, after seeding them with all open sockets."""
     filters = Filters((selection or Selection())._replace(hierarchy=hierarchy))
     launch = Launch("attribution", (HEAD,), filters, RING)
     launch.folder = folder
@@ -152,7 +152,7 @@ def probing(
 
 
 class Verdict(NamedTuple):
-    """How many events of one kind there were, and of how many the owner was wrong."""
+    """The number of events of one kind, and of those with a wrong owner."""
 
     events: int
     wrong: int
@@ -161,7 +161,7 @@ class Verdict(NamedTuple):
 
 
 class Audit:
-    """What was seen of addresses against what is true of them."""
+    """A comparison of the rows of addresses with the owners claimed for them."""
 
     def __init__(self, probe: Probe, claims: Mapping[str, list[Claim]]) -> None:
         self.hierarchy = probe.hierarchy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a tracer shows of the attempts that a test made."""
+"""Comparisons of a tracer's rows with a test's attempts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def attempts(rows: Iterable[Row]) -> Counter[tuple[object, ...]]:
-    """Count attempts by what tells them apart."""
+    """Count attempts by identifying fields."""
     names = ("pid", "daddr", "dport", "sport", "result")
     return Counter(tuple(row[name] for name in names) for row in rows)
 
 
 def only(tracer: Tracer, wanted: list[Row], others: list[Row]) -> list[Row]:
-    """End the tracer: of all that was made it shows what was wanted, with the same values."""
+    """End the tracer; assert that it shows only the wanted attempts, with the same values."""
     pids = {row["pid"] for row in [*wanted, *others]}
     shown = [row for row in tracer.stop() if row["pid"] in pids]
     assert attempts(shown) == attempts(wanted), tracer
@@ -29,7 +29,7 @@ def only(tracer: Tracer, wanted: list[Row], others: list[Row]) -> list[Row]:
 
 
 def totals(rows: Iterable[Row], *names: str) -> Counter[tuple[object, ...]]:
-    """Add counts up by these fields."""
+    """Sum up counts by these fields."""
     found: Counter[tuple[object, ...]] = Counter()
     for row in rows:
         found[tuple(row[name] for name in names)] += row["count"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Two network namespaces with an exact delay between them, and as much loss as a test wants.
+"""Two network namespaces with an exact delay between them, and an adjustable loss.
 
-Run as ``python delay.py FD FD DELAY_S``: a process carries packets between two TUN devices. Each line on
-stdin is the share of packets that are lost from now on, and is answered with how many were until now.
+Run as ``python delay_line.py FD FD DELAY_S``: a process forwards packets between two TUN devices.
+Each line on stdin sets the share of packets to lose, and is answered with the number lost so far.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 LEFT, RIGHT = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
 MTU, QUEUE = 1500, 20000
-BATCH = 64  # packets of one side, before the other side and what is due
+BATCH = 64  # packets of one side, before serving the other side and due packets
 
 
 def carry(one: int, other: int, delay_s: float) -> None:
@@ -60,14 +60,14 @@ def carry(one: int, other: int, delay_s: float) -> None:
 
 
 class Line:
-    """The line as a test has it; ``left`` and ``right`` are namespaces."""
+    """The test's side of the line; ``left`` and ``right`` are namespaces."""
 
     def __init__(self, left: str, right: str, process: subprocess.Popen[str]) -> None:
         self.left, self.right = left, right
         self._process = process
 
     def lose(self, share: float) -> int:
-        """Lose this share of the packets; 1 is silence. Return how many were lost until now."""
+        """Lose this share of the packets; 1 is all. Return the number lost so far."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(f"{share}\n")
@@ -95,7 +95,7 @@ def _device(netns: str, addresses: dict[int, str]) -> int:
 
 @contextmanager
 def delay_line(delay_s: float) -> Iterator[Line]:
-    """A line that takes ``delay_s`` each way."""
+    """Yield a line with a delay of ``delay_s`` each way."""
     from harness import PYTHON, new_netns
 
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def delay_line(delay_s: float) -> Iterator[Line]:
             text=True,
             pass_fds=fds,
         )
-        stack.enter_context(process)  # waits for it
+        stack.enter_context(process)  # waits for the process
         stack.callback(process.kill)
         line = Line(left, right, process)
         line.lose(0)

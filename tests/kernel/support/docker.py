@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A docker of the tests' own: its places are the usual ones, in a mount namespace that ends with it."""
+"""A docker of the tests' own: with the usual paths, in a mount namespace that ends with it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOCKET = "/run/docker/docker.sock"
-# What it must not share with a docker, or a containerd, of the host.
+# Paths that it must not share with a docker or a containerd of the host.
 PLACES = ("/etc/docker", "/var/lib/docker", "/run/docker", "/run/containerd")
 HIDDEN = 'for each in $PLACES; do mount -t tmpfs -o mode=711 none "$each"; done; exec "$@"'
-# No systemd, no overlays on overlays, and the host's firewall and bridges stay as they are.
+# No systemd, no overlays on overlays, and no changes to the host's firewall and bridges.
 SETTINGS = (
     f"--host=unix://{SOCKET}",
     "--pidfile=/run/docker/docker.pid",
@@ -31,18 +31,18 @@ SETTINGS = (
 
 
 class Docker:
-    """A daemon that runs, and how it is spoken to."""
+    """A running daemon and its client."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.image = f"{unique()}:1"
 
     def enter(self) -> tuple[str, ...]:
-        """Return what a command begins with that sees the daemon's files."""
+        """Return a command prefix that enters the daemon's mount namespace."""
         return (need("nsenter"), f"--mount=/proc/{self._process.pid}/ns/mnt")
 
     def runs(self) -> bool:
-        """Tell whether it answers; the test fails if it has ended."""
+        """Return whether the daemon answers; the test fails if it has ended."""
         assert self._process.poll() is None, "dockerd ended"
         command = (*self.enter(), need("docker"), f"--host=unix://{SOCKET}", "version")
         return subprocess.run(command, capture_output=True, timeout=PATIENCE_S).returncode == 0
@@ -59,7 +59,7 @@ class Docker:
 
     @contextmanager
     def container(self, name: str, *options: str) -> Iterator[str]:
-        """A container that sleeps; yield its id."""
+        """Run a container that sleeps; yield its id."""
         found = self("run", "--detach", f"--name={name}", *options, self.image, *SLEEP)
         try:
             yield found
@@ -72,7 +72,7 @@ class Docker:
 
 @contextmanager
 def docker(folder: Path) -> Iterator[Docker]:
-    """A dockerd with the tests' image; ``folder`` is for what it says."""
+    """Run a dockerd with the tests' image; its log is in ``folder``."""
     made = [place for place in map(Path, PLACES) if not place.exists()]
     for place in made:
         place.mkdir()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What readers of the docs have and lines name, and this host hasn't: cgroups, a process, containers.
+"""The cgroups, processes and containers that the docs' command lines name.
 
-Those who live there talk to each other all the time, so that what is printed has rows.
+They communicate all the time, so that commands print rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ for port in {ports}:
     server = socket.create_server(({address!r}, port), backlog=4096)
     threading.Thread(target=serve, args=(server,), daemon=True).start()
 """
-# Connections end in three ways; the pause leaves CPUs to who watches.
+# Connections end in three ways; the pause leaves CPU time to the tracer.
 TALK = """
 while True:
     for number, port in enumerate({ports}):
@@ -57,7 +57,7 @@ Had = dict[tuple[str, str], str]
 
 
 def _names(top: Path, containers: TwoContainers, pid: int) -> Had:
-    """Return what stands for an option's value in the docs."""
+    """Return the values to use instead of the docs' option values."""
     inside = f"/{top.name}"
     return {
         ("--cgroup", "/kubepods"): f"{inside}/kubepods",
@@ -74,7 +74,7 @@ def _names(top: Path, containers: TwoContainers, pid: int) -> Had:
 
 @contextmanager
 def readers(containers: TwoContainers) -> Iterator[Had]:
-    """Have all that; yield what stands for an option's value in the docs."""
+    """Set everything up; yield the values to use instead of the docs' option values."""
     client, server, router = containers.client, containers.server, containers.router
     with ExitStack() as stack:
         # Below a slice, systemd's units have their names.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet drop`` as tests use it: who was told to have lost which packet, where."""
+"""Helpers for tests of ``cgnet drop``: rows by owner, packet and place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Drops:
         return [row for row in self.tracer.rows() if wanted.items() <= row.items()]
 
     def one(self, function: str, **wanted: Any) -> Row:
-        """Wait for a row with these values, and return it; the function is in its stack."""
+        """Wait for a row with these values and this function in its stack; return it."""
 
         def found() -> list[Row]:
             return [row for row in self.of(**wanted) if function in functions(row)]
@@ -58,7 +58,7 @@ def functions(row: Row) -> list[str]:
 
 
 def owned(place: Place, source: str = "netns") -> Row:
-    """Return what is told of a container whose packet it was."""
+    """Return the fields of a drop that a container owns."""
     return {"container": place.container, "owner_source": source}
 
 
@@ -69,11 +69,11 @@ def dropping(*arguments: str, **how: Any) -> Iterator[Drops]:
 
 
 def of(place: Place) -> tuple[str, str]:
-    """Return the filter for what is dropped in a namespace."""
+    """Return the filter for drops in a namespace."""
     return "--netns", str(place.inode)
 
 
 def last(tracer: Tracer) -> Row:
-    """End the tracer; return the summary."""
+    """End the tracer; return its summary."""
     tracer.stop()
     return tracer.rows("summary")[-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What tests on the real kernel are made of: a running cgnet, cgroups, namespaces, workloads."""
+"""The base of tests on the real kernel: a running cgnet, cgroups, namespaces, workloads."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ ROOT = Path(__file__).parents[3]
 CGNET = ROOT / ".venv/bin/cgnet"
 WORKLOAD = Path(__file__).with_name("workload.py")
 PYTHON = sys.executable
-# For what must happen; only a failing test waits so long. Guests without KVM are given more.
+# For events that must happen; only a failing test waits so long. Guests without KVM get more.
 PATIENCE_S = float(os.environ.get("CGNET_TESTS_PATIENCE_S", "60"))
 V1 = Path("/sys/fs/cgroup/memory")
 _CGROUPS = Path("/sys/fs/cgroup")
 _MOUNTED = [path for path in (_CGROUPS / "unified", _CGROUPS) if (path / "cgroup.procs").exists()]
 V2 = (*_MOUNTED, _CGROUPS)[0]
-HIERARCHIES = [*_MOUNTED, *([V1] if V1.is_dir() else [])]  # that tests make cgroups in
-# What names owners by default.
+HIERARCHIES = [*_MOUNTED, *([V1] if V1.is_dir() else [])]  # for the cgroups of tests
+# The hierarchy that names owners by default.
 HIERARCHY, HIERARCHY_NAME = (V1, "memory") if V1.is_dir() else (V2, "v2")
 Row = dict[str, Any]
-FORCED: list[str] = []  # options for every tracer, of pytest's --transport
+FORCED: list[str] = []  # options for every tracer, from pytest's --transport
 
 
 def unique(prefix: str = "cgnet-test") -> str:
@@ -43,12 +43,12 @@ def unique(prefix: str = "cgnet-test") -> str:
 
 
 def wait_until(what: str | Callable[[], str], condition: Any) -> Any:
-    """Wait until ``condition()`` is true, and return what it returned."""
+    """Wait until ``condition()`` is true; return its result."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.005)  # between two looks at the condition
+        time.sleep(0.005)  # between two checks of the condition
     told = what if isinstance(what, str) else what()
     raise AssertionError(f"waited {PATIENCE_S} s for {told}")
 
@@ -61,14 +61,14 @@ def cgnet(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def unused_port(address: str = "127.0.0.1") -> int:
-    """A port on which nobody listens."""
+    """Return a port without a listener."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as server:
         return int(server.getsockname()[1])
 
 
 class Tracer:
-    """A running ``cgnet connect -o json``, or another command; its rows and what it says."""
+    """A running ``cgnet connect -o json``, or another command; its rows and its stderr."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Tracer:
             raise AssertionError(self.said)
 
     def __str__(self) -> str:
-        """Tell what a failing test wants to know."""
+        """Return details for a failing test."""
         return (
             f"ended {self.process.poll()}, {len(self.lines)} lines … {self.lines[-3:]} {self.said}"
         )
@@ -128,7 +128,7 @@ class Tracer:
         )
 
     def stop(self, number: int = signal.SIGINT) -> list[Row]:
-        """End it as a person would; return the rows."""
+        """End it with a signal, by default Ctrl-C's; return the rows."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         self.process.wait(PATIENCE_S)
@@ -149,7 +149,7 @@ class Tracer:
 
 
 def check(tracer: Tracer, made: list[Row], **also: Any) -> list[Row]:
-    """The tracer shows one row for each attempt made, with these values, and nothing else."""
+    """Assert that the tracer shows one row for each attempt, with these values, and no other."""
     pids = {row["pid"] for row in made}
     try:
         tracer.wait_for(len(made))
@@ -175,7 +175,7 @@ def tracing(*arguments: str, **how: Any) -> Iterator[Tracer]:
 
 
 class Workload:
-    """A scenario of workload.py: started, put into cgroups, let go, and asked what it did."""
+    """A scenario of workload.py: start it, move it into cgroups, let it run, get its rows."""
 
     unfinished: ClassVar[list[Workload]] = []
 
@@ -209,7 +209,7 @@ class Workload:
         return json.loads(out)
 
     def end(self) -> None:
-        """Whatever it is doing."""
+        """Kill it if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
@@ -225,7 +225,7 @@ def run(*arguments: Any, cgroups: tuple[Path, ...] = (), netns: str = "") -> lis
 
 @contextmanager
 def new_cgroup(parent: Path, name: str | bytes = "") -> Iterator[Path]:
-    """A cgroup that is emptied and removed at the end, with what is below it."""
+    """Create a cgroup; at the end, empty and remove it with its descendants."""
     path = parent / os.fsdecode(name or unique())
     path.mkdir()
     try:
@@ -250,7 +250,7 @@ def remove_cgroup(path: Path) -> None:
 
 @contextmanager
 def new_netns() -> Iterator[str]:
-    """A network namespace with its loopback up."""
+    """Create a network namespace with its loopback up; yield its name."""
     name = unique("cgt")
     ip("netns", "add", name)
     try:
@@ -289,7 +289,7 @@ while True:
 
 @contextmanager
 def listener(netns: str = "", address: str = "127.0.0.1", fast_open: bool = False) -> Iterator[int]:
-    """An echo server in a process of its own; yields its port."""
+    """Run an echo server in a process of its own; yield its port."""
     family = "AF_INET6" if ":" in address else "AF_INET"
     code = ECHO_SERVER.format(address=address, family=family, fast_open=fast_open)
     command = [PYTHON, "-c", code]

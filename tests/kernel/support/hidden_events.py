@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What no BPF program can see.
+"""Events that no BPF program can see.
 
-A hardened kernel may run no BPF program while certain tasks are current, and count nothing: seen on a
-6.18 with the threads of PID 1. What a softirq brings while such a task is interrupted is lost to
-every tracer. The kernel's own trace has it, and tells a test which row can't come.
+A hardened kernel may run no BPF program while certain tasks are current, and count nothing: seen on
+a 6.18 with the threads of PID 1. Events of a softirq that interrupts such a task are lost to every
+tracer. The kernel's own trace has them, so that a test knows the rows that can't come.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHANGE = re.compile(
     r"inet_sock_set_state: .* sport=(\d+) dport=(\d+) .* oldstate=TCP_(\w+) newstate=TCP_(\w+)"
 )
-# What packets are followed by, and what softirqs bring of it in the midst of any task.
+# Tracepoints that follow packets, and that softirqs hit during any task.
 PACKETS = (
     "net/netif_receive_skb",
     "net/net_dev_start_xmit",
@@ -42,16 +42,16 @@ class Change(NamedTuple):
     new: str
 
     def decides(self) -> bool:
-        """Tell whether it ends an attempt to connect."""
+        """Return whether it ends a connection attempt."""
         return self.old == "SYN_SENT" and self.new != "SYN_RECV"
 
 
 class Witness:
-    """Changes of TCP states, and packets, that came while a thread of PID 1 was current."""
+    """Changes of TCP states, and packets, while a thread of PID 1 was current."""
 
     def __init__(self, instance: Path) -> None:
         self.instance = instance
-        self._write("options/event-fork", "1")  # their children are as they are
+        self._write("options/event-fork", "1")  # include their children
         self._write("set_event_pid", " ".join(task.name for task in Path("/proc/1/task").iterdir()))
         for event in ("sock/inet_sock_set_state", *PACKETS):
             if (self.instance / "events" / event).is_dir():
@@ -61,17 +61,17 @@ class Witness:
         (self.instance / name).write_text(value)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Clear the trace."""
         self._write("trace", "")
 
     def changes(self) -> list[Change]:
-        """Return what came since."""
+        """Return the changes since then."""
         return [
             Change(int(each[0]), int(each[1]), *each[2:]) for each in CHANGE.findall(self._read())
         ]
 
     def saw_more(self) -> bool:
-        """Tell whether anything came since, packets too."""
+        """Return whether there were any changes or packets since then."""
         text = self._read()
         return bool(CHANGE.search(text) or PACKET.search(text))
 
@@ -81,7 +81,7 @@ class Witness:
 
 @contextmanager
 def watching() -> Iterator[Witness]:
-    """Watch with an instance of tracefs of its own, which is removed at the end."""
+    """Trace with a separate instance of tracefs, which is removed at the end."""
     with tracefs.directory() as directory:
         instance = directory / "instances" / unique()
         instance.mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Look into the maps of another process, by the kernel's ids."""
+"""Access to the maps of another process, by the kernel's ids."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_map(pid: int, name: str) -> tuple[int, int, int, int]:
 
 
 def entries(pid: int, name: str) -> int:
-    """Count the entries of a map that a process holds; those of an array that aren't all zeros."""
+    """Count the entries of a map that a process holds; in an array, those that aren't all zeros."""
     fd, kind, key_size, value_size = open_map(pid, name)
     value = ctypes.create_string_buffer(value_size)
     try:
@@ -61,7 +61,7 @@ def entries(pid: int, name: str) -> int:
 
 
 def rewrite(pid: int, name: str, change: Callable[[bytearray], bool]) -> int:
-    """Have all values of a map changed that a process holds; return how many were."""
+    """Pass all values of a process's map to ``change``; return how many were changed."""
     fd, _, key_size, value_size = open_map(pid, name)
     value = ctypes.create_string_buffer(value_size)
     following, key, count = ctypes.create_string_buffer(key_size), None, 0

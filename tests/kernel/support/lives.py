@@ -16,6 +16,6 @@ def rows_of(tracer: Tracer, port: int, opened: bool = False) -> list[Row]:
 
 
 def the_end(tracer: Tracer, port: int) -> Row:
-    """Return the row that tells of the end; there is one."""
+    """Wait for the only row of the connection's end, and return it."""
     (row,) = wait_until(lambda: f"the end of {port}: {tracer}", lambda: rows_of(tracer, port))
     return dict(row)

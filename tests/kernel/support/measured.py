@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A client and a server whose round trips are measured, and what cgnet and the kernel tell of them."""
+"""A client and a server with measured round trips, and the values of cgnet and the kernel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL = ("--slower", "0us")
 
 
 class Ends(NamedTuple):
-    """A client and a server, and the address that they meet at."""
+    """A client, a server, and the server's address."""
 
     client: Player
     server: Player
@@ -38,7 +38,7 @@ class Ends(NamedTuple):
     line: Line | None = None
 
     def connect(self, congestion: str = "", loss: float = 0) -> tuple[int, int, int]:
-        """Return a connection's descriptors at both ends, and the client's port; loss comes then."""
+        """Return a connection's two descriptors and the client's port; then start losses."""
         near = self.client.do("connect", "", self.address, self.listener.port)
         far = self.listener.accept()
         for player, fd in ((self.client, near), (self.server, far)):
@@ -71,7 +71,7 @@ def on_loopback(stage: Stage) -> Ends:
 
 @contextmanager
 def at_distance(stage: Stage) -> Iterator[Ends]:
-    """They are a known delay apart."""
+    """Yield ends with a known delay between them."""
     client, server = stage.player(stage.a), stage.player(stage.b)
     with delay_line(DELAY_S) as line:
         client.do("enter", line.left)
@@ -104,7 +104,7 @@ def shown(rows: list[Row]) -> Counter[tuple[int, int, int]]:
 
 
 def last_samples(tracer: Tracer, port: int) -> list[Row]:
-    """Return the rows of a connection when those of both FINs are there."""
+    """Return the rows of a connection once those of both FINs are there."""
     states = {"FIN_WAIT1", "LAST_ACK"}
     wait_until(
         lambda: f"FINs of {port}: {tracer}",
@@ -124,7 +124,7 @@ def both_hooks(*options: str) -> Iterator[dict[str, Tracer]]:
 
 
 def check_histogram(row: Row, values: list[int]) -> None:
-    """It is that of these values."""
+    """Assert that a row is the histogram of these values."""
     ordered = sorted(values)
     count = len(values)
     assert (row["count"], row["min_us"], row["max_us"]) == (count, ordered[0], ordered[-1])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Where actors.py plays: a network namespace, cgroups, and the test's side of each process.
+"""The stage of owner_lab_process.py: a network namespace, cgroups, and processes to control.
 
-Every player has an address of its own, so that the local address of an event tells whose it is.
+Every player has an address of its own, so that the local address of an event identifies its owner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ACTORS = Path(__file__).with_name("owner_lab_process.py")
 MESSAGE = 1 << 16
-LOOPBACK = 0x7F000000  # 127.0.0.0/8, of which each run of the tests takes a part of its own
+LOOPBACK = 0x7F000000  # 127.0.0.0/8, of which each run of the tests uses a part of its own
 ADDRESSES = 4096
 FIRST = LOOPBACK + ADDRESSES * (1 + os.getpid() % (ADDRESSES - 2)) + 1
 
@@ -29,7 +29,7 @@ UNKNOWN = (0, 0, "unknown")
 
 
 class Group(NamedTuple):
-    """A cgroup of each hierarchy that owners may be named by."""
+    """A cgroup of each hierarchy that may name owners."""
 
     paths: tuple[Path, ...]
 
@@ -40,7 +40,7 @@ class Group(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An owner that a ledger may tell, and how it may know."""
+    """An owner that a ledger may report, and the possible sources."""
 
     group: Group
     pids: frozenset[int]
@@ -48,7 +48,7 @@ class Claim(NamedTuple):
 
 
 class Player:
-    """A process that does what it is told."""
+    """The test's side of a process that runs its commands."""
 
     def __init__(self, stage: Stage, pid: int, control: socket.socket, group: Group) -> None:
         self.stage, self.pid, self.control, self.group = stage, pid, control, group
@@ -74,7 +74,7 @@ class Player:
         return self.finish()
 
     def fork(self, group: Group | None = None) -> Player:
-        """Return its child, in a cgroup."""
+        """Return a child process, in a cgroup."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.stage.stack.enter_context(ours)
         with theirs:
@@ -82,19 +82,19 @@ class Player:
         return Player(self.stage, pid, ours, group or self.group)
 
     def leave(self) -> None:
-        """End the process, and return when its files are closed."""
+        """End the process; return when its files are closed."""
         self.control.shutdown(socket.SHUT_WR)
         assert not self.control.recv(MESSAGE)
 
     def channel(self, other: Player) -> tuple[int, int]:
-        """Return a unix socket that both have an end of, for put() and take()."""
+        """Create a pair of unix sockets, one for each player, for put() and take()."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with here, there:
             ours = self.do("keep", given=[here.fileno()])
             return ours, other.do("keep", given=[there.fileno()])
 
     def hand(self, fd: int, other: Player) -> int:
-        """Give a socket to another process, and close it; return the other's descriptor."""
+        """Pass a socket to another process, and close it here; return the other's descriptor."""
         here, there = self.channel(other)
         self.do("put", here, fd)
         return int(other.do("take", there))
@@ -104,7 +104,7 @@ class Player:
         return int(self.do("connect", self.address, *target, *how))
 
     def is_told(self, hierarchy: str, source: str) -> tuple[int, int, str]:
-        """Return what a ledger tells of what it owns: cgroup, PID, source."""
+        """Return the owner that a ledger should report: cgroup, PID, source."""
         return self.group.id(hierarchy), self.pid, source
 
     def owns(self, *sources: str) -> Claim:
@@ -112,9 +112,9 @@ class Player:
 
 
 class Stage:
-    """Close it, and everything on it ends.
+    """A namespace, cgroups and players, which end when it closes.
 
-    Connections that nobody has any more may go on for some time: no address is used twice.
+    Connections without a process may go on for some time: no address is used twice.
     """
 
     addresses: ClassVar = iter(range(FIRST, FIRST + ADDRESSES))
@@ -145,7 +145,7 @@ class Stage:
                 pass_fds=[theirs.fileno()],
             )
         self.stack.callback(process.wait)
-        self.stack.callback(process.kill)  # with it go those that were forked from it
+        self.stack.callback(process.kill)  # ends its children, too
         self.first = Player(self, process.pid, ours, Group(()))
         self.first.do("enter", self.netns)
 
@@ -163,7 +163,7 @@ class Stage:
 
 
 class Server:
-    """A player that listens; its clients come from another cgroup."""
+    """A player that listens; its clients are in another cgroup."""
 
     def __init__(self, player: Player, *how: str, address: str = "", port: int = 0) -> None:
         self.player = player
@@ -173,7 +173,7 @@ class Server:
         return int(self.player.do("accept", self.fd))
 
     def talk(self, client: Player, count: int, rounds: int, end: str = "client") -> None:
-        """So many connections, of so many bursts and answers each."""
+        """Make ``count`` connections, of ``rounds`` bursts and answers each."""
         self.player.begin("serve", self.fd, count)
         target = (self.player.address, self.port)
         client.do("talk", client.address, target, count, rounds, end)
@@ -181,7 +181,7 @@ class Server:
 
 
 class Claims:
-    """Who owns what, as the plays go on."""
+    """The expected owners of addresses, as scenarios go on."""
 
     def __init__(self) -> None:
         self.of: dict[str, list[Claim]] = {}
@@ -190,7 +190,7 @@ class Claims:
         self.of.setdefault(player.address, []).extend(claims)
 
     def server(self, server: Server, first: str) -> None:
-        """``first`` is how the listener is known."""
+        """``first`` is the source for the listener."""
         self.add(server.player, server.player.owns(first, "inherited", "learned"))
 
     def client(self, player: Player) -> None:
@@ -198,5 +198,5 @@ class Claims:
 
 
 def nobody_seen(player: Player, hierarchy: str) -> tuple[int, int, str]:
-    """Return what the kernel tells of a player's socket."""
+    """Return the owner that the kernel knows of a player's socket."""
     return (player.group.id("v2"), 0, "sk_cgrp") if hierarchy == "v2" else UNKNOWN

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Processes that do with sockets what they are told, one command after the other.
+"""Processes that run commands on sockets, one after the other.
 
-The first one is started as ``python actors.py FD``, a socket that commands come over; the others are
-forked from it, or from one another, and put into cgroups before they do anything. Sockets are
-told apart by their descriptors, which a child has from its parent.
+The first one is started as ``python owner_lab_process.py FD``, with a socket for commands; the
+others are forked from it, or from one another, and moved into cgroups before anything else. Sockets
+are identified by their descriptors, which a child inherits.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PR_SET_PDEATHSIG = 1
 CLONE_NEWNET = 0x40000000
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 MESSAGE = 1 << 16
-CLOSE, RESET = b"C", b"R"  # what a client asks a server to do
+CLOSE, RESET = b"C", b"R"  # requests of a client to a server
 BURST = 8
 
 
 def move(*cgroups: str) -> None:
-    """Go into cgroups."""
+    """Move this process into cgroups."""
     for cgroup in cgroups:
         (Path(cgroup) / "cgroup.procs").write_text("0")
 
@@ -56,7 +56,7 @@ def _connected(source: str, address: str, port: int, *how: str) -> socket.socket
 
 
 def _receive(sock: socket.socket, count: int) -> int:
-    """Read so many bytes, or all until the end; return how many."""
+    """Read ``count`` bytes, or all until the end; return how many."""
     got = 0
     while got < count and (data := sock.recv(min(4096, count - got))):
         got += len(data)
@@ -64,14 +64,14 @@ def _receive(sock: socket.socket, count: int) -> int:
 
 
 class Actor(TcpClient):
-    """In the process: a method for each command."""
+    """The commands of the process: a method each."""
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.sockets: dict[int, socket.socket] = {}
 
     def run(self) -> None:
-        """Do what comes until the other side is gone."""
+        """Run commands until the other side closes."""
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         while True:
             message, given, _, _ = socket.recv_fds(self.control, MESSAGE, 1)
@@ -93,7 +93,7 @@ class Actor(TcpClient):
     # -- processes
 
     def fork(self, control: int) -> int:
-        """Another one, with copies of all sockets, that is told what to do by ``control``."""
+        """Fork a child with copies of all sockets, controlled by ``control``; return its PID."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         child = os.fork()
         if child == 0:
@@ -112,18 +112,18 @@ class Actor(TcpClient):
                 raise OSError(ctypes.get_errno(), netns)
 
     def execute(self) -> None:
-        """Become a new program with the same sockets: it answers in our place."""
+        """Execute a new program with the same sockets, which answers this command."""
         fds = [self.control.fileno(), *self.sockets]
         for fd in fds:
             os.set_inheritable(fd, True)
         os.execv(sys.executable, [sys.executable, __file__, *map(str, fds)])
 
     def rename(self, comm: str) -> None:
-        """As exec would."""
+        """Set the command name, as exec would."""
         Path("/proc/self/comm").write_text(comm)
 
     def outlive(self) -> None:
-        """Stay when the process that it was forked from ends."""
+        """Survive the parent's end."""
         libc.prctl(PR_SET_PDEATHSIG, 0)
 
     def spin(self) -> None:
@@ -148,7 +148,7 @@ class Actor(TcpClient):
             self.sockets[listener].accept()[0].close()
 
     def ready(self, fd: int) -> bool:
-        """Tell whether there is something to read or to accept."""
+        """Return whether there is data to read or a connection to accept."""
         return bool(select.select([fd], [], [], 0)[0])
 
     def send(self, fd: int, count: int = 1) -> None:
@@ -174,7 +174,7 @@ class Actor(TcpClient):
         sock.close()
 
     def wait_for_error(self, fd: int) -> int:
-        """Wait until the connection fails; return how."""
+        """Wait until the connection fails; return the errno."""
         try:
             self.sockets[fd].recv(1)
         except OSError as error:
@@ -182,7 +182,7 @@ class Actor(TcpClient):
         return 0
 
     def keep(self, given: int) -> int:
-        """Take over what the command brought."""
+        """Keep the descriptor that came with the command."""
         return self._keep(socket.socket(fileno=given))
 
     def put(self, channel: int, fd: int) -> None:
@@ -195,9 +195,9 @@ class Actor(TcpClient):
         return self._keep(socket.socket(fileno=fd))
 
     def loop(self, fd: int) -> list[int]:
-        """Put a socket where nobody gets it from once those returned are closed, in this order.
+        """Put a socket in a cycle of unix sockets; return those to close, in this order.
 
-        A kernel thread collects and closes it then.
+        After that no process can get the socket, and a kernel thread collects and closes it.
         """
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         socket.send_fds(one, [b"x"], [fd, other.fileno()])
@@ -207,7 +207,7 @@ class Actor(TcpClient):
     # -- many
 
     def serve(self, listener: int, count: int) -> list[int]:
-        """Echo until so many connections have ended; return the ports of the peers."""
+        """Echo until ``count`` connections have ended; return the ports of the peers."""
         peers = []
         with selectors.DefaultSelector() as selector:
             selector.register(self.sockets[listener], selectors.EVENT_READ)
@@ -239,7 +239,7 @@ class Actor(TcpClient):
         return True
 
     def talk(self, source: str, target: tuple[str, int], count: int, rounds: int, end: str) -> None:
-        """So many connections, one after the other. ``end`` says who ends them, and how."""
+        """Make ``count`` connections, one after the other; ``end``: who ends them, and how."""
         for _ in range(count):
             with _connected(source, *target) as sock:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -259,9 +259,9 @@ class Actor(TcpClient):
     def brief(
         self, casts: list[tuple[str, list[str]]], target: tuple[str, int], count: int, *how: str
     ) -> dict[str, list[int]]:
-        """Connect in processes that do nothing else, in cgroups in turn; return who they were.
+        """Connect in short-lived processes, in cgroups in turn; return their PIDs by source.
 
-        With "one-pid" they all have the first one's number.
+        With "one-pid" all of them have the first one's PID.
         """
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         made: dict[str, list[int]] = {source: [] for source, _ in casts}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet trace`` as tests use it: which way a packet went, and how long that took."""
+"""Helpers for tests of ``cgnet trace``: the stages of packets, and their delays."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def every_name(row: Row) -> list[str]:
 
 
 def names(row: Row) -> list[str]:
-    """Return the stages that every kernel tells of, in order."""
+    """Return the stages that every kernel reports, in order."""
     return [name for name in every_name(row) if name not in OF_FUNCTIONS]
 
 
 def brief(row: Row) -> tuple[Any, ...]:
-    """Return what tells packets apart."""
+    """Return values that distinguish packets."""
     return (row["tcp_flags"], row["payload"], [(each["at"], each["dev"]) for each in row["stages"]])
 
 
 def check_times(row: Row) -> None:
-    """The delays are those from stage to stage, and add up."""
+    """Assert that delays are those from stage to stage, and add up."""
     deltas = [stage["delta_ns"] for stage in row["stages"]]
     assert deltas[0] == 0
     assert min(deltas) >= 0
@@ -80,7 +80,7 @@ def slowest(row: Row) -> str:
 
 
 def joined(client: RemotePython, server: RemotePython, address: str, source: str = "") -> int:
-    """Connect two puppets, ``client.client`` and ``server.served``; return the port."""
+    """Connect two remote processes, ``client.client`` and ``server.served``; return the port."""
     port = server.listen(address)
     assert client.connect(source or address, port, timeout=30) == "ok"
     server.do("served = server.accept()[0]")
@@ -88,20 +88,20 @@ def joined(client: RemotePython, server: RemotePython, address: str, source: str
 
 
 def hand_over(client: RemotePython, server: RemotePython, size: int, pause: float = 0) -> None:
-    """Send so many bytes, which are read after a pause."""
+    """Send ``size`` bytes, which are read after a pause."""
     client.do(f"client.sendall(bytes({size}))")
     server.do(f"time.sleep({pause}); left = {size}")
     server.do("while left: left -= len(served.recv(left))")
 
 
 def devices(row: Row, place: Place) -> list[str]:
-    """Return the devices of a place that a packet passed, each once in a row."""
+    """Return the devices of a place that a packet passed, without repeats."""
     found = [each["dev"] for each in row["stages"] if each["netns"] == place.inode and each["dev"]]
     return list(dict.fromkeys(found))
 
 
 def wait_for_bytes(traces: PacketTraces, port: int, size: int) -> list[Row]:
-    """Wait until as many bytes were delivered to a port; return their packets."""
+    """Wait until ``size`` bytes were delivered to a port; return their packets."""
 
     def delivered() -> list[Row]:
         found = traces.of(dport=port, end="delivered")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Real containers of podman and containerd, made of one static busybox."""
+"""Real containers of podman and containerd, with a static busybox only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 APPLETS = ("sh", "sleep", "true")
 SLEEP = ("/bin/sleep", "3600")
-# crun refuses hybrid cgroups; cgroupfs takes no systemd; limits may not be raised in a container.
+# crun refuses hybrid cgroups; cgroupfs needs no systemd; limits can't be raised in a container.
 SETTINGS = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -33,14 +33,14 @@ CONTAINERD_STATE = (Path("/run/containerd"), Path("/var/lib/containerd"))
 
 
 def busybox() -> Path:
-    """Return a static one: a dynamic one doesn't run without its libraries."""
+    """Return a static busybox: a dynamic one doesn't run without its libraries."""
     found = Path(need("busybox"))
     assert b"/ld-linux" not in found.read_bytes()[:4096], f"{found} isn't static"
     return found
 
 
 def root_archive() -> bytes:
-    """A root file system with busybox alone, as tar."""
+    """Return a tar archive of a root file system with only busybox."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
         archive.add(busybox(), "bin/busybox")
@@ -56,10 +56,10 @@ def root_archive() -> bytes:
 
 
 class Podman:
-    """Root's podman, with its state where it always is; what it made is removed at the end."""
+    """Root's podman, with its usual state; everything it created is removed at the end."""
 
     def __init__(self, settings: Path, netns: str = "") -> None:
-        """``netns`` has its bridges, by the name of ip-netns(8); else the host's has."""
+        """``netns``: the namespace of its bridges, as in ip-netns(8); by default the host's."""
         enter = [need("nsenter"), f"--net=/run/netns/{netns}"] if netns else []
         self._command = [*enter, need("podman")]
         settings.write_text(SETTINGS.format(runc=need("runc")))
@@ -94,7 +94,7 @@ class Podman:
         return self("run", "--detach", f"--name={name}", *options, self.image, *SLEEP)
 
     def pod(self) -> str:
-        """Make a pod with a network of its own; return its name."""
+        """Create a pod with a network of its own; return its name."""
         name = unique("pod")
         infra = (f"--infra-image={self.image}", f"--infra-command={' '.join(SLEEP)}")
         self("pod", "create", f"--name={name}", "--network=none", *infra)
@@ -102,7 +102,7 @@ class Podman:
         return name
 
     def network(self, *subnets: str) -> str:
-        """Make a bridge's network; return its name."""
+        """Create a bridge's network; return its name."""
         name = unique("net")
         self("network", "create", *(f"--subnet={each}" for each in subnets), name)
         self._made.append(("network", "rm", "--force", name))
@@ -126,7 +126,7 @@ class Podman:
 
 @contextmanager
 def containerd(folder: Path) -> Iterator[None]:
-    """A containerd: the host's, or one that is started and leaves nothing behind."""
+    """Use the host's containerd, or run one that leaves nothing behind."""
     if CONTAINERD.exists():
         yield
         return
@@ -159,7 +159,7 @@ def ctr(*arguments: Any) -> str:
 def ctr_container(
     folder: Path, name: str, *options: str, namespace: str = "default"
 ) -> Iterator[int]:
-    """A container of ctr that sleeps, from a folder; yield its PID."""
+    """Run a container of ctr that sleeps, from a folder; yield its PID."""
 
     def run(*arguments: Any) -> str:
         return ctr("--namespace", namespace, *arguments)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A TCP peer made of packets: a TUN device whose other end answers a SYN as a test wants.
+"""A TCP peer made of packets: a TUN device whose other end answers a SYN as requested.
 
-Answers: "silence"; "refuse" (RST); "late" (SYN+ACK to the second SYN only); "cross_reset" (a SYN of its
-own, a simultaneous open, then RST); "unreachable" (ICMP host unreachable).
+Answers: "silence"; "refuse" (RST); "late" (SYN+ACK to the second SYN only); "cross_reset" (a SYN of
+its own, a simultaneous open, then RST); "unreachable" (ICMP host unreachable).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Peer:
 
 @contextmanager
 def peer(answer: str) -> Iterator[tuple[str, Peer]]:
-    """A namespace with LOCAL, and PEER behind a TUN device that answers so."""
+    """Yield a namespace with LOCAL, and with PEER behind a TUN device, which gives ``answer``."""
     with new_netns() as netns:
         device = unique("t")[:15]
         fd = os.open("/dev/net/tun", os.O_RDWR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Processes in a network namespace and cgroups that run what Python they are given, line by line."""
+"""Processes in a network namespace and cgroups that run Python statements, line by line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from harness import PATIENCE_S, PYTHON
 if TYPE_CHECKING:
     from types import TracebackType
 
-# What it runs: a command a line, as [is it an expression, text]; the answer is its value or its error.
+# The process's loop: a command a line, as [is it an expression, text]; it answers with the value or
+# the error.
 LOOP = """
 import errno, json, os, select, socket, struct, sys, time
 for line in sys.stdin:
@@ -29,7 +30,7 @@ for line in sys.stdin:
 
 
 class RemotePython:
-    """The test's side of such a process; it ends with the ``with`` block."""
+    """The test's side of such a process, which ends with the ``with`` block."""
 
     def __init__(self, netns: str | Path, cgroups: tuple[Path, ...] = ()) -> None:
         self._netns = str(netns)
@@ -86,11 +87,11 @@ class RemotePython:
         self._send(text, expression=False)
 
     def end(self) -> None:
-        """Wait for what was begun."""
+        """Wait for the statements of ``begin``."""
         self._answer("what was begun")
 
     def is_busy(self) -> bool:
-        """Tell whether what was begun goes on."""
+        """Return whether the statements of ``begin`` still run."""
         return not select.select([self._process.stdout], [], [], 0)[0]
 
     def get(self, text: str) -> Any:
@@ -98,7 +99,7 @@ class RemotePython:
         return self._ask(text, expression=True)
 
     def listen(self, address: str, port: int = 0, backlog: int = 128) -> int:
-        """Make the socket ``server``; return its port."""
+        """Create the socket ``server``, which listens; return its port."""
         family = "AF_INET6" if ":" in address else "AF_INET"
         self.do(f"server = socket.socket(socket.{family})")
         self.do("server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)")
@@ -106,7 +107,7 @@ class RemotePython:
         return int(self.get("server.getsockname()[1]"))
 
     def connect(self, address: str, port: int, name: str = "client", **how: Any) -> str:
-        """Make a socket that connects without waiting; return how that went at once."""
+        """Connect a new socket without blocking; return "ok" or the errno's name."""
         family = "AF_INET6" if ":" in address else "AF_INET"
         self.do(f"{name} = socket.socket(socket.{family})")
         if "source" in how:
@@ -120,11 +121,11 @@ class RemotePython:
 
 
 class RemotePythonError(OSError):
-    """What was asked for failed: the errno's name."""
+    """A statement failed: the errno's name."""
 
 
 def in_own_cgroups(pid: int) -> tuple[Path, ...]:
-    """Return the directories of the cgroups that a process is in, of hierarchies that are mounted."""
+    """Return the directories of a process's cgroups, in mounted hierarchies."""
     found = []
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

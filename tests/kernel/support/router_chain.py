@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Namespaces in a row, without containers: a client, some routers, a server.
+"""A chain of namespaces without containers: a client, routers, and a server.
 
 client: e0, 10.x.1.2 --- 10.x.1.1, w0: router: e0, 10.x.2.2 --- 10.x.2.1, w0: server
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EVERY_HOOK = ("prerouting", "input", "forward", "output", "postrouting")
-# linux/ethtool.h and linux/sockios.h: offloads of a device, set without a program for it.
+# linux/ethtool.h and linux/sockios.h: offloads of a device, set without ethtool.
 OFFLOADS = {"tso": 0x1F, "gso": 0x24, "gro": 0x2C}
 SET_OFFLOAD = """
 import array, fcntl, struct
@@ -40,7 +40,7 @@ def set_offload(place: Place, device: str, **values: bool) -> None:
 
 @contextmanager
 def chain(routers: int) -> Iterator[list[Place]]:
-    """From the client to the server, who know the way to each other."""
+    """Yield the places from the client to the server, with routes to each other."""
     number = uuid.uuid4().int % 250 + 1
     with ExitStack() as cleanup:
         places = [Place(cleanup.enter_context(new_netns())) for _ in range(routers + 2)]
@@ -59,7 +59,7 @@ def chain(routers: int) -> Iterator[list[Place]]:
 
 
 def _introduce(place: Place, mine: str, other: Place, theirs: str) -> None:
-    """Have a neighbour known for ever: a packet needn't wait for an answer."""
+    """Add a permanent neighbour entry: packets needn't wait for an answer."""
     hardware = other.hardware(theirs)
     for address in other.addresses_of(theirs):
         where = (address, "lladdr", hardware, "dev", mine, "nud", "permanent")
@@ -67,7 +67,7 @@ def _introduce(place: Place, mine: str, other: Place, theirs: str) -> None:
 
 
 def _routes(place: Place, number: int, i: int, last: int) -> None:
-    """Networks 1 to ``last`` are in a row; the place is between ``i`` and ``i + 1``."""
+    """Add routes to networks 1 to ``last``; the place is between ``i`` and ``i + 1``."""
     for network in range(1, last + 1):
         if network in (i, i + 1):
             continue
@@ -81,7 +81,7 @@ def _routes(place: Place, number: int, i: int, last: int) -> None:
 
 @contextmanager
 def rules_everywhere(places: list[Place]) -> Iterator[None]:
-    """A rule in each hook of each place, which lets everything pass."""
+    """Add a rule to each hook of each place, which lets everything pass."""
     chains = "; ".join(
         f"add chain inet every {hook} {{ type filter hook {hook} priority 0; }}; "
         f"add rule inet every {hook} counter"
@@ -89,4 +89,4 @@ def rules_everywhere(places: list[Place]) -> Iterator[None]:
     )
     for place in places:
         in_netns(place.netns, "nft", f"add table inet every; {chains}")
-    yield  # they end with their namespaces
+    yield  # the rules end with their namespaces

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The kernel's own round-trip times: rtt_callback.bpf.c built, attached to a cgroup, and read."""
+"""The kernel's own round-trip times: rtt_callback.bpf.c compiled, attached and read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Measured = tuple[int, int, int]  # local port, remote port, µs
 
 
 def build(directory: Path, source: Path = SOURCE) -> Path:
-    """Compile the object as the Makefile compiles those of bpf/."""
+    """Compile the object like those of bpf/ in the Makefile; return its path."""
     make = [need("make"), "-s", "-C", str(ROOT), "-f", "-", "flags"]
     rule = 'include Makefile\nflags:\n\t@echo "$(BPF_CLANG)"\n'
     flags = subprocess.run(make, input=rule, check=True, capture_output=True, text=True).stdout
@@ -41,13 +41,13 @@ def build(directory: Path, source: Path = SOURCE) -> Path:
 
 
 class Callback:
-    """The running program."""
+    """The attached program."""
 
     def __init__(self, obj: Object) -> None:
         self._obj = obj
 
     def samples(self) -> Counter[Measured]:
-        """Return what was measured since the start."""
+        """Return the samples since the start."""
         measured = self._obj.map("measured")
         found: Counter[Measured] = Counter()
         for key in list(measured.keys(KEY.size)):
@@ -59,7 +59,7 @@ class Callback:
 
 @contextmanager
 def measuring(path: Path, cgroup: Path) -> Iterator[Callback]:
-    """Look at what is connected and accepted in a cgroup of v2."""
+    """Measure connections of a v2 cgroup, both connected and accepted."""
     directory = os.open(cgroup, os.O_RDONLY)
     try:
         with Object(path) as obj:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""TCP packets made by hand, right or wrong, to be sent where a puppet lives."""
+"""Hand-made TCP packets, valid or not, sent from a remote process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tcp_packet(
     ip_error: int = 0,
     tcp_error: int = 0,
 ) -> bytes:
-    """Make a packet; ``ip_error`` and ``tcp_error`` are added to the right checksums."""
+    """Return a packet; ``ip_error`` and ``tcp_error`` are added to the right checksums."""
     one, other = ipaddress.ip_address(source[0]), ipaddress.ip_address(target[0])
     head = struct.pack(
         "!HHIIBBHHH", source[1], target[1], seq % 2**32, ack % 2**32, 5 << 4, flags, 65535, 0, 0
@@ -49,7 +49,7 @@ def tcp_packet(
 
 
 def send(remote: RemotePython, containers: TwoContainers, packet: bytes, count: int = 1) -> None:
-    """Have the client of a street put a packet on its device, for the router."""
+    """Have the client send a packet from its device to the router."""
     protocol = ETH_P[packet[0] >> 4]
     hardware = bytes.fromhex(containers.router.hardware("to_client").replace(":", ""))
     where = ("c0", protocol, 0, 0, hardware)

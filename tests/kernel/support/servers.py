@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Servers in processes of their own, put into cgroups before they listen, that tell whom they accepted.
+"""Servers in processes of their own, moved into cgroups before they listen.
 
 Run as ``python servers.py ADDRESS PORT dual|v6only|shared|mptcp|adrift …``; lines are commands.
 """
@@ -39,7 +39,7 @@ def listen(address: str, port: int, *how: str) -> socket.socket:
 
 
 def set_adrift(listener: socket.socket) -> None:
-    """Leave the listener on its way through another socket, so that no process has it open."""
+    """Leave the listener in flight in a unix socket, so that no process has it open."""
     sender, _receiver = socket.socketpair(socket.AF_UNIX)
     socket.send_fds(sender, [b"x"], [listener.fileno()])
     listener.close()
@@ -47,7 +47,7 @@ def set_adrift(listener: socket.socket) -> None:
 
 
 def main() -> None:
-    """Listen at the first line; at the next stop and tell the ports of those accepted."""
+    """Listen after the first line; after each other line, print the ports of accepted clients."""
     address, port, *how = sys.argv[1:]
     sys.stdin.readline()
     listener = listen(address, int(port), *how)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 class Server:
-    """A server that listens; ``port`` says where."""
+    """The test's side of a server, which listens at ``port``."""
 
     def __init__(self, command: list[str], cgroups: tuple[Path, ...]) -> None:
         self.process = subprocess.Popen(
@@ -91,7 +91,7 @@ class Server:
         return self.process.stdout.readline()
 
     def accepted(self) -> list[int]:
-        """Return the ports of the clients accepted by now."""
+        """Return the ports of the clients accepted so far."""
         found: list[int] = json.loads(self.ask())
         return found
 
@@ -111,8 +111,7 @@ def serving(
     cgroups: tuple[Path, ...] = (),
     netns: str = "",
 ) -> Iterator[Server]:
-    """A server in these cgroups; ``how`` is any of dual, v6only, shared, fastopen, mptcp,
-    adrift."""
+    """Run a server in these cgroups; ``how``: dual, v6only, shared, fastopen, mptcp, adrift."""
     command = [sys.executable, str(Path(__file__)), address, str(port), *how]
     if netns:
         command = ["ip", "netns", "exec", netns, *command]

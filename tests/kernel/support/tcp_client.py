@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the processes of actors.py do with connections that are measured: commands, as there."""
+"""Commands of owner_lab_process.py for connections that are measured."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ SEGS_IN = 140  # in struct tcp_info of linux/tcp.h: tcpi_segs_in
 
 
 class TcpClient:
-    """A method for each command; sockets are told apart by their descriptors."""
+    """A method for each command; sockets are identified by their descriptors."""
 
     sockets: dict[int, socket.socket]
 
     def stream(self, fd: int, count: int) -> None:
-        """Send so many bytes, as fast as it goes."""
+        """Send ``count`` bytes, as fast as possible."""
         self.sockets[fd].sendall(bytes(count))
 
     def spawn_stream(self, fd: int, count: int) -> None:
-        """Likewise, in a thread of its own."""
+        """Do the same in a thread of its own."""
         Thread(target=self.stream, args=(fd, count)).start()
 
     def await_event(self, fd: int) -> None:
-        """Wait until there is something to read, or to accept."""
+        """Wait until there is data to read or a connection to accept."""
         select.select([fd], [], [])
 
     def await_data(self, fd: int, count: int) -> int:
-        """Wait until so many bytes can be read, and leave them there."""
+        """Wait until ``count`` bytes can be read, without reading them."""
         return len(self.sockets[fd].recv(count, socket.MSG_PEEK | socket.MSG_WAITALL))
 
     def shut_down(self, fd: int, how: int) -> None:
@@ -47,13 +47,13 @@ class TcpClient:
         return int(self.sockets[fd].getsockname()[1])
 
     def ping(self, fd: int, rounds: int) -> None:
-        """Send a byte, and wait for the answer; nothing else is on its way."""
+        """Send a byte, and wait for the answer; nothing else is in flight."""
         for _ in range(rounds):
             self.sockets[fd].send(b"x")
             assert self.sockets[fd].recv(1)
 
     def pong(self, fd: int, rounds: int) -> None:
-        """Answer that."""
+        """Answer ``ping``."""
         for _ in range(rounds):
             assert self.sockets[fd].recv(1)
             self.sockets[fd].send(b"x")
@@ -66,5 +66,5 @@ class TcpClient:
         self.sockets[fd].listen(length)
 
     def pause(self, seconds: float) -> None:
-        """What an application does is measured."""
+        """Sleep: the measured pause of an application."""
         time.sleep(seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""More scenarios of workload.py: traffic that filters tell apart, and much of it."""
+"""More scenarios of workload.py: traffic for filters to select, and much of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from workload import AF_UNSPEC_ADDRESS, Row, attempt, connect, libc, make, pending
 
 ANY_LOOPBACK = 0x7F000001
-ADDRESSES = 250  # of 127.0.0.0/8, that connections go round
+ADDRESSES = 250  # of 127.0.0.0/8, used in turn
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: no TIME_WAIT that holds a port
 
 
 def flows(*specs: str) -> list[Row]:
-    """``source|port|destination|port`` each; an empty source is the kernel's choice."""
+    """Connect by ``source|port|destination|port`` each; for an empty source the kernel chooses."""
     rows = []
     for spec in specs:
         source, sport, address, dport = spec.split("|")
@@ -44,7 +44,7 @@ def as_comm(name: str, address: str, port: str) -> list[Row]:
 
 
 def held(address: str, port: str) -> list[Row]:
-    """Under way until another line comes."""
+    """Keep an attempt pending until another line comes."""
     sock, row = pending(address, port)
     sys.stdin.readline()
     sock.close()
@@ -52,7 +52,7 @@ def held(address: str, port: str) -> list[Row]:
 
 
 def by_thread(address: str, port: str) -> list[Row]:
-    """One thread tells its number with what it did."""
+    """Connect in one thread, and add its id to the rows."""
     from threading import Thread, get_native_id
 
     rows: list[Row] = []
@@ -67,7 +67,7 @@ def by_thread(address: str, port: str) -> list[Row]:
 
 
 def short_lived(parents: str, count: str, port: str) -> list[Row]:
-    """In each parent, in turn: a cgroup is made, a process in it connects once, it is removed."""
+    """In each parent, in turn: create a cgroup, connect once in it, remove it."""
     rows = []
     tops = [Path(each) for each in parents.split("|")]
     for number in range(int(count)):
@@ -84,7 +84,7 @@ def short_lived(parents: str, count: str, port: str) -> list[Row]:
 
 
 def listeners(port: str, count: str) -> list[Row]:
-    """One after the other."""
+    """Open and close listeners, one after the other."""
     for number in range(int(count)):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", int(port) and int(port) + number))
@@ -93,7 +93,7 @@ def listeners(port: str, count: str) -> list[Row]:
 
 
 def _round(count: int) -> int:
-    """Connect ``count`` times to a listener of one's own, at addresses in turn."""
+    """Connect ``count`` times to an own listener, at addresses in turn; return the number."""
     number = 0
     with socket.socket() as listener:
         listener.bind(("", 0))
@@ -114,7 +114,7 @@ def _round(count: int) -> int:
 
 
 def load(count: str, processes: str) -> list[Row]:
-    """So many connections, shared by processes; a row for each of these."""
+    """Make ``count`` connections in several processes; return a row for each process."""
     share = int(count) // int(processes)
     children = []
     for _ in range(int(processes)):
@@ -164,7 +164,7 @@ def _half(first: socket.socket, second: socket.socket) -> None:
 def _answer_too_late(first: socket.socket, second: socket.socket) -> None:
     first.close()
     assert not second.recv(1)
-    second.send(b"x")  # there is nobody any more
+    second.send(b"x")  # the socket is closed
     second.close()
 
 
@@ -181,7 +181,7 @@ def _exchange(client: socket.socket, accepted: socket.socket, sent: int, answere
 
 
 def endings(count: str) -> list[Row]:
-    """So many connections that end in all ways in turn; both ends are this process's."""
+    """Make ``count`` connections that end in all ways in turn; both ends are this process's."""
     rows = []
     with socket.socket() as listener:
         listener.bind(("", 0))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Two containers with a router between them: where packets are dropped in many ways.
+"""Two containers with a router between them, for drops of many kinds.
 
-    client: c0, 10.x.1.2 --- 10.x.1.1, to_client: router: to_server, 10.x.2.1 --- 10.x.2.2, s0: server
+    client: c0, 10.x.1.2 -- 10.x.1.1, to_client: router: to_server, 10.x.2.1 -- 10.x.2.2, s0: server
 
-The router is a namespace and no container. All of them have IPv6, too, with the same ends of addresses.
+The router is a namespace and no container. All have IPv6, too, with the same last parts of
+addresses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ANY = {4: "0.0.0.0", 6: "::"}
 
 
 class Place:
-    """A namespace of the street; a container if it has a name."""
+    """A namespace; a container if it has a name."""
 
     def __init__(self, netns: str, container: str = "", pid: int = 0) -> None:
         self.netns = netns  # a name of ip-netns(8)
@@ -39,7 +40,7 @@ class Place:
         self._addresses: dict[int, str] = {}
 
     def add_device(self, name: str, network: str) -> None:
-        """Give addresses to a device; ``network`` is as in "77.1.2": of 10/8 and fd77::/16."""
+        """Give addresses to a device; ``network``, such as "77.1.2", is in 10/8 and fd77::/16."""
         high, low, host = network.split(".")
         self._addresses.setdefault(4, f"10.{high}.{low}.{host}")
         self._addresses.setdefault(6, f"fd77:{high}:{low}::{host}")
@@ -50,7 +51,7 @@ class Place:
         self.devices.append(name)
 
     def address(self, family: int) -> str:
-        """Return the first device's."""
+        """Return the first device's address."""
         return self._addresses[family]
 
     def hardware(self, device: str) -> str:
@@ -65,11 +66,11 @@ class Place:
         return [each["local"] for line in found for each in line["addr_info"]]
 
     def remote(self) -> RemotePython:
-        """Return a process that lives here."""
+        """Return a process in this namespace and in the container's cgroups."""
         return RemotePython(self.path, in_own_cgroups(self.pid) if self.pid else ())
 
     def run(self, *command: str) -> str:
-        """Run a command here; return what it prints."""
+        """Run a command here; return its output."""
         return in_netns(self.netns, *command)
 
     def sysctl(self, name: str, value: object) -> None:
@@ -77,7 +78,7 @@ class Place:
 
     @contextmanager
     def set(self, name: str, value: object) -> Iterator[None]:
-        """Change a sysctl, and change it back."""
+        """Change a sysctl, and restore it at the end."""
         before = in_netns(self.netns, "sysctl", "-n", name).strip()
         self.sysctl(name, value)
         try:
@@ -87,7 +88,7 @@ class Place:
 
     @contextmanager
     def firewall(self, hook: str, rule: str, family: str = "inet") -> Iterator[None]:
-        """Add a rule of nftables to a hook; ``family`` is that of the table."""
+        """Add an nftables rule to a hook; ``family`` is that of the table."""
         table = unique("t").replace("-", "_")
         text = (
             f"add table {family} {table}; "
@@ -104,7 +105,7 @@ class Place:
     def shaper(
         self, number: int = 0, rate: str = "8kbit", burst: str = "3000", limit: str = "3000"
     ) -> Iterator[None]:
-        """Let a device send little: what is more is dropped."""
+        """Limit the rate of a device: excess packets are dropped."""
         device = self.devices[number]
         base = ("tc", "qdisc")
         shape = ("tbf", "rate", rate, "burst", burst, "limit", limit)
@@ -116,7 +117,7 @@ class Place:
 
 
 def container(podman: Podman, cleanup: ExitStack, *options: str) -> Place:
-    """Start a container of podman, whose namespace has a name until the end."""
+    """Start a podman container, with a name for its namespace until the end."""
     name = unique()
     podman.run(*options, name=name)
     pid = int(podman.inspect(name, "{{.State.Pid}}"))
@@ -128,7 +129,7 @@ def container(podman: Podman, cleanup: ExitStack, *options: str) -> Place:
 
 
 class TwoContainers:
-    """The three places."""
+    """The client, the server and the router."""
 
     def __init__(self, podman: Podman) -> None:
         self._podman = podman
@@ -136,7 +137,7 @@ class TwoContainers:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
-            number = uuid.uuid4().int % 250 + 1  # others may play in another street
+            number = uuid.uuid4().int % 250 + 1  # other runs may have their own networks
             self.client = container(self._podman, cleanup, "--network=none")
             self.server = container(self._podman, cleanup, "--network=none")
             self.router = Place(cleanup.enter_context(new_netns()))
@@ -170,7 +171,7 @@ class TwoContainers:
 
     @staticmethod
     def _introduce(place: Place, device: str, other: Place) -> None:
-        """Have a neighbour known for ever: a packet needn't wait for an answer."""
+        """Add a permanent neighbour entry: packets needn't wait for an answer."""
         mine = place.devices[0 if place.container else -1]
         hardware = other.hardware(device)
         for address in other.addresses_of(device):

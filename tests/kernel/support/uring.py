@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""One IORING_OP_CONNECT by the bare system calls (linux/io_uring.h)."""
+"""A single IORING_OP_CONNECT by bare system calls (linux/io_uring.h)."""
 
 from __future__ import annotations
 

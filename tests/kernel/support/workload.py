@@ -2,8 +2,8 @@
 """Connection attempts of every kind, each made in a process of its own.
 
 Run as ``python workload.py SCENARIO [ARGUMENT …]``. It waits for a line on stdin, so that the
-process can be put into a cgroup first, makes the attempts, and prints a JSON list of what it did: one
-object an attempt, with the fields that cgnet must show for it.
+process can be moved into a cgroup first, makes the attempts, and prints a JSON list: one object an
+attempt, with the fields that cgnet must show for it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make(address: str) -> socket.socket:
 
 
 def attempt(sock: socket.socket, address: str, port: int) -> Row:
-    """Connect, blocking, and tell how it went."""
+    """Connect, blocking, and return a row with the result."""
     try:
         sock.connect((address, port))
     except OSError as error:
@@ -77,14 +77,14 @@ def nonblocking(address: str, port: str) -> list[Row]:
             select.select([], [sock], [])
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         result = errno.errorcode[number] if number else "ok"
-        # Asking again returns the same error, or EISCONN, and is no attempt.
+        # A second query returns the same error, or EISCONN, and is no attempt.
         if not number:
             assert sock.connect_ex((address, int(port))) in (0, errno.EISCONN)
         return [facts(sock, address, int(port), result)]
 
 
 def own_timeout(address: str, port: str) -> list[Row]:
-    """As applications set: it closes when it has waited long enough, here for two SYNs."""
+    """Close after the application's own timeout, here after two SYNs."""
     with make(address) as sock:
         sock.settimeout(1.5)
         with suppress(TimeoutError):
@@ -93,7 +93,7 @@ def own_timeout(address: str, port: str) -> list[Row]:
 
 
 def asking(address: str, port: str) -> list[Row]:
-    """Asks for the error at once, and closes: no second SYN is sent."""
+    """Query the error at once, and close: no second SYN is sent."""
     with make(address) as sock:
         sock.setblocking(False)
         assert sock.connect_ex((address, int(port))) == errno.EINPROGRESS
@@ -102,13 +102,13 @@ def asking(address: str, port: str) -> list[Row]:
 
 
 def twice(refusing: str, listening: str) -> list[Row]:
-    """Refused, and again on the same socket; disconnected, and again."""
+    """Connect, refused; connect again on the same socket; disconnect, and connect again."""
     with make("127.0.0.1") as sock:
         first = attempt(sock, "127.0.0.1", int(refusing))
         second = attempt(sock, "127.0.0.1", int(listening))
         assert libc.connect(sock.fileno(), AF_UNSPEC_ADDRESS, 16) == 0
         third = attempt(sock, "127.0.0.1", int(listening))
-    # The port of the refused attempt is gone: the socket was rebound for the second.
+    # The refused attempt's port is lost: the socket was rebound for the second.
     first["sport"] = None
     return [first, second, third]
 
@@ -127,11 +127,11 @@ def closed(address: str, port: str) -> list[Row]:
 
 
 def many_pending(address: str, port: str, count: str, ending: str = "aborted") -> list[Row]:
-    """All under way at once, in processes that stay below a common limit of files.
+    """Have all attempts pending at once, in processes below a common limit of files.
 
-    Then all are closed, or each waits until it has timed out.
+    Then close all, or wait until each has timed out.
     """
-    share = 500  # whose ports are one atomic write to a pipe
+    share = 500  # their ports are one atomic write to a pipe
     processes = int(count) // share
     hold, release = os.pipe()
     results, result = os.pipe()
@@ -162,7 +162,7 @@ def many_pending(address: str, port: str, count: str, ending: str = "aborted") -
 
 
 def held(address: str, port: str) -> list[Row]:
-    """Closes when it is told to."""
+    """Keep an attempt pending until another line comes, then close it."""
     sock, row = pending(address, port)
     sys.stdin.readline()
     sock.close()
@@ -182,7 +182,7 @@ def disconnected(address: str, port: str) -> list[Row]:
 
 
 def killed(address: str, port: str) -> list[Row]:
-    """A child is killed while it blocks in connect()."""
+    """Kill a child while it blocks in connect()."""
     child = os.fork()
     if child == 0:
         attempt(make(address), address, int(port))
@@ -206,20 +206,20 @@ def wait_for_syn_sent(port: int) -> None:
 
 
 def many_ports_taken(port: str) -> list[Row]:
-    """The one local port of this namespace is taken: no port is left for the second."""
+    """Connect twice, with one local port in this namespace: none is left for the second."""
     first, second = make("127.0.0.1"), make("127.0.0.1")
     return [attempt(first, "127.0.0.1", int(port)), attempt(second, "127.0.0.1", int(port))]
 
 
 def self_connect(port: str) -> list[Row]:
-    """A simultaneous open: a socket connects to its own port."""
+    """Connect a socket to its own port: a simultaneous open."""
     with make("127.0.0.1") as sock:
         sock.bind(("127.0.0.1", int(port)))
         return [attempt(sock, "127.0.0.1", int(port))]
 
 
 def fast_open(port: str) -> list[Row]:
-    """The first gets the cookie, the second sends its data with the SYN."""
+    """Connect twice: the first gets the cookie, the second sends its data with the SYN."""
     rows = []
     for _ in range(2):
         with make("127.0.0.1") as sock:
@@ -235,7 +235,7 @@ def fast_open_deferred(port: str, pause: str) -> list[Row]:
     with make("127.0.0.1") as sock:
         sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
         sock.connect(("127.0.0.1", int(port)))
-        time.sleep(float(pause))  # the application's own pause: what is measured
+        time.sleep(float(pause))  # the application's own pause, which is measured
         sock.send(b"x")
         sock.recv(1)
         rows.append(facts(sock, "127.0.0.1", int(port), "ok"))
@@ -243,7 +243,7 @@ def fast_open_deferred(port: str, pause: str) -> list[Row]:
 
 
 def fast_open_unsent(port: str) -> list[Row]:
-    """Disconnected before the first write: no SYN ever left."""
+    """Disconnect before the first write: no SYN ever left."""
     rows = fast_open(port)
     with make("127.0.0.1") as sock:
         sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
@@ -268,7 +268,7 @@ def passed_threads(port: str, count: str) -> list[Row]:
 
 
 def mptcp(address: str, port: str) -> list[Row]:
-    """As Go's dialers do where they may."""
+    """Connect with MPTCP, as Go's dialers do where possible."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as sock:
         return [attempt(sock, address, int(port))]
 

@@ -32,7 +32,7 @@ def pair(netns: str) -> Iterator[tuple[RemotePython, RemotePython]]:
         yield one, other
 
 
-def test_firewall_ends_a_trip(containers: TwoContainers, hook: str) -> None:
+def test_firewall_drops_a_packet(containers: TwoContainers, hook: str) -> None:
     client, router = containers.client, containers.router
     with (
         tracing_packets("--hook", hook, "--drops") as traces,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packet_traces import hand_over, joined, tracing_packets
 from router_chain import chain
 
-from cgnet.counting.tables import SUMS_EACH
+from cgnet.counting.tables import CGNET_SUMS_EACH
 
 if TYPE_CHECKING:
     from harness import Row
@@ -60,7 +60,7 @@ def test_more_keys_than_a_cpu_has_places_for(hook: str) -> None:
         netns = ("--netns", str(client.inode))
         traces = stack.enter_context(tracing_packets(*arguments, *netns))
         sends: Counter[int] = Counter()
-        for number in range(1, 3 * SUMS_EACH):
+        for number in range(1, 3 * CGNET_SUMS_EACH):
             port = joined(sender, reader, server.address(4))
             sends[port] += number  # the port of one that is closed may come again
             for _ in range(number):

@@ -13,10 +13,10 @@ from fakes import FakeObject, u32
 
 from cgnet.commands.trace import record
 from cgnet.commands.trace.record import (
-    EVICTED,
+    CGNET_EVICTED,
+    CGNET_IN_FLIGHT,
     GIVE_UP_NS,
     GIVE_UP_WAITING_NS,
-    MAX_IN_FLIGHT,
     MAX_RECENT_OF_ALL,
     eviction_constants,
     leftovers,
@@ -72,7 +72,7 @@ def event(*stages: bytes, **values: Any) -> bytes:
 
 
 def in_flight(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **values: Any) -> bytes:
-    """Make struct journey of a packet that was last seen then."""
+    """Make struct in_flight_packet of a packet that was last seen then."""
     stages = [stage(at, last_ns - 1000 * (len(WAY) - i - 1)) for i, at in enumerate(WAY)]
     whole = event(*stages, **values).ljust(TRACE_EVENT.size, b"\0")
     rest = IN_FLIGHT_PACKET.size - TRACE_EVENT.size - HOLDER.size
@@ -100,8 +100,8 @@ def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_object() -> FakeObject:
     obj = FakeObject()
-    for crowd in range(2):
-        obj.map("removed_by_user").update(u32(crowd), bytes(8))
+    for tracked in range(2):
+        obj.map("removed_by_user").update(u32(tracked), bytes(8))
     return obj
 
 
@@ -190,7 +190,7 @@ def test_what_is_taken_out_is_counted_for_the_kernel_side() -> None:
 
 def test_what_the_kernel_side_gave_up_is_left_to_it() -> None:
     obj = new_object()
-    given_up = in_flight(NOW - GIVE_UP_NS)[:-4] + u32(EVICTED)
+    given_up = in_flight(NOW - GIVE_UP_NS)[:-4] + u32(CGNET_EVICTED)
     obj.map("packets_in_flight").update(KEY, given_up)
     assert left(obj, ended=True) == []
     assert obj.entries("packets_in_flight") == {KEY: given_up}
@@ -235,8 +235,8 @@ def test_what_ended_while_it_was_looked_at_is_told_by_the_kernel_side_alone(
 @pytest.mark.parametrize(
     ("in_flight", "cpus", "recent"),
     [
-        (MAX_IN_FLIGHT, 1, 64), (MAX_IN_FLIGHT, 48, 32), (MAX_IN_FLIGHT, 128, 16),
-        (MAX_IN_FLIGHT, 4096, 0), (MAX_IN_FLIGHT - 1, 1, 0),
+        (CGNET_IN_FLIGHT, 1, 64), (CGNET_IN_FLIGHT, 48, 32), (CGNET_IN_FLIGHT, 128, 16),
+        (CGNET_IN_FLIGHT, 4096, 0), (CGNET_IN_FLIGHT - 1, 1, 0),
     ],
 )  # fmt: skip
 def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, recent: int) -> None:

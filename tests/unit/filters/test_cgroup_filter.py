@@ -152,11 +152,11 @@ def test_patterns_that_match_nothing_are_told_apart(
     assert made(*values).unmatched(MEMORY, ["/", "/a", "/a/b", "/c"]) == expected
 
 
-def born(filter_: CgroupFilter, selected: FakeMap, path: Path, inner: str) -> list[str]:
+def created(filter_: CgroupFilter, selected: FakeMap, path: Path, inner: str) -> list[str]:
     """Make a cgroup as the kernel would tell it, and return what the user is told."""
     path.mkdir(exist_ok=True)
     said: list[str] = []
-    filter_.born(selected, MEMORY, path.stat().st_ino, inner, said.append)
+    filter_.created(selected, MEMORY, path.stat().st_ino, inner, said.append)
     return said
 
 
@@ -166,7 +166,7 @@ def test_a_new_cgroup_gets_the_mark_of_its_path(
     selected, mount = FakeMap(), mounted[0].mount
     filter_ = made("/a", "/x*", "!/**/z")
     for path in ("x1", "x1/z", "y", "a/new"):
-        assert born(filter_, selected, mount / path, f"/{path}") == []
+        assert created(filter_, selected, mount / path, f"/{path}") == []
     assert marks(mounted[0], selected) == {
         "/x1": (SELECTED, 2),
         "/x1/z": (BOTH, 2),
@@ -181,7 +181,7 @@ def test_a_new_cgroup_that_matches_nothing_is_no_longer_undecided(
     new.mkdir()
     selected = FakeMap()
     selected.update(cgroup_key(MEMORY, new.stat().st_ino), CGROUP_MARK.packed.pack(4, 0))
-    assert born(made("/x*"), selected, new, "/new") == []
+    assert created(made("/x*"), selected, new, "/new") == []
     assert selected.entries == {}
 
 
@@ -194,7 +194,7 @@ def test_also_without_patterns_a_new_cgroup_is_decided(
         (mount / path).mkdir()
         undecided = CGROUP_MARK.packed.pack(4, 0)
         selected.update(cgroup_key(MEMORY, (mount / path).stat().st_ino), undecided)
-        assert born(filter_, selected, mount / path, f"/{path}") == []
+        assert created(filter_, selected, mount / path, f"/{path}") == []
     assert marks(mounted[0], selected) == {"/a/new": (SELECTED, 1), "/a/b/new": (BOTH, 1)}
     written = [CGROUP_MARK.packed.unpack(value)[0] for value in selected.entries.values()]
     assert all(each & CgroupMarks.CGROUP_SETTLED for each in written)  # programs may keep it
@@ -216,7 +216,7 @@ def test_a_given_path_that_is_made_again_is_marked_again_and_told(
     expected: dict[str, tuple[int, int]],
 ) -> None:
     selected = FakeMap()
-    said = born(made(*values), selected, mounted[0].mount / "a", "/a")
+    said = created(made(*values), selected, mounted[0].mount / "a", "/a")
     assert marks(mounted[0], selected) == expected
     assert said == ["--cgroup /a: it is there again"]
 
@@ -225,8 +225,8 @@ def test_the_same_path_in_another_hierarchy_is_another_cgroup(
     made: Callable[..., CgroupFilter],
 ) -> None:
     selected, said, filter_ = FakeMap(), list[str](), made("/a", "/x*")
-    filter_.born(selected, MEMORY + 1, 5, "/a", said.append)
-    filter_.born(selected, MEMORY + 1, 6, "/xy", said.append)
+    filter_.created(selected, MEMORY + 1, 5, "/a", said.append)
+    filter_.created(selected, MEMORY + 1, 6, "/xy", said.append)
     assert (selected.entries, said) == ({}, [])
     assert filter_.is_given(MEMORY, "/a") == "/a"
     assert filter_.is_given(MEMORY + 1, "/a") is None
@@ -242,7 +242,7 @@ def test_a_new_cgroup_without_room_is_told_and_the_run_goes_on(
 ) -> None:
     new = mounted[0].mount / "x1"
     new.mkdir()
-    born(made(given), FakeMap(full_at=0), new, "/x1")
+    created(made(given), FakeMap(full_at=0), new, "/x1")
     assert "--cgroup: /x1 isn't followed" in caplog.text
 
 

@@ -113,7 +113,7 @@ def change(kind: RecordKind, path: str, cgroup: int = CGROUP, marks: int = 0) ->
     return CGROUP_EVENT.packed.pack(kind, 0, 0, cgroup, NAMING, marks, path.encode())
 
 
-def born(path: str, cgroup: int = CGROUP) -> bytes:
+def created(path: str, cgroup: int = CGROUP) -> bytes:
     return change(RecordKind.RECORD_CGROUP_CREATED, path, cgroup)
 
 
@@ -123,7 +123,7 @@ def gone(path: str, cgroup: int = CGROUP, marks: int = 0) -> bytes:
 
 def test_records_come_through_in_order_and_cgroups_give_names(begin: Callable[..., Run]) -> None:
     run = begin()
-    assert run.pids(record(1), born("/docker/new"), record(2)) == [1, 2]
+    assert run.pids(record(1), created("/docker/new"), record(2)) == [1, 2]
     assert run.names.path(NAMING, CGROUP) == "/docker/new"
     assert not run.cgroup_watch.is_waiting
 
@@ -132,7 +132,7 @@ def test_a_new_cgroup_is_looked_up_at_once_and_a_gone_one_is_not(
     begin: Callable[..., Run],
 ) -> None:
     run = begin()
-    run.pids(born("/docker/new"), gone("/docker/old", CGROUP + 1))
+    run.pids(created("/docker/new"), gone("/docker/old", CGROUP + 1))
     assert run.runtimes.asked == ["/docker/new"]
     assert run.names.path(NAMING, CGROUP + 1) == "/docker/old"
 
@@ -151,9 +151,9 @@ def test_patterns_decide_with_the_names_of_the_whole_batch(begin: Callable[..., 
         record(2, NEW, CGROUP + 1),
         record(3, WANTED, CGROUP + 2),
         record(4),
-        born("/xy"),
-        born("/y", CGROUP + 1),
-        born("/xy/no", CGROUP + 2),
+        created("/xy"),
+        created("/y", CGROUP + 1),
+        created("/xy/no", CGROUP + 2),
     )
     assert passed == [1, 4]
     assert set(run.obj.entries("selected_cgroups")) == {
@@ -166,7 +166,7 @@ def test_a_record_waits_for_its_containers_name_and_comes_before_later_ones(
     begin: Callable[..., Run],
 ) -> None:
     run = begin(container=("web",))
-    assert run.pids(born("/docker/a"), record(1, NAME)) == []
+    assert run.pids(created("/docker/a"), record(1, NAME)) == []
     assert run.cgroup_watch.is_waiting
     assert run.obj.entries("named_cgroups") == {}
     assert run.pids(record(2, NAME)) == []
@@ -184,7 +184,7 @@ def test_a_record_of_another_container_is_dropped_and_the_kernel_side_told(
 ) -> None:
     run = begin(container=("web",))
     run.runtimes.names["/docker/a"] = name
-    assert run.pids(born("/docker/a"), record(1, NAME)) == []
+    assert run.pids(created("/docker/a"), record(1, NAME)) == []
     assert not run.cgroup_watch.is_waiting
     assert run.obj.entries("named_cgroups") == {
         CGROUP.to_bytes(8, sys.byteorder): FilterUse.FILTER_EXCLUDES.to_bytes(4, sys.byteorder)
@@ -195,7 +195,9 @@ def test_name_and_path_must_both_be_wanted(begin: Callable[..., Run]) -> None:
     run = begin(container=("web",), cgroup=("/docker/*",))
     run.runtimes.names |= {"/docker/a": "web", "/other/b": "web", "/docker/c": "db"}
     both = NEW | NAME
-    run.pids(born("/docker/a"), born("/other/b", CGROUP + 1), born("/docker/c", CGROUP + 2))
+    run.pids(
+        created("/docker/a"), created("/other/b", CGROUP + 1), created("/docker/c", CGROUP + 2)
+    )
     records = [record(number, both, CGROUP + number) for number in range(3)]
     assert run.pids(*records) == [0]
 
@@ -243,7 +245,7 @@ def test_what_was_told_of_a_name_is_forgotten_with_the_cgroup(
 ) -> None:
     run = begin(container=("web",))
     run.runtimes.names["/docker/a"] = "web"
-    run.pids(born("/docker/a"), record(1, NAME))
+    run.pids(created("/docker/a"), record(1, NAME))
     run.pids(gone("/docker/a"))
     assert run.obj.entries("named_cgroups")
     clock.s += FORGET_CGROUP_AFTER_S
@@ -255,7 +257,7 @@ def test_a_given_cgroup_that_goes_and_comes_back_is_told(begin: Callable[..., Ru
     run = begin(cgroup=("/a",))
     run.pids(gone("/a", marks=SELECTED), gone("/c", CGROUP + 1, marks=SELECTED))
     assert run.said == ["--cgroup /a: it was removed; the run goes on, also if it comes back"]
-    run.pids(born("/a", CGROUP + 2))
+    run.pids(created("/a", CGROUP + 2))
     assert run.said[1:] == ["--cgroup /a: it is there again"]
     assert cgroup_key(NAMING, CGROUP + 2) in run.obj.entries("selected_cgroups")
 
@@ -265,7 +267,7 @@ def test_a_record_waits_no_longer_than_names_are_expected(
 ) -> None:
     """Also if they are still expected then, as where what was known was forgotten meanwhile."""
     run = begin(container=("!db",))
-    assert run.pids(born("/docker/a"), record(1, NAME)) == []
+    assert run.pids(created("/docker/a"), record(1, NAME)) == []
     clock.s += EXPECTED_S / 2
     assert run.pids(record(2, NAME)) == []
     clock.s += EXPECTED_S / 2
@@ -277,7 +279,7 @@ def test_a_record_waits_no_longer_than_names_are_expected(
 def test_a_container_of_a_cgroup_above_names_it(begin: Callable[..., Run]) -> None:
     run = begin(container=("web",))
     web, db = (f"/docker/{letter * 64}" for letter in "ab")
-    run.pids(born(f"{web}/b"), born(f"{db}/b", CGROUP + 1))
+    run.pids(created(f"{web}/b"), created(f"{db}/b", CGROUP + 1))
     assert run.pids(record(1, NAME), record(2, NAME, CGROUP + 1)) == []
     run.runtimes.names[f"{web}/b"] = "web"
     run.runtimes.told.append(f"{web}/b")
@@ -291,7 +293,7 @@ def test_of_too_many_that_wait_the_oldest_are_decided_about_and_counted(
 ) -> None:
     monkeypatch.setattr(cgroup_watch, "MAX_HELD", 2)
     run = begin(container=("web",))
-    run.pids(*(born(f"/docker/{number}", CGROUP + number) for number in range(3)))
+    run.pids(*(created(f"/docker/{number}", CGROUP + number) for number in range(3)))
     assert run.pids(*(record(number, NAME, CGROUP + number) for number in range(3))) == []
     assert (run.cgroup_watch.take_too_many(), run.cgroup_watch.take_too_many()) == (1, 0)
     run.runtimes.names |= {f"/docker/{number}": "web" for number in range(3)}
@@ -311,7 +313,7 @@ def test_of_too_many_that_left_the_oldest_are_forgotten(
 
 def test_a_removed_cgroup_is_not_looked_for_any_more(begin: Callable[..., Run]) -> None:
     run = begin()
-    run.pids(born("/docker/a"), gone("/docker/a"))
+    run.pids(created("/docker/a"), gone("/docker/a"))
     assert run.runtimes.removed == ["/docker/a"]
 
 
@@ -321,7 +323,7 @@ def renamed(path: str, cgroup: int = CGROUP) -> bytes:
 
 def test_a_renamed_cgroup_is_told_by_its_new_path(begin: Callable[..., Run]) -> None:
     run = begin()
-    run.pids(born("/old"), renamed("/new"))
+    run.pids(created("/old"), renamed("/new"))
     assert run.names.path(NAMING, CGROUP) == "/new"
 
 

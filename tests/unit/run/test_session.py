@@ -136,10 +136,10 @@ def test_a_cgroup_that_the_kernel_tells_of_names_the_records_of_its_batch(
 ) -> None:
     naming = default_hierarchy(hierarchies())
     owner = (1 << 62, naming.id)
-    born = CGROUP_EVENT.packed.pack(
+    created = CGROUP_EVENT.packed.pack(
         RecordKind.RECORD_CGROUP_CREATED, 0, 0, *owner, 0, b"/docker/new\xff"
     )
-    kernel.batches = [[Connect(cgroup_id=owner[0], hierarchy=owner[1]).raw(), born]]
+    kernel.batches = [[Connect(cgroup_id=owner[0], hierarchy=owner[1]).raw(), created]]
     _, out, _ = run(capfd, "-o", "json")
     row = lines(out)[0]
     assert (row["hierarchy"], row["cgroup"]) == (naming.name, "/docker/new\\xff")

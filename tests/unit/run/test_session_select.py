@@ -55,16 +55,16 @@ def counted(kernel: FakeKernel, number: int, table: str = "counts_even", **value
 def test_owners_in_new_cgroups_are_shown_if_a_pattern_matches(
     kernel: FakeKernel, capfd: Said
 ) -> None:
-    born = RecordKind.RECORD_CGROUP_CREATED
+    created = RecordKind.RECORD_CGROUP_CREATED
     kernel.batches = [
         [
             connect(pid=1, undecided=NEW),
             connect(pid=2, undecided=NEW, cgroup_id=CGROUP + 1),
             connect(pid=3, undecided=Undecided.UNDECIDED_SELECTED, cgroup_id=CGROUP + 2),
             connect(pid=4),
-            change(born, "/cgnet-none/yes1"),
-            change(born, "/cgnet-none/other", CGROUP + 1),
-            change(born, "/cgnet-none/yes2/not", CGROUP + 2),
+            change(created, "/cgnet-none/yes1"),
+            change(created, "/cgnet-none/other", CGROUP + 1),
+            change(created, "/cgnet-none/yes2/not", CGROUP + 2),
         ]
     ]
     arguments = ("-o", "json", "--cgroup", "/cgnet-none/yes*", "--cgroup", "!/**/not")

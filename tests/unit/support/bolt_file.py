@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Writes the bbolt databases that tests read."""
+"""Write bbolt databases for tests to read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 PAGE = 4096
 BRANCH_PAGE, LEAF_PAGE, META_PAGE = 1, 2, 4
-Tree = dict[bytes, Any]  # of bytes and of trees
+Tree = dict[bytes, Any]  # values are bytes or trees
 
 
 def _checksum(raw: bytes) -> int:
@@ -19,7 +19,7 @@ def _checksum(raw: bytes) -> int:
 
 
 def _leaf(tree: Tree, number: int = 0) -> bytes:
-    """A leaf page with small buckets inside of it."""
+    """Return a leaf page with inline buckets."""
     elements, data = b"", b""
     for index, (key, value) in enumerate(sorted(tree.items())):
         is_bucket = isinstance(value, dict)
@@ -45,14 +45,14 @@ def meta(number: int, root: int, transaction: int, *, size: int = PAGE) -> bytes
 
 
 def _padded(page: bytes) -> bytes:
-    """Fill the last page; a page says how many belong to it."""
+    """Pad to whole pages, and set the number of overflow pages in the header."""
     more = (len(page) - 1) // PAGE
     head = page[:12] + struct.pack("=I", more)
     return (head + page[16:]).ljust((1 + more) * PAGE, b"\0")
 
 
 def database(tree: Tree, transaction: int = 7) -> bytes:
-    """Two leaves below a branch, if there are two keys."""
+    """Return a database: two leaves below a branch, if there are two keys."""
     keys = sorted(tree)
     halves = [keys[: len(keys) // 2], keys[len(keys) // 2 :]]
     pages, numbers, at = b"", [], 3

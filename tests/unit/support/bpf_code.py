@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The instructions of BPF objects, and which of them a kernel without ring buffers gets to."""
+"""The instructions of BPF objects, and those reachable on a kernel without ring buffers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHT_PROGBITS, SHT_SYMTAB, SHF_EXECINSTR, STT_FUNC = 1, 2, 4, 2
 # linux/bpf.h and linux/bpf_common.h
 LD, LDX, ST, STX, ALU, JMP, JMP32, ALU64 = range(8)
 CALL, EXIT, JA, JEQ, JNE = 0x85, 0x95, 0x05, 0x10, 0x50
-LD_IMM64, MOV64_IMM, MOV64_REG, LOAD, STORE = 0x18, 0xB7, 0xBF, 0x79, 0x7B  # of 64 bits
+LD_IMM64, MOV64_IMM, MOV64_REG, LOAD, STORE = 0x18, 0xB7, 0xBF, 0x79, 0x7B  # 64-bit ones
 BYTES_OF_CODE = 8
-TYPE_EXISTS = 8  # BPF_CORE_TYPE_EXISTS: transport.bpf.h asks it of the ring buffer alone
+TYPE_EXISTS = 8  # BPF_CORE_TYPE_EXISTS: transport.bpf.h uses it for the ring buffer only
 
 
 class Code(NamedTuple):
@@ -33,12 +33,12 @@ class Code(NamedTuple):
 
     @property
     def kind(self) -> int:
-        """Its class."""
+        """The instruction's class."""
         return self.opcode & 7
 
 
 class Sections:
-    """An ELF file's."""
+    """The sections of an ELF file."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.read_bytes()
@@ -57,7 +57,7 @@ class Sections:
         return next(self._data(head) for head in self._heads if self._name(head) == name)
 
     def codes(self) -> dict[str, list[Code]]:
-        """Return the instructions of each section that has any."""
+        """Return the instructions of each executable section."""
         return {
             self._name(head): [
                 Code(opcode, both & 15, both >> 4, offset, value)
@@ -68,7 +68,7 @@ class Sections:
         }
 
     def starts(self) -> dict[str, set[int]]:
-        """Return where functions begin, by section."""
+        """Return the first instructions of functions, by section."""
         found: dict[str, set[int]] = {}
         for head in self._heads:
             for _, info, _, section, value, _ in (
@@ -87,7 +87,7 @@ class Sections:
         return btf[start : btf.index(0, start)].decode()
 
     def questions(self) -> set[tuple[str, int]]:
-        """Return where programs ask whether the kernel has a type: section and instruction."""
+        """Return the checks for types of the kernel, as (section, instruction)."""
         ext = self[".BTF.ext"]
         head_size, *_, begin, size = struct.unpack_from("<IIIIIII", ext, 4)
         at, end = head_size + begin, head_size + begin + size
@@ -117,13 +117,13 @@ class Sections:
         return found
 
 
-CTX = "ctx"  # the value of a register that holds what the program is given
+CTX = "ctx"  # the value of a register that holds the program's context
 FRAME = 10  # the register that points to the stack
-Known = dict[int, "int | str"]  # values, by register, or by place on the stack, which is below 0
+Known = dict[int, "int | str"]  # values by register, or by stack offset, which is negative
 
 
 def _next(codes: list[Code], at: int, known: Known) -> Iterator[int]:
-    """Yield where a program may go on."""
+    """Yield the possible next instructions."""
     code = codes[at]
     if code.opcode == EXIT:
         return
@@ -141,9 +141,9 @@ def _next(codes: list[Code], at: int, known: Known) -> Iterator[int]:
 
 
 def _after(code: Code, known: Known) -> Known:
-    """Return what is known behind an instruction."""
+    """Return the known values after an instruction."""
     if code.opcode == CALL:
-        # A helper may write to the stack; it doesn't put a pointer there.
+        # A helper may write to the stack, but stores no pointer to the context.
         return {
             place: value
             for place, value in known.items()
@@ -166,9 +166,9 @@ def _after(code: Code, known: Known) -> Known:
 
 
 def reached(codes: list[Code], starts: set[int], without: set[int]) -> dict[int, Known]:
-    """Return the instructions that are reached from these functions, and what is known there.
+    """Return the reachable instructions of these functions, with the values known there.
 
-    ``without``: questions that are answered with no.
+    ``without``: checks for types that fail.
     """
     codes = [each._replace(value=0) if at in without else each for at, each in enumerate(codes)]
     todo: list[tuple[int, Known]] = [(at, {1: CTX}) for at in starts]
@@ -186,9 +186,9 @@ def reached(codes: list[Code], starts: set[int], without: set[int]) -> dict[int,
 
 
 def falling_back(codes: list[Code], start: int) -> set[int]:
-    """Return the instructions of a function that fall through to the head of a loop that they are in.
+    """Return a function's instructions that fall through to the head of an enclosing loop.
 
-    The walk is that of the kernel's check_cfg(), which refuses it on 5.10 and before.
+    The walk is that of the kernel's check_cfg(), which refuses such code on 5.10 and before.
     """
     found: set[int] = set()
     on_way: set[int] = {start}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The command lines that stand in the docs, the help texts and the packages."""
+"""The command lines in the docs, the help texts and the packages."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from cgnet.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("news/*.md")])
-# In a block of code: at a line's begin, behind a prompt; what is two blanks away, or behind a #, is a
-# remark, and what is behind a pipe is another program's.
+# In a code block: at the beginning of a line, after a prompt. Two blanks or a # begin a remark, and
+# a pipe another program.
 IN_BLOCK = re.compile(r"^\s*[#$] (?:sudo )?(cgnet (?:\S ?)+)", re.MULTILINE)
 OTHER_IN_BLOCK = re.compile(r"^\s*[#$] (?:sudo )?(?!cgnet )(.+)", re.MULTILINE)
 IN_EXAMPLES = re.compile(r"^\s*(cgnet (?:\S ?)+)", re.MULTILINE)
 IN_TEXT = re.compile(r"`(cgnet [^`]+)`")
 BLOCK = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMES = sorted(COMMANDS)
-# Words that a reader puts something else for, and what.
+# Placeholders for readers to replace, and values for them.
 PATTERNS = {"COMMAND": NAMES, "PATH": ["/kubepods"], "FILE": ["vmlinux.btf"]}
-PART = "…"  # in what is no whole line
+PART = "…"  # in incomplete lines
 
 
 class Line(NamedTuple):
-    """A command line, and where it stands."""
+    """A command line and its source."""
 
     source: str
     arguments: tuple[str, ...]
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 def _arguments(text: str) -> tuple[str, ...]:
-    """Return a command's arguments, without what follows the command."""
+    """Return a command's arguments, up to a pipe or another command."""
     words = shlex.shlex(text, posix=True, punctuation_chars="|>&;")
     words.whitespace_split = True
     words.commenters = "#"
@@ -76,14 +76,14 @@ def of_help(name: str) -> list[Line]:
 
 
 def of_service() -> list[Line]:
-    """Return what the example of a service runs."""
+    """Return the command line of the example service."""
     path = ROOT / "packaging/cgnet-connect.service"
     text = path.read_text(encoding="utf-8")
     return _of(path.name, re.findall(r"^ExecStart=/usr/bin/(cgnet .*)$", text, re.MULTILINE))
 
 
 def of_manual() -> list[Line]:
-    """Return the examples of the Chinese manual page, which nothing generates."""
+    """Return the examples of the Chinese manual page, which isn't generated."""
     text = (ROOT / "packaging/zh_CN/cgnet.8").read_text(encoding="utf-8")
     plain = text.replace("\\-", "-").replace("\\(aq", "'")
     examples = plain.partition(".SH 示例")[2].partition(".SH")[0]
@@ -91,13 +91,13 @@ def of_manual() -> list[Line]:
 
 
 def all_lines() -> list[Line]:
-    """Return every command line that is written somewhere."""
+    """Return the command lines of all sources."""
     lists = [*map(of_page, PAGES), *map(of_help, NAMES), of_service(), of_manual()]
     return [line for each in lists for line in each]
 
 
 def others_of_page(path: Path) -> list[list[str]]:
-    """Return the lines of a page's blocks of code that run other programs, as words."""
+    """Return the lines of a page's code blocks that run other programs, as words."""
     blocks = BLOCK.findall(path.read_text(encoding="utf-8"))
     found = [each for block in blocks for each in OTHER_IN_BLOCK.findall(block)]
     return [shlex.split(each, comments=True) for each in found]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The commands that trace, and what their runs are made with."""
+"""The commands that trace, and the Command objects of their runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACING = [name for name in NAMES if name not in {"containers", "doctor"}]
 
 
 def command_of(name: str) -> Command:
-    """Return what a command's run is made with."""
+    """Return the Command that a command's run is created with."""
     made: list[Any] = []
 
     class Session:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A kernel side that counts, and what is read from it."""
+"""A fake kernel side that counts, and the rows read from it."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Kernel(FakeObject):
         self.in_use.update(key, more.to_bytes(8, sys.byteorder))
 
     def measure(self, scale: Scale, measured: list[int], **values: Any) -> None:
-        """Put values into the histogram of a key."""
+        """Add values to the histogram of a key."""
         key = Connect(**values).count_key()
         self.values[key] = self.values.get(key, []) + measured
         self.in_use.update(key, Made(self.values[key], scale).raw())
 
 
 class Run(NamedTuple):
-    """A kernel side and what is read from it."""
+    """A fake kernel side and its reader."""
 
     kernel: Kernel
     counts: Counts

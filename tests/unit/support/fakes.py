@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Stand for an object and its maps: what was put into them can be looked at."""
+"""Fake objects and maps, whose contents tests can examine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FakeMap:
-    """Keeps keys and values as they were written; a full one takes no new key."""
+    """Stores keys and values as written; a full map takes no new key."""
 
     def __init__(self, full_at: int = 1 << 30, fd: int = 0) -> None:
         self.full_at = full_at
@@ -58,7 +58,7 @@ class FakeMap:
 
 
 class FakeObject:
-    """Makes each map when it is first asked for."""
+    """Creates each map at its first use."""
 
     def __init__(self, full_at: int = 1 << 30) -> None:
         self.full_at = full_at
@@ -87,7 +87,7 @@ def config(
     sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN,
     more: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Return struct config by its members' names."""
+    """Return the members of struct config by name."""
     return members(made.config(sync_errors, more))
 
 
@@ -107,20 +107,20 @@ def members(raw: bytes) -> dict[str, Any]:
 
 
 class FakeKernel(FakeObject):
-    """Stands for the launched object, its ring and its maps."""
+    """A fake launched object, with its ring and maps."""
 
     unseen: dict[str, str] | None = None
-    runs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
+    runs: dict[str, str] = {}  # noqa: RUF012 - read-only
     filled = 0.0
 
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[list[bytes]] = []
-        self.late: list[bytes] = []  # comes between the last look and the detaching
+        self.late: list[bytes] = []  # arrive between the last read and the detaching
         self.lost = dict.fromkeys(LostWhere, 0)
         self.did: list[str] = []
-        self.has: set[str] = set()  # of the maps that not every object has
-        self.told: dict[str, Any] = {}  # what the launch was, by name
+        self.has: set[str] = set()  # optional maps of the object
+        self.told: dict[str, Any] = {}  # the launch's arguments, by name
 
     def follows_listeners(self, _obj: Self) -> bool:
         return False
@@ -171,7 +171,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 def run(
     capfd: pytest.CaptureFixture[str], *arguments: str, command: str = "connect"
 ) -> tuple[int, str, list[str]]:
-    """Run a command; return status, output and the lines on stderr."""
+    """Run a command; return its status, output and lines of stderr."""
     status = _run([command, "--duration", "0.01", *arguments])
     said = capfd.readouterr()
     return status, said.out, said.err.splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""histogram.bpf.h in Python: what the kernel side makes of values."""
+"""histogram.bpf.h in Python: the kernel side's histograms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bucket_of(value: int, scale: Scale) -> int:
 
 
 class Made(NamedTuple):
-    """Values, and what the kernel side would have of them."""
+    """Values, and their histogram as the kernel side would fill it."""
 
     values: list[int]
     scale: Scale

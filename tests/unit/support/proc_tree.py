@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A made-up /proc: processes, what they have open, and the sockets of network namespaces."""
+"""A fake /proc: processes, their open files, and the sockets of network namespaces."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Socket(NamedTuple):
 
 
 class ProcTree:
-    """Processes are made as tests need them."""
+    """A fake /proc, to which tests add processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "proc"
         self.namespaces = root / "netns"
         self.root.mkdir()
         self.namespaces.mkdir()
-        for name in ("self", "net", "sys", "meminfo"):  # what is no process
+        for name in ("self", "net", "sys", "meminfo"):  # entries that aren't processes
             (self.root / name).mkdir()
 
     def netns(self, name: str = "host") -> int:
-        """Return the inode of a namespace; the same name is the same one."""
+        """Return the inode of the namespace with this name."""
         (self.namespaces / name).touch()
         return (self.namespaces / name).stat().st_ino
 
@@ -63,7 +63,7 @@ class ProcTree:
         uid: int = 33,
         cgroup: str = "/a",
     ) -> Path:
-        """Make a process that has sockets open by inode; ``sockets`` are those of its namespace."""
+        """Create a process with open sockets, by inode; ``sockets`` are those of its namespace."""
         place = self.root / str(pid)
         (place / "fd").mkdir(parents=True)
         (place / "ns").mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Records for tests: made from values, and random ones."""
+"""Records for tests: built from values, and random ones."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from cgnet.render import make_renderer
 if TYPE_CHECKING:
     from cgnet.render import Renderer
 
-# 2026-03-01T12:34:56.789012Z is the time of day when the kernel's clock reads 0.
+# The realtime clock reads 2026-03-01T12:34:56.789012Z when the kernel's reads 0.
 EPOCH_NS = 1_772_368_496_789_012_000
-ACCEPTED = "every option was accepted"  # how a run ends that may not trace
-COUNT_TAIL = struct.Struct("=IiQ")  # of struct count_key, behind owner and flow
-MEMORY, V2 = 7, 0  # hierarchy ids that the names below know
+ACCEPTED = "every option was accepted"  # how a run ends without permission to trace
+COUNT_TAIL = struct.Struct("=IiQ")  # of struct count_key, after owner and flow
+MEMORY, V2 = 7, 0  # hierarchy ids that Names knows
 
 HOSTILE_COMMS = (
     b"[/red]",
@@ -91,7 +91,7 @@ class Names:
 
 
 class Connect(NamedTuple):
-    """The values of a record; the defaults are a plain successful attempt."""
+    """The values of a record; the defaults are those of a successful attempt."""
 
     ts_ns: int = 0
     cgroup_id: int = 42
@@ -125,7 +125,7 @@ class Connect(NamedTuple):
         return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome)
 
     def count_key(self) -> bytes:
-        """Return the key that it is counted under where all parts are asked for."""
+        """Return the attempt's key in the counts, with all parts."""
         raw = self.raw()
         return raw[OWNER_PART] + raw[FLOW_PART] + COUNT_TAIL.pack(self.role, self.result, 0)
 
@@ -145,45 +145,45 @@ ENDED = Life(
 
 
 def packed_address(text: str) -> bytes:
-    """Return an address as a flow holds it."""
+    """Return an address in the format of a flow."""
     return ip_address(text).packed.ljust(16, b"\0")
 
 
 def fixed_clock() -> Clock:
-    """Return a clock that says EPOCH_NS when the kernel's reads 0."""
+    """Return a clock that reads EPOCH_NS when the kernel's reads 0."""
     clock = Clock()
     clock.offset_ns = EPOCH_NS
     return clock
 
 
 class NoRuntimes:
-    """Knows no container anywhere, and expects none."""
+    """Knows no containers, and expects none."""
 
     def of(self, path: str) -> Known:
         return Known(Facts(), (), (), place(path), expected=False, settled=True)
 
 
 def no_runtimes() -> Any:
-    """Return what stands for a host without containers."""
+    """Return the runtimes of a host without containers."""
     return NoRuntimes()
 
 
 def connect_schema(names: Names) -> Schema:
-    """Return the fields of `connect`."""
+    """Return the schema of `connect`."""
     return Schema(
         "connect", fixed_clock(), COMMAND.fields(names, no_runtimes()), CONNECT_EVENT.size
     )
 
 
 def renderer(kind: str, names: Names, fields: list[str] | None = None, **how: bool) -> Renderer:
-    """Return what renders `connect -o kind --fields fields`."""
+    """Return the renderer of `connect -o kind --fields fields`."""
     how = {"terminal": False, "header": True, **how}
     columns = COMMAND.columns
     return make_renderer(kind, connect_schema(names), fields, columns, **how)
 
 
 def u(bits: int) -> st.SearchStrategy[int]:
-    """Return unsigned integers of so many bits."""
+    """Return unsigned integers of ``bits`` bits."""
     return st.integers(0, (1 << bits) - 1)
 
 
@@ -192,7 +192,7 @@ ERRNOS = st.one_of(st.sampled_from([0, -1, 110, 111, 113]), st.integers(-(1 << 1
 
 
 def connects(**fixed: Any) -> st.SearchStrategy[Connect]:
-    """Return random records whose every value is one that the kernel side may write."""
+    """Return random records, with any values that the kernel side may write."""
     values: dict[str, st.SearchStrategy[Any]] = {
         "ts_ns": u(62),
         "cgroup_id": u(64),

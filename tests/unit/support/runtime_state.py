@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Made-up state of container runtimes, as they keep it on disk."""
+"""Fake state of container runtimes, as they store it on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USERDATA = STORAGE + "/overlay-containers/{}/userdata/config.json"
 
 
 def write(root: Path, path: str, content: Any) -> Path:
-    """Write JSON, or bytes as they are."""
+    """Write JSON, or bytes unchanged."""
     place = root / path
     place.parent.mkdir(parents=True, exist_ok=True)
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -31,7 +31,7 @@ def write(root: Path, path: str, content: Any) -> Path:
 
 
 def oci(cgroup: str, **annotations: str) -> dict[str, Any]:
-    """An OCI configuration; __ in a name stands for a dot, as names of arguments have none."""
+    """Return an OCI configuration; __ in an argument's name stands for a dot."""
     return {
         "linux": {"cgroupsPath": cgroup},
         "annotations": {key.replace("__", "."): value for key, value in annotations.items()},
@@ -57,7 +57,7 @@ def containerd(
 
 
 def containerd_labels(root: Path, namespace: str, **labels: dict[str, str]) -> None:
-    """The database of containerd: an image and labels of each container."""
+    """Write containerd's database: an image and labels of each container."""
     containers = {
         name.encode(): {
             b"image": b"nginx:2",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""An oracle for bpf/filter: its decisions in Python, on the bytes that filters/selection.py writes."""
+"""An oracle for bpf/filter: its decisions in Python, on the bytes of filters/selection.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWNER_FILTERS = ("cgroup", "pid", "comm", "uid")
 
 
 class Event(NamedTuple):
-    """Who connected to whom, and how it ended. ``path`` is None for an unknown owner."""
+    """The owner, ends and result of an attempt. ``path`` is None for an unknown owner."""
 
     path: str | None
     uid: int
@@ -34,10 +34,10 @@ class Event(NamedTuple):
 
 
 class Selecting:
-    """Looks things up as the kernel side does."""
+    """Evaluates filters as the kernel side does."""
 
     def __init__(self, made: Filters, ids: dict[str, int], later: list[str]) -> None:
-        """Fill the maps; the cgroups of ``later`` are made then, parents first."""
+        """Fill the maps; the cgroups of ``later`` are created after that, parents first."""
         self.made, self.ids, self.later, self.obj = made, ids, later, FakeObject()
         self.hierarchy = made.hierarchies[0].id
         made.fill(self.obj)
@@ -57,10 +57,10 @@ class Selecting:
         return marks, given
 
     def catch_up(self) -> None:
-        """Have user space hear of the new cgroups."""
-        selected, born = self.obj.map("selected_cgroups"), self.made.cgroups.born
+        """Notify user space of the new cgroups."""
+        selected, created = self.obj.map("selected_cgroups"), self.made.cgroups.created
         for path in self.later:
-            born(selected, self.hierarchy, self.ids[path], path, print)
+            created(selected, self.hierarchy, self.ids[path], path, print)
 
     def passes(self, use: int, matched: int) -> bool:
         return not matched & 2 and (not use & 1 or bool(matched & 1))

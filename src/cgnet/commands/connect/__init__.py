@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet connect`` and what ``cgnet connlat`` shares with it."""
+"""``cgnet connect`` and the code that ``cgnet connlat`` shares with it."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Connection attempts: their records, and the ways to see errors before a SYN leaves.
 
-What the commands of the object ``connect`` have in common.
+Shared by the commands of the object ``connect``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_SYNC_ERRORS = ProgramSet()
 
 
 def explained(ways: list[ProgramSet], results: Collection[str]) -> list[ProgramSet]:
-    """Return the ways, with what there is to say to somebody who asks for these results."""
+    """Return the ways, with a remark on time-outs if these results exclude some."""
     asked = {each for value in results if value[:1] != "!" for each in value.split(",")}
     if not asked & {"ETIMEDOUT", str(errno.ETIMEDOUT)} or "aborted" in asked:
         return ways
@@ -57,9 +57,9 @@ def explained(ways: list[ProgramSet], results: Collection[str]) -> list[ProgramS
 def sync_error_sets(
     choice: str, roles: Collection[Role], forced: str | None = None
 ) -> list[ProgramSet]:
-    """Return the ways to see errors before a SYN, in the order of trying. Clients alone have them.
+    """Return the ways to see errors before a SYN, in the order of trying. Only clients have them.
 
-    ``forced`` is the one of WAYS that must be taken.
+    ``forced`` is the one of WAYS to use.
     """
     if forced:
         return [WAYS[forced]]
@@ -71,9 +71,9 @@ def sync_error_sets(
 
 
 class Attempts(Command):
-    """Shows connection attempts, in columns that tell what these roles' connections are.
+    """Shows connection attempts, in columns that suit the roles.
 
-    What is listened at is the local port, and both roles' rows are told apart.
+    The port listened on is local for servers; with both roles a column shows the role.
     """
 
     object = "connect"

@@ -38,13 +38,13 @@ class Connect(Attempts):
     def __init__(
         self, selection: Selection = ANY, sync_errors: str = "auto", forced: str | None = None
     ) -> None:
-        """Choose the columns, and how to see errors: see ``sync_error_sets``."""
+        """Choose the columns, and the ways to see errors: see ``sync_error_sets``."""
         super().__init__(selection.roles)
         sets = sync_error_sets(sync_errors, selection.roles, forced)
         self._sets = explained(sets, selection.result)
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the sets of programs, the best first."""
+        """Return the sets of programs, best first."""
         return self._sets
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet doctor``: what this host lets cgnet do."""
+"""``cgnet doctor``: the abilities of cgnet on this host."""

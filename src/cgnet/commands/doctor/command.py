@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet doctor``: what this host lets cgnet do, which ways the commands take, and why."""
+"""``cgnet doctor``: abilities of cgnet on this host, the commands' ways, and reasons."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ Programs are loaded for a try and removed again; nothing on the host is changed.
 It exits with 4 if a command can't run.
 """
 STDOUT = 1
-WITH_STAGES = frozenset({"trace"})  # that are functions of the kernel: see kernel/function_hooks.py
+WITH_STAGES = frozenset({"trace"})  # stages at kernel functions: see kernel/function_hooks.py
 
 
 def command_names() -> list[str]:
-    """Return the commands beside this one."""
+    """Return the names of the other commands."""
     return sorted(COMMANDS.keys() - {"doctor"})
 
 
 def _no_trial(libbpf: dict[str, Any]) -> str | None:
-    """Return why nothing can be tried, if so."""
+    """Return why nothing can be tried; None if programs can be tried."""
     try:
         variants.require_capabilities()
     except NotPermittedError as error:
@@ -69,7 +69,7 @@ def _features(no_trial: str | None) -> list[dict[str, Any]]:
 
 
 def _stages(name: str) -> list[dict[str, Any]]:
-    """Tell of a command's stages that are functions which ones this kernel lets it look at."""
+    """Return the stages of a command that are functions, and the way to see each on this kernel."""
     if name not in WITH_STAGES:
         return []
     return [
@@ -86,7 +86,7 @@ def _stages(name: str) -> list[dict[str, Any]]:
 
 
 def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
-    """Tell of a command which ways it takes; ``problems`` are those of every command."""
+    """Return a command's ways; ``problems`` are those of all commands."""
     parts = variants.NEEDS.get(name, ())
     missing = [*problems] if parts else []
     uses: dict[str, str | None] = {part.name: None for part in parts}
@@ -104,7 +104,7 @@ def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, 
 
 
 def examine(btf: Path | None) -> dict[str, Any]:
-    """Return what docs/doctor.md describes. Raises CgnetError if cgnet itself is incomplete."""
+    """Return the report of docs/doctor.md. Raises CgnetError if cgnet itself is incomplete."""
     found = {"btf": host.btf(btf), "libbpf": host.libbpf(), "cgroups": host.cgroups()}
     no_trial = _no_trial(found["libbpf"])
     problems = [part["problem"] for part in (found["btf"], found["cgroups"]) if part["problem"]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What this host is: its kernel, BTF, libbpf, cgroups, container runtimes, and our rights on it."""
+"""This host: its kernel, BTF, libbpf, cgroups, container runtimes, and our capabilities on it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from cgnet.kernel.btf import KERNEL_BTF, is_kernel_btf
 from cgnet.owners.cgroups import V2, default_hierarchy, hierarchies
 from cgnet.text import decode
 
-# Where the runtimes keep their sockets and their state, as their packages set it up. CRI-O keeps its
-# images where podman does.
+# The default paths of the runtimes' sockets and state. CRI-O keeps its images where podman does.
 RUNTIMES = {
     "docker": ("/run/docker.sock", "/var/lib/docker"),
     "containerd": ("/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock"),
     "cri-o": ("/run/crio/crio.sock",),
     "podman": ("/run/podman/podman.sock", "/var/lib/containers/storage"),
 }
-OWNER = 0  # what a user has put there is none of the host's runtimes
+OWNER = 0  # files of other users don't belong to the host's runtimes
 
 
 def kernel() -> dict[str, Any]:
@@ -33,7 +32,7 @@ def kernel() -> dict[str, Any]:
 
 
 def btf(given: Path | None) -> dict[str, Any]:
-    """Return which BTF is used, its size in bytes, and ``problem``: None if it can be used."""
+    """Return the BTF in use, its size in bytes, and ``problem``: None if it can be used."""
     path = given or KERNEL_BTF
     found = {"path": decode(os.fsencode(path)), "given": given is not None, "size": None}
     try:
@@ -48,7 +47,7 @@ def btf(given: Path | None) -> dict[str, Any]:
 
 
 def libbpf() -> dict[str, Any]:
-    """Return libbpf's version and file, and ``problem``: None if there is one to use."""
+    """Return libbpf's version and file, and ``problem``: None if it can be used."""
     try:
         version, path = loader.libbpf()
     except UnsupportedError as error:
@@ -82,12 +81,12 @@ def cgroups() -> dict[str, Any]:
 
 
 def runtimes(root: Path = Path("/")) -> list[dict[str, Any]]:
-    """Return the container runtimes that left something of root's here. Nothing is opened."""
+    """Return the container runtimes with files of root's on this host. Opens no file."""
     found = []
     for name, places in RUNTIMES.items():
         paths = []
         for place in places:
-            with suppress(OSError):  # not there, or not ours to see
+            with suppress(OSError):  # missing, or not readable
                 if (root / place.lstrip("/")).lstat().st_uid == OWNER:
                     paths.append(place)
         if paths:
@@ -96,7 +95,7 @@ def runtimes(root: Path = Path("/")) -> list[dict[str, Any]]:
 
 
 def rights() -> list[dict[str, Any]]:
-    """Return the capabilities that matter here, whether they are held, and else what that costs."""
+    """Return the relevant capabilities, whether they are held, and the cost of missing ones."""
     held = variants.effective_capabilities()
     last = variants.last_capability()
     return [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What ``cgnet doctor`` found out, as plain text for people."""
+"""The report of ``cgnet doctor``, as plain text for people."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from cgnet.render.text import safe
 
 LABEL = 14  # cells, of the first column
-WIDTH = 110  # at most, and where no terminal's line sets a bound
-LEAST = 24  # beside a label, however narrow the terminal is
+WIDTH = 110  # at most, and without a terminal
+LEAST = 24  # beside a label, on any terminal
 WORKS = {True: "yes", False: "no", None: "?"}
 
 
 class _Page:
-    """Lines of a width."""
+    """Lines of a limited width."""
 
     def __init__(self, width: int) -> None:
         """Take the terminal's columns."""
         self.width = min(width, WIDTH)
 
     def lines(self, label: str, *texts: str, labels: int = LABEL, indent: str = "  ") -> str:
-        """Return paragraphs beside a label; what is longer than a line goes on below itself.
+        """Return paragraphs beside a label; long lines are wrapped.
 
-        ``labels`` is how many cells the label takes, ``indent`` how far below itself a line goes on.
+        ``labels`` is the label's width in cells, ``indent`` that of continuation lines.
         """
         lines = [
             line
@@ -96,7 +96,7 @@ def _command(page: _Page, command: dict[str, Any]) -> str:
 
 
 def _stages(page: _Page, stages: list[dict[str, Any]]) -> str:
-    """Show which stages are seen, by which functions; those that aren't, once for each reason."""
+    """Return the stages by function, and those that aren't seen once for each reason."""
     seen: dict[str, list[str]] = {}
     for each in stages:
         way = f"{each['way']}: " if each["way"] else "not seen: "
@@ -108,7 +108,7 @@ def _stages(page: _Page, stages: list[dict[str, Any]]) -> str:
 
 
 def _features(page: _Page, features: list[dict[str, Any]], told: set[str]) -> str:
-    """Show a table of features; a reason that was ``told`` already isn't repeated."""
+    """Return a table of features; a reason in ``told`` isn't repeated."""
     width = max(len(each["name"]) for each in features) + 1
     below = width + 6
     text = f"\n{'FEATURE':{width}}WORKS FOR\n"
@@ -122,7 +122,7 @@ def _features(page: _Page, features: list[dict[str, Any]], told: set[str]) -> st
 
 
 def report_text(report: dict[str, Any], width: int = WIDTH) -> str:
-    """Return the report of docs/doctor.md as lines of text, for a terminal of so many columns."""
+    """Return the report of docs/doctor.md as text, for a terminal of ``width`` columns."""
     page = _Page(width)
     told = {reason for command in report["commands"] for reason in command["missing"]}
     return "".join(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet drop``: TCP packets that the kernel dropped, whose they were, where and why."""
+"""``cgnet drop``: TCP packets that the kernel dropped, with owner, place and reason."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SYMBOLS = Symbols()
 
 
 class Drop(Command):
-    """Drops, whose they were, where and why; with advice where it is asked for."""
+    """Dropped packets, with owner, place and reason; with advice if requested."""
 
     name = object = "drop"
     layouts = (DROP_EVENT, FLOW, DROP)
@@ -70,38 +70,38 @@ class Drop(Command):
         return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(self._symbols)]
 
     def config(self) -> dict[str, Any]:
-        """Return which drops are wanted, and the rule of classes."""
+        """Return the settings that select drops, and the rule of classes."""
         return self._config
 
     def maps(self) -> dict[str, dict[bytes, bytes]]:
-        """Return classes by reason and function, and what is selected."""
+        """Return the classes by reason and function, and the selected reasons and devices."""
         return self._maps
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the one set; without --syn-drops it lacks what they cost."""
+        """Return the only set, without the costly programs of --syn-drops unless requested."""
         left_out = () if self._asked and self._asked.syn_drops else SYN_PROGRAMS
         return [ProgramSet(left_out=left_out, unseen=without_stacks())]
 
     def on_started(self, obj: Object) -> None:
-        """Say which devices aren't there yet, and take down what counters are before."""
+        """Print the devices that don't exist yet, and save the counters at the start."""
         for line in absent.of_devices(self._asked.devices) if self._asked else ():
             tell(line)
         self._diagnosis.begin(obj)
 
     def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
-        """Take down the reasons that came, and whose they were."""
+        """Remember the kinds of drops that are printed."""
         self._diagnosis.see(schema, rows)
 
     def notices(self) -> list[dict[str, Any]]:
-        """Return the advice for what came since the last time."""
+        """Return the advice on drops since the last call."""
         return self._diagnosis.records()
 
     def notice_text(self, row: dict[str, Any]) -> str:
-        """Return advice as people see it."""
+        """Return advice as text for people."""
         return self._diagnosis.text(row)
 
     def summary(self, obj: Object) -> dict[str, int]:
-        """Return how many drops were benign."""
+        """Return the number of benign drops."""
         return self._diagnosis.summary(obj)
 
 
@@ -136,7 +136,7 @@ def _list_reasons(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 def _check_explained(counting: Counting | None) -> None:
-    """Raise UsageError if what is counted doesn't tell what advice is about."""
+    """Raise UsageError if the keys of counting lack those that advice needs."""
     if counting and not {"reason", "netns"} <= {key.name for key in counting.keys}:
         raise UsageError("--explain: with --count it takes --by with reason and netns")
     if not has_netlink():
@@ -147,14 +147,14 @@ def _check_explained(counting: Counting | None) -> None:
 
 
 def _to_get_pyroute2() -> str:
-    """Return how it gets to where this Python looks for it."""
+    """Return how to install pyroute2 for this Python."""
     if sys.prefix != sys.base_prefix:
         return f"{sys.prefix}/bin/pip install pyroute2"
     return "the package python3-pyroute2 has it"
 
 
 def _fold(values: dict[str, Any]) -> None:
-    """Count by stacks, and print them as flame graphs want them. Raises UsageError."""
+    """Count by stacks, and print them for flame graphs. Raises UsageError."""
     if values["output"] != "table" or values["fields"]:
         raise UsageError("--stacks folded: has an output of its own, without -o and --fields")
     values["by"] = values["by"] or ("container,stack",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The options of ``cgnet drop``, and what they set in drop.bpf.c: constants and maps."""
+"""The options of ``cgnet drop``, and their settings in drop.bpf.c: constants and maps."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
 
 
 class DropOptions(NamedTuple):
-    """The options that ``cgnet drop`` alone has."""
+    """The options that only ``cgnet drop`` has."""
 
     reason: tuple[str, ...] = ()
     reason_class: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
-    every: bool = False  # also what comes with ordinary traffic
+    every: bool = False  # also drops in ordinary traffic
     stacks: str = "each"
     syn_drops: bool = False
     explain: bool = False
@@ -42,7 +42,7 @@ class DropOptions(NamedTuple):
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The names of devices that are waited for."""
+        """The names of devices to include, which may appear later."""
         return tuple(name for name in self.dev if not name.startswith("!"))
 
 
@@ -63,7 +63,7 @@ def _one_of(names: Mapping[str, int]) -> Any:
 
 def _bits(option: str, given: tuple[str, ...], names: Mapping[str, int]) -> int:
     chosen = choose(option, given, _one_of(names))
-    every = {0, *names.values()}  # 0 is none: it isn't one of those that are left out
+    every = {0, *names.values()}  # 0 is no value: it isn't one of those to exclude
     return sum(1 << number for number in chosen.chosen(every)) if chosen.use else 0
 
 
@@ -120,9 +120,9 @@ def settings(symbols: Symbols, asked: DropOptions) -> tuple[dict[str, Any], dict
 
 
 def without_stacks() -> dict[str, str] | None:
-    """Return the fields that this kernel doesn't tell, and why: an old one may walk no stack.
+    """Return fields that this kernel can't fill, and why: an old one may refuse stack traces.
 
-    It is asked where there are no typed programs: kernels that take those have stacks. Raises as
+    The probe runs only without typed programs: kernels that accept those have stacks. Raises as
     features.works().
     """
     if variants.works(COMPARE_AND_SWAP).ok is not False:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A dropped packet: why and where that was, and what the packet was."""
+"""A dropped packet: the reason, the place, and the packet's own fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STACK = struct.Struct(f"={(DROP_EVENT.size - START - DROP.size) // 8}Q")
 
 
 class Place(NamedTuple):
-    """What drops have in common that come from one place."""
+    """The common fields of drops from one place."""
 
     drop: Drop  # its own numbers are 0
     stack: tuple[str, ...]

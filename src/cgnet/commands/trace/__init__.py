@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet trace``: packets on their way through the stack."""
+"""``cgnet trace``: packets on their path through the stack."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet trace``: each packet's way through the stack, with the delay of every stage."""
+"""``cgnet trace``: each packet's path through the stack, with the delay of every stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.commands.trace.record import LEAST, MAX_IN_FLIGHT, eviction_constants, groups, leftovers
+from cgnet.commands.trace.record import (
+    LEAST,
+    eviction_constants,
+    groups,
+    leftovers,
+)
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import LOG2
 from cgnet.counting.keys import OF_SOCKETS, Key
@@ -28,6 +33,7 @@ from cgnet.options.shared import collect, common_of_packets, keys_of, need, summ
 from cgnet.options.types import OneOf, Span
 from cgnet.owners.netns_owners import NetnsNames
 from cgnet.records._layouts import (
+    CGNET_IN_FLIGHT,
     FLOW,
     IN_FLIGHT_PACKET,
     PACKET_TRACE,
@@ -73,16 +79,16 @@ wait for the application after a minute.
 """
 
 
-# Who reads is noted by the program that ends the trips of what was read.
+# The program that finishes packets of data that was read also learns the reader.
 PROGRAMS = ProgramSet(left_out=("ledger_read",))
 NO_FUNCTIONS = "none"
 SYMBOLS = Symbols()
 
 
 def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
-    """Return the sets of programs to try: at functions where this kernel takes them, else without.
+    """Return the sets of programs to try: at functions if this kernel accepts them, else without.
 
-    Raises UnsupportedError for a stage that is looked for, and that nothing tells of.
+    Raises UnsupportedError for a requested stage that no program reports.
     """
     table = function_hooks.read(object_path("trace", HOOKS[0]))
     ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
@@ -97,7 +103,7 @@ def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
-    """Read ``NAME>TIME``: the stage and nanoseconds. Raises UsageError."""
+    """Parse ``NAME>TIME`` as stage and nanoseconds. Raises UsageError."""
     if text is None:
         return 0, 0
     found = SLOW_STAGE.fullmatch(text.replace(" ", ""))
@@ -124,7 +130,7 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
 
 
 class Trace(Command):
-    """Packets on their way, or the delays of all stages in sum."""
+    """Packets on their path, or sums of all stages' delays."""
 
     name = object = "trace"
     layouts = (TRACE_EVENT, FLOW, PACKET_TRACE, STAGE, IN_FLIGHT_PACKET, SUMS_HEAD)
@@ -138,7 +144,7 @@ class Trace(Command):
         self, symbols: Symbols = SYMBOLS, options: Options | None = None,
         own: Mapping[str, int] = MappingProxyType({}), functions: str | None = None,
     ) -> None:  # fmt: skip
-        """``own`` has members of struct config; ``functions`` is the one of WAYS to take."""
+        """``own`` has members of struct config; ``functions`` is the one of WAYS to use."""
         self._symbols, self._functions = symbols, functions
         self._slow_stage = own.get("slow_stage", 0)
         self._config = dict(own)
@@ -152,33 +158,33 @@ class Trace(Command):
         return groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming))
 
     def config(self) -> dict[str, Any]:
-        """Return which packets are wanted, and the rule of classes."""
+        """Return the settings that select packets, and the rule of classes."""
         return self._config
 
     def program_sets(self) -> list[ProgramSet]:
-        """Return the sets of programs, the best first. Raises UnsupportedError."""
+        """Return the sets of programs, best first. Raises UnsupportedError."""
         return _program_sets(self._functions, self._slow_stage)
 
     def on_started(self, obj: Object) -> None:
-        """See what is told apart, and what isn't told at all."""
+        """Find the stages that the attached programs report."""
         if self._slow_parts:
             self._slow_parts.begin(obj)
 
     def on_rows(self, _schema: Schema | CountSchema, rows: list[Any]) -> None:
-        """Take down the sums that are printed."""
+        """Remember the sums that are printed."""
         if self._slow_parts:
             self._slow_parts.see(rows)
 
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:
-        """Take out packets that nothing was heard of for long."""
+        """Remove expired packets, and return their records."""
         return leftovers(obj, options, self._config, ended=ended)
 
     def notices(self) -> list[dict[str, Any]]:
-        """Return the slow part of each group that was printed since the last time."""
+        """Return the slow part of each group that was printed since the last call."""
         return self._slow_parts.records() if self._slow_parts else []
 
     def notice_text(self, row: dict[str, Any]) -> str:
-        """Return a slow part as people see it."""
+        """Return a slow part as text for people."""
         return self._slow_parts.text(row) if self._slow_parts else ""
 
 
@@ -202,7 +208,7 @@ COMMAND = Trace()
     help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
 )
 @click.option(
-    "--in-flight", type=click.IntRange(1, MAX_IN_FLIGHT), default=MAX_IN_FLIGHT, show_default=True,
+    "--in-flight", type=click.IntRange(1, CGNET_IN_FLIGHT), default=CGNET_IN_FLIGHT, show_default=True,
     help="Follow at most N packets at once; one more evicts the oldest.",
 )  # fmt: skip
 @summary

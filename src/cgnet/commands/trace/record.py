@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A packet's way through the kernel: its stages in the order of time, and how it ended.
+"""A packet's path through the kernel: its stages in order of time, and its end.
 
-The partner of trace/in_flight.bpf.h.
+Counterpart of trace/in_flight.bpf.h.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgnet.errors import LibbpfError
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import (
+    CGNET_EVICTED,
+    CGNET_IN_FLIGHT,
+    CGNET_RECENT,
     HEAD,
     HOLDER,
     IN_FLIGHT_PACKET,
@@ -69,23 +72,20 @@ FLAGS_AT = TRACE_EVENT.slice("trace.tcp_flags").start
 ROLE_AT = TRACE_EVENT.slice("trace.role").start
 GIVE_UP_NS = 2_000_000_000  # after the last stage
 GIVE_UP_WAITING_NS = 60_000_000_000
-GIVE_UP_SYN_NS = 5_000_000_000  # it may wait for a neighbour that doesn't answer for three seconds
+GIVE_UP_SYN_NS = 5_000_000_000  # a neighbour that doesn't answer may delay it for three seconds
 
-# Options that select by owner: with one that includes, nobody's packets aren't shown.
+# Options that select by owner: if one includes, packets without owners aren't shown.
 OF_OWNERS = ("cgroup", "container", "pod", "pod_namespace", "unit", "pid", "comm", "uid")
-MAX_IN_FLIGHT = 16384  # MAX_IN_FLIGHT_PACKETS of trace/eviction.bpf.h
-MAX_RECENT = 64  # of trace/eviction.bpf.h, of each CPU
-MAX_RECENT_OF_ALL = 2048  # whose order isn't known: a quarter of the smaller crowd
-EVICTED = 2  # of struct journey's `waits`: by the kernel side, and counted
+MAX_RECENT_OF_ALL = 2048  # of unknown order: a quarter of the smaller limit
 
 
 class Left(NamedTuple):
-    """A map of packets, and when those in it are given up."""
+    """A map of packets, and the time after which they expire."""
 
     name: str
     key_size: int
     patience_ns: int
-    crowd: int | None  # enum crowd of trace/eviction.bpf.h
+    tracked: int | None  # enum tracked_kind of trace/eviction.bpf.h
 
 
 ASIDE = "aside"
@@ -97,26 +97,26 @@ LEFT = (
 
 
 def eviction_constants(in_flight: int, cpus: int | None = None) -> dict[str, int]:
-    """Return what struct config has of ``--in-flight``.
+    """Return the members of struct config for ``--in-flight``.
 
-    Where fewer are wanted than there is room for, none is young: the oldest is found exactly.
+    If ``in_flight`` is below the maximum, no packet is recent: the oldest one is found exactly.
     """
     recent = 0
-    if in_flight == MAX_IN_FLIGHT:
-        each = min(MAX_RECENT, MAX_RECENT_OF_ALL // (cpus or os.cpu_count() or 1))
+    if in_flight == CGNET_IN_FLIGHT:
+        each = min(CGNET_RECENT, MAX_RECENT_OF_ALL // (cpus or os.cpu_count() or 1))
         recent = 1 << each.bit_length() >> 1  # a power of two
     return {"in_flight": in_flight, "recent": recent}
 
 
 def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
-    """Return struct stage of each stage of a struct trace_event, the earliest first."""
+    """Return the stages of a struct trace_event as struct stage, earliest first."""
     number = raw[COUNT_AT]
     parts = (raw[STAGES_AT + i * STAGE.size :][: STAGE.size] for i in range(number))
     return sorted((STAGE.packed.unpack(part) for part in parts), key=lambda stage: stage[0])
 
 
 def _direction(at: list[int], *, sent: bool) -> str:
-    """Return "tx" for what a socket of this host sent, "forward" for what was sent on, or "rx"."""
+    """Return "tx" for packets of this host's sockets, "forward" for forwarded ones, or "rx"."""
     if sent:
         return "tx"
     received = next((i for i, each in enumerate(at) if each == StageAt.STAGE_NETIF_RECEIVE), None)
@@ -125,7 +125,7 @@ def _direction(at: list[int], *, sent: bool) -> str:
 
 
 def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
-    """Make the group of a packet's own fields."""
+    """Return the group of a packet's own fields."""
 
     def values(part: bytes) -> tuple[Any, ...]:
         (
@@ -161,30 +161,30 @@ def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
 def groups(
     symbols: Symbols, names: CgroupNames, runtimes: Runtimes, namespaces: NetnsNames
 ) -> list[AnyGroup]:
-    """Return the groups of a record, in order."""
+    """Return the groups of a record's fields, in order."""
     return [owner_group(names, runtimes), *FLOW_GROUPS, trace_group(symbols, namespaces)]
 
 
-# -- packets that nothing more was heard of
+# -- packets that expire
 
 
 def _entries(packets: Map, key_size: int) -> Iterator[tuple[bytes, bytes]]:
     for key in list(packets.keys(key_size)):
         try:
             yield key, packets.lookup(key, IN_FLIGHT_PACKET.size)
-        except LibbpfError:  # it came to its end meanwhile
+        except LibbpfError:  # it ended meanwhile
             continue
 
 
 class Side(NamedTuple):
-    """Who a packet is shown as the one of."""
+    """The owner and role that a packet is shown with."""
 
     owner: bytes  # struct owner
     role: int
 
 
 def _side(in_flight: bytes, *, includes: bool) -> Side | None:
-    """Return who is shown: as shown_as() of trace/finish.bpf.h. None: nobody is wanted."""
+    """Return the owner to show, as shown_as() of trace/finish.bpf.h. None: none is wanted."""
     receiver = in_flight[IN_FLIGHT_PACKET.slice("receiver")]
     wanted_sender = any(in_flight[IN_FLIGHT_PACKET.slice("wanted_sender")])
     wanted = any(receiver[HOLDER.slice("wanted")])
@@ -205,7 +205,7 @@ def _side(in_flight: bytes, *, includes: bool) -> Side | None:
 
 
 def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
-    """Tell whether a packet is shown: as in_flight_passes() of trace.bpf.c."""
+    """Return whether a packet is shown, as in_flight_passes() of trace/finish.bpf.h."""
     if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
         return False
     if measures["retransmitted"] and not raw[RETRANSMITTED_AT]:
@@ -222,12 +222,12 @@ def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
 
 
 def _is_syn(in_flight: bytes) -> bool:
-    """Tell whether a packet begins a connection: its end is told wherever it comes to."""
+    """Return whether a packet begins a connection: it never counts as consumed."""
     return "S" in flags_text(in_flight[FLAGS_AT])
 
 
 def _record(in_flight: bytes, side: Side, now: int, *, waits: bool) -> bytes:
-    """Return struct trace_event. A packet without data is done with where it was seen last."""
+    """Return struct trace_event. A packet without data counts as consumed at its last stage."""
     size = STAGES_AT + in_flight[COUNT_AT] * STAGE.size
     raw = bytearray(in_flight[:size])
     raw[OWNER_PART] = side.owner
@@ -241,17 +241,19 @@ def _record(in_flight: bytes, side: Side, now: int, *, waits: bool) -> bytes:
 
 
 def _has_left(left: Left, in_flight: bytes, now: int, *, ended: bool) -> bool:
-    """Tell whether nothing was heard of a packet for long, and it isn't given up already."""
+    """Return whether a packet has expired, and isn't evicted yet."""
     stages = sorted_stages(in_flight)
-    given_up = int.from_bytes(in_flight[IN_FLIGHT_PACKET.slice("waits")], sys.byteorder) & EVICTED
+    given_up = (
+        int.from_bytes(in_flight[IN_FLIGHT_PACKET.slice("waits")], sys.byteorder) & CGNET_EVICTED
+    )
     patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(in_flight) else 0)
     return bool(stages) and not given_up and (ended or now - stages[-1][0] >= patience_ns)
 
 
 def _take_out(obj: Object, left: Left, key: bytes, in_flight: bytes) -> bool:
-    """Remove a packet; tell whether it was still there.
+    """Remove a packet; return whether it was still there.
 
-    The kernel side may have told its end meanwhile, and even have begun another one at its address.
+    The kernel side may have ended it meanwhile, and even have begun another one at its address.
     """
     packets = obj.map(left.name)
     try:
@@ -261,13 +263,13 @@ def _take_out(obj: Object, left: Left, key: bytes, in_flight: bytes) -> bool:
         return False
     if not packets.discard(key):
         return False
-    if left.crowd is not None:
-        _count_removed(obj, left.crowd)
+    if left.tracked is not None:
+        _count_removed(obj, left.tracked)
     return True
 
 
-def _count_removed(obj: Object, crowd: int) -> None:
-    key = crowd.to_bytes(4, sys.byteorder)
+def _count_removed(obj: Object, tracked: int) -> None:
+    key = tracked.to_bytes(4, sys.byteorder)
     removed_by_user = obj.map("removed_by_user")
     number = int.from_bytes(removed_by_user.lookup(key, 8), sys.byteorder)
     removed_by_user.update(key, (number + 1).to_bytes(8, sys.byteorder))
@@ -276,9 +278,10 @@ def _count_removed(obj: Object, crowd: int) -> None:
 def leftovers(
     obj: Object, options: Options, config: Mapping[str, int], *, ended: bool
 ) -> list[bytes]:
-    """Give up packets that nothing was heard of for long; all that are left when it has ``ended``.
+    """Expire packets without new stages for long; all packets if ``ended``. Return their records.
 
-    A summary has none of them. What TCP merged leaves its place all the same: nobody else gives it up.
+    A summary has no such records, but packets that TCP merged are removed all the same: no program
+    evicts them.
     """
     now = time.monotonic_ns()
     found = []
