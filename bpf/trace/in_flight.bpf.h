@@ -180,9 +180,9 @@ struct {
 	__type(value, struct arrival);
 } arrivals SEC(".maps");
 
-static __always_inline struct arrival *arrival_at(const struct flow *flow, u32 seq)
+static __always_inline struct arrival *arrival_at(u16 sport, u16 dport, u32 seq)
 {
-	u32 mixed = seq ^ ((u32)flow->sport << 16 | flow->dport);
+	u32 mixed = seq ^ ((u32)sport << 16 | dport);
 	u32 place = mixed * 2654435761U >> 16; /* Knuth's hash: 2^32 / golden ratio */
 
 	return bpf_map_lookup_elem(&arrivals, &place);
@@ -190,7 +190,7 @@ static __always_inline struct arrival *arrival_at(const struct flow *flow, u32 s
 
 static __always_inline void remember_arrival(struct sk_buff *skb, const struct packet *packet)
 {
-	struct arrival *arrival = arrival_at(&packet->flow, packet->seq);
+	struct arrival *arrival = arrival_at(packet->flow.sport, packet->flow.dport, packet->seq);
 
 	if (!arrival)
 		return;
@@ -200,12 +200,11 @@ static __always_inline void remember_arrival(struct sk_buff *skb, const struct p
 	arrival->dport = packet->flow.dport;
 }
 
-static __always_inline struct sk_buff *arrived(const struct flow *flow, u32 seq)
+static __always_inline struct sk_buff *arrived(u16 sport, u16 dport, u32 seq)
 {
-	struct arrival *arrival = arrival_at(flow, seq);
+	struct arrival *arrival = arrival_at(sport, dport, seq);
 
-	if (!arrival || arrival->seq != seq || arrival->sport != flow->sport ||
-	    arrival->dport != flow->dport)
+	if (!arrival || arrival->seq != seq || arrival->sport != sport || arrival->dport != dport)
 		return NULL;
 	return (struct sk_buff *)arrival->skb;
 }

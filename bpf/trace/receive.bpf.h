@@ -97,14 +97,13 @@ __noinline int waits_now(u64 sk, u64 number, u64 packet)
 	return 0;
 }
 
-static __always_inline void wait_for_reader(const bool typed, struct sock *sk, struct sk_buff *skb,
+static __always_inline void wait_for_reader(const bool typed, u64 sk, u64 skb,
 					    struct ledger_entry *entry,
 					    struct in_flight_packet *in_flight)
 {
-	struct waiting_key key = {.sk = (u64)sk, .number = entry->private.behind};
+	struct waiting_key key = {.sk = sk, .number = entry->private.behind};
 	u64 packet = in_flight->event.trace.packet;
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
-	u8 *place = waited_at(typed, sk);
 
 	make_room_to_wait(cfg.in_flight < MAX_WAITING ? cfg.in_flight : MAX_WAITING);
 	in_flight->waits = WAITS;
@@ -112,13 +111,11 @@ static __always_inline void wait_for_reader(const bool typed, struct sock *sk, s
 		count_lost(LOST_PACKETS);
 		return;
 	}
-	waits_now(address_of(sk), key.number, packet);
+	waits_now(sk, key.number, packet);
 	entry->private.behind++;
-	if (place && !*place)
-		*place = 1;
 	if (!last)
 		return;
-	last->skb = (u64)skb;
+	last->skb = skb;
 	last->key = key;
 }
 
@@ -129,13 +126,13 @@ static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *t
 	return trace->payload && (s32)(trace->seq + trace->payload - READ(tp, rcv_nxt)) > 0;
 }
 
-static __always_inline void arrives(const bool typed, struct sock *sk, struct ledger_entry *entry,
-				    struct in_flight_packet *in_flight, u64 now)
+static __always_inline void arrives(struct ledger_entry *entry, struct in_flight_packet *in_flight,
+				    u32 netns)
 {
-	struct stage *stage = add_stage(in_flight, STAGE_TCP_RECEIVE, now);
+	struct stage *stage = add_stage(in_flight, STAGE_TCP_RECEIVE, bpf_ktime_get_ns());
 
 	if (stage)
-		stage->netns = netns_of(typed, sk);
+		stage->netns = netns;
 	if (!entry)
 		return;
 	in_flight->receiver = *holder_of(entry);
@@ -143,44 +140,82 @@ static __always_inline void arrives(const bool typed, struct sock *sk, struct le
 		in_flight->event.trace.role = entry->role;
 }
 
+/* Packets that TCP merged into one, from the second on. */
+struct merged {
+	u64 sk;
+	u32 seq; /* of the next one */
+	u32 end_seq;
+	u32 netns;
+	u16 sport;
+	u16 dport;
+	u64 out_of_order; /* the first one is */
+};
+
+/* Add the next one to those that wait for the application; false if it is the last one, or unknown. */
+static __always_inline bool merge_next(const bool typed, struct ledger_entry *entry,
+				       struct merged *merged)
+{
+	struct sk_buff *skb = arrived(merged->sport, merged->dport, merged->seq);
+	struct aside_key key = {.skb = (u64)skb, .seq = merged->seq};
+	struct in_flight_packet *in_flight = skb ? in_flight_find(skb) : NULL;
+	bool is_aside = !in_flight || in_flight->event.trace.seq != merged->seq;
+
+	if (is_aside)
+		in_flight = bpf_map_lookup_elem(&aside, &key);
+	if (!in_flight)
+		return false;
+	merged->seq += in_flight->event.trace.payload;
+	arrives(entry, in_flight, merged->netns);
+	in_flight->event.trace.out_of_order = merged->out_of_order;
+	wait_for_reader(typed, merged->sk, (u64)skb, entry, in_flight);
+	if (is_aside)
+		bpf_map_delete_elem(&aside, &key);
+	else
+		in_flight_forget(typed, skb);
+	return (s32)(merged->end_seq - merged->seq) > 0;
+}
+
+/* A global function, as in_flight_ended_typed(): verified once, and not again in each iteration. */
+#if TYPED
+__noinline int merge_next_typed(struct ledger_entry *entry, struct merged *merged)
+{
+	return entry && merged && merge_next(true, entry, merged);
+}
+#else
+static __always_inline int merge_next_typed(struct ledger_entry *entry, struct merged *merged)
+{
+	return 0;
+}
+#endif
+
 /*
  * While a process has the socket, TCP merges consecutive packets into one (Linux kernel commit 4f693b55c3d2
  * "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint reports it.
  */
-static __always_inline void merged_arrive(const bool typed, struct sock *sk, struct sk_buff *skb,
+static __always_inline void merged_arrive(const bool typed, u64 sk, struct sk_buff *skb,
 					  struct ledger_entry *entry,
-					  const struct packet_trace *head)
+					  const struct packet_trace *head, u32 netns)
 {
-	u32 seq = head->seq + head->payload;
+	struct merged merged = {
+		.sk = sk,
+		.seq = head->seq + head->payload,
+		.netns = netns,
+		.out_of_order = head->out_of_order,
+	};
 	u32 numbers[2]; /* struct tcp_skb_cb begins with them: seq and end_seq */
 	struct packet packet = {};
 
 	bpf_core_read(numbers, sizeof(numbers), &skb->cb);
-	if ((s32)(numbers[1] - seq) <= 1) /* FIN takes a number, too */
+	merged.end_seq = numbers[1];
+	if ((s32)(merged.end_seq - merged.seq) <= 1) /* FIN takes a number, too */
 		return;
 	if (!read_packet(typed, skb, &packet))
 		return;
-	for (u32 i = 0; i < (uses_perf_buffer() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++) {
-		struct sk_buff *other = arrived(&packet.flow, seq);
-		struct aside_key key = {.skb = (u64)other, .seq = seq};
-		struct in_flight_packet *in_flight = other ? in_flight_find(other) : NULL;
-		bool is_aside = !in_flight || in_flight->event.trace.seq != seq;
-
-		if (is_aside)
-			in_flight = bpf_map_lookup_elem(&aside, &key);
-		if (!in_flight)
+	merged.sport = packet.flow.sport;
+	merged.dport = packet.flow.dport;
+	for (u32 i = 0; i < (uses_perf_buffer() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++)
+		if (!(typed ? merge_next_typed(entry, &merged) : merge_next(false, entry, &merged)))
 			break;
-		seq += in_flight->event.trace.payload;
-		arrives(typed, sk, entry, in_flight, bpf_ktime_get_ns());
-		in_flight->event.trace.out_of_order = head->out_of_order;
-		wait_for_reader(typed, sk, other, entry, in_flight);
-		if (is_aside)
-			bpf_map_delete_elem(&aside, &key);
-		else
-			in_flight_forget(typed, other);
-		if ((s32)(numbers[1] - seq) <= 0)
-			break;
-	}
 }
 
 /* Out-of-order data waits for the missing data; in-order data may be the missing data. */
@@ -209,6 +244,9 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	struct in_flight_packet *in_flight = in_flight_find(skb);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
+	u64 address;
+	u32 netns;
+	u8 *place;
 
 	if (!in_flight || last_stage(in_flight) == STAGE_TCP_RECEIVE) /* the first program did it */
 		return 0;
@@ -216,14 +254,19 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 	if (!tp)
 		return 0;
 	entry = ledger_of(typed, true, sk);
-	arrives(typed, sk, entry, in_flight, bpf_ktime_get_ns());
+	netns = netns_of(typed, sk);
+	arrives(entry, in_flight, netns);
 	if (ends_at_socket(&in_flight->event.trace)) {
 		in_flight_ends(typed, in_flight, TRACE_CONSUMED);
 	} else if (entry && brings_new_data(typed, tp, &in_flight->event.trace)) {
 		in_flight->event.trace.out_of_order =
 			look_for_hole(typed, sk, tp, &in_flight->event.trace);
-		wait_for_reader(typed, sk, skb, entry, in_flight);
-		merged_arrive(typed, sk, skb, entry, &in_flight->event.trace);
+		address = address_of(sk);
+		place = waited_at(typed, sk);
+		if (place && !*place)
+			*place = 1;
+		wait_for_reader(typed, address, (u64)skb, entry, in_flight);
+		merged_arrive(typed, address, skb, entry, &in_flight->event.trace, netns);
 	} else {
 		return 0;
 	}
