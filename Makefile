@@ -173,6 +173,7 @@ lint: $(VENV)/.ready check-gen ## formatting, style, types, generated files
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	@tools/check_licences.sh
 	@$(BIN)/python tools/check_words.py
+	@tools/check_headers.sh $(BPF_CLANG)
 
 .PHONY: lint-workflows
 lint-workflows: $(VENV)/.ready ## permissions, pins and injections in .github/workflows

@@ -6,10 +6,6 @@
  */
 #include "base/flow.bpf.h"
 
-struct ledger_private {
-	u64 none;
-};
-
 #include "owner/all_sockets.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 #include "count/count.bpf.h"

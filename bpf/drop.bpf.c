@@ -6,11 +6,6 @@
  * network namespace that the packet was in, or its addresses, determine it.
  */
 #include "base/packet.bpf.h"
-
-struct ledger_private {
-	u64 none;
-};
-
 #include "owner/all_sockets.bpf.h"
 #include "drop/emit.bpf.h"
 #include "drop/accept_queues.bpf.h"

@@ -4,23 +4,8 @@
  * socket is cleared, or connects again.
  */
 #include "base/flow.bpf.h"
-
-struct ledger_private {
-	u64 begun_ns;	    /* time of the client's SYN; 0: not seen */
-	u64 established_ns; /* 0: not seen */
-	u64 handshake_ns;
-	u64 told_tx_bytes; /* in its last record, while it is open */
-	u64 told_rx_bytes;
-	u32 told_retrans;
-	u16 rst_reason;
-	u8 reset_received;    /* enum reset_received */
-	u8 ended;	      /* 1: its record was made */
-	u32 data_segs_at_fin; /* received, when our FIN was sent */
-	u32 bytes_at_fin;
-	u32 shown; /* iterator run in which its record was made: several files may share a socket */
-};
-
 #define KEEPS_LIVES
+#include "life/private.bpf.h"
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
@@ -29,8 +14,6 @@ struct ledger_private {
 #if !TYPED
 #include "owner/socket_query.bpf.h"
 #endif
-
-#define NSEC_PER_USEC 1000ULL
 
 /* -- the end */
 

@@ -8,6 +8,7 @@
  */
 #include "base/flow.bpf.h"
 
+#define HAS_LEDGER_PRIVATE
 /* The stack's values when a socket was last examined. */
 struct ledger_private {
 	u64 acked_at; /* send time of the last acknowledged segment, by TCP's clock */
@@ -22,8 +23,6 @@ struct ledger_private {
 #include "filter/cgroup_events.bpf.h"
 
 CROSSES_TO_USER_SPACE(rtt_event);
-
-#define NSEC_PER_USEC 1000ULL
 
 static __always_inline void count_sample(const bool typed, const struct owner *owner,
 					 const struct flow *flow, const struct rtt_sample *sample)

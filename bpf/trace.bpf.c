@@ -4,14 +4,7 @@
  * end, and only if it is selected: fast packets cost no record.
  */
 #include "base/flow.bpf.h"
-
-/* Numbers of the packets that wait for the socket's application: the first, and one past the last. */
-struct ledger_private {
-	u32 first;
-	u32 behind;
-	u64 read_ns; /* server: when it read a request; 0: answered */
-};
-
+#include "trace/private.bpf.h"
 #include "owner/all_sockets.bpf.h"
 #include "base/location.bpf.h"
 #include "drop/class.bpf.h"

@@ -33,6 +33,9 @@
 #define RAW_ONLY
 #endif
 
+#define NSEC_PER_USEC 1000ULL
+#define NSEC_PER_MSEC 1000000ULL
+
 /* Move rare code out of line: most of a program's cost is instruction cache misses. */
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)

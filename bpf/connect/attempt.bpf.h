@@ -7,8 +7,6 @@
 #include "base/flow.bpf.h"
 
 #define EADDRNOTAVAIL 99
-#define NSEC_PER_USEC 1000ULL
-#define NSEC_PER_MSEC 1000000ULL
 #define USEC_PER_MSEC 1000ULL
 
 /*

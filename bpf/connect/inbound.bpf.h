@@ -6,6 +6,7 @@
 #include "connect/emit.bpf.h"
 
 /* connect uses the ledger for listeners only, and adds no state to it. */
+#define HAS_LEDGER_PRIVATE
 struct ledger_private {};
 #define SEEDED_STATES (1 << TCP_LISTEN)
 

@@ -8,6 +8,7 @@
 #ifndef CGNET_FILTER_CGROUP_EVENTS_BPF_H
 #define CGNET_FILTER_CGROUP_EVENTS_BPF_H
 
+#include "base/transport.bpf.h"
 #include "filter/filter.bpf.h"
 
 CROSSES_TO_USER_SPACE(cgroup_event);

@@ -3,6 +3,7 @@
 #ifndef CGNET_LIFE_CLOSE_CAUSE_BPF_H
 #define CGNET_LIFE_CLOSE_CAUSE_BPF_H
 
+#include "life/private.bpf.h"
 #include "owner/ledger.bpf.h"
 
 #define ECONNABORTED 103

@@ -6,6 +6,7 @@
 #ifndef CGNET_LIFE_EMIT_BPF_H
 #define CGNET_LIFE_EMIT_BPF_H
 
+#include "life/private.bpf.h"
 #include "life/close_cause.bpf.h"
 
 CROSSES_TO_USER_SPACE(life_event);

@@ -3,6 +3,7 @@
 #ifndef CGNET_LIFE_PENDING_ROWS_BPF_H
 #define CGNET_LIFE_PENDING_ROWS_BPF_H
 
+#include "life/private.bpf.h"
 #include "life/emit.bpf.h"
 
 /* Number of records that wait for the reason of a reset: mostly 0, and then no lookup is necessary. */

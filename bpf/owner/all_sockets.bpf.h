@@ -9,7 +9,6 @@
 #define CGNET_OWNER_ALL_SOCKETS_BPF_H
 
 /* All but closed sockets: the ledger records those when they open. */
-#define SEEDED_STATES (~(1 << TCP_CLOSE))
 
 #include "owner/guess.bpf.h"
 #include "owner/open_sockets.bpf.h"

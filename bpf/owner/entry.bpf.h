@@ -2,8 +2,8 @@
 /*
  * Ledger entry of a socket.
  *
- * The including file defines the rest of a socket's state: `struct ledger_private`. Both are in one entry, so
- * that an event costs one lookup.
+ * A command may add state of its own: it defines `struct ledger_private` and HAS_LEDGER_PRIVATE before. Both
+ * are in one entry, so that an event costs one lookup.
  */
 #ifndef CGNET_OWNER_ENTRY_BPF_H
 #define CGNET_OWNER_ENTRY_BPF_H
@@ -21,6 +21,12 @@ enum rank {
 	RANK_READ = 2,	  /* read from it first: may differ from the opener */
 	RANKS = 3,
 };
+
+#ifndef HAS_LEDGER_PRIVATE
+struct ledger_private {
+	u64 none;
+};
+#endif
 
 /* The fields that each packet or read uses come first: they share a cache line with the kernel's part. */
 struct ledger_entry {

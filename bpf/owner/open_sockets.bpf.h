@@ -5,12 +5,16 @@
  *
  * Without socket storage user space scans /proc, and the programs find its results by the socket's inode.
  *
- * The including file selects sockets by SEEDED_STATES, as bits of TCP states.
+ * The including file may select sockets by SEEDED_STATES, as bits of TCP states; by default all that are open.
  */
 #ifndef CGNET_OWNER_OPEN_SOCKETS_BPF_H
 #define CGNET_OWNER_OPEN_SOCKETS_BPF_H
 
 #include "owner/mptcp.bpf.h"
+
+#ifndef SEEDED_STATES
+#define SEEDED_STATES (~(1 << TCP_CLOSE))
+#endif
 
 /* Only user space writes to this map: no program allocates. */
 RAW_ONLY struct {

@@ -9,6 +9,7 @@
 #ifndef CGNET_TRACE_IN_FLIGHT_BPF_H
 #define CGNET_TRACE_IN_FLIGHT_BPF_H
 
+#include "trace/private.bpf.h"
 #include "base/packet.bpf.h"
 #include "trace/reject_cache.bpf.h"
 #include "owner/ledger.bpf.h"

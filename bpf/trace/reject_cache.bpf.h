@@ -12,6 +12,7 @@
 #ifndef CGNET_TRACE_REJECT_CACHE_BPF_H
 #define CGNET_TRACE_REJECT_CACHE_BPF_H
 
+#include "trace/private.bpf.h"
 #include "base/flow.bpf.h"
 
 #define MAX_REFUSED 4096 /* slots; a later packet replaces an earlier one */

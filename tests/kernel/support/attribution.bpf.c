@@ -5,6 +5,7 @@
  */
 #include "base/flow.bpf.h"
 
+#define HAS_LEDGER_PRIVATE
 /* How often a socket was looked at: 0 at the first time, or it has another's. */
 struct ledger_private {
 	u64 looks;
