@@ -189,6 +189,8 @@ def try_one(name: str, part: str) -> tuple[list[tuple[str, ...]], str]:
     print(
         f"arm64 {found['release']}: {len(found['tests'])} tests, {len(failed)} failed", flush=True
     )
+    if not found["tests"]:
+        return [], f"arm64 {name}: no test ran; see {log}{ended_how(log)}"
     return rows(found), f"arm64 {name}: {len(failed)} failed; see {log}" if failed else ""
 
 

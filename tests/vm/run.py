@@ -48,6 +48,8 @@ def try_one(name: str, kernel: Unpacked, layout: str, part: str) -> str:
         print(f"  failed: {each['test']}: {each['why']}")
     done = found["lacks"] or f"{len(found['tests'])} tests, {len(failed)} failed"
     print(f"{kernel.release} {layout} {part}: {done}, {took}", flush=True)
+    if not found["lacks"] and not found["tests"] and not found.get("costs"):
+        return f"{kernel.release} {layout} {part}: no test ran; see {log}"
     return f"{kernel.release} {layout} {part}: {len(failed)} failed; see {log}" if failed else ""
 
 
