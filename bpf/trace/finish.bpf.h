@@ -19,19 +19,6 @@ static __always_inline void sum_up(const bool typed, struct stage_sums *sums, st
 	histogram_add(typed, key, delay_ns);
 }
 
-/* A global function: verified once, and not for each stage of a packet. */
-#if TYPED
-__noinline int sum_up_typed(struct stage_sums *sums, struct count_key *key, u32 at, u64 delay_ns)
-{
-	if (key)
-		sum_up(true, sums, key, at, delay_ns);
-	return 0;
-}
-#define SUM_UP(typed, sums, key, at, delay_ns) sum_up_typed(sums, key, at, delay_ns)
-#else
-#define SUM_UP(typed, sums, key, at, delay_ns) sum_up(typed, sums, key, at, delay_ns)
-#endif
-
 /* Side whose owner a packet is shown with. */
 enum shown {
 	SHOWN_NOT = 0,
@@ -131,9 +118,9 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 	if (typed)
 		here = sums_of(&key);
 	if (event->trace.retrans_ns)
-		SUM_UP(typed, here, &key, STAGE_RETRANSMIT, event->trace.retrans_ns);
+		sum_up(typed, here, &key, STAGE_RETRANSMIT, event->trace.retrans_ns);
 	if (event->trace.answer_ns)
-		SUM_UP(typed, here, &key, STAGE_ANSWER, event->trace.answer_ns);
+		sum_up(typed, here, &key, STAGE_ANSWER, event->trace.answer_ns);
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
 		const struct stage *before = &event->stages[i - 1];
@@ -152,7 +139,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 		delay = stage->ts_ns - before->ts_ns;
 		barrier_var(delay);
 		delay &= ~((s64)delay >> 63); /* clamp to 0 */
-		SUM_UP(typed, there ? receivers : here, &key, stage->at, delay);
+		sum_up(typed, there ? receivers : here, &key, stage->at, delay);
 	}
 	return 0;
 }
