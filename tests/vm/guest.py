@@ -26,7 +26,7 @@ import rates  # noqa: E402
 CGROUPS = Path("/sys/fs/cgroup")
 CGNET = ROOT / ".venv/bin/cgnet"
 SCRATCH = "/tmp/cgnet"  # the guest's own
-PATIENCE_S = 240  # of each test: a guest may be emulated, on a host that is busy
+PATIENCE_S = 120  # of each test: a guest may be emulated, on a host that is busy
 LINES = 5  # of what a failing test said
 
 
