@@ -3,7 +3,7 @@
 
 Before Linux kernel commit a23740ec43ba "bpf: Track contents of read-only maps as scalars" (in v5.5)
 the verifier doesn't know the contents of .rodata. It walks the branches of every filter and option,
-and gives up after 1,000,000 instructions. It does know the operand of a move.
+and gives up after 1,000,000 instructions. It does track the immediate operand of a move.
 """
 
 from __future__ import annotations

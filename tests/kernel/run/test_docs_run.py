@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Every command line that is written somewhere runs here, each once, and ends with 0.
 
-tests/unit/project/test_docs.py says which lines aren't cgnet's. Other names stand for what is the
-reader's: see docs_fixtures.py. No line runs longer than ``DURATION``.
+tests/unit/project/test_docs.py lists the lines of other programs. docs_fixtures.py makes what the
+reader's names stand for. No line runs longer than ``DURATION``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Readers of records: what is written before their first look is there, on each CPU."""
+"""Readers keep the records that programs emit before the first read, on each CPU."""
 
 from __future__ import annotations
 

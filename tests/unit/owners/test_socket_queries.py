@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Questions to the programs: what is asked, by which name, and what is left behind."""
+"""Queries of sockets: the question in the map, the thread's name, and the state afterwards."""
 
 from __future__ import annotations
 
