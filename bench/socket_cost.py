@@ -14,7 +14,7 @@ from measure import HOOKS, RING_BYTES, Watched, beside_empty
 
 from cgnet.commands import life, rtt
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import LOG2
+from cgnet.counting.histograms import MICROSECONDS
 from cgnet.counting.keys import read_by
 from cgnet.filters.selection import Filters
 from cgnet.run.launch import Launch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cgnet.run.command import Command
 
 RUNS, SECONDS, PAIRS, RATE_SECONDS = 5, 3.0, 15, 2.0
-BY_CONTAINER = Counting(read_by(["container"]), LOG2)
+BY_CONTAINER = Counting(read_by(["container"]), MICROSECONDS)
 SOCKETS = 2  # of a connection over loopback
 MAX_RTT_NS, MAX_LIFE_NS, MIN_RATE, MIN_THROUGHPUT = 150, 800, 0.95, 0.97
 

@@ -13,7 +13,7 @@ from measure import HOOKS, RING_BYTES, beside_empty
 from cgnet.commands.trace.command import COMMAND, PROGRAMS
 from cgnet.commands.trace.record import eviction_constants
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import LOG2
+from cgnet.counting.histograms import NANOSECONDS
 from cgnet.counting.keys import Key
 from cgnet.filters.selection import Filters, Selection
 from cgnet.records._layouts import CGNET_IN_FLIGHT
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 def cost(hook: str, selection: Selection) -> Cost:
     """Measure a summary under bulk transfer."""
-    counting = Counting([Key("stage")], LOG2, stages=STAGES)
+    counting = Counting([Key("stage")], NANOSECONDS, stages=STAGES)
     launch = Launch(
         "trace", COMMAND.layouts, Filters(selection), RING_BYTES,
         counting=counting, config={"drop_arguments": 2, **eviction_constants(CGNET_IN_FLIGHT)},

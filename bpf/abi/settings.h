@@ -8,7 +8,7 @@
 #define CGNET_HIERARCHIES 4
 #define CGNET_RESULT_WORDS 4
 #define CGNET_PORTS 65536
-#define CGNET_BUCKETS 128
+#define CGNET_BUCKETS 256 /* of a histogram; a power of two */
 #define CGNET_BENIGN 4
 #define CGNET_STAGE_KINDS 31 /* STAGE_COUNT */
 #define CGNET_RECEIVING 2
@@ -208,14 +208,7 @@ struct count_key {
 	__u64 location; /* of drops */
 };
 
-/* Mapping of values to the buckets of a histogram. */
-enum histogram_kind {
-	HISTOGRAM_NONE = 0,
-	HISTOGRAM_LOG2 = 1, /* four per power of two, of microseconds */
-	HISTOGRAM_LINEAR = 2,
-};
-
-/* Histogram. In a linear one the first and the last bucket hold the values below and above. */
+/* Histogram of values; see bucket_starts in struct config. */
 struct histogram {
 	__u64 count;
 	__u64 sum;
@@ -268,10 +261,7 @@ struct config {
 	__u32 saddr_bits; /* prefix length of counted addresses */
 	__u32 daddr_bits;
 	__u32 by_name;	     /* enum filter_use of the map named_cgroups */
-	__u32 histogram;     /* enum histogram_kind: counts have values, too */
-	__u32 histogram_low; /* of linear ones, in microseconds */
-	__u32 histogram_step;
-	__u32 histogram_steps;
+	__u32 histogram;     /* 1: counts have values, too */
 	__u32 no_handshakes; /* 1: skip round-trip times of handshakes */
 	__u32 smoothed;	     /* 1: use the stack's smoothed round-trip time for each measured one */
 	__u32 by_closed;     /* enum closed_by, as bits; 0: any */
@@ -294,6 +284,7 @@ struct config {
 	__u32 close_reason;   /* reason of a segment for a connection that has just ended */
 	__u32 no_socket_reason;
 	__u32 filter_reason; /* reason of a filter at the socket or at its cgroup */
+	__u32 reserved;
 	__u64 slow_stage_ns;
 	struct code_range benign_code[CGNET_BENIGN];	   /* functions with benign drops */
 	struct code_range receiving_code[CGNET_RECEIVING]; /* TCP, for each address family */
@@ -306,6 +297,8 @@ struct config {
 	__u64 least_ns;		 /* minimum: faster events are skipped */
 	__u64 least_bytes;
 	__u64 results[CGNET_RESULT_WORDS];
+	__u64 bucket_starts
+		[CGNET_BUCKETS]; /* least value of each bucket of a histogram but the first */
 	struct hierarchy hierarchy[CGNET_HIERARCHIES];
 };
 
@@ -324,10 +317,10 @@ _Static_assert(sizeof(struct pid_value) == 16, "struct pid_value");
 _Static_assert(sizeof(struct address_key) == 24, "struct address_key");
 _Static_assert(sizeof(struct port_flags) == 65536, "struct port_flags");
 _Static_assert(sizeof(struct count_key) == 104, "struct count_key");
-_Static_assert(sizeof(struct histogram) == 1056, "struct histogram");
+_Static_assert(sizeof(struct histogram) == 2080, "struct histogram");
 _Static_assert(sizeof(struct function_classes) == 640, "struct function_classes");
 _Static_assert(CGNET_STAGE_KINDS == STAGE_COUNT, "enum stage_at");
 _Static_assert(sizeof(struct sums_head) == 112, "struct sums_head");
-_Static_assert(sizeof(struct config) == 496, "struct config");
+_Static_assert(sizeof(struct config) == 2536, "struct config");
 
 #endif

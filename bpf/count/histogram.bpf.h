@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Histograms of microseconds in the kernel, one for each key of the counts. Counterpart of
+ * Histograms in the kernel, one for each key of the counts. User space sets the bounds of their buckets: see
  * src/cgnet/counting/histograms.py. There are two tables, as for counts.
  */
 #ifndef CGNET_COUNT_HISTOGRAM_BPF_H
@@ -30,50 +30,21 @@ struct {
 	__array(values, struct histogram_table);
 } histograms SEC(".maps") = {.values = {&histograms_even}};
 
-/* `shift` if the value needs more bits than that, else 0. No branch, which verifiers would explore both ways. */
-static __always_inline u32 shift_if_above(u64 value, u32 shift)
+/*
+ * Bucket of a value below 2^63, by binary search. The sign of a difference takes the place of a branch, which
+ * verifiers would explore both ways.
+ */
+static __always_inline u32 bucket_of(u64 value)
 {
-	u64 difference = (1ULL << shift) - 1 - value;
+	u32 bucket = 0;
 
-	barrier_var(difference);
-	return (difference >> 63) * shift;
-}
+	for (u32 step = CGNET_BUCKETS / 2; step; step >>= 1) {
+		u64 difference = value - cfg.bucket_starts[bucket + step - 1];
 
-static __always_inline u32 log2_of(u64 value)
-{
-	u32 power = 0;
-
-	if (value >> 32)
-		return 32; /* more than an hour */
-	for (u32 shift = 16; shift; shift >>= 1) {
-		u32 step = shift_if_above(value, shift);
-
-		value >>= step;
-		power += step;
+		barrier_var(difference);
+		bucket += (~difference >> 63) * step;
 	}
-	return power;
-}
-
-/* Four buckets per power of two, each a quarter of its lower bound wide. Each value below 4 has its own. */
-static __always_inline u32 log2_bucket(u64 value)
-{
-	u32 power = log2_of(value);
-
-	if (value < 4)
-		return value;
-	if (value >> 33) /* more than two hours: the last bucket has all longer times */
-		return CGNET_BUCKETS - 1;
-	return 4 * (power - 1) + (value >> (power - 2) & 3);
-}
-
-static __always_inline u32 linear_bucket(u64 value)
-{
-	u64 steps;
-
-	if (value < cfg.histogram_low)
-		return 0;
-	steps = (value - cfg.histogram_low) / (cfg.histogram_step ?: 1);
-	return 1 + (steps < cfg.histogram_steps ? steps : cfg.histogram_steps);
+	return bucket;
 }
 
 #define EXCHANGES 4 /* attempts, as another CPU may win */
@@ -97,15 +68,11 @@ static __always_inline void keep_extreme(const bool typed, u64 *place, u64 value
 
 static __always_inline void histogram_put(const bool typed, struct histogram *histogram, u64 value)
 {
-	u32 bucket;
+	u32 bucket = bucket_of(value);
 
-	bucket = cfg.histogram == HISTOGRAM_LINEAR ? linear_bucket(value) : log2_bucket(value);
-	if (bucket >= CGNET_BUCKETS)
-		bucket = CGNET_BUCKETS - 1;
-	barrier_var(bucket);
 	/* The addition of a constant 0 would become an atomic or, which kernels before 5.12 do not know. */
 	barrier_var(value);
-	__sync_fetch_and_add(&histogram->buckets[bucket & (CGNET_BUCKETS - 1)], 1);
+	__sync_fetch_and_add(&histogram->buckets[bucket], 1);
 	__sync_fetch_and_add(&histogram->sum, value);
 	__sync_fetch_and_add(&histogram->count, 1);
 	keep_extreme(typed, &histogram->min, value, true);

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.counting.histograms import FIELDS as HISTOGRAM_FIELDS
-from cgnet.counting.histograms import LOG2, Histogram
+from cgnet.counting.histograms import MICROSECONDS, Histogram
 from cgnet.counting.keys import constants
 from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 from cgnet.errors import NotYetKnownError
@@ -81,7 +81,7 @@ class Counting(NamedTuple):
         """Return the fields of a value."""
         if not isinstance(value, Histogram):
             return (value,)
-        told = value.values(self.scale or LOG2)
+        told = value.values(self.scale or MICROSECONDS)
         return (*told, None) if self.stages else told
 
 
@@ -137,6 +137,11 @@ class Counts:
     def draws(self) -> bool:
         """Whether the counts are histograms to draw."""
         return self._counting.scale is not None and not self._counting.stages
+
+    @property
+    def geometric(self) -> bool:
+        """Whether the counts are histograms of geometric buckets."""
+        return self._counting.scale is not None and self._counting.scale.is_geometric
 
     @property
     def is_waiting(self) -> bool:

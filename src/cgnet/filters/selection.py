@@ -18,6 +18,7 @@ from cgnet.owners import cgroups, netns, processes
 from cgnet.records._layouts import (
     ADDRESS_KEY,
     CGNET_BENIGN,
+    CGNET_BUCKETS,
     CGNET_FREEING,
     CGNET_HIERARCHIES,
     CGNET_RECEIVING,
@@ -237,6 +238,7 @@ class Filters:
             "undecided": self._births_undecided,
             "results": values.result_bits(self.results),
             "hierarchy": [number for pair in pairs for number in pair],
+            "bucket_starts": [0] * CGNET_BUCKETS,
             "benign_code": [0] * (2 * CGNET_BENIGN),
             "receiving_code": [0] * (2 * CGNET_RECEIVING),
             "resetting_code": [0] * (2 * CGNET_RECEIVING),

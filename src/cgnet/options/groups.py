@@ -136,7 +136,7 @@ COUNT = (
 LINEAR = click.option(
     "--linear",
     metavar="LOW,HIGH,STEP",
-    help="Buckets of the same width, in microseconds, instead of powers of two.",
+    help="Buckets of the same width, in microseconds, instead of geometric ones.",
 )
 HIST = (
     click.option(

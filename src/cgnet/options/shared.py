@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import LOG2, linear
+from cgnet.counting.histograms import MICROSECONDS, linear
 from cgnet.counting.keys import OF_CONNECTIONS, read_by
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Selection
@@ -150,7 +150,7 @@ def distributed(
     ``instead`` names the option that makes histograms, for the error message.
     """
     if wanted:
-        scale = linear(values["linear"]) if values["linear"] else LOG2
+        scale = linear(values["linear"]) if values["linear"] else MICROSECONDS
         return Counting(keys_of(values, "", usable), scale)
     need(instead, values, ("by", "interval", "linear"))
     return None

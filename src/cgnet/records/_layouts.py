@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
 
 CGNET_BENIGN = 4
-CGNET_BUCKETS = 128
+CGNET_BUCKETS = 256
 CGNET_COMM_LEN = 16
 CGNET_DEV_LEN = 16
 CGNET_EVICTED = 2
@@ -232,12 +232,6 @@ class CountBy(IntEnum):
     BY_LOCATION = 8192
     BY_STACK = 16384
     BY_STAGE = 32768
-
-
-class HistogramKind(IntEnum):
-    HISTOGRAM_NONE = 0
-    HISTOGRAM_LOG2 = 1
-    HISTOGRAM_LINEAR = 2
 
 
 class SumsState(IntEnum):
@@ -801,16 +795,16 @@ COUNT_KEY = Layout(
 
 HISTOGRAM = Layout(
     "histogram",
-    1056,
+    2080,
     (
         Member("count", 0, 8),
         Member("sum", 8, 8),
         Member("min", 16, 8),
         Member("max", 24, 8),
-        Member("buckets", 32, 1024),
+        Member("buckets", 32, 2048),
     ),
     Struct(
-        "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
+        "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
     ),
 )
 
@@ -857,7 +851,7 @@ FUNCTION_CLASSES = Layout(
 
 CONFIG = Layout(
     "config",
-    496,
+    2536,
     (
         Member("hierarchies", 0, 4),
         Member("sync_errors", 4, 4),
@@ -878,47 +872,46 @@ CONFIG = Layout(
         Member("daddr_bits", 80, 4),
         Member("by_name", 84, 4),
         Member("histogram", 88, 4),
-        Member("histogram_low", 92, 4),
-        Member("histogram_step", 96, 4),
-        Member("histogram_steps", 100, 4),
-        Member("no_handshakes", 104, 4),
-        Member("smoothed", 108, 4),
-        Member("by_closed", 112, 4),
-        Member("by_cause", 116, 4),
-        Member("drop_arguments", 120, 4),
-        Member("not_specified", 124, 4),
-        Member("flags_reason", 128, 4),
-        Member("stacks", 132, 4),
-        Member("benign", 136, 4),
-        Member("by_reason", 140, 4),
-        Member("by_class", 144, 4),
-        Member("by_state", 148, 4),
-        Member("by_dev", 152, 4),
-        Member("by_end", 156, 4),
-        Member("retransmitted", 160, 4),
-        Member("in_flight", 164, 4),
-        Member("recent", 168, 4),
-        Member("paws_reason", 172, 4),
-        Member("slow_stage", 176, 4),
-        Member("close_reason", 180, 4),
-        Member("no_socket_reason", 184, 4),
-        Member("filter_reason", 188, 4),
-        Member("slow_stage_ns", 192, 8),
-        Member("benign_code", 200, 64),
-        Member("receiving_code", 264, 32),
-        Member("resetting_code", 296, 32),
-        Member("start_ns", 328, 8),
-        Member("freeing_code", 336, 64),
-        Member("overflow_reason", 400, 8),
-        Member("syn_drops", 408, 4),
-        Member("consume_arguments", 412, 4),
-        Member("least_ns", 416, 8),
-        Member("least_bytes", 424, 8),
-        Member("results", 432, 32),
-        Member("hierarchy", 464, 32),
+        Member("no_handshakes", 92, 4),
+        Member("smoothed", 96, 4),
+        Member("by_closed", 100, 4),
+        Member("by_cause", 104, 4),
+        Member("drop_arguments", 108, 4),
+        Member("not_specified", 112, 4),
+        Member("flags_reason", 116, 4),
+        Member("stacks", 120, 4),
+        Member("benign", 124, 4),
+        Member("by_reason", 128, 4),
+        Member("by_class", 132, 4),
+        Member("by_state", 136, 4),
+        Member("by_dev", 140, 4),
+        Member("by_end", 144, 4),
+        Member("retransmitted", 148, 4),
+        Member("in_flight", 152, 4),
+        Member("recent", 156, 4),
+        Member("paws_reason", 160, 4),
+        Member("slow_stage", 164, 4),
+        Member("close_reason", 168, 4),
+        Member("no_socket_reason", 172, 4),
+        Member("filter_reason", 176, 4),
+        Member("reserved", 180, 4),
+        Member("slow_stage_ns", 184, 8),
+        Member("benign_code", 192, 64),
+        Member("receiving_code", 256, 32),
+        Member("resetting_code", 288, 32),
+        Member("start_ns", 320, 8),
+        Member("freeing_code", 328, 64),
+        Member("overflow_reason", 392, 8),
+        Member("syn_drops", 400, 4),
+        Member("consume_arguments", 404, 4),
+        Member("least_ns", 408, 8),
+        Member("least_bytes", 416, 8),
+        Member("results", 424, 32),
+        Member("bucket_starts", 456, 2048),
+        Member("hierarchy", 2504, 32),
     ),
     Struct(
-        "=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQQQQQQQQQQQQQQIIQQQQQQIIIIIIII"
+        "=IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQQQQQQQQQQQQQQQQQQQQQQQQQQQIIQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQIIIIIIII"
     ),
 )
 

@@ -29,7 +29,7 @@ from cgnet.text import CUT, decode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SCHEMA = 1
+SCHEMA = 2
 NSEC_PER_SEC, NSEC_PER_USEC, USEC_PER_SEC = 1_000_000_000, 1000, 1_000_000
 DIGITS = [f"{number:03d}" for number in range(1000)]  # faster than formatting six digits
 # include/net/tcp_states.h

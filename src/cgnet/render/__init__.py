@@ -152,6 +152,7 @@ def make_drawings(
     schema: CountSchema,
     fields: list[str] | None,
     *,
+    geometric: bool,
     milliseconds: bool,
     terminal: bool,
     whole: bool = False,
@@ -161,4 +162,6 @@ def make_drawings(
         raise UsageError("--fields: histograms are drawn whole; it goes with -o json and -o csv")
     from cgnet.render.histogram import Drawings  # noqa: PLC0415 - only if used
 
-    return Drawings(schema, milliseconds=milliseconds, terminal=terminal, whole=whole)
+    return Drawings(
+        schema, geometric=geometric, milliseconds=milliseconds, terminal=terminal, whole=whole
+    )

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cgnet.counting.histograms import PER_POWER
+from cgnet.records.schema import USEC_PER_SEC
 from cgnet.render import Renderer
 from cgnet.render.layout import filled, shortened, terminal_width
 from cgnet.render.screen import CLEAR, drawn_anew
@@ -25,7 +28,17 @@ STATISTICS = frozenset({
 })  # fmt: skip
 
 
-def bar(count: int, most: int, longest: int = BAR) -> str:
+def powers_of_two(buckets: list[list[float]]) -> list[list[float]]:
+    """Return geometric buckets merged into those of the powers of two of a second."""
+    merged: dict[int, list[float]] = {}
+    for low, high, count in buckets:
+        power = math.ceil(round(PER_POWER * math.log2(high / USEC_PER_SEC)) / PER_POWER)
+        upper = USEC_PER_SEC * 2.0**power
+        merged.setdefault(power, [low and upper / 2, upper, 0])[2] += count
+    return list(merged.values())
+
+
+def bar(count: float, most: float, longest: int = BAR) -> str:
     """Return a bar in eighths of a cell; a count above zero is always visible."""
     eighths = max(1, round(count * longest * 8 / most)) if count else 0
     return (FULL * (eighths // 8) + PARTS[eighths % 8]).rstrip()
@@ -35,13 +48,21 @@ class Drawings(Renderer):
     """The renderer of histograms for ``-o table`` and ``-o wide``."""
 
     def __init__(
-        self, schema: CountSchema, *, milliseconds: bool, terminal: bool, whole: bool = False
+        self,
+        schema: CountSchema,
+        *,
+        geometric: bool,
+        milliseconds: bool,
+        terminal: bool,
+        whole: bool = False,
     ) -> None:
-        """``milliseconds``: show bounds in ms, else each in a suitable unit.
+        """``geometric``: draw a line for each power of two, else for each bucket.
 
-        On a terminal no line is longer than the terminal's, unless ``whole``.
+        ``milliseconds``: show bounds in ms, else each in a suitable unit. On a terminal no line is
+        longer than the terminal's, unless ``whole``.
         """
         self._schema = schema
+        self._lines = powers_of_two if geometric else list[list[float]]
         self._ms = milliseconds
         self._fitted = terminal and not whole
         self.redraws = terminal
@@ -50,8 +71,15 @@ class Drawings(Renderer):
         """Return a drawing for each row."""
         return "".join(map(self._drawing, batch))
 
-    def _time(self, us: int) -> str:
-        return f"{us / 1000:g} ms" if self._ms else duration(us)
+    def _bound(self, us: float) -> str:
+        """Return a bound: an integer in full, else three significant figures."""
+        if isinstance(us, float):
+            us = float(f"{us:.3g}")
+            us = int(us) if us.is_integer() else us
+        return self._time(us)
+
+    def _time(self, us: float) -> str:
+        return f"{us / 1000:.10g} ms" if self._ms else duration(us)
 
     def _percentile(self, row: dict[str, Any], name: str) -> str:
         error = row[f"{name}_error_us"]
@@ -73,12 +101,12 @@ class Drawings(Renderer):
         heads += filled(
             [f"  {numbers[0]},", *(f"{each}," for each in numbers[1:-1]), numbers[-1]], width, "  "
         )
-        return "\n".join([*heads, *self._buckets(row["buckets"], width), "", ""])
+        return "\n".join([*heads, *self._buckets(self._lines(row["buckets"]), width), "", ""])
 
-    def _buckets(self, buckets: list[list[int]], width: int) -> list[str]:
+    def _buckets(self, buckets: list[list[float]], width: int) -> list[str]:
         """Return a line for each bucket."""
         most = max((count for _, _, count in buckets), default=0)
-        spans = [(self._time(low), self._time(high), count) for low, high, count in buckets]
+        spans = [(self._bound(low), self._bound(high), count) for low, high, count in buckets]
         bound = max([BOUND, *(len(text) for low, high, _ in spans for text in (low, high))])
         longest = max(0, min(BAR, width - 2 * bound - COUNT - len(" …   ")))
         lines = (

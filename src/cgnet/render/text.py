@@ -27,7 +27,7 @@ def escape(name: str) -> str:
 safe = lru_cache(maxsize=8192)(escape)  # for names, which recur
 
 
-def duration(us: int) -> str:
+def duration(us: float) -> str:
     """Return microseconds as µs, ms or s, with three significant figures."""
     if us < 1000:
         return f"{us} µs"

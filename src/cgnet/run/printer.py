@@ -58,8 +58,8 @@ class Printer:
         if counts and isinstance(schema, CountSchema):
             if counts.draws and _for_people(options):
                 return make_drawings(
-                    schema, fields, milliseconds=command.draws_milliseconds, terminal=terminal,
-                    whole=options.output == "wide",
+                    schema, fields, geometric=counts.geometric, milliseconds=command.draws_milliseconds,
+                    terminal=terminal, whole=options.output == "wide",
                 )  # fmt: skip
             columns = columns_of_counts(counts.shown)
             fields = fields or (list(schema.fields) if options.output == "json" else None)

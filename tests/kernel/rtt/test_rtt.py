@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from measured import Ends
     from owner_lab import Stage
 
-BUCKET = (20_480, 24_576)  # the one that ROUND_TRIP_US falls into
+BUCKET = (20_263, 24_097)  # two buckets: the one that ROUND_TRIP_US falls into, and the next
 WIDTH = BUCKET[1] - BUCKET[0]
 ROUNDS = 40
 

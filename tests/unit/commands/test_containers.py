@@ -61,7 +61,7 @@ def test_every_field_is_there(
     host(p4242=f"/docker/{ID}", p7="/system.slice/nginx.service", p8="/docker")
     (row,) = rows(capsys)
     assert {key: row[key] for key in row if key not in {"time", "ts_ns"}} == {
-        "schema": 1, "type": "container", "container": "web", "container_id": ID,
+        "schema": 2, "type": "container", "container": "web", "container_id": ID,
         "image": "nginx:1", "runtime": "docker", "pod": None, "pod_namespace": None,
         "pod_uid": None, "qos": None, "sandbox": False, "unit": None, "labels": {"app": "shop"},
         "hierarchy": "memory", "cgroup": f"/docker/{ID}", "cgroup_id": str(2**60), "netns": None,

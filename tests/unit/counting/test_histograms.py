@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from itertools import pairwise
 
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from cgnet.counting.histograms import (
     FIELDS,
     LARGEST,
-    LOG2,
+    MICROSECONDS,
+    NANOSECONDS,
     PERCENTILES,
     STEPS,
     Histogram,
@@ -24,9 +26,9 @@ from cgnet.counting.histograms import (
 )
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Filters
-from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM
 
-EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 1000, 2**31, 2**32 - 1, 2**32, 2**33 - 1, 2**33, 2**40, 2**53)
+EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 1000, 15625, 10**6, 2**31, 2**32, 2**33 - 1, 2**40, 2**53)
 US = st.sampled_from(EDGES) | st.integers(0, 10_000) | st.integers(0, 2**40)
 LISTS = st.lists(US, min_size=1, max_size=60)
 
@@ -39,35 +41,51 @@ def linears(draw: st.DrawFn) -> Scale:
     return linear(f"{low},{high},{step}")
 
 
-SCALES = st.just(LOG2) | linears()
+SCALES = st.sampled_from([MICROSECONDS, NANOSECONDS]) | linears()
+
+
+def found_in_kernel(value: int, scale: Scale) -> int:
+    """Return the bucket that bucket_of() of histogram.bpf.h finds."""
+    bucket, step = 0, CGNET_BUCKETS // 2
+    while step:
+        bucket += (value >= scale.starts[bucket + step - 1]) * step
+        step //= 2
+    return bucket
 
 
 @given(US, SCALES)
-@example(2**33, LOG2)
-@example(2**64 - 1, LOG2)
+@example(2**62, MICROSECONDS)
+@example(15625, MICROSECONDS)
+@example(15626, MICROSECONDS)
 @example(0, linear("0,10,1"))
 @example(10, linear("0,10,1"))
-def test_a_value_lies_in_its_bucket(value: int, scale: Scale) -> None:
-    bounds, bucket = scale.bounds(), bucket_of(value, scale)
-    assert bounds[bucket] <= value
-    assert bucket == len(bounds) - 1 or value < bounds[bucket + 1]
+def test_the_kernel_finds_the_bucket_whose_edges_enclose_a_value(value: int, scale: Scale) -> None:
+    assert found_in_kernel(value, scale) == bucket_of(value, scale)
 
 
 @given(SCALES)
 def test_no_scale_has_more_buckets_than_there_are(scale: Scale) -> None:
-    bounds = scale.bounds()
-    assert len(bounds) <= CGNET_BUCKETS
-    assert bounds[1:] == sorted(set(bounds[1:]))
-    assert bounds[0] == 0
+    assert len(scale.edges) < CGNET_BUCKETS
+    assert len(scale.starts) == CGNET_BUCKETS
+    assert list(scale.edges) == sorted(set(scale.edges))
 
 
-def test_a_power_of_two_has_four_buckets_and_small_values_one_each() -> None:
-    assert LOG2.bounds()[:13] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16]
-    assert len(LOG2.bounds()) == CGNET_BUCKETS
+@pytest.mark.parametrize(
+    ("scale", "per_second"), [(MICROSECONDS, 10**6), (NANOSECONDS, 10**9)], ids=["µs", "ns"]
+)
+def test_geometric_edges_are_eighths_of_powers_of_two_of_a_second(
+    scale: Scale, per_second: int
+) -> None:
+    eighths = [8 * math.log2(edge / per_second) for edge in scale.edges]
+    assert eighths == pytest.approx([eighths[0] + number for number in range(255)], abs=1e-9)
+    assert eighths[0] == pytest.approx(round(eighths[0]), abs=1e-9)
+    assert float(per_second) in scale.edges
 
 
 @pytest.mark.parametrize("value", EDGES)
-@pytest.mark.parametrize("scale", [LOG2, linear("0,4,1"), linear("3,1000,100")], ids=str)
+@pytest.mark.parametrize(
+    "scale", [MICROSECONDS, linear("0,4,1"), linear("3,1000,100")], ids=["µs", "by 1", "by 100"]
+)
 def test_of_one_value_all_is_exact(value: int, scale: Scale) -> None:
     told = dict(zip(FIELDS, Made([value], scale).read().values(scale), strict=True))
     shown = told.pop("buckets")
@@ -75,7 +93,8 @@ def test_of_one_value_all_is_exact(value: int, scale: Scale) -> None:
     errors = {f"p{percent}_error_us": 0 for percent in PERCENTILES}
     assert told == {"count": 1, **dict.fromkeys((f"{name}_us" for name in names), value), **errors}
     ((low, high, count),) = shown
-    assert (low <= value < high, count) == (True, 1)
+    within = low < value <= high if scale.is_geometric and value else low <= value < high
+    assert (within, count) == (True, 1)
 
 
 @given(LISTS, SCALES)
@@ -90,12 +109,15 @@ def test_a_percentile_is_as_far_from_the_true_one_as_it_says_or_less(
         assert abs(found - true) <= error
 
 
-@given(st.lists(st.integers(4, 2**33 - 1), min_size=1))
-def test_on_the_scale_of_powers_the_error_is_an_eighth_at_most(values: list[int]) -> None:
-    made = Made(values, LOG2).read()
+@given(st.lists(st.integers(20, 3 * 10**9), min_size=1))
+def test_a_geometric_percentile_is_wrong_by_44_in_1000_and_by_rounding_at_most(
+    values: list[int],
+) -> None:
+    made, ordered = Made(values, MICROSECONDS).read(), sorted(values)
     for percent in PERCENTILES:
-        found, error = made.percentile(percent, LOG2)
-        assert error <= -(-found // 8)
+        found, _ = made.percentile(percent, MICROSECONDS)
+        true = ordered[-(-len(values) * percent // 100) - 1]
+        assert abs(found - true) <= true * 0.0443 + 1
 
 
 @given(LISTS, LISTS, SCALES)
@@ -109,22 +131,18 @@ def test_the_sum_of_two_is_the_histogram_of_both(
 
 
 @given(LISTS, SCALES)
-def test_what_is_shown_has_every_value_once_and_no_gap(values: list[int], scale: Scale) -> None:
+def test_the_buckets_have_every_value_once_and_no_gap(values: list[int], scale: Scale) -> None:
     rows = Made(values, scale).read().shown(scale)
-    assert [each for _, _, each in rows] == [
-        sum(low <= value < high for value in values) for low, high, _ in rows
-    ]
     assert sum(each for _, _, each in rows) == len(values)
     assert [high for _, high, _ in rows[:-1]] == [low for low, _, _ in rows[1:]]
     assert rows[0][2]
     assert rows[-1][2]
 
 
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1))
-def test_powers_of_two_are_shown_as_one_row_each(values: list[int]) -> None:
-    rows = Made(values, LOG2).read().shown(LOG2)
-    assert rows[0][0] == (1 << min(values).bit_length()) >> 1
-    assert [high for _, high, _ in rows] == [1 << low.bit_length() for low, _, _ in rows]
+@given(LISTS)
+def test_a_geometric_bucket_includes_its_upper_edge_alone(values: list[int]) -> None:
+    for low, high, count in Made(values, MICROSECONDS).read().shown(MICROSECONDS):
+        assert count == sum(low < value <= high or low == value == 0 for value in values)
 
 
 def test_each_step_of_a_linear_scale_is_a_row_and_what_is_beyond_has_its_own() -> None:
@@ -134,11 +152,12 @@ def test_each_step_of_a_linear_scale_is_a_row_and_what_is_beyond_has_its_own() -
 
 
 def test_nothing_is_shown_of_no_values() -> None:
-    assert Made([], LOG2).read().shown(LOG2) == []
+    assert Made([], MICROSECONDS).read().shown(MICROSECONDS) == []
 
 
 def test_the_average_is_rounded() -> None:
-    assert dict(zip(FIELDS, Made([1, 2, 2], LOG2).read().values(LOG2), strict=True))["avg_us"] == 2
+    told = Made([1, 2, 2], MICROSECONDS).read().values(MICROSECONDS)
+    assert dict(zip(FIELDS, told, strict=True))["avg_us"] == 2
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -153,7 +172,7 @@ def test_bytes_of_another_size_are_no_histogram(change: int) -> None:
         ("0,1000,50", 0, 50, 20),
         ("0,1,1", 0, 1, 1),
         ("10,25,10", 10, 10, 2),  # the last step may end above HIGH
-        ("0,126,1", 0, 1, 126),
+        ("0,254,1", 0, 1, 254),
         ("0,2147483647,2147483647", 0, LARGEST, 1),
         ("0" * 5000 + "1,9,1", 1, 1, 8),
     ],
@@ -162,11 +181,12 @@ def test_bytes_of_another_size_are_no_histogram(change: int) -> None:
 @pytest.mark.usefixtures("mounted")
 def test_a_linear_scale_is_low_high_and_step(text: str, low: int, step: int, steps: int) -> None:
     scale = linear(text)
-    assert scale == Scale(HistogramKind.HISTOGRAM_LINEAR, low, step, steps)
+    edges = [low + step * number for number in range(steps + 1)]
+    assert scale == Scale(tuple(edges), is_geometric=False)
     told = config(Filters(), more=scale.constants())
-    names = ("histogram", "histogram_low", "histogram_step", "histogram_steps")
-    assert [told[name] for name in names] == [2, low, step, steps]
-    assert all(high - low == step for low, high in pairwise(scale.bounds()[1:]))
+    assert told["histogram"] == 1
+    assert list(told["bucket_starts"])[: len(edges)] == edges
+    assert all(high - low == step for low, high in pairwise(scale.edges))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +196,7 @@ def test_a_linear_scale_is_low_high_and_step(text: str, low: int, step: int, ste
         *((text, "as in 0,1000,50") for text in ("0,10,1.5", "0, 10,1", "0,\u0661,1", ",,")),
         *((text, "as in 0,1000,50") for text in ("0,2147483648,9", "0,9,1" + "0" * 5000)),
         *((text, "above LOW") for text in ("10,10,1", "11,10,1", "0,10,0", "0,0,0")),
-        *((text, "at most 126") for text in ("0,127,1", "0,2147483647,1")),
+        *((text, "at most 254") for text in ("0,255,1", "0,2147483647,1")),
     ],
     ids=lambda value: value[:20],
 )
@@ -193,4 +213,4 @@ def test_any_text_is_a_scale_or_refused(text: str) -> None:
         scale = linear(text)
     except UsageError:
         return
-    assert 1 <= scale.steps <= STEPS
+    assert 2 <= len(scale.edges) <= STEPS + 1

@@ -106,7 +106,7 @@ def test_an_option_changes_its_own_constants_and_no_other(
     "more",
     [
         {"count": 1, "count_by": 2, "saddr_bits": 24, "daddr_bits": 128},
-        {"histogram": 2, "histogram_low": 10, "histogram_step": 5, "histogram_steps": 126},
+        {"histogram": 1, "bucket_starts": [10, 2**63 - 1, *[0] * 254]},
         {"least_ns": 1 << 40, "least_bytes": 2**64 - 1, "no_handshakes": 1, "by_cause": 6},
         {"roles": 3, "benign_code": [1 << 63, 2**64 - 1, *[0] * 6]},
     ],

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import LOG2
+from cgnet.counting.histograms import MICROSECONDS
 from cgnet.counting.keys import Key
 from cgnet.findings.slow_part import SlowParts
 from cgnet.records.packet import STAGES
 
 
 def companion(*keys: str, netfilter: bool = False, writes: bool = True) -> SlowParts:
-    made = SlowParts(Counting([*map(Key, keys), Key("stage")], LOG2, stages=STAGES))
+    made = SlowParts(Counting([*map(Key, keys), Key("stage")], MICROSECONDS, stages=STAGES))
     names = ["netfilter__both__nf_hook_slow__fentry"] if netfilter else []
     names += ["trace_sock_send_length"] if writes else []
     programs = [SimpleNamespace(name=name) for name in ("trace_tcp_probe", *names)]

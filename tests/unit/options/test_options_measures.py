@@ -12,10 +12,10 @@ from cgnet.cli import _run
 from cgnet.commands import COMMANDS, life
 from cgnet.commands.connect import attempts
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import LOG2, linear
+from cgnet.counting.histograms import MICROSECONDS, linear
 from cgnet.counting.keys import Key
 from cgnet.filters.selection import Filters
-from cgnet.records._layouts import CONFIG, CloseCause, ClosedBy, HistogramKind, Role
+from cgnet.records._layouts import CONFIG, CloseCause, ClosedBy, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,16 +100,19 @@ def test_what_is_left_out_is_told_the_programs(
     ("line", "counting"),
     [
         ("connlat", None),
-        ("connlat --hist", Counting([], LOG2)),
-        ("connlat --hist --by container,daddr", Counting([Key("container"), Key("daddr")], LOG2)),
-        ("connlat --hist --by result", Counting([Key("result")], LOG2)),
+        ("connlat --hist", Counting([], MICROSECONDS)),
+        (
+            "connlat --hist --by container,daddr",
+            Counting([Key("container"), Key("daddr")], MICROSECONDS),
+        ),
+        ("connlat --hist --by result", Counting([Key("result")], MICROSECONDS)),
         ("connlat --hist --linear 0,1000,50", Counting([], linear("0,1000,50"))),
-        ("connlat -i 1", Counting([], LOG2)),
-        ("connlat -i 1m --by dport", Counting([Key("dport")], LOG2)),
-        ("rtt", Counting([], LOG2)),
-        ("rtt --by daddr/24", Counting([Key("daddr", 24)], LOG2)),
+        ("connlat -i 1", Counting([], MICROSECONDS)),
+        ("connlat -i 1m --by dport", Counting([Key("dport")], MICROSECONDS)),
+        ("rtt", Counting([], MICROSECONDS)),
+        ("rtt --by daddr/24", Counting([Key("daddr", 24)], MICROSECONDS)),
         ("rtt --linear 10,20,1", Counting([], linear("10,20,1"))),
-        ("rtt --by selected --cgroup /", Counting([Key("selected")], LOG2)),
+        ("rtt --by selected --cgroup /", Counting([Key("selected")], MICROSECONDS)),
         ("rtt --slower 1ms", None),
         ("life", None),
         ("life -i 1", None),
@@ -121,7 +124,7 @@ def test_what_is_made_into_histograms(
     options = asked(line).options
     assert options.counting == counting
     if counting:
-        assert counting.constants()["histogram"] != HistogramKind.HISTOGRAM_NONE
+        assert counting.constants()["histogram"]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def expected_row(record: Connect) -> dict[str, Any]:
         microseconds=(record.ts_ns + EPOCH_NS) // 1000
     )
     return {
-        "schema": 1,
+        "schema": 2,
         "type": "connect",
         "time": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "ts_ns": record.ts_ns,

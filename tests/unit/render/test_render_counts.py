@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("utc")
 FIELDS = ("container", "cgroup", "selected", "result", "count")
 COLUMNS = ("time", "owner", "selected", "result", "count")
 ROW: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "type": "connect",
     "time": "2026-03-01T12:34:56.789012Z",
     "ts_ns": 0,

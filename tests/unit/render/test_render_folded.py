@@ -7,7 +7,7 @@ from typing import Any
 
 from cgnet.render.folded import LOST, Folded
 
-HEAD = {"schema": 1, "type": "drop", "time": "", "ts_ns": 1}
+HEAD = {"schema": 2, "type": "drop", "time": "", "ts_ns": 1}
 
 
 def row(stack: tuple[str, ...], count: int, **keys: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import fixed_clock
 
-from cgnet.counting.histograms import FIELDS, LOG2, Scale, linear
+from cgnet.counting.histograms import FIELDS, MICROSECONDS, Scale, linear
 from cgnet.errors import UsageError
 from cgnet.records.schema import CountSchema
 from cgnet.render import make_drawings, make_renderer
@@ -23,16 +23,18 @@ pytestmark = pytest.mark.usefixtures("utc")
 FULL = "█" * BAR
 KEYS = ("container", "pod", "cgroup", "dport")
 SCHEMA = CountSchema("rtt", fixed_clock(), (*KEYS, *FIELDS))
-HEAD = {"schema": 1, "type": "rtt", "time": "2026-03-01T12:34:56.789012Z", "ts_ns": 0}
+HEAD = {"schema": 2, "type": "rtt", "time": "2026-03-01T12:34:56.789012Z", "ts_ns": 0}
 
 
-def row(values: list[int], scale: Scale = LOG2, **keys: Any) -> dict[str, Any]:
+def row(values: list[int], scale: Scale = MICROSECONDS, **keys: Any) -> dict[str, Any]:
     told = Made(values, scale).read().values(scale)
     return {**HEAD, **keys, **dict(zip(FIELDS, told, strict=True))}
 
 
-def drawn(*rows: dict[str, Any], milliseconds: bool = False) -> str:
-    made = make_drawings(SCHEMA, None, milliseconds=milliseconds, terminal=False)
+def drawn(*rows: dict[str, Any], geometric: bool = True, milliseconds: bool = False) -> str:
+    made = make_drawings(
+        SCHEMA, None, geometric=geometric, milliseconds=milliseconds, terminal=False
+    )
     return made.rows(list(rows))
 
 
@@ -40,18 +42,20 @@ def test_a_drawing_has_time_key_numbers_and_a_bar_for_each_bucket() -> None:
     text = drawn(row([200] * 80 + [300] * 20 + [1500], container="web", pod=None, dport=443))
     assert text == (
         "12:34:56.789 container=web dport=443\n"
-        "  101 samples, min 200 µs, avg 233 µs, p50 211 µs ±12 µs, p90 287 µs ±32 µs, "
-        "p99 287 µs ±32 µs, max 1.50 ms\n"
-        f"   128 µs … 256 µs            80 {FULL}\n"
-        f"   256 µs … 512 µs            20 {'█' * 10}\n"
-        "   512 µs … 1.02 ms            0\n"
-        "  1.02 ms … 2.05 ms            1 ▌\n"
+        "  101 samples, min 200 µs, avg 233 µs, p50 202 µs ±3 µs, p90 303 µs ±13 µs, "
+        "p99 303 µs ±13 µs, max 1.50 ms\n"
+        f"   122 µs … 244 µs            80 {FULL}\n"
+        f"   244 µs … 488 µs            20 {'█' * 10}\n"
+        "   488 µs … 977 µs             0\n"
+        "   977 µs … 1.95 ms            1 ▌\n"
         "\n"
     )
 
 
 def test_in_milliseconds_all_bounds_and_numbers_are() -> None:
-    text = drawn(row([1000, 1500, 250_000], linear("1000,3000,1000")), milliseconds=True)
+    text = drawn(
+        row([1000, 1500, 250_000], linear("1000,3000,1000")), geometric=False, milliseconds=True
+    )
     assert text == (
         "12:34:56.789\n"
         "  3 samples, min 1 ms, avg 84.167 ms, p50 1.499 ms ±0.5 ms, p90 126.5 ms ±123.5 ms, "
@@ -77,7 +81,7 @@ def test_without_rows_nothing_is_drawn() -> None:
 
 
 def test_counts_have_thousands_apart() -> None:
-    text = drawn({**row([1]), "count": 1_234_567, "buckets": [[1, 2, 1_234_567]]})
+    text = drawn({**row([1]), "count": 1_234_567, "buckets": [[1, 2, 1_234_567]]}, geometric=False)
     assert "1,234,567 samples" in text
     assert f"     1 µs … 2 µs       1,234,567 {FULL}\n" in text
 
@@ -113,14 +117,17 @@ def test_bars(count: int, most: int, expected: str) -> None:
 
 
 def test_on_a_terminal_drawings_take_the_place_of_the_last_ones() -> None:
-    made = make_drawings(SCHEMA, None, milliseconds=False, terminal=True)
+    made = make_drawings(SCHEMA, None, geometric=True, milliseconds=False, terminal=True)
     assert (made.clear(), made.header(), made.notice(HEAD)) == ("\x1b[H\x1b[2J", "", "")
-    assert make_drawings(SCHEMA, None, milliseconds=False, terminal=False).clear() == ""
+    assert (
+        make_drawings(SCHEMA, None, geometric=True, milliseconds=False, terminal=False).clear()
+        == ""
+    )
 
 
 def test_fields_are_refused_where_all_is_drawn() -> None:
     with pytest.raises(UsageError, match=r"^--fields: histograms are drawn whole"):
-        make_drawings(SCHEMA, ["count"], milliseconds=False, terminal=False)
+        make_drawings(SCHEMA, ["count"], geometric=True, milliseconds=False, terminal=False)
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])

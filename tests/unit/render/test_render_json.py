@@ -131,9 +131,9 @@ def test_there_is_no_header() -> None:
 
 
 def test_a_notice_is_one_more_line() -> None:
-    row = {"schema": 1, "type": "lost", "count": 3, "where": "ring"}
+    row = {"schema": 2, "type": "lost", "count": 3, "where": "ring"}
     assert renderer("json", Names(), ["pid"]).notice(row) == (
-        '{"schema":1,"type":"lost","count":3,"where":"ring"}\n'
+        '{"schema":2,"type":"lost","count":3,"where":"ring"}\n'
     )
 
 

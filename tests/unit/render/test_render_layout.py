@@ -347,9 +347,11 @@ def test_a_line_of_a_histogram_never_wraps(width: int, terminal: SetSize) -> Non
     }  # fmt: skip
     schema = CountSchema("rtt", fixed_clock(), tuple(row))
     for ms in (False, True):
-        made = make_drawings(schema, None, milliseconds=ms, terminal=True)
+        made = make_drawings(schema, None, geometric=False, milliseconds=ms, terminal=True)
         assert max(map(cells, made.rows([row]).splitlines())) <= width
-        whole = make_drawings(schema, None, milliseconds=ms, terminal=True, whole=True)
+        whole = make_drawings(
+            schema, None, geometric=False, milliseconds=ms, terminal=True, whole=True
+        )
         assert "漢" * 60 in whole.rows([row])
 
 

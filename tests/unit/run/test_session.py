@@ -38,7 +38,7 @@ def test_records_come_out_in_order_and_a_summary_ends_them(
     *rows, summary = lines(out)
     assert (status, [row["pid"] for row in rows]) == (0, [1, 2, 3, None])
     assert {name: summary[name] for name in ("schema", "type", "records", "lost")} == {
-        "schema": 1,
+        "schema": 2,
         "type": "summary",
         "records": 4,
         "lost": 0,

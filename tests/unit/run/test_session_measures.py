@@ -15,7 +15,7 @@ from histogram import Made
 from records import ENDED, SAMPLE, Connect, record_of
 
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import FIELDS, LOG2, Scale, linear
+from cgnet.counting.histograms import FIELDS, MICROSECONDS, Scale, linear
 from cgnet.counting.keys import Key
 from cgnet.owners import cgroups
 from cgnet.records._layouts import CGROUP_EVENT, LIFE, RTT_SAMPLE, OwnerSource, RecordKind
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 LATER = 1 << 62  # nanoseconds: behind every look
 
 
-def measured(kernel: FakeKernel, values: list[int], scale: Scale = LOG2, **key: Any) -> None:
+def measured(
+    kernel: FakeKernel, values: list[int], scale: Scale = MICROSECONDS, **key: Any
+) -> None:
     """Put a histogram into the table that is in use."""
     kernel.map("histograms_even").update(Connect(**key).count_key(), Made(values, scale).raw())
 
@@ -43,7 +45,12 @@ def life(ts_ns: int = 0, **values: Any) -> bytes:
     ("command", "arguments", "counting", "config"),
     [
         ("connlat", ["--min-ms", "1"], None, {"least_ns": 1_000_000}),
-        ("connlat", ["--hist", "--by", "pid"], Counting([Key("pid")], LOG2), {"least_ns": 0}),
+        (
+            "connlat",
+            ["--hist", "--by", "pid"],
+            Counting([Key("pid")], MICROSECONDS),
+            {"least_ns": 0},
+        ),
         ("connect", ["-c", "--by", "pid"], Counting([Key("pid")]), {}),
         ("connect", [], None, {}),
     ],
@@ -72,7 +79,7 @@ def test_histograms_as_json_have_all_that_is_told(
     arguments = ["--by", "dport", "--linear", "0,100,10", "-o", "json"]
     arguments += ["--hist"] if command == "connlat" else []
     first, second, summary = lines(run(capfd, *arguments, command=command)[1])
-    assert (first.pop("schema"), first.pop("type")) == (1, command)
+    assert (first.pop("schema"), first.pop("type")) == (2, command)
     assert {first.pop("time")[-1], type(first.pop("ts_ns"))} == {"Z", int}
     told = Made([5, 55, 500], scale).read().values(scale)
     assert first == {"dport": 80, **dict(zip(FIELDS, told, strict=True))}
@@ -98,7 +105,7 @@ def test_histograms_as_csv_have_the_buckets_in_a_cell(kernel: FakeKernel, capfd:
     header, row = csv.reader(out.splitlines())
     assert header == ["schema", "type", "time", "ts_ns", *FIELDS]
     cells = dict(zip(header, row, strict=True))
-    assert json.loads(cells["buckets"])[0] == [0, 1, 1]
+    assert json.loads(cells["buckets"])[0] == [0, 0.954, 1]
 
 
 def test_a_drawing_takes_no_fields(capfd: Said) -> None:

@@ -111,7 +111,7 @@ def test_counts_are_printed_once_at_the_end(kernel: FakeKernel, capfd: Said) -> 
     counted(kernel, 1, source=OwnerSource.OWNER_UNKNOWN)
     first, second, third, summary = lines(run(capfd, "-c", "-o", "json")[1])
     head = {name: first.pop(name) for name in ("schema", "type", "time", "ts_ns")}
-    assert (head["schema"], head["type"]) == (1, "connect")
+    assert (head["schema"], head["type"]) == (2, "connect")
     assert first == {
         "container": None, "pod": None, "pod_namespace": None,
         "cgroup": "/docker/web", "result": "ok", "count": 5,

@@ -3,45 +3,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 from cgnet.counting.histograms import Histogram, Scale
-from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM
 
 BLANK_MIN = 2**64 - 1
 MOST = 2**64 - 1
 
 
-def log2_of(value: int) -> int:
-    power, shift = 0, 16
-    if value >> 32:
-        return 32
-    while shift:
-        if value >> shift:
-            value >>= shift
-            power += shift
-        shift >>= 1
-    return power
-
-
-def log2_bucket(value: int) -> int:
-    power = log2_of(value)
-    if value < 4:
-        return value
-    if value >> 33:
-        return CGNET_BUCKETS - 1
-    return 4 * (power - 1) + (value >> (power - 2) & 3)
-
-
-def linear_bucket(value: int, scale: Scale) -> int:
-    if value < scale.low:
-        return 0
-    return 1 + min((value - scale.low) // (scale.step or 1), scale.steps)
-
-
 def bucket_of(value: int, scale: Scale) -> int:
-    linear = scale.kind == HistogramKind.HISTOGRAM_LINEAR
-    return min(linear_bucket(value, scale) if linear else log2_bucket(value), CGNET_BUCKETS - 1)
+    """Return the bucket of a value: the edges, as the scale defines them."""
+    find = bisect_left if scale.is_geometric else bisect_right
+    return find(scale.edges, value)
 
 
 class Made(NamedTuple):

@@ -18,7 +18,7 @@ from cgnet.commands.trace.record import (
     leftovers,
 )
 from cgnet.counting.counts import Counting
-from cgnet.counting.histograms import LOG2
+from cgnet.counting.histograms import NANOSECONDS
 from cgnet.counting.keys import OF_SOCKETS, Key
 from cgnet.errors import UnsupportedError, UsageError, did_you_mean
 from cgnet.findings.class_rule import rule_of_class
@@ -124,7 +124,7 @@ def _slow_stage(text: str | None) -> tuple[int, int]:
 def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
     if summarize:
         keys = keys_of(values, "", OF_SOCKETS)
-        return Counting([*keys, Key("stage")], LOG2, stages=STAGES)
+        return Counting([*keys, Key("stage")], NANOSECONDS, stages=STAGES)
     need("--summary", values, ("by", "interval"))
     return None
 
