@@ -84,8 +84,7 @@ def _life(i: int) -> bytes:
 
 
 def _dropped(symbols: Symbols) -> Callable[[int], bytes]:
-    found = [symbols.functions.named(name) for name in DROPPED_IN]
-    places = [each.start + 16 for each in found if each] or [0]
+    places = [each.start + 16 for each in symbols.functions.parts(DROPPED_IN)] or [0]
 
     def tail(i: int) -> bytes:
         number = STACK.size // 8

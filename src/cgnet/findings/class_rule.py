@@ -34,7 +34,7 @@ def number_of(name: str, reasons: dict[int, str]) -> int:
 
 def function_classes(symbols: Symbols) -> bytes:
     """Return struct function_classes: BY_FUNCTION by the addresses of the running kernel."""
-    found = list(symbols.functions.parts(BY_FUNCTION))[:CGNET_FUNCTION_CLASSES]
+    found = symbols.functions.parts(BY_FUNCTION)[:CGNET_FUNCTION_CLASSES]
     code = [bound for each in found for bound in (each.start, each.end)]
     classes = [int(BY_FUNCTION[each.name.partition(".")[0]]) for each in found]
     none = [0] * (CGNET_FUNCTION_CLASSES - len(found))

@@ -12,7 +12,6 @@ import os
 import platform
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from cgnet.errors import LayoutError, LibbpfError
@@ -154,6 +153,8 @@ def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
 @contextmanager
 def without_type(name: str, path: Path) -> Iterator[Path]:
     """Yield a copy of a BTF file with a type renamed, as of a kernel that lacks it. For tests."""
+    from tempfile import NamedTemporaryFile  # noqa: PLC0415 - only here
+
     hidden = name.upper().encode()
     with NamedTemporaryFile(suffix=".btf") as file:
         file.write(path.read_bytes().replace(b"\0%b\0" % name.encode(), b"\0%b\0" % hidden))

@@ -167,11 +167,21 @@ def test_an_address_is_told_as_function_and_distance(
 
 def test_the_first_function_of_a_name_is_found(code: Callable[[str], Kallsyms]) -> None:
     made = code(CODE)
-    assert made.readable
-    one, two = 0xFFFFFFFF81000000, 0xFFFFFFFF81000100
-    assert made.named("do_one") == Function(one, two, "do_one", "")
-    assert made.named("do_two") == Function(two, 0xFFFFFFFF81000180, "do_two", "")
-    assert made.named("some_data") is None
+    one, two, data = 0xFFFFFFFF81000000, 0xFFFFFFFF81000100, 0xFFFFFFFF81000180
+    assert made.ranges(("do_one", "do_two", "some_data")) == [one, two, two, data, 0, 0]
+    assert made.parts(("do_two", "do_one", "some_data")) == [
+        Function(one, two, "do_one", ""),
+        Function(two, data, "do_two", ""),
+        Function(0xFFFFFFFFC0000080, 0xFFFFFFFFC0000081, "do_one", "other"),
+    ]
+
+
+def test_the_order_of_lines_does_not_matter(code: Callable[[str], Kallsyms]) -> None:
+    backwards = code("".join(reversed(CODE.splitlines(keepends=True))))
+    for address in (0xFFFFFFFF81000080, 0xFFFFFFFF81000180, 0xFFFFFFFFC0000001):
+        assert backwards.text(address) == code(CODE).text(address)
+    names = ("do_one", "do_two", "helper")
+    assert backwards.parts(names) == code(CODE).parts(names)
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -189,8 +199,8 @@ def test_without_the_right_to_see_them_there_are_no_functions(
     code: Callable[[str], Kallsyms], text: str
 ) -> None:
     made = code(text)
-    assert (made.readable, made.text(0), made.text(5)) == (False, UNRESOLVED, UNRESOLVED)
-    assert made.named("do_one") is None
+    assert (made.text(0), made.text(5)) == (UNRESOLVED, UNRESOLVED)
+    assert made.ranges(("do_one",)) == [0, 0]
 
 
 def test_ranges_of_functions_that_may_be_missing(code: Callable[[str], Kallsyms]) -> None:
@@ -211,7 +221,7 @@ def test_code_that_frees_packets_is_looked_for_where_it_may_be_split(
 
 
 def test_a_kernel_without_kallsyms_has_no_functions(tmp_path: Path) -> None:
-    assert not Kallsyms(tmp_path / "none").readable
+    assert Kallsyms(tmp_path / "none").ranges(("kfree_skb",)) == [0, 0]
 
 
 def test_a_stack_that_ends_on_the_way_to_the_program_tells_nothing(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cgnet.commands import life
+from cgnet.commands.drop.command import Drop
+from cgnet.commands.drop.config import DropOptions
 from cgnet.errors import CgnetError, ExitStatus, LibbpfError, StoppedError, strerror
 from cgnet.filters.selection import Filters, Selection
 from cgnet.kernel import probes, variants
@@ -101,6 +103,17 @@ def test_the_best_variant_is_taken_without_a_word(kernel: Kernel) -> None:
     assert [path for path, _ in kernel.looked] == ["life.typed.bpf.o"]
     assert "ledger_seed" in kernel.taken
     assert not [name for name in kernel.taken if name.startswith("living")]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_programs_of_syn_drops_run_only_if_asked_for(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    drop = Drop()
+    monkeypatch.setattr(drop, "_asked", DropOptions(syn_drops=asked))
+    started("drop", drop.program_sets())
+    assert kernel.taken >= {"drop", "state"}
+    assert kernel.taken & {"syn_drop", "syn_seed"} == ({"syn_drop", "syn_seed"} if asked else set())
 
 
 def test_listeners_are_looked_for_by_those_alone_who_show_what_they_accept(kernel: Kernel) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
 STACK_FIELDS = ("stack", "direction")
-SYN_PROGRAMS = ("syn_drop_", "syn_seed_")
+SYN_PROGRAMS = ("syn_drop", "syn_seed")
 
 
 class DropOptions(NamedTuple):
