@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
 from cgnet.owners.socket_queries import PROGRAM as ASKED
-from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
+from cgnet.records._layouts import FLOW, HEAD, LIFE, LIFE_EVENT, CloseCause, ClosedBy
 from cgnet.records.fields import Group, Number
-from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.run.command import Command
 from cgnet.run.program_sets import Look, ProgramSet, of_one_role
 from cgnet.run.session import Session
@@ -118,6 +119,7 @@ class Life(Command):
         ``open_by`` is the way of features.LIVING that must show open connections.
         """
         self._options, self._symbols, self._open_by = options, symbols, open_by
+        self._baseline_ns = 0  # when the first look at open connections ended
         self._config = {
             "least_ns": min_ns,
             "least_bytes": min_bytes,
@@ -156,14 +158,22 @@ class Life(Command):
     def on_interval(self, obj: Object) -> list[bytes]:
         """Have the loaded iterators emit open connections; without iterators, query each socket."""
         told = [obj.iterate_if_loaded(program, name) for name, program in OPEN_BY_MAP.items()]
-        if any(each is not None for each in told) or not socket_queries.can_ask(obj):
-            return []
-        ring = obj.ring("ring")
-        return [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
+        found: list[bytes] = []
+        if not any(each is not None for each in told) and socket_queries.can_ask(obj):
+            ring = obj.ring("ring")
+            found = [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
+        self._baseline_ns = self._baseline_ns or time.monotonic_ns()
+        return found
 
-    def was_open(self, record: bytes) -> bool:
-        """Return whether a record's connection was open before the start, and still is."""
-        return not record[CLOSED_BY_PART.start] and not any(record[DURATION_PART])
+    def wanted(self, records: list[bytes]) -> list[bytes]:
+        """Leave out the baseline of deltas: the first look at what was open before the start."""
+        if not self._baseline_ns:
+            return records
+        return [raw for raw in records if not self._is_baseline(raw)]
+
+    def _is_baseline(self, raw: bytes) -> bool:
+        still_open = not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
+        return still_open and HEAD.packed.unpack(raw[HEAD_PART])[2] <= self._baseline_ns
 
 
 COMMAND = Life()

@@ -24,8 +24,8 @@ class Command:
     """The base class of subcommands.
 
     A run calls ``config``, ``maps`` and ``program_sets`` to load, then ``on_started``; for each
-    batch of records ``expired`` and ``on_rows``; after each interval ``on_rows`` with counts,
-    ``notices`` and ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
+    batch of records ``expired``, ``wanted`` and ``on_rows``; after each interval ``on_rows`` with
+    counts, ``notices`` and ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
     """
 
     name: ClassVar[str]
@@ -80,9 +80,9 @@ class Command:
         """
         return []
 
-    def was_open(self, record: bytes) -> bool:  # noqa: ARG002 - a subclass looks
-        """Return whether a record is of a connection that was open at the start and still is."""
-        return False
+    def wanted(self, records: list[bytes]) -> list[bytes]:
+        """Return the records to print, of those that the programs emitted."""
+        return records
 
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:  # noqa: ARG002
         """Remove expired entries from maps and return their records; all entries if ``ended``."""
