@@ -52,21 +52,15 @@ class Signal:
 
         ``cleanup`` closes them.
         """
-        options, command = self._options, self.command
+        options = self._options
         launch = Launch(
-            command.object, command.layouts, self._filters, options.buffer,
-            counting=options.counting, config=command.config(), maps=command.maps(),
-            stopped=stopped,
-        )  # fmt: skip
-        obj, chosen = launch.start(
-            command.program_sets, options.btf, options.hook, options.transport
+            self.command, self._filters, options.buffer, counting=options.counting, stopped=stopped
         )
-        self.obj = cleanup.enter_context(obj)
-        if launch.follows_listeners(obj):
-            cleanup.callback(Handovers(obj, self._filters).close)
-        not_seen = {} if launch.unseen is None else {"not_seen": list(launch.unseen)}
-        self.runs = launch.runs | not_seen
-        return launch.remarks(chosen)
+        self.obj = cleanup.enter_context(launch.start(options.btf, options.hook, options.transport))
+        if launch.follows_listeners:
+            cleanup.callback(Handovers(self.obj, self._filters).close)
+        self.runs = launch.runs
+        return launch.remarks
 
     def records(self, batch: list[bytes]) -> list[bytes]:
         """Return the records of a batch, and of earlier ones, to be printed now."""
