@@ -70,11 +70,8 @@ def ordinary() -> int:
 def cost(hook: str, work: Callable[[], int], **options: Any) -> Cost:
     """Measure with a ring that is read as cgnet reads it."""
     command = Drop(Symbols(), DropOptions(**options))
-    launch = Launch(
-        command.object, command.layouts, Filters(), RING_BYTES,
-        config=command.config(), maps=command.maps(),
-    )  # fmt: skip
-    found = beside_empty(launch, hook, EMPTY, work, *command.program_sets())
+    launch = Launch(command, Filters(), RING_BYTES)
+    found = beside_empty(launch, hook, EMPTY, work)
     others = found.programs.keys() - ON_DROP - ON_CONSUME
     return Cost(
         found.net(ON_DROP) / found.done,

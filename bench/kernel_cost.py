@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import tracer
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.connect.command import COMMAND
+from cgnet.commands.connect.command import Connect
 from cgnet.filters.selection import Filters
 from cgnet.run.launch import Launch
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SECONDS = 5.0
 PROMISED_NS = 600
 RUNS = 5
+COMMAND = Connect(sync_errors="off")
 EMPTY = "{}"  # of empty.bpf.c, on inet_sock_set_state
 
 
@@ -41,7 +42,7 @@ def cost(
 ) -> Cost:
     """Measure under one loop, with a ring of the usual size that is read as cgnet reads it."""
     filters = filters or Filters()
-    launch = Launch(COMMAND.object, COMMAND.layouts, filters, RING_BYTES, counting=counting)
+    launch = Launch(COMMAND, filters, RING_BYTES, counting=counting)
     found = beside_empty(launch, hook, EMPTY, lambda: tracer.load(seconds, 1, cgroup).connections)
     return Cost(found.net() / found.done, found.runs() / found.done, found.empty.each)
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import tracer
 
 from cgnet.filters.selection import Filters
-from cgnet.kernel import variants
+from cgnet.kernel.variants import HOOK, SOCKETS, TRANSPORT
 from cgnet.loader import Object
 from cgnet.owners.open_sockets import find, seed_sockets
 from cgnet.records._layouts import HEAD, SyncErrors
+from cgnet.run.command import Command
 from cgnet.run.launch import Launch, object_path
-from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,14 @@ RING_BYTES = 1 << 16
 PROMISED_ASK_NS, PROMISED_LEARN_NS = 80, 60
 SEEDS = {10_000: 300, 100_000: 3000}  # sockets, milliseconds
 SLAB = "Slab:"
+
+
+class Ledger(Command):
+    """The programs of ledger.bpf.c."""
+
+    object = "ledger"
+    jobs = SOCKETS
+    layouts = (HEAD,)
 
 
 class Cost(NamedTuple):
@@ -45,19 +53,17 @@ def _each(stats: dict[str, tuple[int, int]], name: str) -> float:
 def costs(hook: str) -> Cost:
     """Measure under one loop that writes and reads on one connection."""
     kind = "typed" if hook == "tp_btf" else "raw"
-    launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
+    launch = Launch(Ledger(), Filters(), RING_BYTES)
     launch.folder = tracer.BUILD
-    none = ProgramSet()
     with Object(tracer.BUILD / "empty.bpf.o") as idle:  # the first on a hook pays for cold caches
         idle.keep({f"read_first_{kind}"}, set())
         idle.load()
         idle.attach(next(each for each in idle.programs if each.name == f"read_first_{kind}"))
-        return _measured(launch, none, hook)
+        return _measured(launch, hook)
 
 
-def _measured(launch: Launch, none: ProgramSet, hook: str) -> Cost:
-    obj, _ = launch.start([none], None, hook)
-    with obj, tracer.bpf_stats():
+def _measured(launch: Launch, hook: str) -> Cost:
+    with launch.start(None, hook) as obj, tracer.bpf_stats():
         programs = obj.attached()
         before = {each.name: each.stats() for each in programs}
         tracer.load(SECONDS, 1, keep=True)
@@ -98,11 +104,11 @@ def _slab_bytes() -> int:
 
 def seeding(hook: str) -> tuple[float, float]:
     """Return the ms that it takes to find open sockets, and the bytes of kernel memory."""
-    launch = Launch("ledger", (HEAD,), Filters(), RING_BYTES)
-    (kind,) = variants.hooks(hook)
+    filters = Filters()
+    (kind,) = HOOK.only(hook).variants
     with Object(object_path("ledger", kind, tracer.BUILD)) as obj:
-        obj.keep({"ledger_seed", "ledger_gone"}, set(variants.TRANSPORTS[0].unused_maps))
-        config = launch.filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
+        obj.keep({"ledger_seed", "ledger_gone"}, set(TRANSPORT.variants[0].unused_maps))
+        config = filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
         obj.set_constants(".rodata.config", config)
         obj.load()
         slab, begin = _slab_bytes(), time.monotonic()
@@ -110,7 +116,7 @@ def seeding(hook: str) -> tuple[float, float]:
             seed = next(each for each in obj.programs if each.name == "ledger_seed")
             obj.iterate(seed)
         else:
-            seed_sockets(obj.map("seeds"), find(), launch.filters)
+            seed_sockets(obj.map("seeds"), find(), filters)
         return (time.monotonic() - begin) * 1000, _slab_bytes() - slab
 
 

@@ -14,7 +14,6 @@ import tracer
 from cgnet.kernel.program_stats import ProgramStats, stats_of
 from cgnet.loader import Object
 from cgnet.run.launch import CGROUP_PROGRAMS
-from cgnet.run.program_sets import ProgramSet
 from cgnet.run.reader import TICK_MS
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RING_BYTES = 4 << 20
-NOTHING_MORE = ProgramSet()
 # linux/bpf.h, enum bpf_cmd
 BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID = 11, 13
 HOOKS = {"tp_btf": "typed", "raw_tp": "raw"}  # and the suffix of programs on them
@@ -123,9 +121,7 @@ def empty_programs(*names: str) -> Iterator[list[Callable[[], Counted]]]:
         yield [attaching(name) for name in names]
 
 
-def beside_empty(
-    launch: Launch, hook: str, empty: str, work: Callable[[], T], extra: ProgramSet = NOTHING_MORE
-) -> Watched[T]:
+def beside_empty(launch: Launch, hook: str, empty: str, work: Callable[[], T]) -> Watched[T]:
     """Run the programs of ``launch`` under a load, with a ring that is read as cgnet reads it.
 
     ``empty`` is the name of the empty programs, with ``{}`` for "first" or "empty", or the name of
@@ -137,8 +133,7 @@ def beside_empty(
         idle = cleanup.enter_context(empty_programs(*(f"{name}_{kind}" for name in names)))
         for attach in idle[:-1]:
             attach()
-        obj, _ = launch.start([extra], None, hook)
-        cleanup.enter_context(obj)
+        obj = cleanup.enter_context(launch.start(None, hook))
         cleanup.enter_context(reading(obj.ring("ring")))
         last = idle[-1]()
         ours = [each for each in obj.attached() if each.name not in CGROUP_PROGRAMS]

@@ -34,7 +34,7 @@ def watched(
     command: Command, counting: Counting | None, hook: str, empty: str, *, keep: bool
 ) -> Watched[int]:
     """Measure a command under one loop; ``keep`` is the loop's."""
-    launch = Launch(command.object, command.layouts, Filters(), RING_BYTES, counting=counting)
+    launch = Launch(command, Filters(), RING_BYTES, counting=counting)
     return beside_empty(launch, hook, empty, lambda: tracer.load(SECONDS, 1, keep=keep).connections)
 
 

@@ -10,7 +10,7 @@ import tracer
 from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.trace.command import COMMAND, PROGRAMS
+from cgnet.commands.trace.command import NO_FUNCTIONS, Trace
 from cgnet.commands.trace.record import eviction_constants
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import NANOSECONDS
@@ -38,11 +38,10 @@ class Cost(NamedTuple):
 def cost(hook: str, selection: Selection) -> Cost:
     """Measure a summary under bulk transfer."""
     counting = Counting([Key("stage")], NANOSECONDS, stages=STAGES)
-    launch = Launch(
-        "trace", COMMAND.layouts, Filters(selection), RING_BYTES,
-        counting=counting, config={"drop_arguments": 2, **eviction_constants(CGNET_IN_FLIGHT)},
-    )  # fmt: skip
-    found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
+    own = {"drop_arguments": 2, **eviction_constants(CGNET_IN_FLIGHT)}
+    command = Trace(own=own, functions=NO_FUNCTIONS)
+    launch = Launch(command, Filters(selection), RING_BYTES, counting=counting)
+    found = beside_empty(launch, hook, EMPTY, bulk)
     packets = found.empty.runs
     return Cost(found.net() / packets, found.runs() / packets)
 

@@ -38,7 +38,6 @@ from cgnet.records.schema import Clock, Schema
 from cgnet.render.json_lines import JsonLines
 from cgnet.run.launch import Launch
 from cgnet.run.printer import ROWS_AT_ONCE
-from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,11 +142,8 @@ def rate(work: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> f
 
 def read() -> float:
     """Return records a second from reading a ring that the kernel filled to unpacked fields."""
-    none = ProgramSet()
-    command = connect.COMMAND
-    obj, _ = Launch(command.object, command.layouts, Filters(), FILLED_RING).start(
-        [none], None, None
-    )
+    command = connect.Connect(sync_errors="off")
+    obj = Launch(command, Filters(), FILLED_RING).start(None)
     unpack = command.layouts[0].packed.unpack
     with obj:
         ring = obj.ring("ring")

@@ -112,7 +112,7 @@ class Map:
 
 
 class Program:
-    """A program of an object."""
+    """A program of an object. bpf/README.md has the grammar of its section and its name."""
 
     def __init__(self, owner: Object, handle: Any) -> None:
         self._owner = owner
@@ -130,6 +130,22 @@ class Program:
     def hook(self) -> str:
         """The kind of hook, as in the section name: ``tp_btf``, for example."""
         return self.section.partition("/")[0]
+
+    @property
+    def target(self) -> str:
+        """The tracepoint, function or iterator that the section names."""
+        return self.section.partition("/")[2]
+
+    @property
+    def may_lack_target(self) -> bool:
+        """Whether it is left out on a kernel without its tracepoint."""
+        return self.name.startswith("trace_")
+
+    @property
+    def stage(self) -> tuple[str, str] | None:
+        """The stage of packets that it reports from a function, and the part: v4, v6 or both."""
+        stage, *rest = self.name.split("__")
+        return (stage, rest[0]) if len(rest) > 1 else None
 
     def stats(self) -> ProgramStats:
         """Return the run count and time; zeros unless the kernel's statistics are on."""

@@ -22,7 +22,7 @@ from cgnet.kernel import variants
 from cgnet.kernel._libbpf import lib
 from cgnet.owners import cgroups
 from cgnet.owners.cgroups import Hierarchy
-from cgnet.run import session
+from cgnet.run import signal as run_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def made(mounted: list[Hierarchy]) -> Callable[..., CgroupFilter]:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     """Have runs start with a made-up kernel side."""
     found = FakeKernel()
-    monkeypatch.setattr(session, "Launch", found.launch)
+    monkeypatch.setattr(run_signal, "Launch", found.launch)
     return found
 
 

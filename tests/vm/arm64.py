@@ -14,7 +14,7 @@ from apt import ROOT
 from kernels import KERNELS, MissingKernelError, fetch_btf
 
 from cgnet.errors import LibbpfError
-from cgnet.kernel.variants import TRANSPORTS
+from cgnet.kernel.variants import TRANSPORT
 from cgnet.loader import Object
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 OBJECTS = ROOT / "build/bpf/arm64"
-UNUSED = TRANSPORTS[0].unused_maps
+UNUSED = TRANSPORT.variants[0].unused_maps
 KINDS = {"raw_tp", "kprobe", "kretprobe"}
 
 

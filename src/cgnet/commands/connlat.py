@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.commands.connect.attempts import NO_SYNC_ERRORS, Attempts, explained
+from cgnet.commands.connect.attempts import Attempts
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Selection
+from cgnet.kernel.variants import CONNECTIONS, SYNC_ERRORS
 from cgnet.options.shared import collect, common, connections, distributed, histogram
 from cgnet.options.types import a_number
 from cgnet.run.session import Session
-
-if TYPE_CHECKING:
-    from cgnet.run.program_sets import ProgramSet
 
 NSEC_PER_USEC, NSEC_PER_MSEC = 1000, 1_000_000
 ANY = Selection()
@@ -26,6 +24,8 @@ class Connlat(Attempts):
     """Connection attempts that took long, or histograms of all attempts."""
 
     name = "connlat"
+    # An attempt that fails before a SYN leaves takes no time.
+    jobs = tuple(each for each in CONNECTIONS if each != SYNC_ERRORS)
     table = (
         "time", "owner", "pid", "comm", "saddr", "daddr", "dport", "tcp_state", "result", "latency_us",
         "syn_retrans",
@@ -39,17 +39,12 @@ class Connlat(Attempts):
 
     def __init__(self, selection: Selection = ANY, min_ns: int = 0) -> None:
         """Show attempts that took ``min_ns`` nanoseconds or longer."""
-        super().__init__(selection.roles)
+        super().__init__(selection)
         self._min_ns = min_ns
-        self._results = selection.result
 
     def config(self) -> dict[str, Any]:
         """Return the threshold."""
         return {"least_ns": self._min_ns}
-
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the only set: an attempt that fails before a SYN leaves takes no time."""
-        return explained([NO_SYNC_ERRORS], self._results)
 
 
 COMMAND = Connlat()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,19 @@ import click
 
 from cgnet.commands import COMMANDS
 from cgnet.kernel.symbols import Symbols
-from cgnet.kernel.variants import LIVING
+from cgnet.kernel.variants import LIVING, SOCKETS
 from cgnet.options.shared import collect, common, living, role
 from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
-from cgnet.owners.socket_queries import PROGRAM as ASKED
-from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
+from cgnet.records._layouts import FLOW, HEAD, LIFE, LIFE_EVENT, CloseCause, ClosedBy
 from cgnet.records.fields import Group, Number
-from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
-from cgnet.run.command import Command
-from cgnet.run.program_sets import Look, ProgramSet, of_one_role
+from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
+    from cgnet.kernel.variants import Job
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
@@ -59,7 +59,6 @@ def _number(field: str, member: str = "", per: int = 1, null: int | None = None)
     return Number(field, LIFE_EVENT.slice(f"life.{member or field}"), per, null)
 
 
-PROGRAMS = ProgramSet(left_out=(ASKED,))
 # By map, or "" for files: the program that emits open connections.
 OPEN_BY_MAP = {
     "ledger": "living",
@@ -67,23 +66,6 @@ OPEN_BY_MAP = {
     "ledger_hash": "living",
     "": "living_files",
 }
-NO_LIVING = (
-    "connections are shown when they end, and not before: this kernel has no iterator over maps, "
-    "and refuses the program that answers in its place"
-)
-FILES_ONLY = (
-    "of open connections those are shown that a process has open, and not those that are closed and "
-    "still send, that wait for accept(), or are subflows of MPTCP: iterators over maps are refused"
-)
-LOOKS = tuple(
-    Look(way, frozenset(programs), remark)
-    for way, programs, remark in zip(
-        LIVING.ways,
-        (("living", "living_slots", ASKED), ("living_files",), (ASKED,), ()),
-        ("", FILES_ONLY, "", NO_LIVING),
-        strict=True,
-    )
-)
 
 
 def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
@@ -94,6 +76,7 @@ class Life(Command):
     """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
+    jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
@@ -115,9 +98,10 @@ class Life(Command):
     ) -> None:  # fmt: skip
         """Show lives of at least ``min_ns`` and ``min_bytes``, by ``closed_by`` and ``causes``.
 
-        ``open_by`` is the way of features.LIVING that must show open connections.
+        ``open_by`` is the variant of LIVING that must show open connections.
         """
         self._options, self._symbols, self._open_by = options, symbols, open_by
+        self._baseline_ns = 0  # when the first look at open connections ended
         self._config = {
             "least_ns": min_ns,
             "least_bytes": min_bytes,
@@ -145,25 +129,35 @@ class Life(Command):
         """Return the settings that select lives."""
         return self._config
 
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the only set, with the ways to show open connections."""
-        if not self._options:
-            return [PROGRAMS]
-        looks = [each for each in LOOKS if self._open_by in (None, each.way.name)]
-        chosen = PROGRAMS._replace(looks=tuple(looks) if self._options.interval else ())
-        return of_one_role([chosen], self._options.selection.roles)
+    def needed(self) -> list[Job]:
+        """Return the jobs; open connections are shown with an interval."""
+        if not self._options or not self._options.interval:
+            return list(SOCKETS)
+        return [*SOCKETS, LIVING.only(self._open_by) if self._open_by else LIVING]
+
+    def remarks(self) -> list[str]:
+        """Return a remark if one role is excluded."""
+        return remarks_on_roles(self._options)
 
     def on_interval(self, obj: Object) -> list[bytes]:
         """Have the loaded iterators emit open connections; without iterators, query each socket."""
         told = [obj.iterate_if_loaded(program, name) for name, program in OPEN_BY_MAP.items()]
-        if any(each is not None for each in told) or not socket_queries.can_ask(obj):
-            return []
-        ring = obj.ring("ring")
-        return [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
+        found: list[bytes] = []
+        if not any(each is not None for each in told) and socket_queries.can_ask(obj):
+            ring = obj.ring("ring")
+            found = [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
+        self._baseline_ns = self._baseline_ns or time.monotonic_ns()
+        return found
 
-    def was_open(self, record: bytes) -> bool:
-        """Return whether a record's connection was open before the start, and still is."""
-        return not record[CLOSED_BY_PART.start] and not any(record[DURATION_PART])
+    def wanted(self, records: list[bytes]) -> list[bytes]:
+        """Leave out the baseline of deltas: the first look at what was open before the start."""
+        if not self._baseline_ns:
+            return records
+        return [raw for raw in records if not self._is_baseline(raw)]
+
+    def _is_baseline(self, raw: bytes) -> bool:
+        still_open = not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
+        return still_open and HEAD.packed.unpack(raw[HEAD_PART])[2] <= self._baseline_ns
 
 
 COMMAND = Life()
@@ -198,7 +192,7 @@ it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledge
 @click.option(
     "--close-cause", type=OneOf(list(CAUSES.values())), multiple=True, help="How it ended."
 )
-@click.option("--open-by", type=click.Choice([way.name for way in LIVING.ways]), hidden=True)
+@click.option("--open-by", type=click.Choice([each.name for each in LIVING.variants]), hidden=True)
 @living
 @role
 @common

@@ -9,14 +9,14 @@ import click
 
 from cgnet.commands import COMMANDS
 from cgnet.counting.keys import OF_SOCKETS
+from cgnet.kernel.variants import SOCKETS
 from cgnet.options.shared import collect, common, distributed, distribution, role
 from cgnet.options.types import Span
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
-from cgnet.run.command import Command
-from cgnet.run.program_sets import BOTH, ProgramSet, of_one_role
+from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Rtt(Command):
     """Samples of round-trip times, or histograms of them."""
 
     name = object = "rtt"
+    jobs = SOCKETS
     layouts = (RTT_EVENT, FLOW, RTT_SAMPLE)
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "rtt_us", "srtt_us",
@@ -83,9 +84,9 @@ class Rtt(Command):
             "count": int(bool(self._options and self._options.counting)),
         }
 
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the only set, with a remark if one role is excluded."""
-        return of_one_role([ProgramSet()], self._options.selection.roles if self._options else BOTH)
+    def remarks(self) -> list[str]:
+        """Return a remark if one role is excluded."""
+        return remarks_on_roles(self._options)
 
 
 COMMAND = Rtt()

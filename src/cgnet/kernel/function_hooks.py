@@ -8,11 +8,10 @@ is tried with a tiny program: a name in the kernel's BTF or symbols guarantees n
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from cgnet.errors import LibbpfError, refusal, strerror
-from cgnet.kernel import probes, variants
-from cgnet.kernel.probes import FENTRY, FEXIT, KPROBE, KRETPROBE, Answer
+from cgnet.kernel.probes import FENTRY, FEXIT, KPROBE, KRETPROBE
+from cgnet.kernel.variants import Job, Variant
 from cgnet.loader import Object
 
 if TYPE_CHECKING:
@@ -20,145 +19,84 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cgnet.kernel.probes import Feature
+    from cgnet.kernel.variants import Chosen
     from cgnet.loader import Program
 
 log = logging.getLogger(__name__)
 
-FENTRY_WAY, MULTI_WAY, KPROBE_WAY = "fentry", "kprobe.multi", "kprobe"
-WAYS = (FENTRY_WAY, MULTI_WAY, KPROBE_WAY)  # best first
-KINDS: Mapping[str, frozenset[str]] = {
-    FENTRY_WAY: frozenset({"fentry", "fexit"}),
+MULTI_WAY = "kprobe.multi"
+# The ways to attach, best first, and the kinds of programs that each takes.
+WAYS: Mapping[str, frozenset[str]] = {
+    "fentry": frozenset({"fentry", "fexit"}),
     MULTI_WAY: frozenset({"kprobe", "kretprobe"}),
-    KPROBE_WAY: frozenset({"kprobe", "kretprobe"}),
+    "kprobe": frozenset({"kprobe", "kretprobe"}),
 }
 NEEDS: Mapping[str, tuple[Feature, ...]] = {
-    FENTRY_WAY: (FENTRY, FEXIT),
+    "fentry": (FENTRY, FEXIT),
     MULTI_WAY: (),
-    KPROBE_WAY: (KPROBE, KRETPROBE),
+    "kprobe": (KPROBE, KRETPROBE),
 }
 BOTH = "both"  # the part of functions that handle both IPv4 and IPv6
 
 
-class Row(NamedTuple):
-    """A program at a function: a row of the table."""
-
-    stage: str
-    part: str  # v4, v6 or both; each part of a stage needs a hook
-    function: str
-    kind: str  # of hook
-    program: str
+def _variant(programs: Iterable[Program], function: str, way: str) -> Variant:
+    names = (each.name for each in programs if each.target == function and each.hook in WAYS[way])
+    return Variant(
+        f"{way} {function}", NEEDS[way], code=way, function=function, programs=frozenset(names)
+    )
 
 
-class Choice(NamedTuple):
-    """The function and hook that cover a part of a stage; None for both if none works."""
-
-    stage: str
-    part: str
-    functions: tuple[str, ...]  # candidates, best first
-    function: str | None
-    way: str | None
-    why: str  # why better candidates were refused
-
-    @property
-    def name(self) -> str:
-        """The name to display."""
-        return self.stage if self.part == BOTH else f"{self.stage} of IP{self.part}"
-
-
-class Functions(NamedTuple):
-    """The hooks that work on this kernel."""
-
-    programs: Mapping[str, str]  # the hook of each program, by the program's name
-    choices: tuple[Choice, ...]
-
-    @property
-    def unseen(self) -> dict[str, str]:
-        """The stages that no hook covers here, with the reason."""
-        wholly = {each.stage for each in self.choices} - {
-            each.stage for each in self.choices if each.way
-        }
-        return {
-            each.stage if each.stage in wholly else each.name: each.why
-            for each in self.choices
-            if not each.way
-        }
+def jobs(programs: Iterable[Program], ways: Iterable[str] = WAYS) -> list[Job]:
+    """Return a job for each part of each stage: its functions, best first, by each of ``ways``."""
+    places: dict[tuple[str, str], list[Program]] = {}
+    for each in programs:
+        if each.stage:
+            places.setdefault(each.stage, []).append(each)
+    ways = tuple(ways)
+    return [
+        Job(
+            stage if part == BOTH else f"{stage} of IP{part}",
+            tuple(
+                _variant(found, function, way)
+                for function in dict.fromkeys(each.target for each in found)
+                for way in ways
+            ),
+            optional=True,
+        )
+        for (stage, part), found in places.items()
+    ]
 
 
-def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
-    """Attach an optional program; return its stage and the reason if the kernel refuses it."""
-    function = program.section.partition("/")[2]
-    try:
-        if way == FENTRY_WAY:
-            obj.attach(program)
-        else:
-            obj.attach_kprobe(program, function, multi=way == MULTI_WAY)
-    except LibbpfError as error:
-        return {program.name.partition("__")[0]: f"{function}: {strerror(refusal(error).errno)}"}
-    return {}
+def read(path: Path, ways: Iterable[str] = WAYS) -> list[Job]:
+    """Return the jobs of an object file's programs. Raises LibbpfError."""
+    with Object(path) as obj:
+        return jobs(obj.programs, ways)
 
 
-def remarks(unseen: Mapping[str, str]) -> list[str]:
+def unseen(plan: Iterable[Chosen]) -> dict[str, str]:
+    """Return the stages that nothing reports here, with the reason; of a part, with its name."""
+    stages = [each for each in plan if each.job.optional]
+    seen = {stage_of(each.job) for each in stages if each.variant}
+    return {
+        each.job.name if stage_of(each.job) in seen else stage_of(each.job): each.why
+        or "not asked for"
+        for each in stages
+        if not each.variant
+    }
+
+
+def stage_of(job: Job) -> str:
+    """Return the stage of a job."""
+    return job.name.partition(" of IP")[0]
+
+
+def remarks(missing: Mapping[str, str]) -> list[str]:
     """Return a line that lists the stages not seen here, if any; log the reasons for -v."""
     names: dict[str, list[str]] = {}
-    for stage, why in unseen.items():
+    for stage, why in missing.items():
         names.setdefault(why, []).append(stage)
     for why, stages in names.items():
         log.info("not seen here: %s: %s", ", ".join(stages), why)
-    if not unseen:
+    if not missing:
         return []
-    return [f"not seen here: {', '.join(unseen)}; cgnet doctor tells why"]
-
-
-def rows(programs: Iterable[Program]) -> list[Row]:
-    """Return the table from programs' names, STAGE__PART__FUNCTION__KIND; skip other names."""
-    found = []
-    for program in programs:
-        stage, *rest = program.name.split("__", 2)
-        if len(rest) == 2:
-            function = program.section.partition("/")[2]
-            found.append(Row(stage, rest[0], function, program.hook, program.name))
-    return found
-
-
-def read(path: Path) -> list[Row]:
-    """Return the table of an object file. Raises LibbpfError."""
-    with Object(path) as obj:
-        return rows(obj.programs)
-
-
-def _works(way: str, function: str) -> Answer:
-    answer = variants.all_work(NEEDS[way])
-    return probes.trial_at(way, function) if answer.ok else answer
-
-
-def _choose(stage: str, part: str, functions: tuple[str, ...], ways: Iterable[str]) -> Choice:
-    refused: dict[str, None] = {}
-    for function in functions:
-        for way in ways:
-            answer = _works(way, function)
-            if answer.ok:
-                return Choice(stage, part, functions, function, way, "; ".join(refused))
-            refused[f"{way}: {answer.why.removeprefix(f'{way}: ')}"] = None
-    return Choice(stage, part, functions, None, None, "; ".join(refused) or "not asked for")
-
-
-def choose(table: list[Row], ways: Iterable[str] = WAYS) -> Functions:
-    """Choose for each part of each stage the first function, and its best hook, that works.
-
-    A trial takes some 5 ms where fentry works; where nothing works, two trials suffice for all
-    functions. Raises as variants.works().
-    """
-    ways = tuple(ways)
-    places: dict[tuple[str, str], dict[str, None]] = {}
-    for row in table:
-        places.setdefault((row.stage, row.part), {})[row.function] = None
-    choices = tuple(
-        _choose(stage, part, tuple(functions), ways) for (stage, part), functions in places.items()
-    )
-    chosen = {(each.stage, each.part, each.function): each.way for each in choices}
-    programs = {}
-    for row in table:
-        way = chosen.get((row.stage, row.part, row.function))
-        if way and row.kind in KINDS[way]:
-            programs[row.program] = way
-    return Functions(programs, choices)
+    return [f"not seen here: {', '.join(missing)}; cgnet doctor tells why"]

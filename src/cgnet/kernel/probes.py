@@ -253,7 +253,7 @@ def _try_tracepoint(program: Program) -> Answer:
     """Check that the tracepoint exists. Opening an event, even briefly, slows system calls."""
     if program.hook == "tracepoint":
         try:
-            tracefs.tracepoint_id(program.section.partition("/")[2])
+            tracefs.tracepoint_id(program.target)
         except NotPermittedError as error:
             return Answer(ok=None, why=f"not permitted: {error}")
         except UnsupportedError as error:

@@ -33,9 +33,10 @@ from cgnet.kernel.probes import (
     Answer,
     Feature,
 )
+from cgnet.records._layouts import SyncErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # linux/capability.h
 CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 2, 19, 21
@@ -43,74 +44,199 @@ CAP_SYS_NICE, CAP_SYS_RESOURCE = 23, 24
 CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 34, 38, 39
 
 
-class Hook(NamedTuple):
-    """A variant of the programs: the prefix of its sections, and the suffix of its object files."""
+class Variant(NamedTuple):
+    """One way to do a job: what it needs of the kernel, its parts of an object, and what it costs."""
 
-    name: str
-    way: str  # of NAME.WAY.bpf.o
-    needs: tuple[Feature, ...]
-    asked: Feature | None = None  # one of ``needs``, tried before all programs are: it takes 1 ms
+    name: str  # for people
+    needs: tuple[Feature, ...] = ()
+    code: str = ""  # in the summary, and of options
+    hook: str = ""  # code of the only hook that it goes with
+    remark: str = ""  # for the user, where it takes the place of a better one; {why}
+    # What is known without a trial of the needs, which takes up to 10 ms each.
+    shown_by: Feature | None = None  # no kernel that has it lacks the needs
+    load_tells: bool = False  # loading the programs is a trial as good
+    # What it takes of an object.
+    programs: frozenset[str] = frozenset()
+    unused_maps: frozenset[str] = frozenset()  # not created
+    small_maps: frozenset[str] = frozenset()  # in its programs, and never filled
+    way: str = ""  # of a hook: NAME.WAY.bpf.o has its programs
     folds: bool = False  # fold constants into the code: its kernels' verifiers may not know them
-    slower: str = ""  # the consequence of using this hook in place of a better one
+    logs_briefly: bool = False  # its kernels may refuse the buffer of a long log: see loader.py
+    function: str = ""  # where its programs attach, by ``code``
+    sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN
+    unseen: tuple[str, ...] = ()  # what nothing reports with it
 
 
-# Best first. Every hook needs raw_tp, for cgroup events.
-HOOKS = (
-    Hook(
-        "tp_btf", "typed",
-        (TP_BTF, TASK_BTF, TCP_SOCK, SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, RAW_TP),
-        COMPARE_AND_SWAP,
-    ),
-    Hook("raw_tp", "raw", (RAW_TP,), folds=True, slower="each event takes more time"),
-)  # fmt: skip
-
-
-def hooks(forced: str | None) -> tuple[Hook, ...]:
-    """Return the hooks to try, in order; only ``forced`` if given."""
-    return tuple(hook for hook in HOOKS if forced in (None, hook.name))
-
-
-class Transport(NamedTuple):
-    """A transport of records to user space, and the maps that only the other transport uses."""
+class Job(NamedTuple):
+    """A job of a command's programs, and the variants that do it, best first."""
 
     name: str
-    shown: str
-    unused_maps: frozenset[str]
-    needs: tuple[Feature, ...]
-    logs_briefly: bool = False  # its kernels may refuse the buffer of a long log: see loader.py
+    variants: tuple[Variant, ...]
+    optional: bool = False  # the command runs without it
 
-    def takes(self, hook: Hook) -> bool:
-        """Return whether it goes with a hook: kernels with typed programs have ring buffers."""
-        return self.name == "ring" or hook.name == "raw_tp"
+    def only(self, *wanted: str) -> Job:
+        """Return the job with those of its variants that have these codes or names."""
+        chosen = (each for each in self.variants if {each.code, each.name} & {*wanted})
+        return self._replace(variants=tuple(chosen))
+
+
+class Chosen(NamedTuple):
+    """The variant that does a job on this kernel, if any, and the refused better ones."""
+
+    job: Job
+    variant: Variant | None
+    refused: tuple[tuple[Variant, str], ...]  # and why
 
     @property
-    def is_there(self) -> bool:
-        """Whether the kernel has it, or may have it. Raises as works()."""
-        return all_work(self.needs).ok is not False
+    def why(self) -> str:
+        """Why better ones were refused."""
+        return "; ".join(dict.fromkeys(why for _, why in self.refused))
+
+    @property
+    def remark(self) -> str:
+        """What the user is told of a variant that takes the place of a better one."""
+        remark = self.variant.remark if self.variant and self.refused else ""
+        return remark.replace("{why}", self.why)
+
+    @property
+    def code(self) -> str:
+        """The variant's code."""
+        return self.variant.code if self.variant else ""
+
+    def why_not(self, code: str) -> str | None:
+        """Return why the variant with a code was refused; None if it wasn't."""
+        return next((why for each, why in self.refused if each.code == code), None)
 
 
-# Best first.
-TRANSPORTS = (
-    Transport("ring", "ring buffer", frozenset({"perf", "pending_records"}), (RING_BUFFER,)),
-    Transport("perf", "perf buffers", frozenset({"ring"}), (PERF_BUFFERS,), logs_briefly=True),
+# Programs and maps are those of bpf/; bpf/README.md has the grammar of their names.
+TYPED, RAW = "tp_btf", "raw_tp"
+HOOK = Job("hook", (
+    Variant(
+        TYPED, code=TYPED, way="typed", shown_by=COMPARE_AND_SWAP,
+        needs=(
+            TP_BTF, TASK_BTF, TCP_SOCK, SOCKET_COOKIE, COMPARE_AND_SWAP, SOCKET_STORAGE, RAW_TP,
+            RING_BUFFER,
+        ),
+    ),
+    Variant(
+        RAW, code=RAW, way="raw", needs=(RAW_TP,), load_tells=True, folds=True,
+        remark="raw_tp runs in the place of tp_btf, each event takes more time ({why})",
+    ),
+))  # fmt: skip
+TRANSPORT = Job("transport", (
+    Variant(
+        "ring buffer", (RING_BUFFER,), code="ring",
+        unused_maps=frozenset({"perf", "pending_records"}),
+    ),
+    Variant(
+        "perf buffers", (PERF_BUFFERS,), code="perf", hook=RAW, unused_maps=frozenset({"ring"}),
+        logs_briefly=True, remark="perf buffers take the place of the ring buffer ({why})",
+    ),
+))  # fmt: skip
+# Owners of attempts. The maps of all sockets' owners are in the code that learns listeners.
+ATTEMPTS = Job("ledger", (
+    Variant(
+        "slots by socket cookie", code="slots", hook=TYPED, small_maps=frozenset({"ledger_slots"})
+    ),
+    Variant(
+        "hash by socket address", code="hash", hook=RAW,
+        small_maps=frozenset({"ledger_hash", "seeds"}),
+    ),
+))  # fmt: skip
+# Owners of all sockets.
+OWNERS = Job("ledger", (
+    Variant("slots, then socket storage", code="storage", hook=TYPED),
+    Variant("hash by socket address", code="hash", hook=RAW),
+))  # fmt: skip
+LISTENERS = Job("listeners", (
+    Variant("socket storage", hook=TYPED),
+    Variant("hash by address and port", hook=RAW),
+))  # fmt: skip
+# Owners of sockets that were open before.
+SEEDS = Job("seeds", (
+    Variant(
+        "iterator over files", (TASK_FILE,), hook=TYPED, load_tells=True,
+        programs=frozenset({"ledger_seed", "syn_seed"}),
+    ),
+    Variant("/proc", hook=RAW),
+    Variant("/proc", hook=TYPED, remark=(
+        "owners of connections from before the start are known once they are used, and not before: "
+        "this kernel refuses the iterator over files ({why})"
+    )),
+))  # fmt: skip
+# Open sockets, for `life --interval`.
+LIVING = Job("living", (
+    Variant(
+        "iterators over the ledger's maps", (MAP_ELEM, STORAGE_ELEM),
+        programs=frozenset({"living", "living_slots", "living_asked"}),
+    ),
+    Variant(
+        "iterator over files", (TASK_FILE,), hook=TYPED, programs=frozenset({"living_files"}),
+        remark=(
+            "of open connections those are shown that a process has open, and not those that are "
+            "closed and still send, that wait for accept(), or are subflows of MPTCP: iterators over "
+            "maps are refused ({why})"
+        ),
+    ),
+    Variant(
+        "one question for each, by a tracepoint", hook=RAW, programs=frozenset({"living_asked"})
+    ),
+    Variant("not seen", remark=(
+        "connections are shown when they end, and not before: this kernel has no iterator over maps, "
+        "and refuses the program that answers in its place ({why})"
+    )),
+))  # fmt: skip
+NETWORKS = Job("networks", (Variant("trie of prefixes", (LPM_TRIE,), load_tells=True),))
+COUNTS = Job(
+    "counts", (Variant("two tables that change places", (ARRAY_OF_MAPS,), load_tells=True),)
 )
-
-
-def transport(forced: str | None) -> Transport:
-    """Return ``forced``, else the best one available. Raises UnsupportedError, or as works()."""
-    if forced:
-        return next(each for each in TRANSPORTS if each.name == forced)
-    for each in TRANSPORTS:
-        if each.is_there:
-            return each
-    why = all_work(TRANSPORTS[-1].needs).why
-    raise UnsupportedError(f"this kernel has no way of records to user space ({why})")
+_CONNECT = ("tcp_v4_connect", "tcp_v6_connect")
+SYNC_ERRORS = Job("sync_errors", (
+    Variant(
+        "fexit", (FEXIT, FENTRY), code="fexit",
+        programs=frozenset(f"{at}_{kind}" for at in _CONNECT for kind in ("fentry", "fexit")),
+        sync_errors=SyncErrors.SYNC_ERRORS_BY_FUNCTION,
+    ),
+    Variant(
+        "kprobe", (KRETPROBE, KPROBE), code="kprobe",
+        programs=frozenset(f"{at}_{kind}" for at in _CONNECT for kind in ("kprobe", "kretprobe")),
+        sync_errors=SyncErrors.SYNC_ERRORS_BY_FUNCTION,
+        remark=(
+            "attempts that fail before a SYN leaves are seen by kprobes, which take longer than "
+            "fexit ({why})"
+        ),
+    ),
+    Variant(
+        "tracepoints of the system call, with --sync-errors on", (TRACEPOINT,), code="tracepoint",
+        programs=frozenset({"connect_syscall_enter", "connect_syscall_exit"}),
+        sync_errors=SyncErrors.SYNC_ERRORS_BY_SYSCALL,
+        remark=(
+            "attempts that fail before a SYN leaves are seen at the connect system call, and every "
+            "system call of the host is some 50 ns slower: fexit and kprobes aren't taken ({why})"
+        ),
+    ),
+    Variant("not seen", code="none", remark=(
+        "what fails before a SYN leaves (no route) isn't shown; --sync-errors on does it"
+    )),
+))  # fmt: skip
+# The path of a dropped packet: `stack`, and `direction` if the function alone doesn't show it.
+STACKS = Job("stacks", (
+    Variant("of the tracepoint", (STACK,), shown_by=COMPARE_AND_SWAP),
+    Variant("not seen", unseen=("stack", "direction")),
+))  # fmt: skip
+# Of the objects that follow connection attempts, and of those that follow all sockets.
+CONNECTIONS = (HOOK, TRANSPORT, ATTEMPTS, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
+SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
+# An object's other programs are loaded whatever its variants are.
+PROGRAMS = frozenset[str]().union(
+    *(each.programs for job in (*CONNECTIONS, *SOCKETS, LIVING, STACKS) for each in job.variants)
+)
 
 
 def is_second_best(runs: Mapping[str, str]) -> bool:
     """Return whether other kernels have a better hook or transport than those in ``runs``."""
-    best = {"hook": HOOKS[0].name, "transport": TRANSPORTS[0].name}
-    return any(runs.get(part, name) != name for part, name in best.items())
+    best = {job.name: job.variants[0].code for job in (HOOK, TRANSPORT)}
+    return any(runs.get(name, code) != code for name, code in best.items())
 
 
 class Capability(NamedTuple):
@@ -159,79 +285,6 @@ def cost_without(missing: Capability, held: frozenset[int]) -> str:
     return missing.cost
 
 
-class Way(NamedTuple):
-    """One way to implement a part, and all features that it needs."""
-
-    name: str
-    needs: tuple[Feature, ...]
-
-
-class Part(NamedTuple):
-    """A part of a command, with the ways to implement it, best first."""
-
-    name: str
-    ways: tuple[Way, ...]
-
-
-class Choice(NamedTuple):
-    """The way that this kernel takes, if any, and the refused better ones: (name, reason)."""
-
-    part: str
-    way: str | None
-    refused: tuple[tuple[str, str], ...]
-
-
-TYPED, UNTYPED = (hook.needs for hook in HOOKS)
-HOOK = Part("hook", tuple(Way(hook.name, hook.needs) for hook in HOOKS))
-TRANSPORT = Part("transport", tuple(Way(each.shown, each.needs) for each in TRANSPORTS))
-# Owners of attempts, and of accepted sockets: the hook determines both.
-LEDGER = Part(
-    "ledger", (Way("slots by socket cookie", TYPED), Way("hash by socket address", UNTYPED))
-)
-OWNERS = Part(
-    "ledger", (Way("slots, then socket storage", TYPED), Way("hash by socket address", UNTYPED))
-)
-LISTENERS = Part(
-    "listeners", (Way("socket storage", TYPED), Way("hash by address and port", UNTYPED))
-)
-# Owners of sockets that were open before.
-SEEDS = Part("seeds", (Way("iterator over files", (*TYPED, TASK_FILE)), Way("/proc", ())))
-# Open sockets, for `life --interval`: the first of these that an object has and that works.
-LIVING = Part(
-    "living",
-    (
-        Way("iterators over the ledger's maps", (MAP_ELEM, STORAGE_ELEM)),
-        Way("iterator over files", (*TYPED, TASK_FILE)),
-        Way("one question for each, by a tracepoint", UNTYPED),
-        Way("not seen", ()),
-    ),
-)
-NETWORKS = Part("networks", (Way("trie of prefixes", (LPM_TRIE,)),))
-COUNTS = Part("counts", (Way("two tables that change places", (ARRAY_OF_MAPS,)),))
-SYNC_ERRORS = Part(
-    "sync_errors",
-    (
-        Way("fexit", (FEXIT, FENTRY)),
-        Way("kprobe", (KRETPROBE, KPROBE)),
-        Way("tracepoints of the system call, with --sync-errors on", (TRACEPOINT,)),
-        Way("not seen", ()),
-    ),
-)
-# The path of a dropped packet: `stack`, and `direction` if the function alone doesn't show it.
-STACKS = Part("stacks", (Way("of the tracepoint", (STACK,)), Way("not seen", ())))
-# The parts of each command. Commands that aren't listed need nothing of the kernel.
-CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
-SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
-NEEDS = {
-    "connect": CONNECTIONS,
-    "connlat": CONNECTIONS[:-1],
-    "rtt": SOCKETS,
-    "life": (*SOCKETS, LIVING),
-    "drop": (*SOCKETS, STACKS),
-    "trace": SOCKETS,
-}
-
-
 def works(feature: Feature) -> Answer:
     """Return whether the kernel has a feature, by a trial; the answer is cached.
 
@@ -253,23 +306,46 @@ def all_work(needs: tuple[Feature, ...]) -> Answer:
     return Answer(ok=True)
 
 
-def hooks_work(kinds: frozenset[str]) -> Answer:
-    """Return whether programs of these kinds, as section prefixes, work. Raises as works().
+def _why_not(variant: Variant, *, thoroughly: bool) -> str:
+    """Return why this kernel doesn't take a variant; "" if it does. Raises as works()."""
+    known = variant.shown_by
+    if not thoroughly and (variant.load_tells or (known and works(known).ok is not False)):
+        return ""
+    answer = all_work(variant.needs)
+    if answer.ok and variant.function:
+        answer = probes.trial_at(variant.code, variant.function)
+    if answer.ok or (answer.ok is None and not thoroughly):
+        return ""
+    prefix = f"{variant.code}: " if variant.function else ""
+    return f"{prefix}{answer.why.removeprefix(prefix)}"
 
-    Learning that fexit is refused takes 4 to 10 ms; a command's whole object takes 80.
+
+def choose(
+    jobs: Iterable[Job], refused: Mapping[Variant, str] | None = None, *, thoroughly: bool = False
+) -> dict[str, Chosen]:
+    """Return the first variant of each job that this kernel takes, by the job's name.
+
+    ``refused`` are variants that failed to load, and why. Launch leaves to the load all that it tells;
+    ``thoroughly``, each need is tried. A hook comes before what goes with it. Raises as works().
     """
-    return all_work(tuple(feature for feature in probes.FEATURES if feature.name in kinds))
-
-
-def choose(part: Part) -> Choice:
-    """Return the best way that works, as the loader does. Raises as works()."""
-    refused: list[tuple[str, str]] = []
-    for way in part.ways:
-        answer = all_work(way.needs)
-        if answer.ok:
-            return Choice(part.name, way.name, tuple(refused))
-        refused.append((way.name, answer.why.removeprefix(f"{way.name}: ")))
-    return Choice(part.name, None, tuple(refused))
+    plan: dict[str, Chosen] = {}
+    for job in jobs:
+        hook = plan.get(HOOK.name)
+        against: list[tuple[Variant, str]] = []
+        for variant in job.variants:
+            if hook and variant.hook and hook.code != variant.hook:
+                why = hook.why_not(variant.hook)
+                if why is None:
+                    continue
+            else:
+                why = (refused or {}).get(variant) or _why_not(variant, thoroughly=thoroughly)
+            if not why:
+                plan[job.name] = Chosen(job, variant, tuple(against))
+                break
+            against.append((variant, why))
+        else:
+            plan[job.name] = Chosen(job, None, tuple(against))
+    return plan
 
 
 def _capabilities(kind: str) -> frozenset[int]:

@@ -171,7 +171,7 @@ def cgroup_change(raw: bytes) -> CgroupChange:
     told = path.partition(b"\0")[0]
     is_cut = len(told) >= MAX_TOLD
     if is_cut:  # the last name may be incomplete
-        told = told[: told.rindex(b"/") + 1] + CUT.encode()
+        told = told.rpartition(b"/")[0] + b"/" + CUT.encode()
     return CgroupChange(kind, hierarchy, cgroup_id, marks, decode(told), is_cut)
 
 

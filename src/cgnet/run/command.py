@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from cgnet.run.program_sets import ProgramSet
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cgnet.counting.counts import Counting
     from cgnet.filters.selection import Selection
+    from cgnet.kernel.variants import Job
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
@@ -23,14 +22,16 @@ if TYPE_CHECKING:
 class Command:
     """The base class of subcommands.
 
-    A run calls ``config``, ``maps`` and ``program_sets`` to load, then ``on_started``; for each
-    batch of records ``expired`` and ``on_rows``; after each interval ``on_rows`` with counts,
-    ``notices`` and ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
+    A run calls ``needed``, ``config`` and ``maps`` to load, then ``on_started``; for each
+    batch of records ``expired``, ``wanted`` and ``on_rows``; after each interval ``on_rows`` with
+    counts, ``notices`` and ``on_interval``; at the end ``expired``, ``notices`` and ``summary``.
     """
 
     name: ClassVar[str]
     object: ClassVar[str]
     """The name of its BPF objects."""
+    jobs: ClassVar[tuple[Job, ...]]
+    """The jobs of its programs, as ``cgnet doctor`` shows them."""
     layouts: ClassVar[tuple[Layout, ...]]
     """Of its records; the first is the whole record."""
     min_record_size: ClassVar[int | None] = None
@@ -63,9 +64,21 @@ class Command:
         """Return the entries of the command's own maps, by map name."""
         return {}
 
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the sets of programs that can do the command's work, best first."""
-        return [ProgramSet()]
+    def needed(self) -> list[Job]:
+        """Return the jobs that this run needs done. Raises UnsupportedError."""
+        return [*self.jobs, *self.stages()]
+
+    def stages(self) -> list[Job]:
+        """Return a job for each stage of packets that is a kernel function. Raises CgnetError."""
+        return []
+
+    def left_out(self) -> frozenset[str]:
+        """Return the names of programs that this run doesn't need, whatever the variants are."""
+        return frozenset()
+
+    def remarks(self) -> list[str]:
+        """Return remarks for the user on what these options don't show."""
+        return []
 
     def on_started(self, obj: Object) -> None:
         """Run after everything is attached, before anything is printed."""
@@ -80,9 +93,9 @@ class Command:
         """
         return []
 
-    def was_open(self, record: bytes) -> bool:  # noqa: ARG002 - a subclass looks
-        """Return whether a record is of a connection that was open at the start and still is."""
-        return False
+    def wanted(self, records: list[bytes]) -> list[bytes]:
+        """Return the records to print, of those that the programs emitted."""
+        return records
 
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:  # noqa: ARG002
         """Remove expired entries from maps and return their records; all entries if ``ended``."""
@@ -118,3 +131,13 @@ class Options(NamedTuple):
     btf: Path | None
     hook: str | None
     transport: str | None
+
+
+SIDE_UNKNOWN = (
+    "connections from before the start aren't shown with --role: which side they are isn't known"
+)
+
+
+def remarks_on_roles(options: Options | None) -> list[str]:
+    """Return the remark of a command that follows connections, if it shows a single role."""
+    return [SIDE_UNKNOWN] if options and len(options.selection.roles) == 1 else []

@@ -6,9 +6,8 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS
 from cgnet.errors import (
@@ -29,7 +28,6 @@ from cgnet.kernel.btf import (
     missing_tracepoints,
     without_type,
 )
-from cgnet.kernel.function_hooks import MULTI_WAY
 from cgnet.loader import Object
 from cgnet.owners import open_sockets, socket_queries
 from cgnet.records._layouts import (
@@ -49,18 +47,17 @@ from cgnet.records._layouts import (
     PID_VALUE,
     PORT_FLAGS,
     TCP_LISTENER,
-    Role,
+    SyncErrors,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from cgnet.counting.counts import Counting
     from cgnet.filters.selection import Filters
-    from cgnet.kernel.variants import Hook, Transport
+    from cgnet.kernel.variants import Chosen, Job, Variant
     from cgnet.loader import Program
-    from cgnet.records._layouts import Layout
-    from cgnet.run.program_sets import Look, ProgramSet
+    from cgnet.run.command import Command
 
 log = logging.getLogger(__name__)
 
@@ -74,29 +71,13 @@ CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
 ITERATOR = "iter"
-SEED_PROGRAMS = ("ledger_seed", "syn_seed")  # iterators that find owners of existing sockets
-FAILED = re.compile(r"prog '(\w+)': failed to (?:load|attach)")  # libbpf names the program
-NO_SEEDS = (
-    "owners of connections from before the start are known once they are used, and not before: this "
-    "kernel refuses the iterator over files ({why})"
-)
-OPTIONAL = "trace_"  # prefix of the names of optional programs
-# Of the ledger of all sockets, in objects that keep one; other objects have a ledger of listeners.
-TRACKING_PROGRAM = "ledger_gone"
-TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
+SEED_PROGRAM, SEEDS_MAP = "ledger_seed", "seeds"  # find owners of sockets that were open before
 MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
-# By prefix of program names.
-ROLE_OF_PROGRAMS = {
-    "client": Role.ROLE_CLIENT,
-    "server": Role.ROLE_SERVER,
-    "ledger": Role.ROLE_SERVER,
-}
+PERF = "perf"  # the transport
+FAILED = re.compile(r"prog '(\w+)': failed to ")  # libbpf names the program
 
 
-ProgramSets: TypeAlias = "list[ProgramSet] | Callable[[], list[ProgramSet]]"
-
-
-def object_path(name: str, hook: Hook, folder: Path = OBJECTS) -> Path:
+def object_path(name: str, hook: Variant, folder: Path = OBJECTS) -> Path:
     """Return the path of an object file for a hook."""
     return folder / f"{name}.{hook.way}.bpf.o"
 
@@ -106,182 +87,160 @@ class Launch:
 
     def __init__(
         self,
-        name: str,
-        layouts: tuple[Layout, ...],
+        command: Command,
         filters: Filters,
         buffer: int,
         *,
         counting: Counting | None = None,
-        config: dict[str, Any] | None = None,
-        maps: dict[str, dict[bytes, bytes]] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``name`` is that of the objects; ``buffer`` is the ring's size in bytes.
+        """``buffer`` is the ring's size in bytes.
 
-        ``config`` has members of struct config, ``maps`` entries of a command's own maps.
         ``stopped`` returns whether to stop before tracing begins.
         """
-        self.name = name
+        self.command = command
         self.folder = OBJECTS
-        self.layouts = layouts
         self.filters = filters
         self.buffer = buffer
         self.counting = counting
-        self.config = config or {}
-        self.maps = maps or {}
-        self.missing: frozenset[str] = frozenset()  # missing tracepoints of optional programs
-        self.runs: dict[str, str] = {}  # hook, transport and ledger, for the summary
         self._stopped = stopped
-        self._told: list[str] = []  # fallbacks in use, with reasons
-        self._why_not = ""  # reason the best optional programs were refused
-        self._refused_iterators: dict[str, str] = {}  # and why
-        self._iterators: frozenset[str] = frozenset()  # those that the kernel accepted
-        self.unseen: dict[str, str] | None = None  # stages that no program reports, and why
-        self._unattached: dict[str, str] = {}  # stages whose programs failed to attach
+        self._plan: dict[str, Chosen] = {}
+        self._missing: dict[str, str] = {}  # tracepoints and stages that aren't there, and why
 
     def start(
-        self,
-        program_sets: ProgramSets,
-        btf: Path | None,
-        hook: str | None,
-        transport: str | None = None,
-    ) -> tuple[Object, ProgramSet]:
-        """Load and attach the first variant that the kernel accepts, in order.
+        self, btf: Path | None, hook: str | None = None, transport: str | None = None
+    ) -> Object:
+        """Load and attach the first variants that the kernel accepts.
 
-        ``program_sets`` may be a function that probes the kernel for them. Raises
-        NotPermittedError, UnsupportedError, LayoutError, StoppedError, or CgnetError where this
-        host lacks resources.
+        ``hook`` and ``transport`` are codes of the only ones to try. Raises NotPermittedError,
+        UnsupportedError, LayoutError, StoppedError, or CgnetError where this host lacks resources.
         """
         variants.require_capabilities()
         variants.require_btf(btf)
-        program_sets = program_sets() if callable(program_sets) else program_sets
-        way = variants.transport(transport)
-        if transport == "perf":
-            with without_type(RING_TYPE, btf or KERNEL_BTF) as forced:
-                return self._start(program_sets, forced, hook, way)
-        if transport is None:
-            self._tell_transport(way)
-        return self._start(program_sets, btf, hook, way)
+        if transport == PERF:
+            hook = hook or variants.RAW  # typed programs write to the ring buffer alone
+        forced = {variants.HOOK.name: hook, variants.TRANSPORT.name: transport}
+        jobs = [_forced(job, forced.get(job.name)) for job in self.command.needed()]
+        if transport != PERF:
+            return self._start(jobs, btf)
+        with without_type(RING_TYPE, btf or KERNEL_BTF) as without_ring:
+            return self._start(jobs, without_ring)
 
-    def _start(
-        self, program_sets: list[ProgramSet], btf: Path | None, hook: str | None, way: Transport
-    ) -> tuple[Object, ProgramSet]:
+    def _start(self, jobs: list[Job], btf: Path | None) -> Object:
+        refused: dict[Variant, str] = {}
         failure: LibbpfError | None = None
-        whys: dict[str, str] = {}  # by hook or program set: the reason
-        for each, chosen in product(variants.hooks(hook), program_sets):
-            if hook is None and each.asked and variants.works(each.asked).ok is False:
-                whys[each.name] = f"{each.asked.name}: {variants.works(each.asked).why}"
-                continue
-            if not way.takes(each) or not self._is_possible(chosen):
-                continue
+        while True:
+            self._plan = variants.choose(jobs, refused)
+            for each in self._plan.values():
+                if not each.variant and not each.job.optional:
+                    raise self._refused(failure or f"{each.job.name}: {each.why}")
             try:
-                obj = self._try(way, each, chosen, btf)
+                return self._load(btf)
             except LibbpfError as error:
-                log.info("no %s, %s with %s: %s", way.name, each.name, sorted(chosen.hooks), error)
                 failure = refusal(error)
-                whys[each.name] = _why(each, error)
-                continue
-            self.runs = {"hook": each.name, "transport": way.name, "ledger": _ledger(obj)}
-            self._tell_hook(each, hook, whys)
-            return obj, chosen
-        raise self._refused(failure)
+            variant = self._blamed(failure)
+            log.info("no %s: %s", variant.name, failure)
+            if variant == self._hook:  # other programs of the next one may be accepted
+                refused = {each: why for each, why in refused.items() if each.way}
+                refused[variant] = variants.all_work(variant.needs).why or str(failure)
+            else:
+                refused[variant] = strerror(failure.errno)
 
-    def _tell_transport(self, way: Transport) -> None:
-        better = variants.TRANSPORTS[0]
-        if way != better:
-            why = variants.all_work(better.needs).why
-            self._told.append(f"{way.shown} take the place of the {better.shown} ({why})")
+    @property
+    def _hook(self) -> Variant:
+        return next(each for each in self._chosen if each.way)
 
-    def _tell_hook(self, hook: Hook, forced: str | None, whys: Mapping[str, str]) -> None:
-        """Report a fallback to a hook other than the best one that this command has."""
-        better = next((each for each in variants.HOOKS if each.name in whys), None)
-        if forced is None and better and better != hook:
-            why = whys[better.name]
-            self._told.append(
-                f"{hook.name} runs in the place of {better.name}, {hook.slower} ({why})"
-            )
+    @property
+    def _chosen(self) -> list[Variant]:
+        return [each.variant for each in self._plan.values() if each.variant]
 
-    def follows_listeners(self, obj: Object) -> bool:
-        """Return whether the programs need the owners of listeners."""
-        return _tracks(obj) or Role.ROLE_SERVER in self.filters.roles
+    def _blamed(self, failure: LibbpfError) -> Variant:
+        """Return the variant whose program the kernel refused; the hook if no other one has it."""
+        failed = FAILED.search(failure.log)
+        names = {failed[1]} if failed else set()
+        return next((each for each in self._chosen if each.programs & names), self._hook)
 
-    def remarks(self, chosen: ProgramSet) -> list[str]:
-        """Return remarks on fallbacks and on missing parts, for the user."""
-        if self.unseen is None:
-            missing = sorted(self.missing)
-            told = [f"{name} isn't seen: this kernel has no such tracepoint" for name in missing]
+    @property
+    def runs(self) -> dict[str, Any]:
+        """The variants in use, and what they don't see, for the summary."""
+        parts = (variants.HOOK.name, variants.TRANSPORT.name, "ledger")
+        found: dict[str, Any] = {part: self._plan[part].code for part in parts}
+        unseen = self._unseen
+        if unseen or self._has_stages:
+            found["not_seen"] = list(unseen)
+        return found
+
+    @property
+    def _has_stages(self) -> bool:
+        return any(each.job.optional for each in self._plan.values())
+
+    @property
+    def _unseen(self) -> dict[str, str]:
+        """Fields and stages that no program reports here, with the reason."""
+        chosen = self._plan.values()
+        fields = {name: each.why for each in chosen if each.variant for name in each.variant.unseen}
+        missing = self._missing if self._has_stages else {}
+        return missing | fields | function_hooks.unseen(chosen)
+
+    @property
+    def follows_listeners(self) -> bool:
+        """Whether the programs need the owners of listeners."""
+        return variants.SEEDS.name in self._plan
+
+    @property
+    def remarks(self) -> list[str]:
+        """Remarks on fallbacks and on missing parts, for the user."""
+        told = [each.remark for each in self._plan.values() if each.remark]
+        if self._has_stages:
+            missing = []
         else:
-            told = function_hooks.remarks(self.unseen)
-        chosen_told = [each.replace("{why}", self._why_not) for each in chosen.remarks]
-        return [*self._told, *told, *chosen_told]
+            missing = [
+                f"{name} isn't seen: this kernel has {why}" for name, why in self._missing.items()
+            ]
+        unseen = function_hooks.remarks(self._unseen)
+        return [*told, *missing, *unseen, *self.command.remarks()]
 
-    def _is_possible(self, chosen: ProgramSet) -> bool:
-        """Probe first: it takes a tenth of the time that the refusal of all programs does."""
-        answer = variants.hooks_work(chosen.hooks)
-        if answer.ok is False:
-            log.info("no %s: %s", ", ".join(sorted(chosen.hooks)), answer.why)
-            self._why_not = self._why_not or answer.why
-        return answer.ok is not False
-
-    def _refused(self, failure: LibbpfError | None) -> CgnetError:
-        said = f"\n{failure.log}" if failure and failure.log else ""
-        if failure and failure.errno == errno.EPERM:
+    def _refused(self, failure: LibbpfError | str) -> CgnetError:
+        said, number = "", 0
+        if isinstance(failure, LibbpfError):
+            said, number = f"\n{failure.log}" if failure.log else "", failure.errno
+        if number == errno.EPERM:
             return NotPermittedError(f"the kernel forbids to load BPF programs ({failure}){said}")
-        why = f"({failure}){said}" if failure else "of the hooks that were asked for"
         return UnsupportedError(
-            f"this kernel takes none of the variants of {self.name} {why}; cgnet doctor tells more"
+            f"this kernel takes none of the variants of {self.command.object} ({failure}){said}; "
+            "cgnet doctor tells more"
         )
 
-    def _try(self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None) -> Object:
-        """Load and attach a variant, without the iterators that the kernel refuses."""
-        self._refused_iterators = {}
-        while True:
-            try:
-                obj, told = self._load(way, hook, chosen, btf)
-            except LibbpfError as error:
-                failed = FAILED.search(refusal(error).log)
-                if not failed or failed[1] not in self._iterators:
-                    raise
-                log.info("no %s: %s", failed[1], error)
-                self._refused_iterators[failed[1]] = strerror(error.errno)
-                continue
-            self._told += told
-            return obj
-
-    def _load(
-        self, way: Transport, hook: Hook, chosen: ProgramSet, btf: Path | None
-    ) -> tuple[Object, list[str]]:
-        """Return the attached object, and remarks on its iterators."""
+    def _load(self, btf: Path | None) -> Object:
+        """Return the attached object."""
         self._require_going_on()
-        config = self._config(chosen)
-        folded = (CONFIG_SECTION, config) if hook.folds else None
-        obj = self._open(object_path(self.name, hook, self.folder), btf, folded)
+        config = self._config()
+        obj = self._open(
+            object_path(self.command.object, self._hook, self.folder),
+            btf,
+            (CONFIG_SECTION, config) if self._hook.folds else None,
+        )
         try:
-            self._iterators, told = self._choose_iterators(obj, hook, chosen)
-            programs = self._there(self._wanted(obj, hook, chosen), btf)
-            self._prepare(obj, way.unused_maps, chosen, programs)
-            if way.logs_briefly:
-                obj.log_briefly()
+            programs = self._there(self._wanted(obj), btf)
+            self._prepare(obj, programs)
             obj.set_constants(CONFIG_SECTION, config)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before any program writes
-            self._attach(obj, chosen, programs)
+            self._attach(obj, programs)
         except BaseException:
             obj.close()
             raise
-        if chosen.unseen is not None:
-            missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
-            self.unseen = missing | {**chosen.unseen} | self._unattached
-        return obj, told
+        return obj
 
     def _require_going_on(self) -> None:
         if self._stopped():
             raise StoppedError("stopped before tracing began")
 
-    def _config(self, chosen: ProgramSet) -> bytes:
-        constants = self.config | (self.counting.constants() if self.counting else {})
-        return self.filters.config(chosen.sync_errors, constants)
+    def _config(self) -> bytes:
+        constants = self.command.config() | (self.counting.constants() if self.counting else {})
+        how = max((each.sync_errors for each in self._chosen), default=0)
+        return self.filters.config(SyncErrors(how), constants)
 
     def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
         try:
@@ -289,154 +248,110 @@ class Launch:
         except LibbpfError as error:
             if error.errno == errno.ENOENT:
                 raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
-            raise damaged(path, self.layouts[0], error.log or str(error)) from error
+            raise damaged(path, self.command.layouts[0], error.log or str(error)) from error
 
-    def _choose_iterators(
-        self, obj: Object, hook: Hook, chosen: ProgramSet
-    ) -> tuple[frozenset[str], list[str]]:
-        """Return the iterators to load, and remarks on those that this kernel refuses."""
-        shown = frozenset[str]().union(*(look.programs for look in chosen.looks))
-        there = {
-            program.name
-            for program in obj.programs
-            if (program.hook == ITERATOR or program.name in shown) and self._has_role(obj, program)
-        }
-        taken, told = set(), []
-        for name in SEED_PROGRAMS:
-            if name in self._refused_iterators:
-                told.append(NO_SEEDS.format(why=self._refused_iterators[name]))
-            elif name in there and not name.startswith(chosen.left_out):
-                taken.add(name)
-        whys: list[str] = []
-        for look in chosen.looks:
-            programs = look.programs & there
-            if look.programs and not programs:
-                continue
-            why = self._why_no(look, hook)
-            if not why:
-                told += [f"{look.remark} ({'; '.join(whys)})"] if whys and look.remark else []
-                return frozenset(taken | programs), list(dict.fromkeys(told))
-            whys.append(why)
-        return frozenset(taken), list(dict.fromkeys(told))
-
-    def _why_no(self, look: Look, hook: Hook) -> str:
-        """Return why a look isn't possible; "" if it is."""
-        needs = tuple(each for each in look.way.needs if each not in hook.needs)
-        whys = (why for name, why in self._refused_iterators.items() if name in look.programs)
-        return variants.all_work(needs).why or next(whys, "")
-
-    def _wanted(self, obj: Object, hook: Hook, chosen: ProgramSet) -> list[Program]:
+    def _wanted(self, obj: Object) -> list[Program]:
         """Return the programs to load; those that follow cgroups come first."""
+        chosen = frozenset[str]().union(*(each.programs for each in self._chosen))
+        unwanted = (variants.PROGRAMS - chosen) | self.command.left_out()
         wanted = [
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
-            or program.name in chosen.functions
-            or program.name in self._iterators
             or (
-                program.hook in {hook.name} | chosen.hooks
-                and not program.name.startswith(chosen.left_out)
-                and self._has_role(obj, program)
+                (program.name in chosen or program.hook == self._hook.code)
+                and program.name not in unwanted
             )
         ]
         return sorted(wanted, key=lambda program: program.name not in CGROUP_PROGRAMS)
 
     def _there(self, programs: list[Program], btf: Path | None) -> list[Program]:
-        """Remove optional programs whose tracepoint doesn't exist."""
-        names = {_target(each) for each in programs if each.name.startswith(OPTIONAL)}
-        self.missing = missing_tracepoints(names, btf or KERNEL_BTF) if names else frozenset()
-        return [
-            each
-            for each in programs
-            if not each.name.startswith(OPTIONAL) or _target(each) not in self.missing
-        ]
+        """Remove programs whose tracepoint may be missing, and is."""
+        names = {each.target for each in programs if each.may_lack_target}
+        missing = missing_tracepoints(names, btf or KERNEL_BTF) if names else frozenset()
+        self._missing = dict.fromkeys(sorted(missing), "no such tracepoint")
+        return [each for each in programs if not each.may_lack_target or each.target not in missing]
 
-    def _has_role(self, obj: Object, program: Program) -> bool:
-        """Return whether the connections that a program sees are wanted."""
-        if _tracks(obj):
-            return True
-        role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
-        return role is None or role in self.filters.roles
-
-    def _prepare(
-        self, obj: Object, unused: frozenset[str], chosen: ProgramSet, programs: list[Program]
-    ) -> None:
-        check_layouts(obj, (*self.layouts, *CROSSING))
-        if not chosen.functions:
+    def _prepare(self, obj: Object, programs: list[Program]) -> None:
+        """Select the programs and maps, and set the maps' sizes."""
+        check_layouts(obj, (*self.command.layouts, *CROSSING))
+        unused = frozenset[str]().union(*(each.unused_maps for each in self._chosen))
+        if not self._functions:
             unused |= MAPS_OF_FUNCTIONS
         obj.keep({program.name for program in programs}, set(unused))
         for program in programs:
-            if chosen.functions.get(program.name) == MULTI_WAY:
+            variant = self._functions.get(program.name)
+            if variant and variant.code == function_hooks.MULTI_WAY:
                 obj.use_multi(program)
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
-        if _tracks(obj):
+        if self.follows_listeners:
             for name in LISTENER_MAPS:
                 obj.resize(name, LISTENERS)
-        else:
-            for name in filter(obj.has_map, TRACKING_MAPS):
-                obj.resize(name, 1)
+        for name in self._small_maps:
+            obj.resize(name, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
+        if any(each.logs_briefly for each in self._chosen):
+            obj.log_briefly()
 
-    def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
+    @property
+    def _small_maps(self) -> frozenset[str]:
+        return frozenset[str]().union(*(each.small_maps for each in self._chosen))
+
+    @property
+    def _functions(self) -> dict[str, Variant]:
+        """Programs at functions, by name."""
+        return {name: each for each in self._chosen if each.function for name in each.programs}
+
+    def _attach(self, obj: Object, programs: list[Program]) -> None:
         """Attach programs that follow cgroups, mark existing cgroups, attach the rest, iterate."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
             self._attach_one(obj, program)
         self.filters.fill(obj)
-        for name, entries in self.maps.items():
+        for name, entries in self.command.maps().items():
             for key, value in entries.items():
                 obj.map(name).update(key, value)
-        rest = programs[first:]
-        for program in rest:
-            if program.name in chosen.functions:
-                self._unattached |= function_hooks.attach(
-                    obj, program, chosen.functions[program.name]
-                )
-            elif program.hook != ITERATOR:
-                self._attach_one(obj, program)
-        if "ledger_seed" in self._iterators:
-            obj.iterate(next(each for each in rest if each.name == "ledger_seed"))
-        else:
+        for program in programs[first:]:
+            self._attach_one(obj, program)
+        if self.follows_listeners and obj.iterate_if_loaded(SEED_PROGRAM) is None:
             self._seed(obj)
-
-    def _seed(self, obj: Object) -> None:
-        """Find the owners of open sockets in /proc."""
-        if self.follows_listeners(obj):
-            sockets = open_sockets.find()
-            maps = obj.map("listeners"), obj.map("listening")
-            open_sockets.seed_listeners(*maps, sockets, self.filters)
-            if obj.has_map("seeds") and _tracks(obj):
-                open_sockets.seed_sockets(obj.map("seeds"), sockets, self.filters)
-            if socket_queries.can_ask(obj):
-                socket_queries.learn_open(obj, sockets)
 
     def _attach_one(self, obj: Object, program: Program) -> None:
         if program.hook == "tracepoint":  # the link closes the perf event
-            obj.attach(program, tracefs.open_tracepoint(program.section.partition("/")[2]))
-        else:
+            obj.attach(program, tracefs.open_tracepoint(program.target))
+        elif variant := self._functions.get(program.name):
+            self._attach_function(obj, program, variant)
+        elif program.hook != ITERATOR:
             obj.attach(program)
 
+    def _attach_function(self, obj: Object, program: Program, variant: Variant) -> None:
+        """Attach a program at a function; its stage is left out alone where the kernel refuses it."""
+        try:
+            if program.hook in {"fentry", "fexit"}:
+                obj.attach(program)
+            else:
+                multi = variant.code == function_hooks.MULTI_WAY
+                obj.attach_kprobe(program, program.target, multi=multi)
+        except LibbpfError as error:
+            stage, _ = program.stage or (program.name, "")
+            self._missing[stage] = f"{program.target}: {strerror(refusal(error).errno)}"
 
-def _why(hook: Hook, error: LibbpfError) -> str:
-    """Return why a hook's programs were refused: a missing requirement, else the error."""
-    answer = variants.all_work(hook.needs)
-    return answer.why or str(error)
+    def _seed(self, obj: Object) -> None:
+        """Find the owners of open sockets in /proc."""
+        sockets = open_sockets.find()
+        maps = obj.map("listeners"), obj.map("listening")
+        open_sockets.seed_listeners(*maps, sockets, self.filters)
+        if obj.has_map(SEEDS_MAP) and SEEDS_MAP not in self._small_maps:
+            open_sockets.seed_sockets(obj.map(SEEDS_MAP), sockets, self.filters)
+        if socket_queries.can_ask(obj):
+            socket_queries.learn_open(obj, sockets)
 
 
-def _ledger(obj: Object) -> str:
-    """Return the ledger's name in the summary. A ledger of all sockets is "storage" or "hash"."""
-    if obj.has_map("ledger_hash"):
-        return "hash"
-    return "storage" if _tracks(obj) else "slots"
-
-
-def _target(program: Program) -> str:
-    """Return the tracepoint that a program's section names."""
-    return program.section.partition("/")[2]
-
-
-def _tracks(obj: Object) -> bool:
-    """Return whether an object keeps a ledger of all sockets."""
-    return any(program.name == TRACKING_PROGRAM for program in obj.programs)
+def _forced(job: Job, code: str | None) -> Job:
+    """Return a job with the variant of a code alone, which the load tries, or the job itself."""
+    if code is None:
+        return job
+    chosen = job.only(code).variants
+    return job._replace(variants=tuple(each._replace(needs=(), shown_by=None) for each in chosen))

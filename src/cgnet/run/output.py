@@ -13,8 +13,10 @@ import select
 import socket
 import stat
 import sys
+import threading
 import time
 from bisect import bisect_right
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from cgnet.errors import CgnetError
 from cgnet.render.text import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 STDIN, STDOUT, STDERR = range(3)
 TICK_S = 0.05
@@ -31,12 +33,26 @@ STALL_S = 1.0
 END_S = 10.0
 CONTINUED = "\n  "  # only the first line of a message begins like a message
 STALLED = "nobody read it"
+SLOW_S = 1.0
 
 
 def tell(message: str) -> None:
     """Print a message on standard error."""
     lines = CONTINUED.join(map(escape, message.split("\n")))
     print(f"cgnet: {lines}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def said_if_slow(message: str) -> Iterator[None]:
+    """Print a message on a terminal if the body takes longer than SLOW_S."""
+    timer = threading.Timer(SLOW_S, tell, (message,))
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Patience:

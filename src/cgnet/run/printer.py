@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import time
 from typing import TYPE_CHECKING, Any
 
+from cgnet.kernel import variants
 from cgnet.records.schema import SCHEMA, CountSchema, Schema
 from cgnet.render import columns_of_counts, make_blocks, make_drawings, make_renderer
 from cgnet.run import output
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from cgnet.counting.counts import Counts
     from cgnet.render import Renderer
     from cgnet.run.command import Command, Options
-    from cgnet.run.losses import Losses
     from cgnet.run.output import Patience
+    from cgnet.run.signal import Signal
+
+log = logging.getLogger(__name__)
 
 STDOUT = 1
 WHOLE_INTERVAL = 0.9  # of an interval: counts of less don't replace the last ones
@@ -32,20 +36,10 @@ def _for_people(options: Options) -> bool:
 class Printer:
     """Renders to standard output. ``records`` is the number of rows written."""
 
-    def __init__(
-        self,
-        command: Command,
-        options: Options,
-        schema: Schema | CountSchema,
-        *,
-        counts: Counts | None,
-        losses: Losses,
-        patience: Patience,
-    ) -> None:
+    def __init__(self, signal: Signal, options: Options, patience: Patience) -> None:
         """Choose a renderer. Raises UsageError for unknown fields."""
-        self._options, self._losses, self.schema = options, losses, schema
-        self._clock = schema.clock
-        self._renderer = self._make_renderer(command, counts)
+        self._signal, self._options = signal, options
+        self._renderer = self._make_renderer(signal.command, signal.counts)
         self.fd = STDOUT
         self._out = Writer(STDOUT, patience)
         self._interval_began = 0.0  # of the monotonic clock, in seconds
@@ -53,7 +47,7 @@ class Printer:
         self.records = 0
 
     def _make_renderer(self, command: Command, counts: Counts | None) -> Renderer:
-        options, schema, terminal = self._options, self.schema, os.isatty(STDOUT)
+        options, schema, terminal = self._options, self._signal.schema, os.isatty(STDOUT)
         columns, fields = command.columns, options.fields
         if counts and isinstance(schema, CountSchema):
             if counts.draws and _for_people(options):
@@ -69,10 +63,10 @@ class Printer:
             options.output, schema, fields, columns, terminal=terminal, header=not options.no_header
         )
 
-    @property
-    def left_out(self) -> list[str]:
-        """The columns that this terminal is too narrow for."""
-        return self._renderer.left_out
+    def say_left_out(self) -> None:
+        """Print the columns that this terminal is too narrow for."""
+        if names := ", ".join(self._renderer.left_out):
+            tell(f"this terminal is too narrow for {names}; -o wide cuts nothing")
 
     @property
     def problem(self) -> str:
@@ -103,15 +97,39 @@ class Printer:
         data = output.encode(text)
         return self._out.write(data) == len(data) > 0
 
-    def run_record(self, kind: str, **fields: Any) -> dict[str, Any]:
+    def _run_record(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Return a record about the run itself."""
-        ts_ns = time.monotonic_ns()
-        head = {"schema": SCHEMA, "type": kind, "time": self._clock.text(ts_ns), "ts_ns": ts_ns}
-        return {**head, **fields}
+        ts_ns, clock = time.monotonic_ns(), self._signal.schema.clock
+        return {"schema": SCHEMA, "type": kind, "time": clock.text(ts_ns), "ts_ns": ts_ns, **fields}
 
-    def notice(self, row: dict[str, Any]) -> bool:
+    def _notice(self, row: dict[str, Any]) -> bool:
         """Write an additional record; return False where the output has no place for it."""
         return self._write(self._renderer.notice(row))
+
+    def notices(self) -> None:
+        """Write the command's additional records, or print them on standard error."""
+        for record in self._signal.command.notices():
+            row = self._run_record(record.pop("type"), **record)
+            if not self._notice(row):
+                tell(self._signal.command.notice_text(row))
+
+    def lost(self) -> None:
+        """Report the losses since the last call."""
+        for loss in self._signal.losses.look(self._signal.obj):
+            tell(str(loss))
+            self._notice(self._run_record("lost", count=loss.number, where=loss.where))
+
+    def summary(self) -> None:
+        """Write the summary, or print it on standard error."""
+        signal = self._signal
+        lost, unknown, runs = signal.losses.total, signal.unknown_owners, signal.runs
+        more = signal.command.summary(signal.obj)
+        counted = {"records": self.records, "lost": lost, "unknown_owners": unknown, **more}
+        if not self._notice(self._run_record("summary", **counted, **runs)):
+            also = "".join(f", {number} {name}" for name, number in more.items())
+            if variants.is_second_best(runs) or log.isEnabledFor(logging.INFO):
+                also += f"; by {', '.join(runs[name] for name in ('hook', 'transport', 'ledger'))}"
+            tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
 
     def rows(self, rows: list[Any]) -> None:
         """Write rows."""
@@ -131,9 +149,18 @@ class Printer:
             if taken < len(data):
                 shown = output.whole(rows, lambda some: above + render(some), taken)
         self.records += shown
-        self._losses.add("output", len(rows) - shown)
+        self._signal.losses.add("output", len(rows) - shown)
 
-    def counts(self, rows: list[dict[str, Any]]) -> None:
+    def counts(self) -> None:
+        """Write the counts since the last call, if the run counts."""
+        if not self._signal.counts:
+            return
+        head = self._run_record(self._signal.command.name)
+        rows = [head | row for row in self._signal.collect()][: self._options.limit]
+        self._write_counts(rows)
+        self._signal.command.on_rows(self._signal.schema, rows)
+
+    def _write_counts(self, rows: list[dict[str, Any]]) -> None:
         """Write rows of counts; a terminal keeps a whole interval rather than show part of one."""
         interval, began = self._options.interval, self._interval_began
         self._interval_began = time.monotonic()

@@ -12,7 +12,7 @@ from harness import wait_until
 from cgnet.commands.life import COMMAND
 from cgnet.filters.selection import Filters
 from cgnet.loader import Object
-from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, LostWhere
+from cgnet.records._layouts import LostWhere
 from cgnet.run.launch import Launch
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def test_a_socket_without_room_is_one_loss(monkeypatch: pytest.MonkeyPatch) -> N
         load(obj)
 
     monkeypatch.setattr(Object, "load", load_small)
-    launch = Launch("life", (LIFE_EVENT, FLOW, LIFE), Filters(), RING)
-    obj, _ = launch.start(COMMAND.program_sets(), None, "raw_tp")
+    launch = Launch(COMMAND, Filters(), RING)
+    obj = launch.start(None, "raw_tp")
     counted: list[int] = []
 
     def counts_each_once() -> bool:

@@ -12,13 +12,13 @@ import pytest
 from cgnet.errors import LibbpfError
 from cgnet.kernel._libbpf import lib
 from cgnet.kernel.btf import KERNEL_BTF, without_type
-from cgnet.kernel.variants import HOOKS, TRANSPORTS
+from cgnet.kernel.variants import HOOK, TRANSPORT
 from cgnet.loader import Object
 from cgnet.records._layouts import CONFIG
 from cgnet.run.launch import RING_TYPE, object_path
 
-RAW = next(hook for hook in HOOKS if hook.name == "raw_tp")
-PERF = next(transport for transport in TRANSPORTS if transport.name == "perf")
+(RAW,) = HOOK.only("raw_tp").variants
+(PERF,) = TRANSPORT.only("perf").variants
 CONSTANTS = ".rodata.config"
 
 

@@ -22,9 +22,8 @@ def test_the_first_record_of_each_cpu_is_kept(transport: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         filters = Filters(Selection(dport=(str(port),)))
-        launch = Launch("life", COMMAND.layouts, filters, RING)
-        obj, _ = launch.start(COMMAND.program_sets(), None, "raw_tp", transport)
-        with obj:
+        launch = Launch(COMMAND, filters, RING)
+        with launch.start(None, "raw_tp", transport) as obj:
             allowed = os.sched_getaffinity(0)
             try:
                 for cpu in allowed:

@@ -16,9 +16,10 @@ from harness import ROOT, need, wait_until
 
 from cgnet.errors import LibbpfError
 from cgnet.filters.selection import Filters, Selection
+from cgnet.kernel.variants import SOCKETS
 from cgnet.records._layouts import HEAD, LostWhere, OwnerSource
+from cgnet.run.command import Command
 from cgnet.run.launch import Launch
-from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,17 +138,23 @@ def _seen(key: bytes, value: bytes) -> Seen:
     )
 
 
+class Attribution(Command):
+    """The programs of attribution.bpf.c."""
+
+    object = "attribution"
+    jobs = SOCKETS
+    layouts = (HEAD,)
+
+
 @contextmanager
 def probing(
     folder: Path, hook: str, hierarchy: str, selection: Selection | None = None
 ) -> Iterator[Probe]:
     """Run the programs, after seeding them with all open sockets."""
     filters = Filters((selection or Selection())._replace(hierarchy=hierarchy))
-    launch = Launch("attribution", (HEAD,), filters, RING)
+    launch = Launch(Attribution(), filters, RING)
     launch.folder = folder
-    program_sets = [ProgramSet()]
-    obj, _ = launch.start(program_sets, None, hook)
-    with obj:
+    with launch.start(None, hook) as obj:
         yield Probe(obj, hook, hierarchy)
 
 

@@ -27,7 +27,7 @@ from cgnet.errors import (
     UsageError,
 )
 from cgnet.kernel import probes
-from cgnet.kernel.variants import HOOKS
+from cgnet.kernel.variants import HOOK
 from cgnet.run.launch import object_path
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def test_a_commands_columns_are_fields_of_its_records(name: str) -> None:
 
 
 def test_every_command_has_its_object_and_every_object_a_command() -> None:
-    used = {object_path(command_of(name).object, hook) for name in TRACING for hook in HOOKS}
+    used = {
+        object_path(command_of(name).object, hook) for name in TRACING for hook in HOOK.variants
+    }
     assert used | {probes.OBJECT} == set(OBJECTS.glob("*.bpf.o"))
 
 

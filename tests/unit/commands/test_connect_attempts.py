@@ -61,5 +61,5 @@ def test_rows_of_both_sides_are_told_apart(module: object) -> None:
 def test_who_asks_for_time_outs_hears_of_those_of_applications(
     results: tuple[str, ...], said: bool
 ) -> None:
-    (way,) = attempts.explained([attempts.NO_SYNC_ERRORS], results)
-    assert way.remarks == ((attempts.OWN_TIMEOUTS,) if said else ())
+    command = connlat.Connlat(Selection(result=results))
+    assert command.remarks() == ([attempts.OWN_TIMEOUTS] if said else [])

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-import errno
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cgnet.errors import LibbpfError
 from cgnet.kernel import function_hooks, probes, variants
-from cgnet.kernel.function_hooks import WAYS, Row
+from cgnet.kernel.function_hooks import WAYS
 from cgnet.kernel.probes import FENTRY, KPROBE, Answer
+from cgnet.kernel.variants import choose
 from cgnet.run.launch import OBJECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cgnet.kernel.probes import Feature
+    from cgnet.kernel.variants import Chosen
 
     Kernel = Callable[..., list[tuple[str, str]]]
 
@@ -26,14 +27,30 @@ YES = Answer(ok=True)
 KINDS = ("fentry", "kprobe")
 
 
-def table(*places: tuple[str, str, str]) -> list[Row]:
-    """Make rows as the object has them: for each function both kinds."""
-    return [Row(*place, kind, f"{'__'.join(place)}__{kind}") for place in places for kind in KINDS]
+def table(*places: tuple[str, str, str]) -> list[Any]:
+    """Make programs as the object has them: for each function both kinds."""
+    return [
+        SimpleNamespace(
+            name=f"{'__'.join(place)}__{kind}", hook=kind, target=place[2], stage=place[:2]
+        )
+        for place in places
+        for kind in KINDS
+    ]
 
 
 IP = table(
     ("ip_rcv", "v4", "ip_rcv_core"), ("ip_rcv", "v4", "ip_rcv"), ("ip_rcv", "v6", "ipv6_rcv")
 )
+
+
+def chosen(ways: Iterable[str] = WAYS) -> list[Chosen]:
+    return list(choose(function_hooks.jobs(IP, ways)).values())
+
+
+def programs(plan: list[Chosen]) -> dict[str, str]:
+    """Return the way to attach each program."""
+    found = [each.variant for each in plan if each.variant]
+    return {name: each.code for each in found for name in each.programs}
 
 
 @pytest.fixture
@@ -56,67 +73,76 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def test_the_table_is_in_the_object() -> None:
-    rows = function_hooks.read(OBJECTS / "trace.typed.bpf.o")
-    places: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        assert row.program == f"{row.stage}__{row.part}__{row.function}__{row.kind}"
-        if row.kind == "fentry":
-            places.setdefault((row.stage, row.part), []).append(row.function)
-    assert places == {
-        ("ip_out", "v4"): ["ip_output"],
-        ("ip_out", "v6"): ["ip6_output"],
-        ("ip_rcv", "v4"): ["ip_rcv_core", "ip_rcv"],
-        ("ip_rcv", "v6"): ["ip6_rcv_core", "ipv6_rcv"],
-        ("tcp_rcv", "v4"): ["tcp_v4_rcv"],
-        ("tcp_rcv", "v6"): ["tcp_v6_rcv"],
-        ("tcp_backlog", "both"): ["tcp_add_backlog"],
-        ("sock_queue", "both"): ["tcp_queue_rcv", "tcp_data_queue"],
-        ("netfilter", "both"): ["nf_hook_slow"],
+    places = {
+        job.name: list(dict.fromkeys(each.function for each in job.variants))
+        for job in function_hooks.read(OBJECTS / "trace.typed.bpf.o")
     }
-    kinds = {row.kind for row in rows if row.stage == "netfilter"}
-    assert kinds == {"fentry", "fexit", "kprobe", "kretprobe"}
+    assert places == {
+        "ip_out of IPv4": ["ip_output"],
+        "ip_out of IPv6": ["ip6_output"],
+        "ip_rcv of IPv4": ["ip_rcv_core", "ip_rcv"],
+        "ip_rcv of IPv6": ["ip6_rcv_core", "ipv6_rcv"],
+        "tcp_rcv of IPv4": ["tcp_v4_rcv"],
+        "tcp_rcv of IPv6": ["tcp_v6_rcv"],
+        "tcp_backlog": ["tcp_add_backlog"],
+        "sock_queue": ["tcp_queue_rcv", "tcp_data_queue"],
+        "netfilter": ["nf_hook_slow"],
+    }
+
+
+def test_a_variant_has_the_programs_of_its_function_and_way() -> None:
+    found = {job.name: job for job in function_hooks.read(OBJECTS / "trace.typed.bpf.o")}
+    assert [(each.code, sorted(each.programs)) for each in found["netfilter"].variants] == [
+        ("fentry", [f"netfilter__both__nf_hook_slow__{kind}" for kind in ("fentry", "fexit")]),
+        ("kprobe.multi", kprobes := [
+            f"netfilter__both__nf_hook_slow__{kind}" for kind in ("kprobe", "kretprobe")
+        ]),
+        ("kprobe", kprobes),
+    ]  # fmt: skip
+    first = found["ip_rcv of IPv4"].variants[0]
+    assert first.programs == {"ip_rcv__v4__ip_rcv_core__fentry"}
 
 
 def test_the_first_function_is_taken_by_the_best_way(kernel: Kernel) -> None:
     asked = kernel()
-    found = function_hooks.choose(IP)
-    assert found.programs == {
+    found = chosen()
+    assert programs(found) == {
         "ip_rcv__v4__ip_rcv_core__fentry": "fentry",
         "ip_rcv__v6__ipv6_rcv__fentry": "fentry",
     }
-    assert found.unseen == {}
+    assert function_hooks.unseen(found) == {}
     assert asked == [("fentry", "ip_rcv_core"), ("fentry", "ipv6_rcv")]
 
 
 def test_a_way_that_the_kernel_lacks_is_tried_at_no_function(kernel: Kernel) -> None:
     asked = kernel(FENTRY, KPROBE)
-    assert set(function_hooks.choose(IP).programs.values()) == {"kprobe.multi"}
+    assert set(programs(chosen()).values()) == {"kprobe.multi"}
     assert {way for way, _ in asked} == {"kprobe.multi"}
 
 
 def test_what_is_refused_is_looked_for_elsewhere(kernel: Kernel) -> None:
     refused = (*((way, "ip_rcv_core") for way in WAYS), ("fentry", "ip_rcv"))
     kernel(refuses=refused)
-    first = function_hooks.choose(IP).choices[0]
-    assert (first.function, first.way) == ("ip_rcv", "kprobe.multi")
+    first = chosen()[0]
+    assert first.variant
+    assert (first.variant.function, first.variant.code) == ("ip_rcv", "kprobe.multi")
     assert first.why.count("No such file") == len(WAYS)
 
 
 def test_a_stage_that_nothing_tells_of_has_one_name(kernel: Kernel) -> None:
     kernel(FENTRY, KPROBE, refuses=(("kprobe.multi", "ipv6_rcv"),))
-    assert list(function_hooks.choose(IP).unseen) == ["ip_rcv of IPv6"]
-    every = tuple(("kprobe.multi", row.function) for row in IP)
+    assert list(function_hooks.unseen(chosen())) == ["ip_rcv of IPv6"]
+    every = tuple(("kprobe.multi", each.target) for each in IP)
     kernel(FENTRY, KPROBE, refuses=every)
-    (why,) = function_hooks.choose(IP).unseen.values()
-    assert why == "; ".join((f"fentry: {NO.why}", f"kprobe.multi: {NO.why}", f"kprobe: {NO.why}"))
-    assert list(function_hooks.choose(IP).unseen) == ["ip_rcv"]
+    unseen = function_hooks.unseen(chosen())
+    assert unseen == {"ip_rcv": "; ".join(f"{way}: {NO.why}" for way in WAYS)}
 
 
 def test_a_way_that_isnt_asked_for_isnt_taken(kernel: Kernel) -> None:
     kernel()
-    assert set(function_hooks.choose(IP, ["kprobe"]).programs.values()) == {"kprobe"}
-    none = function_hooks.choose(IP, [])
-    assert (none.programs, none.unseen) == ({}, {"ip_rcv": "not asked for"})
+    assert set(programs(chosen(["kprobe"])).values()) == {"kprobe"}
+    none = chosen([])
+    assert (programs(none), function_hooks.unseen(none)) == ({}, {"ip_rcv": "not asked for"})
 
 
 def test_stages_that_are_missing_are_one_line_and_why_is_for_who_asks(
@@ -129,38 +155,3 @@ def test_stages_that_are_missing_are_one_line_and_why_is_for_who_asks(
     assert "not seen here: ip_out, ip_rcv: no" in caplog.text
     assert "not seen here: sock_queue: never" in caplog.text
     assert function_hooks.remarks({}) == []
-
-
-class Attaching:
-    """Stands for an object: what it attaches, and how."""
-
-    def __init__(self, error: LibbpfError | None = None) -> None:
-        self.did: list[tuple[Any, ...]] = []
-        self.error = error
-
-    def attach(self, program: Any) -> None:
-        self.did.append((program.name,))
-        if self.error:
-            raise self.error
-
-    def attach_kprobe(self, program: Any, function: str, *, multi: bool) -> None:
-        self.did.append((program.name, function, multi))
-
-
-@pytest.mark.parametrize(
-    ("way", "more"),
-    [("fentry", ()), ("kprobe", ("ip_rcv", False)), ("kprobe.multi", ("ip_rcv", True))],
-)
-def test_each_way_attaches_as_it_must(way: str, more: tuple[Any, ...]) -> None:
-    kind = "fentry" if way == "fentry" else "kprobe"
-    name = f"ip_rcv__v4__ip_rcv__{kind}"
-    program: Any = type("Program", (), {"name": name, "section": f"{kind}/ip_rcv"})
-    obj: Any = Attaching()
-    assert function_hooks.attach(obj, program, way) == {}
-    assert obj.did == [(name, *more)]
-
-
-def test_what_is_refused_after_all_is_named() -> None:
-    program: Any = type("Program", (), {"name": "a__v4__f__fentry", "section": "fentry/f"})
-    obj: Any = Attaching(LibbpfError("attach", errno.EBUSY))
-    assert function_hooks.attach(obj, program, "fentry") == {"a": "f: Device or resource busy"}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from cgnet.commands.drop.config import without_stacks
 from cgnet.errors import CgnetError, LibbpfError, NotPermittedError, UnsupportedError
 from cgnet.kernel import probes, tracefs, variants
 from cgnet.kernel.probes import (
@@ -203,13 +202,16 @@ def test_a_stack_is_one_of_several_functions(kernel: Kernel, result: int, answer
 
 def test_drops_without_a_stack_say_so(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "require_capabilities", lambda: None)
-    assert without_stacks() is None  # it takes typed programs: not asked
+    assert variants.choose([variants.STACKS])["stacks"].refused == ()
+    assert "attach probe_stack" not in kernel.did  # it takes typed programs: not asked
     probes.trial.cache_clear()
     kernel.load_error = LibbpfError("no", errno.EINVAL)
     assert not variants.works(COMPARE_AND_SWAP).ok
     kernel.load_error, kernel.result = None, 8
-    why = "stack: it has no more than 1 frames"
-    assert without_stacks() == {"stack": why, "direction": why}
+    chosen = variants.choose([variants.STACKS])["stacks"]
+    assert chosen.variant
+    assert chosen.variant.unseen == ("stack", "direction")
+    assert chosen.why == "stack: it has no more than 1 frames"
     probes.trial.cache_clear()
 
 
@@ -271,15 +273,3 @@ def test_the_first_feature_that_is_missing_decides(
     answer = variants.all_work((TP_BTF, FEXIT, RAW_TP))
     assert answer == Answer(ok=False, why="fexit: not attached: No such file or directory")
     assert [each for each in kernel.did if each == "load"] == ["load"]
-
-
-def test_the_loader_asks_by_kinds_of_hook(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variants, "require_capabilities", lambda: None)
-    assert variants.hooks_work(frozenset()) == Answer(ok=True)
-    assert variants.hooks_work(frozenset({"fentry", "fexit"})) == Answer(ok=True)
-    loaded = [next(iter(each[0])) for each in kernel.did if isinstance(each, tuple)]
-    assert loaded == ["probe_fentry", "probe_fexit"]
-
-
-def test_the_ways_of_a_hook_are_the_hooks_of_the_loader() -> None:
-    assert [way.name for way in variants.HOOK.ways] == [hook.name for hook in variants.HOOKS]

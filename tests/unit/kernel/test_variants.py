@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 from cgnet.errors import NotPermittedError, UnsupportedError
-from cgnet.kernel import tracefs, variants
+from cgnet.kernel import probes, tracefs, variants
+from cgnet.kernel.probes import TASK_BTF, Answer, Feature
+from cgnet.kernel.variants import (
+    CONNECTIONS,
+    HOOK,
+    LIVING,
+    SOCKETS,
+    STACKS,
+    Chosen,
+    Job,
+    Variant,
+    choose,
+)
 from cgnet.loader import Object
 
 SYS_ADMIN, PERFMON, BPF = 21, 38, 39
@@ -61,8 +73,89 @@ def test_without_btf_the_option_that_helps_is_named(
 
 
 def test_typed_hooks_are_tried_before_raw_ones_unless_one_is_forced() -> None:
-    assert [hook.name for hook in variants.hooks(None)] == ["tp_btf", "raw_tp"]
-    assert [hook.name for hook in variants.hooks("raw_tp")] == ["raw_tp"]
+    assert [each.code for each in HOOK.variants] == ["tp_btf", "raw_tp"]
+    assert [each.code for each in HOOK.only("raw_tp").variants] == ["raw_tp"]
+
+
+FEATURE = Feature("feature", "", "")
+NEWER = Feature("newer", "", "")
+TYPED_ONE, RAW_ONE = (Variant(f"with {code}", hook=code) for code in ("tp_btf", "raw_tp"))
+
+
+@pytest.fixture
+def lacks(monkeypatch: pytest.MonkeyPatch) -> set[Feature]:
+    """Make a kernel that has every feature but these."""
+    found: set[Feature] = set()
+
+    def trial(feature: Feature) -> Answer:
+        return Answer(ok=feature not in found, why="no" if feature in found else "")
+
+    monkeypatch.setattr(variants, "require_capabilities", lambda: None)
+    monkeypatch.setattr(probes, "trial", trial)
+    return found
+
+
+def test_the_first_variant_that_works_does_a_job(lacks: set[Feature]) -> None:
+    best, next_best = Variant("best", (FEATURE,)), Variant("next", remark="slower ({why})")
+    job = Job("job", (best, next_best))
+    assert choose([job])["job"] == Chosen(job, best, ())
+    lacks.add(FEATURE)
+    chosen = choose([job])["job"]
+    assert (chosen.variant, chosen.remark) == (next_best, "slower (feature: no)")
+    assert chosen.refused == ((best, "feature: no"),)
+    assert choose([job._replace(variants=(best,))])["job"].variant is None
+
+
+def test_a_variant_that_was_refused_at_the_load_is_chosen_no_more(lacks: set[Feature]) -> None:
+    first, second = Variant("first"), Variant("second", remark="{why}")
+    chosen = choose([Job("job", (first, second))], {first: "refused"})["job"]
+    assert (chosen.variant, chosen.remark) == (second, "refused")
+    assert not lacks
+
+
+def test_a_variant_of_another_hook_is_refused_as_its_hook_is_or_is_no_matter(
+    lacks: set[Feature],
+) -> None:
+    job = Job("job", (TYPED_ONE, RAW_ONE))
+    assert choose([HOOK, job])["job"] == Chosen(job, TYPED_ONE, ())
+    assert choose([HOOK.only("raw_tp"), job])["job"] == Chosen(job, RAW_ONE, ())
+    lacks.add(TASK_BTF)
+    chosen = choose([HOOK, job], thoroughly=True)["job"]
+    assert chosen == Chosen(job, RAW_ONE, ((TYPED_ONE, "task_btf: no"),))
+    assert choose([job])["job"].variant == TYPED_ONE  # a job without a hook
+
+
+@pytest.mark.parametrize("variant", [
+    Variant("load tells", (FEATURE,), load_tells=True), Variant("shown", (FEATURE,), shown_by=NEWER),
+], ids=lambda each: each.name)  # fmt: skip
+def test_what_a_load_tells_is_tried_by_doctor_alone(lacks: set[Feature], variant: Variant) -> None:
+    job = Job("job", (variant,))
+    lacks.add(FEATURE)
+    assert choose([job])["job"].variant == variant
+    assert choose([job], thoroughly=True)["job"].why == "feature: no"
+    lacks.add(NEWER)
+    assert bool(choose([job])["job"].variant) == variant.load_tells
+
+
+EVERY = (*CONNECTIONS, *SOCKETS, LIVING, STACKS)
+
+
+def test_each_program_of_a_variant_is_in_an_object_of_its_hook(built_object: Path) -> None:
+    found: dict[str, set[str]] = {}
+    for path in built_object.parent.glob("*.*.bpf.o"):
+        with Object(path) as obj:
+            names = {each.name for each in obj.programs}
+        found.setdefault(path.name.split(".")[1], set()).update(names)
+    ways = {each.code: each.way for each in HOOK.variants}
+    for variant in (each for job in EVERY for each in job.variants):
+        there = found[ways[variant.hook]] if variant.hook else set[str]().union(*found.values())
+        assert variant.programs <= there, variant.name
+
+
+def test_a_remark_tells_why_where_something_better_may_be_refused() -> None:
+    for job in EVERY:
+        assert not job.variants[0].remark
+        assert all("{why}" in each.remark for each in job.variants if each.programs and each.remark)
 
 
 TYPED_MAPS = {

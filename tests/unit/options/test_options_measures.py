@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from cgnet.cli import _run
-from cgnet.commands import COMMANDS, life
-from cgnet.commands.connect import attempts
+from cgnet.commands import COMMANDS
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import MICROSECONDS, linear
 from cgnet.counting.keys import Key
 from cgnet.filters.selection import Filters
-from cgnet.records._layouts import CONFIG, CloseCause, ClosedBy, Role
+from cgnet.kernel.variants import LIVING
+from cgnet.records._layouts import CONFIG, CloseCause, ClosedBy, Role, SyncErrors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_told_the_programs(
     if "--slower" in line:
         plain |= {"count": 0}  # rows
     assert found == plain | measures
-    assert len(Filters().config(attempts.NO_SYNC_ERRORS.sync_errors, found)) == CONFIG.size
+    assert len(Filters().config(SyncErrors.SYNC_ERRORS_UNSEEN, found)) == CONFIG.size
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_histogram_of_connlat_has_successes_unless_told_otherwise(
 def test_what_fails_before_a_syn_leaves_takes_no_time_and_is_not_looked_for(
     asked: Callable[..., Asked], line: str
 ) -> None:
-    assert asked(line).command.program_sets() == [attempts.NO_SYNC_ERRORS]
+    assert "sync_errors" not in {job.name for job in asked(line).command.needed()}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_whose_connections_are_shown(
 
 
 def test_with_an_interval_life_needs_what_tells_the_living(asked: Callable[..., Asked]) -> None:
-    assert asked("life").command.program_sets() == [life.PROGRAMS]
-    assert asked("life -i 5").command.program_sets() == [life.PROGRAMS._replace(looks=life.LOOKS)]
+    assert LIVING not in asked("life").command.needed()
+    assert LIVING in asked("life -i 5").command.needed()
 
 
 def test_milliseconds_are_for_drawings(asked: Callable[..., Asked]) -> None:

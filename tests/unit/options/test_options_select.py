@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cgnet.cli import _run
-from cgnet.commands.connect import attempts
 from cgnet.commands.connect import command as connect
 from cgnet.counting.counts import Counting
 from cgnet.counting.keys import Key
@@ -34,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     class Session:
         def __init__(self, command: Command, options: Options) -> None:
-            made.append((options, command.program_sets()))
+            made.append((options, command.needed()))
 
         def run(self) -> int:
             return 0
@@ -152,7 +151,15 @@ def test_errors_before_a_syn_are_looked_for_where_somebody_connects(
     asked: Asked, arguments: list[str], *, looked_for: bool
 ) -> None:
     found = asked(*arguments)[1]
-    assert (found != [attempts.NO_SYNC_ERRORS]) == looked_for
+    assert ("sync_errors" in {job.name for job in found}) == looked_for
+
+
+@pytest.mark.parametrize(("choice", "ways"), [
+    ("auto", ["fexit", "kprobe", "none"]), ("on", ["fexit", "kprobe", "tracepoint"]), ("off", []),
+])  # fmt: skip
+def test_ways_to_see_errors_before_a_syn(asked: Asked, choice: str, ways: list[str]) -> None:
+    jobs = asked("--sync-errors", choice)[1]
+    assert [each.code for job in jobs if job.name == "sync_errors" for each in job.variants] == ways
 
 
 def test_a_command_without_the_options_of_connections_shows_clients() -> None:

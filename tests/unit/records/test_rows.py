@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from fakes import FakeKernel
 from hypothesis import given
 from hypothesis import strategies as st
 from records import (
@@ -37,6 +38,7 @@ from cgnet.records.schema import TCP_STATES, Schema
 from cgnet.render import make_renderer
 
 if TYPE_CHECKING:
+    from cgnet.loader import Object
     from cgnet.run.command import Command
 
 NAMES = Names({(MEMORY, 42): "/docker/web"})
@@ -157,10 +159,13 @@ def test_a_resets_reason_is_named_by_the_kernel(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("duration_ns", [0, 1, 1 << 40])
 def test_what_was_open_at_the_start_and_is(duration_ns: int) -> None:
     """What began since then has told nothing before: its first row isn't one to count from."""
+    shown = life.Life()
+    shown.on_interval(cast("Object", FakeKernel()))
     for by in (0, *ClosedBy):
         tail = LIFE.packed.pack(*ENDED._replace(closed_by=by, duration_ns=duration_ns))
         record = record_of(RecordKind.RECORD_LIFE, tail)
-        assert life.COMMAND.was_open(record) == (by == 0 and duration_ns == 0)
+        assert life.COMMAND.wanted([record]) == [record]
+        assert shown.wanted([record]) == ([] if by == 0 and duration_ns == 0 else [record])
 
 
 @given(st.binary(min_size=LIFE.size, max_size=LIFE.size))

@@ -22,7 +22,7 @@ from cgnet.cli import _run
 from cgnet.errors import StoppedError
 from cgnet.owners.cgroups import default_hierarchy, hierarchies
 from cgnet.records._layouts import CGROUP_EVENT, LostWhere, OwnerSource, RecordKind
-from cgnet.run import output, printer, session
+from cgnet.run import output, printer
 from cgnet.run.losses import ADVICE
 
 if TYPE_CHECKING:
@@ -273,11 +273,11 @@ def test_the_journals_line_takes_rows_from_between_messages(
 def test_a_slow_start_is_said_to_a_terminal(
     monkeypatch: pytest.MonkeyPatch, *, terminal: bool
 ) -> None:
-    monkeypatch.setattr(session, "SLOW_S", 0.01)
+    monkeypatch.setattr(output, "SLOW_S", 0.01)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     said: list[str] = []
-    monkeypatch.setattr(session, "tell", said.append)
-    with session.said_if_slow("loading"):
+    monkeypatch.setattr(output, "tell", said.append)
+    with output.said_if_slow("loading"):
         wait_end = time.monotonic() + (10 if terminal else 0.1)
         while not said and time.monotonic() < wait_end:
             time.sleep(0.005)
@@ -287,7 +287,7 @@ def test_a_slow_start_is_said_to_a_terminal(
 def test_a_quick_start_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     said: list[str] = []
-    monkeypatch.setattr(session, "tell", said.append)
-    with session.said_if_slow("loading"):
+    monkeypatch.setattr(output, "tell", said.append)
+    with output.said_if_slow("loading"):
         pass
     assert said == []

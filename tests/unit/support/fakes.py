@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pytest
 
     from cgnet.filters.selection import Filters
+    from cgnet.run.command import Command
 
 
 class FakeMap:
@@ -109,7 +110,7 @@ def members(raw: bytes) -> dict[str, Any]:
 class FakeKernel(FakeObject):
     """A fake launched object, with its ring and maps."""
 
-    unseen: dict[str, str] | None = None
+    follows_listeners = False
     runs: dict[str, str] = {}  # noqa: RUF012 - read-only
     filled = 0.0
 
@@ -122,11 +123,9 @@ class FakeKernel(FakeObject):
         self.has: set[str] = set()  # optional maps of the object
         self.told: dict[str, Any] = {}  # the launch's arguments, by name
 
-    def follows_listeners(self, _obj: Self) -> bool:
-        return False
-
-    def launch(self, *_: Any, **told: Any) -> Self:
-        self.told = told
+    def launch(self, command: Command, *_: Any, **told: Any) -> Self:
+        self.command = command
+        self.told = told | {"config": command.config(), "maps": command.maps()}
         return self
 
     def has_map(self, name: str) -> bool:
@@ -135,14 +134,17 @@ class FakeKernel(FakeObject):
     def iterate_if_loaded(self, name: str, elements_of: str) -> None:
         self.did.append(f"{name} over {elements_of}")
 
-    def start(self, program_sets: Any, *_: Any) -> tuple[Self, Any]:
+    def start(self, *_: Any) -> Self:
         self.did.append("start")
         for where, number in self.lost.items():
             self.map("lost").update(u32(where), number.to_bytes(8, sys.byteorder))
-        return self, program_sets()[-1]
+        return self
 
-    def remarks(self, chosen: Any) -> list[str]:
-        return list(chosen.remarks)
+    @property
+    def remarks(self) -> list[str]:
+        """What is said where each job has its last variant."""
+        said = [job.variants[-1].remark for job in self.command.needed() if job.variants]
+        return [*filter(None, said), *self.command.remarks()]
 
     def ring(self, _name: str) -> Self:
         return self

@@ -7,18 +7,19 @@ Shared by the commands of the object ``connect``.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from cgnet.kernel import variants
+from cgnet.kernel.variants import CONNECTIONS, LISTENERS, SEEDS, SYNC_ERRORS
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, Role, SyncErrors
+from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, Role
 from cgnet.records.schema import DECISION, FLOW_GROUPS, LATENCY, SYN_RETRANS
 from cgnet.run.command import Command
-from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
+    from cgnet.filters.selection import Selection
+    from cgnet.kernel.variants import Job
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records.fields import AnyGroup
@@ -26,48 +27,14 @@ if TYPE_CHECKING:
 OWN_TIMEOUTS = (
     "time-outs that applications set themselves are aborted, not ETIMEDOUT: --result '!ok' has both"
 )
-UNSEEN = "what fails before a SYN leaves (no route) isn't shown; --sync-errors on does it"
-LATE = "attempts that fail before a SYN leaves are seen by kprobes, which take longer than fexit ({why})"
-SLOW = (
-    "attempts that fail before a SYN leaves are seen at the connect system call, and every system call "
-    "of the host is some 50 ns slower: fexit and kprobes aren't taken ({why})"
-)
-
-
-def _by(way: variants.Way, how: SyncErrors) -> ProgramSet:
-    return ProgramSet(frozenset(feature.name for feature in way.needs), how)
-
-
-FEXIT, KPROBE, SYSCALL, _ = variants.SYNC_ERRORS.ways
-BY_FEXIT = _by(FEXIT, SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_KPROBE = _by(KPROBE, SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_SYSCALL = _by(SYSCALL, SyncErrors.SYNC_ERRORS_BY_SYSCALL)
-WAYS = {"fexit": BY_FEXIT, "kprobe": BY_KPROBE, "tracepoint": BY_SYSCALL}
-NO_SYNC_ERRORS = ProgramSet()
-
-
-def explained(ways: list[ProgramSet], results: Collection[str]) -> list[ProgramSet]:
-    """Return the ways, with a remark on time-outs if these results exclude some."""
-    asked = {each for value in results if value[:1] != "!" for each in value.split(",")}
-    if not asked & {"ETIMEDOUT", str(errno.ETIMEDOUT)} or "aborted" in asked:
-        return ways
-    return [way._replace(remarks=(*way.remarks, OWN_TIMEOUTS)) for way in ways]
-
-
-def sync_error_sets(
-    choice: str, roles: Collection[Role], forced: str | None = None
-) -> list[ProgramSet]:
-    """Return the ways to see errors before a SYN, in the order of trying. Only clients have them.
-
-    ``forced`` is the one of WAYS to use.
-    """
-    if forced:
-        return [WAYS[forced]]
-    if choice == "off" or Role.ROLE_CLIENT not in roles:
-        return [NO_SYNC_ERRORS]
-    last = (BY_SYSCALL, SLOW) if choice == "on" else (NO_SYNC_ERRORS, UNSEEN)
-    told = [each._replace(remarks=(remark,)) for each, remark in ((BY_KPROBE, LATE), last)]
-    return [BY_FEXIT, *told]
+# Codes of the ways to see errors before a SYN, for each choice, in the order of trying.
+WAYS = ("fexit", "kprobe", "tracepoint")
+SYNC_ERRORS_BY = {"auto": ("fexit", "kprobe", "none"), "on": WAYS, "off": ()}
+PROGRAMS_OF_ROLES = {
+    Role.ROLE_CLIENT: frozenset({"client", "client_again"}),
+    Role.ROLE_SERVER: frozenset({"server", "server_again"}),
+}
+OF_SERVERS = (LISTENERS, SEEDS)
 
 
 class Attempts(Command):
@@ -77,10 +44,20 @@ class Attempts(Command):
     """
 
     object = "connect"
+    jobs: ClassVar[tuple[Job, ...]] = CONNECTIONS
     layouts = (CONNECT_EVENT, FLOW, OUTCOME)
 
-    def __init__(self, roles: Collection[Role] = (Role.ROLE_CLIENT,)) -> None:
-        """Choose the columns."""
+    def __init__(
+        self, selection: Selection, sync_errors: str = "off", by: str | None = None
+    ) -> None:
+        """Choose the columns, and the ways to see errors before a SYN leaves: only clients have them.
+
+        ``by`` is the one of WAYS to use.
+        """
+        roles = selection.roles
+        self._roles, self._results = roles, selection.result
+        seen = SYNC_ERRORS_BY[sync_errors] if Role.ROLE_CLIENT in roles else ()
+        self._sync_errors = (by,) if by else seen
         if Role.ROLE_SERVER not in roles:
             return
         if Role.ROLE_CLIENT not in roles:
@@ -90,6 +67,24 @@ class Attempts(Command):
         else:
             self.table = _after(_after(self.table, "comm", "role"), "saddr", "sport")
             self.first, self.then = (*self.first, "role"), ("sport", *self.then)
+
+    def needed(self) -> list[Job]:
+        """Return the jobs, without those of servers or clients that aren't shown."""
+        unwanted = () if Role.ROLE_SERVER in self._roles else OF_SERVERS
+        sync_errors = [SYNC_ERRORS.only(*self._sync_errors)] if self._sync_errors else []
+        others = [each for each in self.jobs if each not in (*unwanted, SYNC_ERRORS)]
+        return [*others, *sync_errors]
+
+    def left_out(self) -> frozenset[str]:
+        """Return the programs of the role that isn't shown."""
+        unwanted = (names for role, names in PROGRAMS_OF_ROLES.items() if role not in self._roles)
+        return frozenset[str]().union(*unwanted)
+
+    def remarks(self) -> list[str]:
+        """Return a remark on time-outs if the results exclude those of applications."""
+        asked = {each for text in self._results if text[:1] != "!" for each in text.split(",")}
+        excluded = asked & {"ETIMEDOUT", str(errno.ETIMEDOUT)} and "aborted" not in asked
+        return [OWN_TIMEOUTS] if excluded else []
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""

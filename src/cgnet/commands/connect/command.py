@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.commands.connect.attempts import WAYS, Attempts, explained, sync_error_sets
+from cgnet.commands.connect.attempts import WAYS, Attempts
 from cgnet.filters.selection import Selection
 from cgnet.options.shared import collect, common, connections, counted, counting
 from cgnet.options.types import OneOf
 from cgnet.run.session import Session
-
-if TYPE_CHECKING:
-    from cgnet.run.program_sets import ProgramSet
 
 ANY = Selection()
 
@@ -36,16 +33,10 @@ class Connect(Attempts):
     then = ("comm", "syn_retrans", "pid", "saddr")
 
     def __init__(
-        self, selection: Selection = ANY, sync_errors: str = "auto", forced: str | None = None
+        self, selection: Selection = ANY, sync_errors: str = "auto", by: str | None = None
     ) -> None:
-        """Choose the columns, and the ways to see errors: see ``sync_error_sets``."""
-        super().__init__(selection.roles)
-        sets = sync_error_sets(sync_errors, selection.roles, forced)
-        self._sets = explained(sets, selection.result)
-
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the sets of programs, best first."""
-        return self._sets
+        """Show what was selected, and errors before a SYN as ``sync_errors`` says."""
+        super().__init__(selection, sync_errors, by)
 
 
 COMMAND = Connect()
@@ -89,7 +80,7 @@ the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '
     "for little; on also where it takes the system call's tracepoints, which make every system "
     "call of the host some 50 ns slower.",
 )
-@click.option("--sync-errors-by", type=OneOf(list(WAYS)), hidden=True)
+@click.option("--sync-errors-by", type=OneOf([*WAYS]), hidden=True)
 def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:
     """Run the command."""
     options = collect(values, counted(values))

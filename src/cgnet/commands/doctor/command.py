@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,13 +16,15 @@ from cgnet.commands import COMMANDS
 from cgnet.commands.doctor import host
 from cgnet.commands.doctor.report import WIDTH, report_text
 from cgnet.errors import ExitStatus, NotPermittedError
-from cgnet.kernel import function_hooks, variants
+from cgnet.kernel import variants
 from cgnet.kernel.btf import find_kernel_btf
 from cgnet.kernel.probes import FEATURES, Answer
 from cgnet.options.types import OneOf
 from cgnet.records.schema import SCHEMA
 from cgnet.render.layout import terminal_width
-from cgnet.run.launch import object_path
+
+if TYPE_CHECKING:
+    from cgnet.run.command import Command
 
 EPILOG = """\b
 Examples:
@@ -34,7 +37,6 @@ Programs are loaded for a try and removed again; nothing on the host is changed.
 It exits with 4 if a command can't run.
 """
 STDOUT = 1
-WITH_STAGES = frozenset({"trace"})  # stages at kernel functions: see kernel/function_hooks.py
 
 
 def command_names() -> list[str]:
@@ -68,38 +70,41 @@ def _features(no_trial: str | None) -> list[dict[str, Any]]:
     return found
 
 
-def _stages(name: str) -> list[dict[str, Any]]:
+def _stages(command: Command | None) -> list[dict[str, Any]]:
     """Return the stages of a command that are functions, and the way to see each on this kernel."""
-    if name not in WITH_STAGES:
-        return []
+    plan = variants.choose(command.stages() if command else (), thoroughly=True)
     return [
         {
-            "stage": each.name,
-            "function": each.function,
-            "way": each.way,
+            "stage": each.job.name,
+            "function": each.variant and each.variant.function,
+            "way": each.variant and each.variant.code,
             "why": each.why or None,
         }
-        for each in function_hooks.choose(
-            function_hooks.read(object_path(name, variants.HOOKS[0]))
-        ).choices
+        for each in plan.values()
     ]
 
 
 def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
-    """Return a command's ways; ``problems`` are those of all commands."""
-    parts = variants.NEEDS.get(name, ())
-    missing = [*problems] if parts else []
-    uses: dict[str, str | None] = {part.name: None for part in parts}
+    """Return a command's variants; ``problems`` are those of all commands."""
+    command: Command | None = getattr(import_module(COMMANDS[name].module), "COMMAND", None)
+    jobs = command.jobs if command else ()
+    missing = [*problems] if jobs else []
+    uses: dict[str, str | None] = {job.name: None for job in jobs}
     refused = []
-    for choice in () if no_trial else map(variants.choose, parts):
-        uses[choice.part] = choice.way
-        reasons = [{"part": choice.part, "way": way, "why": why} for way, why in choice.refused]
-        if choice.way is None:
+    plan = {} if no_trial else variants.choose(jobs, thoroughly=True)
+    for part, chosen in plan.items():
+        reasons = [
+            {"part": part, "way": each.name, "why": why.removeprefix(f"{each.name}: ")}
+            for each, why in chosen.refused
+        ]
+        if chosen.variant:
+            uses[part] = chosen.variant.name
+        else:
             missing += [f"{each['part']}: {each['way']}: {each['why']}" for each in reasons]
         refused += reasons
     return {
         "name": name, "runs": not missing, "missing": missing, "uses": uses, "refused": refused,
-        "stages": [] if no_trial else _stages(name),
+        "stages": [] if no_trial else _stages(command),
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.commands.drop.config import STATES, SYN_PROGRAMS, DropOptions, settings, without_stacks
+from cgnet.commands.drop.config import STATES, SYN_PROGRAMS, DropOptions, settings
 from cgnet.commands.drop.record import drop_groups
 from cgnet.counting.keys import OF_DROPS, OF_SOCKETS
 from cgnet.errors import UsageError
@@ -19,6 +19,7 @@ from cgnet.findings.drop_explain import Diagnosis
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
 from cgnet.findings.evidence import has_netlink
 from cgnet.kernel.symbols import Symbols
+from cgnet.kernel.variants import SOCKETS, STACKS
 from cgnet.options import completion
 from cgnet.options.groups import DEFAULT_BY_OF_DROPS, select
 from cgnet.options.shared import collect, common_of_packets, counted, counting_drops
@@ -28,7 +29,6 @@ from cgnet.records._layouts import DROP, DROP_EVENT, FLOW
 from cgnet.records.schema import FLOW_GROUPS
 from cgnet.run.command import Command
 from cgnet.run.output import tell
-from cgnet.run.program_sets import ProgramSet
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Drop(Command):
     """Dropped packets, with owner, place and reason; with advice if requested."""
 
     name = object = "drop"
+    jobs = (*SOCKETS, STACKS)
     layouts = (DROP_EVENT, FLOW, DROP)
     table = (
         "time", "owner", "dev", "direction", "saddr", "sport", "daddr", "dport", "tcp_flags", "len",
@@ -77,10 +78,9 @@ class Drop(Command):
         """Return the classes by reason and function, and the selected reasons and devices."""
         return self._maps
 
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the only set, without the costly programs of --syn-drops unless requested."""
-        left_out = () if self._asked and self._asked.syn_drops else SYN_PROGRAMS
-        return [ProgramSet(left_out=left_out, unseen=without_stacks())]
+    def left_out(self) -> frozenset[str]:
+        """Return the costly programs of --syn-drops unless requested."""
+        return frozenset() if self._asked and self._asked.syn_drops else SYN_PROGRAMS
 
     def on_started(self, obj: Object) -> None:
         """Print the devices that don't exist yet, and save the counters at the start."""

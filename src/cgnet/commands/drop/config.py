@@ -10,9 +10,7 @@ from cgnet.errors import did_you_mean
 from cgnet.filters.values import choose
 from cgnet.findings.class_rule import function_classes, number_of, rule_of_class
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: skip
-from cgnet.kernel import variants
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
-from cgnet.kernel.probes import COMPARE_AND_SWAP, STACK
 from cgnet.records._layouts import CGNET_DEV_LEN, DropClass
 from cgnet.records.schema import TCP_STATES
 
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
     from cgnet.kernel.symbols import Symbols
 
 STATES = {name: number for number, name in enumerate(TCP_STATES) if name}
-STACK_FIELDS = ("stack", "direction")
-SYN_PROGRAMS = ("syn_drop", "syn_seed")
+SYN_PROGRAMS = frozenset({"syn_drop", "syn_seed"})
 
 
 class DropOptions(NamedTuple):
@@ -117,15 +114,3 @@ def settings(symbols: Symbols, asked: DropOptions) -> tuple[dict[str, Any], dict
         "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
     }
     return config, maps
-
-
-def without_stacks() -> dict[str, str] | None:
-    """Return fields that this kernel can't fill, and why: an old one may refuse stack traces.
-
-    The probe runs only without typed programs: kernels that accept those have stacks. Raises as
-    features.works().
-    """
-    if variants.works(COMPARE_AND_SWAP).ok is not False:
-        return None
-    answer = variants.works(STACK)
-    return dict.fromkeys(STACK_FIELDS, f"stack: {answer.why}") if answer.ok is False else None

@@ -27,7 +27,7 @@ from cgnet.kernel import function_hooks
 from cgnet.kernel.btf import KERNEL_BTF
 from cgnet.kernel.function_hooks import WAYS
 from cgnet.kernel.symbols import Symbols
-from cgnet.kernel.variants import HOOKS
+from cgnet.kernel.variants import HOOK, SOCKETS, choose
 from cgnet.options import completion
 from cgnet.options.shared import collect, common_of_packets, keys_of, need, summary
 from cgnet.options.types import OneOf, Span
@@ -45,12 +45,12 @@ from cgnet.records._layouts import (
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
 from cgnet.run.command import Command
 from cgnet.run.launch import object_path
-from cgnet.run.program_sets import ProgramSet
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cgnet.kernel.variants import Job
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
@@ -80,26 +80,9 @@ wait for the application after a minute.
 
 
 # The program that finishes packets of data that was read also learns the reader.
-PROGRAMS = ProgramSet(left_out=("ledger_read",))
+LEFT_OUT = frozenset({"ledger_read"})
 NO_FUNCTIONS = "none"
 SYMBOLS = Symbols()
-
-
-def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
-    """Return the sets of programs to try: at functions if this kernel accepts them, else without.
-
-    Raises UnsupportedError for a requested stage that no program reports.
-    """
-    table = function_hooks.read(object_path("trace", HOOKS[0]))
-    ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
-    found = function_hooks.choose(table, ways)
-    name = STAGES.get(slow_stage, "")
-    why = found.unseen.get("netfilter" if name in NETFILTER else name)
-    if why:
-        raise UnsupportedError(f"--stage {name}: nothing tells of it on this kernel ({why})")
-    best = PROGRAMS._replace(functions=found.programs, unseen=found.unseen)
-    every = dict.fromkeys((row.stage for row in table), "the kernel refuses these programs")
-    return [best, *([PROGRAMS._replace(unseen=every)] if found.programs else [])]
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
@@ -133,6 +116,7 @@ class Trace(Command):
     """Packets on their path, or sums of all stages' delays."""
 
     name = object = "trace"
+    jobs = SOCKETS
     layouts = (TRACE_EVENT, FLOW, PACKET_TRACE, STAGE, IN_FLIGHT_PACKET, SUMS_HEAD)
     min_record_size = LEAST
     draws_blocks = True
@@ -161,9 +145,24 @@ class Trace(Command):
         """Return the settings that select packets, and the rule of classes."""
         return self._config
 
-    def program_sets(self) -> list[ProgramSet]:
-        """Return the sets of programs, best first. Raises UnsupportedError."""
-        return _program_sets(self._functions, self._slow_stage)
+    def left_out(self) -> frozenset[str]:
+        """Return the program that another one stands for."""
+        return LEFT_OUT
+
+    def stages(self) -> list[Job]:
+        """Return the stages that are functions, with the ways to see them. Raises UnsupportedError.
+
+        A requested stage that no program reports isn't supported.
+        """
+        ways = WAYS if self._functions is None else {self._functions} - {NO_FUNCTIONS}
+        found = function_hooks.read(object_path("trace", HOOK.variants[0]), ways)
+        if name := STAGES.get(self._slow_stage):
+            unseen = function_hooks.unseen(choose(found).values())
+            if why := unseen.get("netfilter" if name in NETFILTER else name):
+                raise UnsupportedError(
+                    f"--stage {name}: nothing tells of it on this kernel ({why})"
+                )
+        return found
 
     def on_started(self, obj: Object) -> None:
         """Find the stages that the attached programs report."""

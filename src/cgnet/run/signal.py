@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A command's part of a run: its loaded programs, and the records, counts and losses of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cgnet.counting.counts import Counts
+from cgnet.owners.listener_handovers import Handovers
+from cgnet.records._layouts import OwnerSource
+from cgnet.records.schema import CountSchema, Schema, source_of
+from cgnet.run.launch import Launch
+from cgnet.run.losses import Losses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    from cgnet.filters.selection import Filters
+    from cgnet.loader import Object
+    from cgnet.records.schema import Clock
+    from cgnet.run.command import Command, Options
+    from cgnet.run.owner_names import OwnerNames
+
+
+class Signal:
+    """A command's programs, and what they emit or count."""
+
+    obj: Object  # since load()
+
+    def __init__(
+        self, command: Command, options: Options, filters: Filters, names: OwnerNames, clock: Clock
+    ) -> None:
+        """Choose the fields of its rows. Loads nothing yet."""
+        self.command = command
+        self._options, self._filters, self._names = options, filters, names
+        self.counts: Counts | None = None
+        self.schema: Schema | CountSchema
+        if options.counting is None:
+            fields = command.fields(names.cgroups, names.runtimes)
+            size = command.layouts[0].size
+            self.schema = Schema(command.name, clock, fields, size, command.min_record_size)
+        else:
+            self.counts = Counts(options.counting, filters, names.cgroups, names.runtimes)
+            self.schema = CountSchema(command.name, clock, self.counts.fields)
+        self.losses = Losses()
+        self.unknown_owners = 0
+        self.runs: dict[str, Any] = {}  # hook, transport, ledger, and stages that aren't seen
+
+    def load(self, cleanup: ExitStack, stopped: Callable[[], bool]) -> list[str]:
+        """Load and attach the programs; return remarks on the variant in use. Raises StoppedError.
+
+        ``cleanup`` closes them.
+        """
+        options = self._options
+        launch = Launch(
+            self.command, self._filters, options.buffer, counting=options.counting, stopped=stopped
+        )
+        self.obj = cleanup.enter_context(launch.start(options.btf, options.hook, options.transport))
+        if launch.follows_listeners:
+            cleanup.callback(Handovers(self.obj, self._filters).close)
+        self.runs = launch.runs
+        return launch.remarks
+
+    def records(self, batch: list[bytes]) -> list[bytes]:
+        """Return the records of a batch, and of earlier ones, to be printed now."""
+        records = self._names.watch.pass_on(self.obj, batch)
+        self.losses.add("names", self._names.watch.take_too_many())
+        return self.command.wanted(records)
+
+    def expired(self, *, ended: bool) -> list[bytes]:
+        """Return the records of what expired in the programs' maps; of everything if ``ended``."""
+        return self.command.expired(self.obj, self._options, ended=ended)
+
+    def printing(self, records: list[bytes]) -> None:
+        """Have the command process records while the host is as it was: its state may soon be gone."""
+        self.unknown_owners += bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
+        self.command.on_rows(self.schema, records)
+
+    def collect(self) -> list[dict[str, Any]]:
+        """Return the counts since the last call."""
+        if not self.counts:
+            return []
+        rows = self.counts.collect(self.obj)
+        self.unknown_owners = self.counts.of_unknown_owners
+        return rows
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether records or counts wait for names."""
+        return self._names.watch.is_waiting or bool(self.counts and self.counts.is_waiting)
