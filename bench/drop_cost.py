@@ -72,7 +72,7 @@ def cost(hook: str, work: Callable[[], int], **options: Any) -> Cost:
     command = Drop(Symbols(), DropOptions(**options))
     launch = Launch(
         command.object, command.layouts, Filters(), RING_BYTES,
-        config=command.config(), maps=command.maps(),
+        config=command.config, maps=command.maps(),
     )  # fmt: skip
     found = beside_empty(launch, hook, EMPTY, work, *command.program_sets())
     others = found.programs.keys() - ON_DROP - ON_CONSUME

@@ -10,13 +10,12 @@ import tracer
 from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
-from cgnet.commands.trace.command import COMMAND, PROGRAMS
-from cgnet.commands.trace.record import eviction_constants
+from cgnet.commands.trace.command import ALL, COMMAND, PROGRAMS
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import LOG2
 from cgnet.counting.keys import Key
 from cgnet.filters.selection import Filters, Selection
-from cgnet.records._layouts import CGNET_IN_FLIGHT
+from cgnet.records._layouts import PacketConfig
 from cgnet.records.packet import STAGES
 from cgnet.run.launch import Launch
 
@@ -40,7 +39,7 @@ def cost(hook: str, selection: Selection) -> Cost:
     counting = Counting([Key("stage")], LOG2, stages=STAGES)
     launch = Launch(
         "trace", COMMAND.layouts, Filters(selection), RING_BYTES,
-        counting=counting, config={"drop_arguments": 2, **eviction_constants(CGNET_IN_FLIGHT)},
+        counting=counting, config=lambda _: [ALL, PacketConfig(drop_arguments=2)],
     )  # fmt: skip
     found = beside_empty(launch, hook, EMPTY, bulk, PROGRAMS)
     packets = found.empty.runs

@@ -9,6 +9,7 @@
 #include "count/count.bpf.h"
 
 CROSSES_TO_USER_SPACE(histogram);
+CONFIG(count_config);
 
 #define MAX_HISTOGRAMS 4096
 
@@ -70,10 +71,10 @@ static __always_inline u32 linear_bucket(u64 value)
 {
 	u64 steps;
 
-	if (value < cfg.histogram_low)
+	if (value < count_config.histogram_low)
 		return 0;
-	steps = (value - cfg.histogram_low) / (cfg.histogram_step ?: 1);
-	return 1 + (steps < cfg.histogram_steps ? steps : cfg.histogram_steps);
+	steps = (value - count_config.histogram_low) / (count_config.histogram_step ?: 1);
+	return 1 + (steps < count_config.histogram_steps ? steps : count_config.histogram_steps);
 }
 
 #define EXCHANGES 4 /* attempts, as another CPU may win */
@@ -99,7 +100,8 @@ static __always_inline void histogram_put(const bool typed, struct histogram *hi
 {
 	u32 bucket;
 
-	bucket = cfg.histogram == HISTOGRAM_LINEAR ? linear_bucket(value) : log2_bucket(value);
+	bucket = count_config.histogram == HISTOGRAM_LINEAR ? linear_bucket(value)
+							    : log2_bucket(value);
 	if (bucket >= CGNET_BUCKETS)
 		bucket = CGNET_BUCKETS - 1;
 	barrier_var(bucket);

@@ -39,13 +39,8 @@ class Connlat(Attempts):
 
     def __init__(self, selection: Selection = ANY, min_ns: int = 0) -> None:
         """Show attempts that took ``min_ns`` nanoseconds or longer."""
-        super().__init__(selection.roles)
-        self._min_ns = min_ns
+        super().__init__(selection.roles, min_ns)
         self._results = selection.result
-
-    def config(self) -> dict[str, Any]:
-        """Return the threshold."""
-        return {"least_ns": self._min_ns}
 
     def program_sets(self) -> list[ProgramSet]:
         """Return the only set: an attempt that fails before a SYN leaves takes no time."""

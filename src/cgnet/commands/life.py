@@ -17,7 +17,7 @@ from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
 from cgnet.owners.socket_queries import PROGRAM as ASKED
-from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy
+from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, LifeConfig
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.run.command import Command
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.run.command import Options
 
@@ -118,12 +119,12 @@ class Life(Command):
         ``open_by`` is the way of features.LIVING that must show open connections.
         """
         self._options, self._symbols, self._open_by = options, symbols, open_by
-        self._config = {
-            "least_ns": min_ns,
-            "least_bytes": min_bytes,
-            "by_closed": _bits(CLOSERS, closed_by),
-            "by_cause": _bits(CAUSES, causes),
-        }
+        self._config = LifeConfig(
+            min_ns=min_ns,
+            min_bytes=min_bytes,
+            by_closed=_bits(CLOSERS, closed_by),
+            by_cause=_bits(CAUSES, causes),
+        )
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
@@ -141,9 +142,9 @@ class Life(Command):
             *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
         ]
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that select lives."""
-        return self._config
+    def config(self, _chosen: ProgramSet) -> list[Packable]:
+        """Return the constants that select lives."""
+        return [self._config]
 
     def program_sets(self) -> list[ProgramSet]:
         """Return the only set, with the ways to show open connections."""

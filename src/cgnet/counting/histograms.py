@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 from cgnet.errors import UsageError
-from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, CountConfig, HistogramKind
 from cgnet.text import number
 
 QUARTERS = 4  # buckets for each power of two
@@ -38,14 +38,14 @@ class Scale(NamedTuple):
     step: int = 1
     steps: int = 0
 
-    def constants(self) -> dict[str, int]:
-        """Return the members of struct config for the scale."""
-        return {
-            "histogram": self.kind,
-            "histogram_low": self.low,
-            "histogram_step": self.step,
-            "histogram_steps": self.steps,
-        }
+    def config(self, counting: CountConfig) -> CountConfig:
+        """Return the constants of counting with those of the scale."""
+        return counting._replace(
+            histogram=self.kind,
+            histogram_low=self.low,
+            histogram_step=self.step,
+            histogram_steps=self.steps,
+        )
 
     def bounds(self) -> list[int]:
         """Return the lower bound of each bucket; the last bucket has no upper bound."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import LibbpfError
 from cgnet.kernel.btf import KERNEL_BTF, enum_of_kernel, enum_of_module
-from cgnet.records._layouts import DROP_EVENT, ToldReason
+from cgnet.records._layouts import DROP_EVENT, CodeRange, ToldReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -114,10 +114,10 @@ class Kallsyms:
                 return Function(start, self._end(start), name, module)
         return None
 
-    def ranges(self, names: tuple[str, ...]) -> list[int]:
-        """Return struct code_range of each function, as a flat list; zeros for a missing one."""
-        found = [self.named(name) for name in names]
-        return [bound for each in found for bound in ((each.start, each.end) if each else (0, 0))]
+    def ranges(self, names: tuple[str, ...]) -> tuple[CodeRange, ...]:
+        """Return the code of each function that is there."""
+        found = (self.named(name) for name in names)
+        return tuple(CodeRange(each.start, each.end) for each in found if each)
 
 
 class Symbols:
@@ -136,14 +136,14 @@ class Symbols:
         """Return "function+0x1f [module]", or "?"."""
         return self.functions.text(address)
 
-    def freeing_code(self, arguments: int) -> list[int]:
-        """Return struct code_range of each of FREEING, as a flat list.
+    def freeing_code(self, arguments: int) -> tuple[CodeRange, ...]:
+        """Return the code of FREEING.
 
         ``arguments`` is the number of the tracepoint's arguments. If it shows that the tracepoint
-        reports none of them as its caller, return zeros and read no symbols.
+        reports none of them as its caller, return () and read no symbols.
         """
         if arguments >= ARGUMENTS_WHERE_WHOLE:
-            return [0] * (2 * len(FREEING))
+            return ()
         return self.functions.ranges(FREEING)
 
     def stack(self, stacks: Map, number: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import logging
 import re
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS
 from cgnet.errors import (
@@ -31,13 +31,12 @@ from cgnet.kernel.btf import (
 )
 from cgnet.kernel.function_hooks import MULTI_WAY
 from cgnet.loader import Object
-from cgnet.owners import open_sockets, socket_queries
+from cgnet.owners import cgroups, open_sockets, socket_queries
 from cgnet.records._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
     CGROUP_KEY,
     CGROUP_MARK,
-    CONFIG,
     COUNT_KEY,
     DESCRIPTOR,
     HEAD,
@@ -59,7 +58,7 @@ if TYPE_CHECKING:
     from cgnet.filters.selection import Filters
     from cgnet.kernel.variants import Hook, Transport
     from cgnet.loader import Program
-    from cgnet.records._layouts import Layout
+    from cgnet.records._layouts import Layout, Packable
     from cgnet.run.program_sets import Look, ProgramSet
 
 log = logging.getLogger(__name__)
@@ -67,10 +66,9 @@ log = logging.getLogger(__name__)
 OBJECTS = Path(__file__).parents[1] / "_bpf"
 # Structures shared with the kernel side, in every object.
 CROSSING = (
-    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
+    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
-CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
 ITERATOR = "iter"
@@ -112,14 +110,14 @@ class Launch:
         buffer: int,
         *,
         counting: Counting | None = None,
-        config: dict[str, Any] | None = None,
+        config: Callable[[ProgramSet], list[Packable]] = lambda _chosen: [],
         maps: dict[str, dict[bytes, bytes]] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """``name`` is that of the objects; ``buffer`` is the ring's size in bytes.
 
-        ``config`` has members of struct config, ``maps`` entries of a command's own maps.
-        ``stopped`` returns whether to stop before tracing begins.
+        ``config`` returns a command's own constants, for a set of programs; ``maps`` has entries of
+        its own maps. ``stopped`` returns whether to stop before tracing begins.
         """
         self.name = name
         self.folder = OBJECTS
@@ -127,7 +125,7 @@ class Launch:
         self.filters = filters
         self.buffer = buffer
         self.counting = counting
-        self.config = config or {}
+        self.config = config
         self.maps = maps or {}
         self.missing: frozenset[str] = frozenset()  # missing tracepoints of optional programs
         self.runs: dict[str, str] = {}  # hook, transport and ledger, for the summary
@@ -254,15 +252,17 @@ class Launch:
         """Return the attached object, and remarks on its iterators."""
         self._require_going_on()
         config = self._config(chosen)
-        folded = (CONFIG_SECTION, config) if hook.folds else None
-        obj = self._open(object_path(self.name, hook, self.folder), btf, folded)
+        constants = {each.layout.name: each.pack() for each in config}
+        path = object_path(self.name, hook, self.folder)
+        obj = self._open(path, btf, constants if hook.folds else None)
         try:
             self._iterators, told = self._choose_iterators(obj, hook, chosen)
             programs = self._there(self._wanted(obj, hook, chosen), btf)
+            check_layouts(obj, (*self.layouts, *CROSSING, *(each.layout for each in config)))
             self._prepare(obj, way.unused_maps, chosen, programs)
             if way.logs_briefly:
                 obj.log_briefly()
-            obj.set_constants(CONFIG_SECTION, config)
+            obj.set_constants(constants)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before any program writes
@@ -279,11 +279,12 @@ class Launch:
         if self._stopped():
             raise StoppedError("stopped before tracing began")
 
-    def _config(self, chosen: ProgramSet) -> bytes:
-        constants = self.config | (self.counting.constants() if self.counting else {})
-        return self.filters.config(chosen.sync_errors, constants)
+    def _config(self, chosen: ProgramSet) -> list[Packable]:
+        counting = [self.counting.config()] if self.counting else []
+        owners = cgroups.config(self.filters.hierarchies)
+        return [owners, self.filters.config(), *counting, *self.config(chosen)]
 
-    def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
+    def _open(self, path: Path, btf: Path | None, folded: Mapping[str, bytes] | None) -> Object:
         try:
             return Object(path, btf, folded)
         except LibbpfError as error:
@@ -361,7 +362,6 @@ class Launch:
     def _prepare(
         self, obj: Object, unused: frozenset[str], chosen: ProgramSet, programs: list[Program]
     ) -> None:
-        check_layouts(obj, (*self.layouts, *CROSSING))
         if not chosen.functions:
             unused |= MAPS_OF_FUNCTIONS
         obj.keep({program.name for program in programs}, set(unused))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet.records._layouts import Role, SyncErrors
+from cgnet.records._layouts import Role
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,10 +23,9 @@ class Look(NamedTuple):
 
 
 class ProgramSet(NamedTuple):
-    """Main programs, optional programs by hook type, and their settings."""
+    """Main programs, and optional programs by hook type."""
 
     hooks: frozenset[str] = frozenset()
-    sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN
     # For the user, where the kernel accepts this set; {why}: why better ones were refused.
     remarks: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()  # prefixes of the names of unwanted programs

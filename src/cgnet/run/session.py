@@ -119,7 +119,7 @@ class Session:
         options, command = self.options, self.command
         launch = Launch(
             command.object, command.layouts, self.filters, options.buffer,
-            counting=options.counting, config=command.config(), maps=command.maps(),
+            counting=options.counting, config=command.config, maps=command.maps(),
             stopped=lambda: self.stop.requested,
         )  # fmt: skip
         with reader.interruptible(signals), said_if_slow("loading programs …"):

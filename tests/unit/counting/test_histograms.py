@@ -7,7 +7,6 @@ import struct
 from itertools import pairwise
 
 import pytest
-from fakes import config
 from histogram import Made, bucket_of
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -23,8 +22,7 @@ from cgnet.counting.histograms import (
     linear,
 )
 from cgnet.errors import UsageError
-from cgnet.filters.selection import Filters
-from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, HistogramKind
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, CountConfig, HistogramKind
 
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 1000, 2**31, 2**32 - 1, 2**32, 2**33 - 1, 2**33, 2**40, 2**53)
 US = st.sampled_from(EDGES) | st.integers(0, 10_000) | st.integers(0, 2**40)
@@ -163,9 +161,10 @@ def test_bytes_of_another_size_are_no_histogram(change: int) -> None:
 def test_a_linear_scale_is_low_high_and_step(text: str, low: int, step: int, steps: int) -> None:
     scale = linear(text)
     assert scale == Scale(HistogramKind.HISTOGRAM_LINEAR, low, step, steps)
-    told = config(Filters(), more=scale.constants())
-    names = ("histogram", "histogram_low", "histogram_step", "histogram_steps")
-    assert [told[name] for name in names] == [2, low, step, steps]
+    told = scale.config(CountConfig(by=1))
+    assert told == CountConfig(
+        by=1, histogram=2, histogram_low=low, histogram_step=step, histogram_steps=steps
+    )
     assert all(high - low == step for low, high in pairwise(scale.bounds()[1:]))
 
 

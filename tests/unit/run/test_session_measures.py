@@ -18,8 +18,16 @@ from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import FIELDS, LOG2, Scale, linear
 from cgnet.counting.keys import Key
 from cgnet.owners import cgroups
-from cgnet.records._layouts import CGROUP_EVENT, LIFE, RTT_SAMPLE, OwnerSource, RecordKind
+from cgnet.records._layouts import (
+    CGROUP_EVENT,
+    LIFE,
+    RTT_SAMPLE,
+    ConnectConfig,
+    OwnerSource,
+    RecordKind,
+)
 from cgnet.run import owner_names
+from cgnet.run.program_sets import ProgramSet
 
 if TYPE_CHECKING:
     from fakes import FakeKernel
@@ -40,12 +48,12 @@ def life(ts_ns: int = 0, **values: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "counting", "config"),
+    ("command", "arguments", "counting", "min_ns"),
     [
-        ("connlat", ["--min-ms", "1"], None, {"least_ns": 1_000_000}),
-        ("connlat", ["--hist", "--by", "pid"], Counting([Key("pid")], LOG2), {"least_ns": 0}),
-        ("connect", ["-c", "--by", "pid"], Counting([Key("pid")]), {}),
-        ("connect", [], None, {}),
+        ("connlat", ["--min-ms", "1"], None, 1_000_000),
+        ("connlat", ["--hist", "--by", "pid"], Counting([Key("pid")], LOG2), 0),
+        ("connect", ["-c", "--by", "pid"], Counting([Key("pid")]), 0),
+        ("connect", [], None, 0),
     ],
     ids=str,
 )
@@ -55,11 +63,12 @@ def test_the_launch_is_told_what_to_count_and_measure(  # noqa: PLR0917
     command: str,
     arguments: list[str],
     counting: Counting | None,
-    config: dict[str, int],
+    min_ns: int,
 ) -> None:
     assert run(capfd, *arguments, command=command)[0] == 0
     assert not kernel.told.pop("stopped")()
-    assert kernel.told == {"counting": counting, "config": config, "maps": {}}
+    assert kernel.told.pop("config")(ProgramSet()) == [ConnectConfig(min_ns)]
+    assert kernel.told == {"counting": counting, "maps": {}}
 
 
 @pytest.mark.parametrize("command", ["connlat", "rtt"])

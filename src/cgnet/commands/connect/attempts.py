@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cgnet.kernel import variants
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, Role, SyncErrors
+from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, ConnectConfig, Role, SyncErrors
 from cgnet.records.schema import DECISION, FLOW_GROUPS, LATENCY, SYN_RETRANS
 from cgnet.run.command import Command
 from cgnet.run.program_sets import ProgramSet
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
 
 OWN_TIMEOUTS = (
@@ -34,14 +35,10 @@ SLOW = (
 )
 
 
-def _by(way: variants.Way, how: SyncErrors) -> ProgramSet:
-    return ProgramSet(frozenset(feature.name for feature in way.needs), how)
-
-
-FEXIT, KPROBE, SYSCALL, _ = variants.SYNC_ERRORS.ways
-BY_FEXIT = _by(FEXIT, SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_KPROBE = _by(KPROBE, SyncErrors.SYNC_ERRORS_BY_FUNCTION)
-BY_SYSCALL = _by(SYSCALL, SyncErrors.SYNC_ERRORS_BY_SYSCALL)
+BY_FEXIT, BY_KPROBE, BY_SYSCALL = (
+    ProgramSet(frozenset(feature.name for feature in way.needs))
+    for way in variants.SYNC_ERRORS.ways[:3]
+)
 WAYS = {"fexit": BY_FEXIT, "kprobe": BY_KPROBE, "tracepoint": BY_SYSCALL}
 NO_SYNC_ERRORS = ProgramSet()
 
@@ -52,6 +49,15 @@ def explained(ways: list[ProgramSet], results: Collection[str]) -> list[ProgramS
     if not asked & {"ETIMEDOUT", str(errno.ETIMEDOUT)} or "aborted" in asked:
         return ways
     return [way._replace(remarks=(*way.remarks, OWN_TIMEOUTS)) for way in ways]
+
+
+def sync_errors(chosen: ProgramSet) -> SyncErrors:
+    """Return the hook of errors before a SYN in a set of programs."""
+    if not chosen.hooks:
+        return SyncErrors.SYNC_ERRORS_UNSEEN
+    if chosen.hooks == BY_SYSCALL.hooks:
+        return SyncErrors.SYNC_ERRORS_BY_SYSCALL
+    return SyncErrors.SYNC_ERRORS_BY_FUNCTION
 
 
 def sync_error_sets(
@@ -79,8 +85,9 @@ class Attempts(Command):
     object = "connect"
     layouts = (CONNECT_EVENT, FLOW, OUTCOME)
 
-    def __init__(self, roles: Collection[Role] = (Role.ROLE_CLIENT,)) -> None:
-        """Choose the columns."""
+    def __init__(self, roles: Collection[Role] = (Role.ROLE_CLIENT,), min_ns: int = 0) -> None:
+        """Choose the columns. Attempts that took less than ``min_ns`` aren't shown."""
+        self._min_ns = min_ns
         if Role.ROLE_SERVER not in roles:
             return
         if Role.ROLE_CLIENT not in roles:
@@ -94,6 +101,10 @@ class Attempts(Command):
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
         return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS]
+
+    def config(self, chosen: ProgramSet) -> list[Packable]:
+        """Return the threshold, and the hook of errors before a SYN."""
+        return [ConnectConfig(self._min_ns, sync_errors(chosen))]
 
 
 def _after(fields: Sequence[str], place: str, field: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +12,9 @@ import click
 from cgnet.commands import COMMANDS
 from cgnet.commands.trace.record import (
     LEAST,
-    eviction_constants,
     groups,
     leftovers,
+    recent,
 )
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import LOG2
@@ -40,6 +39,7 @@ from cgnet.records._layouts import (
     STAGE,
     SUMS_HEAD,
     TRACE_EVENT,
+    TraceConfig,
     TraceEnd,
 )
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
@@ -49,11 +49,10 @@ from cgnet.run.program_sets import ProgramSet
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.records.schema import CountSchema, Schema
     from cgnet.run.command import Options
@@ -83,6 +82,7 @@ wait for the application after a minute.
 PROGRAMS = ProgramSet(left_out=("ledger_read",))
 NO_FUNCTIONS = "none"
 SYMBOLS = Symbols()
+ALL = TraceConfig(in_flight=CGNET_IN_FLIGHT, recent=recent(CGNET_IN_FLIGHT))
 
 
 def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
@@ -142,14 +142,11 @@ class Trace(Command):
 
     def __init__(
         self, symbols: Symbols = SYMBOLS, options: Options | None = None,
-        own: Mapping[str, int] = MappingProxyType({}), functions: str | None = None,
+        config: TraceConfig = ALL, functions: str | None = None,
     ) -> None:  # fmt: skip
-        """``own`` has members of struct config; ``functions`` is the one of WAYS to use."""
-        self._symbols, self._functions = symbols, functions
-        self._slow_stage = own.get("slow_stage", 0)
-        self._config = dict(own)
-        if options:
-            self._config |= rule_of_class(symbols, options.btf or KERNEL_BTF)
+        """``config`` selects packets; ``functions`` is the one of WAYS to use."""
+        self._symbols, self._config, self._functions = symbols, config, functions
+        self._rule = rule_of_class(symbols, options.btf or KERNEL_BTF) if options else []
         counting = options.counting if options else None
         self._slow_parts = SlowParts(counting) if counting else None
 
@@ -157,13 +154,13 @@ class Trace(Command):
         """Return the groups of a record's fields, in order."""
         return groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming))
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that select packets, and the rule of classes."""
-        return self._config
+    def config(self, _chosen: ProgramSet) -> list[Packable]:
+        """Return the constants that select packets, and the rule of classes."""
+        return [self._config, *self._rule]
 
     def program_sets(self) -> list[ProgramSet]:
         """Return the sets of programs, best first. Raises UnsupportedError."""
-        return _program_sets(self._functions, self._slow_stage)
+        return _program_sets(self._functions, self._config.slow_stage)
 
     def on_started(self, obj: Object) -> None:
         """Find the stages that the attached programs report."""
@@ -228,13 +225,14 @@ def command(
     symbols = Symbols(values["btf"] and Path(values["btf"]))
     slow_stage, slow_stage_ns = _slow_stage(stage)
     counting = _counting(values, summarize=summarize)
-    own = {
-        "least_ns": slower or 0,
-        "slow_stage": slow_stage,
-        "slow_stage_ns": slow_stage_ns,
-        "by_end": 1 << TraceEnd.TRACE_DROPPED if drops else 0,
-        "retransmitted": int(retrans),
-        **eviction_constants(in_flight),
-    }
+    config = TraceConfig(
+        min_ns=slower or 0,
+        slow_stage_ns=slow_stage_ns,
+        slow_stage=slow_stage,
+        by_end=1 << TraceEnd.TRACE_DROPPED if drops else 0,
+        retransmitted=int(retrans),
+        in_flight=in_flight,
+        recent=recent(in_flight),
+    )
     options = collect(values, counting, both_roles=True)
-    return Session(Trace(symbols, options, own, functions), options).run()
+    return Session(Trace(symbols, options, config, functions), options).run()
