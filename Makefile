@@ -89,8 +89,8 @@ vmlinux: ## write bpf/vmlinux.h anew from the running kernel's BTF
 	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --way='$(BPF_TYPED)' --way='$(BPF_RAW)' --bpf bpf bpf/vmlinux.h
 
 .PHONY: gen
-gen: $(VENV)/.ready ## write src/cgnet/records/_layouts.py anew from bpf/abi/events.h
-	$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/abi/events.h src/cgnet/records/_layouts.py
+gen: $(VENV)/.ready ## write src/cgnet/records/_layouts.py anew from bpf/abi
+	$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/abi src/cgnet/records/_layouts.py
 	$(BIN)/ruff format --quiet src/cgnet/records/_layouts.py
 
 ## Test
@@ -182,7 +182,7 @@ lint-workflows: $(VENV)/.ready ## permissions, pins and injections in .github/wo
 .PHONY: check-gen
 check-gen: $(VENV)/.ready ## fail if src/cgnet/records/_layouts.py isn't what `make gen` writes
 	@mkdir -p build
-	@$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/abi/events.h build/_layouts.py
+	@$(BIN)/python tools/gen_layouts.py --clang $(CLANG) bpf/abi build/_layouts.py
 	@$(BIN)/ruff format --quiet build/_layouts.py
 	@diff -u src/cgnet/records/_layouts.py build/_layouts.py || { echo "run 'make gen'" >&2; exit 1; }
 

@@ -15,8 +15,9 @@ import tracer
 from cgnet.filters.selection import Filters
 from cgnet.kernel.variants import HOOK, SOCKETS, TRANSPORT
 from cgnet.loader import Object
+from cgnet.owners import cgroups
 from cgnet.owners.open_sockets import find, seed_sockets
-from cgnet.records._layouts import HEAD, SyncErrors
+from cgnet.records._layouts import HEAD
 from cgnet.run.command import Command
 from cgnet.run.launch import Launch, object_path
 
@@ -108,8 +109,8 @@ def seeding(hook: str) -> tuple[float, float]:
     (kind,) = HOOK.only(hook).variants
     with Object(object_path("ledger", kind, tracer.BUILD)) as obj:
         obj.keep({"ledger_seed", "ledger_gone"}, set(TRANSPORT.variants[0].unused_maps))
-        config = filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
-        obj.set_constants(".rodata.config", config)
+        config = (cgroups.config(filters.hierarchies), filters.config())
+        obj.set_constants({each.layout.name: each.pack() for each in config})
         obj.load()
         slab, begin = _slab_bytes(), time.monotonic()
         if hook == "tp_btf":

@@ -11,12 +11,10 @@ from bulk import bulk, bulk_ratio
 from measure import HOOKS, RING_BYTES, beside_empty
 
 from cgnet.commands.trace.command import NO_FUNCTIONS, Trace
-from cgnet.commands.trace.record import eviction_constants
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import NANOSECONDS
 from cgnet.counting.keys import Key
 from cgnet.filters.selection import Filters, Selection
-from cgnet.records._layouts import CGNET_IN_FLIGHT
 from cgnet.records.packet import STAGES
 from cgnet.run.launch import Launch
 
@@ -38,9 +36,9 @@ class Cost(NamedTuple):
 def cost(hook: str, selection: Selection) -> Cost:
     """Measure a summary under bulk transfer."""
     counting = Counting([Key("stage")], NANOSECONDS, stages=STAGES)
-    own = {"drop_arguments": 2, **eviction_constants(CGNET_IN_FLIGHT)}
-    command = Trace(own=own, functions=NO_FUNCTIONS)
-    launch = Launch(command, Filters(selection), RING_BYTES, counting=counting)
+    launch = Launch(
+        Trace(functions=NO_FUNCTIONS), Filters(selection), RING_BYTES, counting=counting
+    )
     found = beside_empty(launch, hook, EMPTY, bulk)
     packets = found.empty.runs
     return Cost(found.net() / packets, found.runs() / packets)

@@ -11,9 +11,13 @@
 #include "drop/accept_queues.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 
+CONFIG(class_config);
+CONFIG(drop_config);
+
 static __always_inline bool reason_passes(u32 reason)
 {
-	return !cfg.by_reason || hash_passes(&selected_reasons, &reason, cfg.by_reason);
+	return !drop_config.by_reason ||
+	       hash_passes(&selected_reasons, &reason, drop_config.by_reason);
 }
 
 /*
@@ -22,7 +26,8 @@ static __always_inline bool reason_passes(u32 reason)
  */
 static __always_inline bool is_overflow(const bool typed, u32 reason, struct sock *rx_sk)
 {
-	if (!rx_sk || (reason != cfg.not_specified && reason != cfg.no_socket_reason) ||
+	if (!rx_sk ||
+	    (reason != class_config.not_specified && reason != drop_config.no_socket_reason) ||
 	    READ(rx_sk, __sk_common.skc_state) != TCP_LISTEN)
 		return false;
 	return READ(rx_sk, sk_ack_backlog) > READ(rx_sk, sk_max_ack_backlog);
@@ -48,7 +53,7 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	struct place place;
 
 	if (unlikely(is_overflow(typed, reason, rx_sk)))
-		drop.reason = cfg.overflow_reason;
+		drop.reason = drop_config.overflow_reason;
 	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
 		return 0;
 	drop.location = caller_of_free(ctx, location);
@@ -56,7 +61,7 @@ static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *
 	find_place(typed, skb, rx_sk, &place);
 	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);
-	if (place.sk && reason == cfg.filter_reason)
+	if (place.sk && reason == class_config.filter_reason)
 		drop.own_filter = has_own_filter(place.sk);
 	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
 	return 0;
@@ -101,7 +106,7 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 
 TRACEPOINT_PROGRAM(syn_drop, consume_skb, WITH(struct sk_buff *skb),
 		   WITH_PERF_FLUSH(ctx, on_consume(typed, ctx, skb,
-						   cfg.consume_arguments > 1
+						   drop_config.consume_arguments > 1
 							   ? optional_argument(typed, ctx, 1)
 							   : 0)))
 
@@ -136,7 +141,7 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 	remember_time_wait(typed, sk, oldstate, newstate);
 	if (newstate == TCP_SYN_SENT)
 		remember_sender(typed, sk);
-	if (cfg.syn_drops)
+	if (drop_config.syn_drops)
 		queue_on_state(typed, sk, oldstate, newstate);
 	return 0;
 }

@@ -21,8 +21,11 @@ struct ledger_private {
 #include "owner/all_sockets.bpf.h"
 #include "count/histogram.bpf.h"
 #include "filter/cgroup_events.bpf.h"
+#include "abi/rtt.h"
 
 CROSSES_TO_USER_SPACE(rtt_event);
+CONFIG(count_config);
+CONFIG(rtt_config);
 
 static __always_inline void count_sample(const bool typed, const struct owner *owner,
 					 const struct flow *flow, const struct rtt_sample *sample)
@@ -31,24 +34,25 @@ static __always_inline void count_sample(const bool typed, const struct owner *o
 
 	count_by_owner(&key, owner);
 	count_by_flow(&key, flow);
-	if (cfg.count_by & BY_ROLE)
+	if (count_config.by & BY_ROLE)
 		key.role = sample->role;
-	histogram_add(typed, &key, cfg.smoothed ? sample->srtt_us : sample->rtt_us);
+	histogram_add(typed, &key, rtt_config.smoothed ? sample->srtt_us : sample->rtt_us);
 }
 
 static __always_inline void emit_sample(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					const struct owner *owner, const struct rtt_sample *sample)
 {
-	u32 value = cfg.smoothed ? sample->srtt_us : sample->rtt_us;
+	u32 value = rtt_config.smoothed ? sample->srtt_us : sample->rtt_us;
 	struct rtt_event *event;
 	struct flow flow;
 
-	if (value * NSEC_PER_USEC < cfg.least_ns || (cfg.no_handshakes && sample->handshake))
+	if (value * NSEC_PER_USEC < rtt_config.min_ns ||
+	    (rtt_config.no_handshakes && sample->handshake))
 		return;
 	flow_of_sock(typed, sk, tp, &flow);
 	if (!flow_passes(typed, sk, &flow))
 		return;
-	if (cfg.count) {
+	if (count_config.enabled) {
 		count_sample(typed, owner, &flow, sample);
 		return;
 	}

@@ -4,6 +4,7 @@
 #define CGNET_BASE_COMPAT_BPF_H
 
 #include "base/program.bpf.h"
+#include "abi/owner.h"
 
 #ifdef __TARGET_ARCH_arm64
 /* Registers of a kprobe, as arch/arm64/include/uapi/asm/ptrace.h defines them; vmlinux.h has those of x86. */

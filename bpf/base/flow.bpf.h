@@ -4,6 +4,7 @@
 #define CGNET_BASE_FLOW_BPF_H
 
 #include "base/program.bpf.h"
+#include "abi/flow.h"
 #include <bpf/bpf_endian.h>
 
 #define AF_UNSPEC 0

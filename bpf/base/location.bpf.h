@@ -4,8 +4,10 @@
 #define CGNET_BASE_LOCATION_BPF_H
 
 #include "base/program.bpf.h"
+#include "abi/packet.h"
 
 CROSSES_TO_USER_SPACE(code_range);
+CONFIG(packet_config);
 
 #define FREEING_FRAMES 8 /* the first of them lead from kfree_skb to here */
 
@@ -17,7 +19,7 @@ static __always_inline bool is_within(u64 location, const volatile struct code_r
 static __always_inline bool is_freeing_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_FREEING; i++)
-		if (is_within(location, &cfg.freeing_code[i]))
+		if (is_within(location, &packet_config.freeing_code[i]))
 			return true;
 	return false;
 }

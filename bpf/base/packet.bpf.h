@@ -7,6 +7,9 @@
 #define CGNET_BASE_PACKET_BPF_H
 
 #include "base/flow.bpf.h"
+#include "abi/packet.h"
+
+CONFIG(packet_config);
 
 /* linux/if_ether.h, linux/in6.h */
 #define ETH_P_IP 0x0800
@@ -21,12 +24,13 @@
 /* Optional arguments of kfree_skb about a drop; `ctx` is the tracepoint's. 0 or NULL if the kernel has none. */
 static __always_inline u32 reason_in(const bool typed, u64 *ctx)
 {
-	return cfg.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;
+	return packet_config.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;
 }
 
 static __always_inline struct sock *rx_sk_in(const bool typed, u64 *ctx)
 {
-	return cfg.drop_arguments > 3 ? (struct sock *)optional_argument(typed, ctx, 3) : NULL;
+	return packet_config.drop_arguments > 3 ? (struct sock *)optional_argument(typed, ctx, 3)
+						: NULL;
 }
 
 struct packet {

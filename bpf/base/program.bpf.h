@@ -15,8 +15,6 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-#include "abi/events.h"
-
 #ifndef TYPED
 #error "say which object this is for: -DTYPED=1 or -DTYPED=0"
 #endif
@@ -69,6 +67,12 @@
  * layouts with the object's BTF. This macro adds a struct to it.
  */
 #define CROSSES_TO_USER_SPACE(name) const struct name *btf_of_##name __attribute__((unused))
+
+/*
+ * Constants of a subject, a variable with the name of its struct: user space sets it by that name. All of an
+ * object's are in one section, for each section is a map to create. A header repeats those that it reads.
+ */
+#define CONFIG(name) const volatile struct name name SEC(".rodata.config")
 
 /*
  * The kernel does not enter a program that is already running on the CPU (Linux kernel commit 05b24ff9b2cf
@@ -162,8 +166,6 @@ static __always_inline u64 optional_argument(const bool typed, u64 *ctx, u32 num
 	bpf_probe_read_kernel(&value, sizeof(value), ctx + number);
 	return value;
 }
-
-const volatile struct config cfg SEC(".rodata.config");
 
 static __always_inline struct task_struct *current_task(const bool typed)
 {

@@ -5,6 +5,8 @@
 
 #include "base/task_cgroup.bpf.h"
 
+CONFIG(owner_config);
+
 #define PF_IO_WORKER 0x00000010
 
 /*
@@ -49,12 +51,12 @@ static __always_inline void learn(const bool typed, struct task_struct *task, st
 	struct cred *cred = (struct cred *)READ(task, cred);
 
 	__builtin_memset(owner, 0, sizeof(*owner));
-	owner->hierarchy = cfg.hierarchy[0].id;
+	owner->hierarchy = owner_config.hierarchy[0].id;
 	if (unlikely(is_kernel_thread(typed, task)))
 		return;
 	owner->pid = READ(task, tgid);
 	owner->uid = READ(cred, uid.val);
-	owner->cgroup_id = task_cgroup_id(typed, task, cfg.hierarchy[0].controller);
+	owner->cgroup_id = task_cgroup_id(typed, task, owner_config.hierarchy[0].controller);
 	owner->source = OWNER_LEARNED;
 	learn_comm(typed, task, owner);
 }

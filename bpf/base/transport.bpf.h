@@ -9,6 +9,7 @@
 #define CGNET_BASE_TRANSPORT_BPF_H
 
 #include "base/program.bpf.h"
+#include "abi/filter.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

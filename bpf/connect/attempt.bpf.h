@@ -5,6 +5,7 @@
 
 #include "connect/attempt_table.bpf.h"
 #include "base/flow.bpf.h"
+#include "abi/connect.h"
 
 #define EADDRNOTAVAIL 99
 #define USEC_PER_MSEC 1000ULL

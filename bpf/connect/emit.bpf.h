@@ -6,8 +6,11 @@
 #include "count/count.bpf.h"
 #include "count/histogram.bpf.h"
 #include "filter/filter.bpf.h"
+#include "abi/connect.h"
 
 CROSSES_TO_USER_SPACE(connect_event);
+CONFIG(connect_config);
+CONFIG(count_config);
 
 static __always_inline void count_connection(const bool typed, const struct owner *owner,
 					     const struct flow *flow, const struct outcome *outcome)
@@ -16,11 +19,11 @@ static __always_inline void count_connection(const bool typed, const struct owne
 
 	count_by_owner(&key, owner);
 	count_by_flow(&key, flow);
-	if (cfg.count_by & BY_ROLE)
+	if (count_config.by & BY_ROLE)
 		key.role = outcome->role;
-	if (cfg.count_by & BY_RESULT)
+	if (count_config.by & BY_RESULT)
 		key.result = outcome->result;
-	if (cfg.histogram)
+	if (count_config.histogram)
 		histogram_add(typed, &key, outcome->latency_ns / NSEC_PER_USEC);
 	else
 		count(&key);
@@ -33,10 +36,10 @@ static __always_inline void emit_connection(const bool typed, struct sock *sk, u
 {
 	struct connect_event *event;
 
-	if (outcome->latency_ns < cfg.least_ns || !result_passes(outcome->result) ||
+	if (outcome->latency_ns < connect_config.min_ns || !result_passes(outcome->result) ||
 	    !flow_passes(typed, sk, flow))
 		return;
-	if (cfg.count) {
+	if (count_config.enabled) {
 		count_connection(typed, owner, flow, outcome);
 		return;
 	}

@@ -15,6 +15,8 @@
 #include "filter/cgroup_events.bpf.h"
 #include "connect/emit.bpf.h"
 
+CONFIG(connect_config);
+
 #define IPPROTO_MPTCP 262
 #define ERESTARTSYS 512
 #define SS_UNCONNECTED 1
@@ -115,7 +117,7 @@ static __always_inline void connect_call_reached_tcp(void)
 	struct connect_call *call;
 	u64 thread;
 
-	if (cfg.sync_errors == SYNC_ERRORS_UNSEEN)
+	if (connect_config.sync_errors == SYNC_ERRORS_UNSEEN)
 		return;
 	thread = bpf_get_current_pid_tgid();
 	call = bpf_map_lookup_elem(&connect_calls, &thread);

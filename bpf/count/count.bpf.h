@@ -13,8 +13,10 @@
 #include "base/flow.bpf.h"
 #include "filter/filter.bpf.h"
 #include "base/transport.bpf.h"
+#include "abi/count.h"
 
 CROSSES_TO_USER_SPACE(count_key);
+CONFIG(count_config);
 
 #define MAX_COUNTS 65536
 
@@ -54,35 +56,35 @@ static __always_inline void count_by_owner(struct count_key *key, const struct o
 		key->owner.source = is_partial(owner) ? OWNER_SK_CGRP : OWNER_LEARNED;
 	key->owner.hierarchy = owner->hierarchy;
 	key->owner.undecided = owner->undecided;
-	if ((cfg.count_by & BY_CGROUP) || owner->undecided)
+	if ((count_config.by & BY_CGROUP) || owner->undecided)
 		key->owner.cgroup_id = owner->cgroup_id;
-	if (cfg.count_by & BY_SELECTED)
+	if (count_config.by & BY_SELECTED)
 		key->owner.given = owner->given;
-	if (cfg.count_by & BY_PID)
+	if (count_config.by & BY_PID)
 		key->owner.pid = owner->pid;
-	if (cfg.count_by & BY_UID)
+	if (count_config.by & BY_UID)
 		key->owner.uid = owner->uid;
-	if (cfg.count_by & BY_COMM)
+	if (count_config.by & BY_COMM)
 		__builtin_memcpy(key->owner.comm, owner->comm, sizeof(key->owner.comm));
 }
 
 static __always_inline void count_by_flow(struct count_key *key, const struct flow *flow)
 {
-	if (cfg.count_by & (BY_SADDR | BY_DADDR))
+	if (count_config.by & (BY_SADDR | BY_DADDR))
 		key->flow.family = flow->family;
-	if (cfg.count_by & BY_SADDR) {
+	if (count_config.by & BY_SADDR) {
 		__builtin_memcpy(key->flow.saddr, flow->saddr, sizeof(key->flow.saddr));
-		keep_bits(key->flow.saddr, cfg.saddr_bits);
+		keep_bits(key->flow.saddr, count_config.saddr_bits);
 	}
-	if (cfg.count_by & BY_DADDR) {
+	if (count_config.by & BY_DADDR) {
 		__builtin_memcpy(key->flow.daddr, flow->daddr, sizeof(key->flow.daddr));
-		keep_bits(key->flow.daddr, cfg.daddr_bits);
+		keep_bits(key->flow.daddr, count_config.daddr_bits);
 	}
-	if (cfg.count_by & BY_NETNS)
+	if (count_config.by & BY_NETNS)
 		key->flow.netns = flow->netns;
-	if (cfg.count_by & BY_SPORT)
+	if (count_config.by & BY_SPORT)
 		key->flow.sport = flow->sport;
-	if (cfg.count_by & BY_DPORT)
+	if (count_config.by & BY_DPORT)
 		key->flow.dport = flow->dport;
 }
 

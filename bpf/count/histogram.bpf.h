@@ -9,6 +9,7 @@
 #include "count/count.bpf.h"
 
 CROSSES_TO_USER_SPACE(histogram);
+CONFIG(count_config);
 
 #define MAX_HISTOGRAMS 4096
 
@@ -39,7 +40,7 @@ static __always_inline u32 bucket_of(u64 value)
 	u32 bucket = 0;
 
 	for (u32 step = CGNET_BUCKETS / 2; step; step >>= 1) {
-		u64 difference = value - cfg.bucket_starts[bucket + step - 1];
+		u64 difference = value - count_config.bucket_starts[bucket + step - 1];
 
 		barrier_var(difference);
 		bucket += (~difference >> 63) * step;

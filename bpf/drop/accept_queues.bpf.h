@@ -9,6 +9,8 @@
 
 #include "drop/emit.bpf.h"
 
+CONFIG(drop_config);
+
 #define TCP_FLAGS_OFFSET 13
 #define FLAG_SYN 0x02
 #define FLAG_ACK 0x10
@@ -166,7 +168,7 @@ static __always_inline u32 reason_of_syn(struct listening *listening)
 	u32 reason = 0;
 
 	if (accept_queue_is_full(sk))
-		reason = cfg.overflow_reason;
+		reason = drop_config.overflow_reason;
 	else if (syn_queue_is_full(sk) && (s32)(drops - listening->drops) > 0)
 		reason = REASON_SYN_QUEUE_FULL;
 	else if (!syn_queue_is_full(sk))

@@ -12,6 +12,8 @@
 #include "drop/time_wait.bpf.h"
 
 CROSSES_TO_USER_SPACE(function_classes);
+CONFIG(class_config);
+CONFIG(packet_config);
 
 /* Classes of reasons, by number: only user space has the names. */
 struct {
@@ -37,7 +39,7 @@ struct {
 static __always_inline bool is_benign_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_BENIGN; i++)
-		if (is_within(location, &cfg.benign_code[i]))
+		if (is_within(location, &class_config.benign_code[i]))
 			return true;
 	return false;
 }
@@ -46,7 +48,7 @@ static __always_inline bool is_benign_code(u64 location)
 static __always_inline bool is_receiving_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_RECEIVING; i++)
-		if (is_within(location, &cfg.receiving_code[i]))
+		if (is_within(location, &class_config.receiving_code[i]))
 			return true;
 	return false;
 }
@@ -55,20 +57,21 @@ static __always_inline bool is_receiving_code(u64 location)
 static __always_inline bool is_resetting_code(u64 location)
 {
 	for (u32 i = 0; i < CGNET_RECEIVING; i++)
-		if (is_within(location, &cfg.resetting_code[i]))
+		if (is_within(location, &class_config.resetting_code[i]))
 			return true;
 	return false;
 }
 
 static __always_inline bool has_no_reason(const struct drop *drop)
 {
-	return cfg.drop_arguments > 2 && drop->reason == cfg.not_specified;
+	return packet_config.drop_arguments > 2 && drop->reason == class_config.not_specified;
 }
 
 /* If no drop has a reason, the function decides: a firewall's is none of these. */
 static __always_inline bool may_be_of_time_wait(const struct drop *drop)
 {
-	return has_no_reason(drop) || (cfg.drop_arguments < 3 && is_receiving_code(drop->location));
+	return has_no_reason(drop) ||
+	       (packet_config.drop_arguments < 3 && is_receiving_code(drop->location));
 }
 
 /*
@@ -90,9 +93,9 @@ static __always_inline bool is_late_ack(const struct drop *drop)
  */
 static __always_inline bool is_overtaken_ack(const struct drop *drop)
 {
-	bool ended = drop->reason == cfg.close_reason && drop->tcp_state == TCP_CLOSE;
+	bool ended = drop->reason == class_config.close_reason && drop->tcp_state == TCP_CLOSE;
 
-	return (ended || drop->reason == cfg.paws_reason) &&
+	return (ended || drop->reason == class_config.paws_reason) &&
 	       drop->tcp_flags == TCP_FLAG_ACK_ALONE && !drop->payload;
 }
 
@@ -114,7 +117,7 @@ static __always_inline bool is_unknown_to_listener(const struct drop *drop)
 
 	if ((drop->tcp_flags & TCP_FLAGS_SYN_ACK) != TCP_FLAG_ACK_ALONE || !listens)
 		return false;
-	return drop->reason == cfg.flags_reason ||
+	return drop->reason == class_config.flags_reason ||
 	       (has_no_reason(drop) && is_resetting_code(drop->location));
 }
 
@@ -146,7 +149,7 @@ static __always_inline bool is_for_handshake(const struct drop *drop)
 		return true;
 	/* Or for a connection in TIME_WAIT: later than this after the start, all of these are known. */
 	return drop->tcp_flags == TCP_FLAG_SYN_ALONE &&
-	       bpf_ktime_get_ns() > cfg.start_ns + TIME_WAIT_NS;
+	       bpf_ktime_get_ns() > class_config.start_ns + TIME_WAIT_NS;
 }
 
 /* Healthy closes drop packets, too: those for TIME_WAIT, and those for a listener after an abort. */
@@ -181,7 +184,7 @@ static __always_inline u32 class_of(const struct drop *drop)
 		return DROP_APPLICATION;
 	if (is_refused_by_time_wait(drop))
 		return DROP_PEER;
-	if (drop->own_filter && reason == cfg.filter_reason)
+	if (drop->own_filter && reason == class_config.filter_reason)
 		return DROP_APPLICATION;
 	class = bpf_map_lookup_elem(&drop_classes, &reason);
 	return class ? *class : class_of_function(drop->location);

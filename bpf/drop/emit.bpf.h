@@ -11,6 +11,8 @@
 #include "drop/syn_senders.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
+CONFIG(count_config);
+CONFIG(drop_config);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -52,11 +54,11 @@ static __always_inline void count_benign(void)
 
 static __always_inline bool drop_passes(const struct drop *drop)
 {
-	if (cfg.by_class && !(cfg.by_class >> (drop->drop_class & 31) & 1))
+	if (drop_config.by_class && !(drop_config.by_class >> (drop->drop_class & 31) & 1))
 		return false;
-	if (cfg.by_state && !(cfg.by_state >> (drop->tcp_state & 31) & 1))
+	if (drop_config.by_state && !(drop_config.by_state >> (drop->tcp_state & 31) & 1))
 		return false;
-	if (cfg.by_dev && !hash_passes(&selected_devices, drop->dev, cfg.by_dev))
+	if (drop_config.by_dev && !hash_passes(&selected_devices, drop->dev, drop_config.by_dev))
 		return false;
 	return true;
 }
@@ -70,11 +72,11 @@ static __always_inline void count_drop(void *ctx, const struct owner *owner,
 
 	count_by_owner(&key, owner);
 	count_by_flow(&key, &packet->flow);
-	if (cfg.count_by & BY_REASON)
+	if (count_config.by & BY_REASON)
 		key.result = drop->reason;
-	if (cfg.count_by & BY_LOCATION)
+	if (count_config.by & BY_LOCATION)
 		key.location = drop->location;
-	if (cfg.count_by & BY_STACK)
+	if (count_config.by & BY_STACK)
 		key.location = (u32)bpf_get_stackid(ctx, &stacks, BPF_F_FAST_STACK_CMP);
 	count(&key);
 }
@@ -91,7 +93,7 @@ static __always_inline void emit_drop(void *ctx, const struct owner *owner,
 	event->owner = *owner;
 	event->flow = packet->flow;
 	event->drop = *drop;
-	if (cfg.stacks)
+	if (drop_config.stacks)
 		size = bpf_get_stack(ctx, event->stack, sizeof(event->stack), 0);
 	event->drop.frames = size > 0 ? size / sizeof(u64) : 0;
 	submit(event);
@@ -178,7 +180,7 @@ static __always_inline void tell_drop(const bool typed, void *ctx, struct packet
 	fill_drop(drop, packet, place);
 	if (!drop_passes(drop) || !packet_passes(place, &packet->flow))
 		return;
-	if (drop->drop_class == DROP_BENIGN && !cfg.benign) {
+	if (drop->drop_class == DROP_BENIGN && !drop_config.benign) {
 		count_benign();
 		return;
 	}
@@ -189,7 +191,7 @@ static __always_inline void tell_drop(const bool typed, void *ctx, struct packet
 	FORGET_VALUES(&holder);
 	if (!holder.wanted)
 		return;
-	if (cfg.count)
+	if (count_config.enabled)
 		count_drop(ctx, &holder.owner, packet, drop);
 	else
 		emit_drop(ctx, &holder.owner, packet, drop);

@@ -11,6 +11,9 @@
 #define CGNET_DROP_TIME_WAIT_BPF_H
 
 #include "base/packet.bpf.h"
+#include "abi/drop.h"
+
+CONFIG(packet_config);
 
 #define TIME_WAIT_NS 60000000000ULL /* include/net/tcp.h: TCP_TIMEWAIT_LEN */
 #define TCP_FLAG_SYN_BIT 0x02
@@ -32,7 +35,7 @@ struct {
 
 static __always_inline bool sockets_are_told(void)
 {
-	return cfg.drop_arguments > 3;
+	return packet_config.drop_arguments > 3;
 }
 
 static __always_inline u64 spread(u64 so_far, const void *bytes)
@@ -93,7 +96,7 @@ static __always_inline bool came_to_time_wait(struct drop *drop, const struct pa
 	struct time_wait *known;
 	u64 key, now;
 
-	if ((packet->flags & TCP_FLAG_SYN_BIT) && cfg.drop_arguments < 3)
+	if ((packet->flags & TCP_FLAG_SYN_BIT) && packet_config.drop_arguments < 3)
 		return false;
 	key = key_of_end(netns, flow->daddr, flow->dport, flow->saddr, flow->sport);
 	known = bpf_map_lookup_elem(&time_waits, &key);

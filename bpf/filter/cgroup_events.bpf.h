@@ -12,11 +12,13 @@
 #include "filter/filter.bpf.h"
 
 CROSSES_TO_USER_SPACE(cgroup_event);
+CONFIG(filter_config);
+CONFIG(owner_config);
 
 static __always_inline bool hierarchy_is_used(u32 id)
 {
 	for (u32 i = 0; i < CGNET_HIERARCHIES; i++)
-		if (i < cfg.hierarchies && cfg.hierarchy[i].id == id)
+		if (i < owner_config.hierarchies && owner_config.hierarchy[i].id == id)
 			return true;
 	return false;
 }
@@ -60,7 +62,7 @@ static __always_inline struct cgroup_mark marks_at_creation(struct cgroup *cgrp,
 			mark = *inherited;
 		mark.marks &= ~CGROUP_SETTLED;
 	}
-	if (cfg.undecided && hierarchy == cfg.hierarchy[0].id)
+	if (filter_config.undecided && hierarchy == owner_config.hierarchy[0].id)
 		mark.marks |= CGROUP_UNDECIDED;
 	return mark;
 }
@@ -73,7 +75,7 @@ static __always_inline int on_mkdir(struct cgroup *cgrp, const char *path)
 	if (!hierarchy_is_used(key.hierarchy))
 		return 0;
 	key.id = cgroup_id(false, cgrp);
-	if (cfg.by_cgroup)
+	if (filter_config.by_cgroup)
 		mark = marks_at_creation(cgrp, key.hierarchy);
 	if (mark.marks && bpf_map_update_elem(&selected_cgroups, &key, &mark, BPF_ANY))
 		count_lost(LOST_SELECTED_CGROUPS);
@@ -96,7 +98,7 @@ static __always_inline int on_rmdir(struct cgroup *cgrp, const char *path)
 	if (!hierarchy_is_used(key.hierarchy))
 		return 0;
 	key.id = cgroup_id(false, cgrp);
-	if (cfg.by_cgroup)
+	if (filter_config.by_cgroup)
 		mark = bpf_map_lookup_elem(&selected_cgroups, &key);
 	emit_cgroup_event(RECORD_CGROUP_REMOVED, &key, mark ? mark->marks : 0, path);
 	return 0;

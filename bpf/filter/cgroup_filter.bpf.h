@@ -5,6 +5,10 @@
 
 #include "base/program.bpf.h"
 #include "base/task.bpf.h"
+#include "abi/filter.h"
+
+CONFIG(filter_config);
+CONFIG(owner_config);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -44,7 +48,7 @@ static __always_inline u32 marks_in(const struct cgroup_key *key, struct owner *
 
 static __always_inline u32 marks_of_owner(struct owner *owner)
 {
-	struct cgroup_key key = {.id = owner->cgroup_id, .hierarchy = cfg.hierarchy[0].id};
+	struct cgroup_key key = {.id = owner->cgroup_id, .hierarchy = owner_config.hierarchy[0].id};
 	struct done *ours = bpf_map_lookup_elem(&done, &(u32){0});
 	u64 kept = ours ? *(volatile u64 *)&ours->cgroup : 0;
 	u32 marks;
@@ -67,15 +71,16 @@ static __always_inline bool cgroup_passes(struct task_struct *task, struct owner
 	for (u32 i = 1; i < CGNET_HIERARCHIES; i++) {
 		struct cgroup_key key = {};
 
-		if (i >= cfg.hierarchies || !task)
+		if (i >= owner_config.hierarchies || !task)
 			break;
-		key.id = cgroup_id_in(task, cfg.hierarchy[i].controller);
-		key.hierarchy = cfg.hierarchy[i].id;
+		key.id = cgroup_id_in(task, owner_config.hierarchy[i].controller);
+		key.hierarchy = owner_config.hierarchy[i].id;
 		marks |= marks_in(&key, owner);
 	}
 	if (!(marks & CGROUP_UNDECIDED) || (marks & CGROUP_EXCLUDED))
-		return passes(cfg.by_cgroup, marks);
-	owner->undecided = passes(cfg.by_cgroup, marks) ? UNDECIDED_SELECTED : UNDECIDED_NEW;
+		return passes(filter_config.by_cgroup, marks);
+	owner->undecided =
+		passes(filter_config.by_cgroup, marks) ? UNDECIDED_SELECTED : UNDECIDED_NEW;
 	return true;
 }
 

@@ -11,6 +11,8 @@
 #include "base/flow.bpf.h"
 #include "filter/cgroup_filter.bpf.h"
 
+CONFIG(filter_config);
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -70,7 +72,7 @@ static __always_inline bool pid_passes(const bool typed, struct task_struct *tas
 
 	if (found && found->start != start_of_process(typed, task))
 		found = NULL;
-	return passes(cfg.by_pid, found ? found->use : 0);
+	return passes(filter_config.by_pid, found ? found->use : 0);
 }
 
 static __always_inline bool hash_passes(void *map, const void *key, u32 use)
@@ -95,7 +97,8 @@ static __always_inline bool name_passes(struct owner *owner)
 /* An unknown owner matches no filter that includes. */
 static __always_inline bool unknown_owner_passes(void)
 {
-	u32 uses = cfg.by_cgroup | cfg.by_pid | cfg.by_comm | cfg.by_uid | cfg.by_name;
+	u32 uses = filter_config.by_cgroup | filter_config.by_pid | filter_config.by_comm |
+		   filter_config.by_uid | filter_config.by_name;
 
 	return !(uses & FILTER_INCLUDES);
 }
@@ -108,11 +111,11 @@ static __always_inline bool is_partial(const struct owner *owner)
 
 static __always_inline bool partial_owner_passes(struct owner *owner)
 {
-	if ((cfg.by_pid | cfg.by_comm | cfg.by_uid) & FILTER_INCLUDES)
+	if ((filter_config.by_pid | filter_config.by_comm | filter_config.by_uid) & FILTER_INCLUDES)
 		return false;
-	if (cfg.by_cgroup && !cgroup_passes(NULL, owner))
+	if (filter_config.by_cgroup && !cgroup_passes(NULL, owner))
 		return false;
-	return !cfg.by_name || name_passes(owner);
+	return !filter_config.by_name || name_passes(owner);
 }
 
 /* Whether a task, just recorded as an owner, is selected; sets the owner's `given` and `undecided`. */
@@ -121,15 +124,16 @@ static __always_inline bool owner_passes(const bool typed, struct task_struct *t
 {
 	if (unlikely(owner->source == OWNER_UNKNOWN))
 		return unknown_owner_passes();
-	if (cfg.by_pid && !pid_passes(typed, task, owner->pid))
+	if (filter_config.by_pid && !pid_passes(typed, task, owner->pid))
 		return false;
-	if (cfg.by_comm && !hash_passes(&selected_comms, owner->comm, cfg.by_comm))
+	if (filter_config.by_comm &&
+	    !hash_passes(&selected_comms, owner->comm, filter_config.by_comm))
 		return false;
-	if (cfg.by_uid && !hash_passes(&selected_uids, &owner->uid, cfg.by_uid))
+	if (filter_config.by_uid && !hash_passes(&selected_uids, &owner->uid, filter_config.by_uid))
 		return false;
-	if (cfg.by_cgroup && !cgroup_passes(task, owner))
+	if (filter_config.by_cgroup && !cgroup_passes(task, owner))
 		return false;
-	return !cfg.by_name || name_passes(owner);
+	return !filter_config.by_name || name_passes(owner);
 }
 
 /* -- flows */
@@ -188,15 +192,15 @@ static __always_inline bool netns_passes(u32 inode, u64 cookie)
 
 	if (found && found->cookie && found->cookie != cookie)
 		found = NULL;
-	return passes(cfg.by_netns, found ? found->use : 0);
+	return passes(filter_config.by_netns, found ? found->use : 0);
 }
 
 #define SIDE_PASSES(what, side, flow) \
-	(!cfg.by_##what[side] || what##_passes(side, cfg.by_##what[side], flow))
+	(!filter_config.by_##what[side] || what##_passes(side, filter_config.by_##what[side], flow))
 
 static __always_inline bool ends_pass(const struct flow *flow)
 {
-	if (cfg.family && cfg.family != flow->family)
+	if (filter_config.family && filter_config.family != flow->family)
 		return false;
 	return SIDE_PASSES(port, SIDE_SOURCE, flow) && SIDE_PASSES(port, SIDE_DESTINATION, flow) &&
 	       SIDE_PASSES(port, SIDE_EITHER, flow) && SIDE_PASSES(address, SIDE_SOURCE, flow) &&
@@ -206,7 +210,7 @@ static __always_inline bool ends_pass(const struct flow *flow)
 
 static __always_inline bool flow_passes(const bool typed, struct sock *sk, const struct flow *flow)
 {
-	if (cfg.by_netns && !netns_passes(flow->netns, socket_netns_cookie(typed, sk)))
+	if (filter_config.by_netns && !netns_passes(flow->netns, socket_netns_cookie(typed, sk)))
 		return false;
 	return ends_pass(flow);
 }
@@ -215,7 +219,7 @@ static __always_inline bool flow_passes(const bool typed, struct sock *sk, const
 
 static __always_inline bool role_passes(u32 role)
 {
-	return cfg.roles == (ROLE_CLIENT | ROLE_SERVER) || (cfg.roles & role);
+	return filter_config.roles == (ROLE_CLIENT | ROLE_SERVER) || (filter_config.roles & role);
 }
 
 /* -- outcomes */
@@ -224,8 +228,9 @@ static __always_inline bool result_passes(s32 result)
 {
 	u32 bit = result + 1;
 
-	return !cfg.by_result || (bit < 64 * CGNET_RESULT_WORDS &&
-				  (cfg.results[bit / 64 % CGNET_RESULT_WORDS] >> (bit % 64) & 1));
+	return !filter_config.by_result ||
+	       (bit < 64 * CGNET_RESULT_WORDS &&
+		(filter_config.results[bit / 64 % CGNET_RESULT_WORDS] >> (bit % 64) & 1));
 }
 
 #endif

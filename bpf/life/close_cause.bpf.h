@@ -5,6 +5,7 @@
 
 #include "life/private.bpf.h"
 #include "owner/ledger.bpf.h"
+#include "abi/life.h"
 
 #define ECONNABORTED 103
 #define EPIPE 32

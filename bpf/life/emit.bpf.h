@@ -10,14 +10,16 @@
 #include "life/close_cause.bpf.h"
 
 CROSSES_TO_USER_SPACE(life_event);
+CONFIG(life_config);
 
 static __always_inline bool life_passes(const struct life *life)
 {
-	if (life->duration_ns < cfg.least_ns || life->tx_bytes + life->rx_bytes < cfg.least_bytes)
+	if (life->duration_ns < life_config.min_ns ||
+	    life->tx_bytes + life->rx_bytes < life_config.min_bytes)
 		return false;
-	if (cfg.by_closed && !(cfg.by_closed >> life->closed_by & 1))
+	if (life_config.by_closed && !(life_config.by_closed >> life->closed_by & 1))
 		return false;
-	return !cfg.by_cause || (cfg.by_cause >> life->close_cause & 1);
+	return !life_config.by_cause || (life_config.by_cause >> life->close_cause & 1);
 }
 
 /* Return whether a record was sent. */

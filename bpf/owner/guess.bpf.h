@@ -6,6 +6,7 @@
 #include "owner/ledger.bpf.h"
 
 CROSSES_TO_USER_SPACE(netns_owner);
+CONFIG(owner_config);
 
 /* Owners by the inode of the namespace. User space writes them: see src/cgnet/owners/netns_owners.py. */
 struct {
@@ -45,8 +46,8 @@ static __always_inline u64 netns_cgroup_id(u32 inode, u64 cookie)
 /* Owner of a socket that no process was seen to use; unknown if the kernel does not report the cgroup. */
 static __always_inline void fall_back(const bool typed, struct sock *sk, struct holder *holder)
 {
-	struct owner owner = {.hierarchy = cfg.hierarchy[0].id};
-	u32 controller = cfg.hierarchy[0].controller;
+	struct owner owner = {.hierarchy = owner_config.hierarchy[0].id};
+	u32 controller = owner_config.hierarchy[0].controller;
 
 	if (controller == CONTROLLER_V2) {
 		owner.cgroup_id = socket_cgroup_id(typed, sk);

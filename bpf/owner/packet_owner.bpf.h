@@ -5,6 +5,7 @@
 
 #include "owner/open_sockets.bpf.h"
 #include "owner/veth.bpf.h"
+#include "abi/packet.h"
 
 #define MIN_NETNS 0xe0000000 /* inodes of namespaces are greater (include/uapi/linux/nsfs.h) */
 
@@ -17,6 +18,8 @@ struct {
 } address_owners SEC(".maps");
 
 CROSSES_TO_USER_SPACE(device_address);
+CONFIG(filter_config);
+CONFIG(owner_config);
 
 struct place {
 	struct sk_buff *skb; /* NULL if its devices give no information */
@@ -141,7 +144,7 @@ static __always_inline void guess_owner(const struct place *place, const struct 
 {
 	struct owner *owner = &holder->owner;
 
-	owner->hierarchy = cfg.hierarchy[0].id;
+	owner->hierarchy = owner_config.hierarchy[0].id;
 	owner->source = OWNER_NETNS;
 	owner->cgroup_id = netns_cgroup_id(place->netns, place->cookie);
 	if (!owner->cgroup_id)
@@ -216,7 +219,7 @@ static __always_inline u8 whose_packet(const bool typed, const struct place *pla
 
 static __always_inline bool packet_passes(const struct place *place, const struct flow *flow)
 {
-	if (cfg.by_netns && !netns_passes(place->netns, place->cookie))
+	if (filter_config.by_netns && !netns_passes(place->netns, place->cookie))
 		return false;
 	return ends_pass(flow);
 }

@@ -9,13 +9,16 @@
  * Most packets end before many others start. So each CPU keeps its recently tracked packets in a ring, and
  * queues for eviction only those still in flight when the ring reuses their slot. CPUs publish changes of the
  * number in flight in batches. This requires an atomic fetch-and-add, which only typed programs have, and
- * gives only an approximate order: user space enables it (`cfg.recent`) where the limit is high enough for
+ * gives only an approximate order: user space enables it (`trace_config.recent`) where the limit is high enough for
  * that not to matter.
  */
 #ifndef CGNET_TRACE_EVICTION_BPF_H
 #define CGNET_TRACE_EVICTION_BPF_H
 
 #include "base/transport.bpf.h"
+#include "abi/trace.h"
+
+CONFIG(trace_config);
 
 #define MAX_WAITING 8192
 #define SPARE 4 /* 1/SPARE extra slots hold evicted packets until they are freed */
@@ -92,10 +95,10 @@ static __always_inline void count_for_all(u32 which, s64 more)
 
 static __always_inline void count_in_flight(const bool typed, u32 which, s64 more)
 {
-	s64 batch_size = cfg.recent / 8, sum;
+	s64 batch_size = trace_config.recent / 8, sum;
 	struct recent *ours;
 
-	if (!typed || !cfg.recent) {
+	if (!typed || !trace_config.recent) {
 		count_for_all(which, more);
 		return;
 	}
@@ -185,7 +188,7 @@ static __always_inline void evict_if_full(void *map, void *order, void *evicted,
 	struct packet_ref ref; /* shared by all calls: the stack is small */
 	bool at_limit = is_at_limit(which, most);
 
-	if (cfg.recent && !at_limit) /* promote() makes room in the queue */
+	if (trace_config.recent && !at_limit) /* promote() makes room in the queue */
 		return;
 	free_evicted(map, evicted, &ref);
 	if (at_limit) {
@@ -228,14 +231,14 @@ static __always_inline void track(const bool typed, void *map, void *order, void
 	u64 place;
 
 	count_in_flight(typed, which, 1);
-	if (!typed || !cfg.recent) {
+	if (!typed || !trace_config.recent) {
 		queue_ref(order, ref);
 		return;
 	}
 	ours = bpf_map_lookup_elem(&recent, &which);
 	if (!ours)
 		return;
-	place = __sync_fetch_and_add(&ours->tracked, 1) & (cfg.recent - 1);
+	place = __sync_fetch_and_add(&ours->tracked, 1) & (trace_config.recent - 1);
 	barrier_var(place);
 	place &= CGNET_RECENT - 1; /* for the verifier */
 	older = ours->order[place];

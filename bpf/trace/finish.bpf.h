@@ -6,6 +6,9 @@
 #include "count/percpu_histograms.bpf.h"
 #include "trace/in_flight.bpf.h"
 
+CONFIG(count_config);
+CONFIG(trace_config);
+
 static __always_inline void sum_up(const bool typed, struct stage_sums *sums, struct count_key *key,
 				   u32 at, u64 delay_ns)
 {
@@ -80,7 +83,7 @@ static __always_inline void key_of_side(struct count_key *key, const struct owne
 {
 	__builtin_memset(&key->owner, 0, sizeof(key->owner));
 	count_by_owner(key, owner);
-	if (cfg.count_by & BY_ROLE)
+	if (count_config.by & BY_ROLE)
 		key->role = role;
 }
 
@@ -89,7 +92,7 @@ static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u3
 {
 	struct owner *sender = &in_flight->event.owner, *receiver = &in_flight->receiver.owner;
 
-	if (!(cfg.count_by & OF_SIDES) || !in_flight->event.trace.sent ||
+	if (!(count_config.by & OF_SIDES) || !in_flight->event.trace.sent ||
 	    sender->source == OWNER_UNKNOWN || receiver->source == OWNER_UNKNOWN ||
 	    (shown == SHOWN_SENDER ? sender : receiver)->undecided)
 		return false;
@@ -153,7 +156,7 @@ static __noinline int summarize_raw(struct in_flight_packet *in_flight, u32 show
 static __always_inline bool is_slow(const struct trace_event *event)
 {
 	u32 stages = event->trace.stages;
-	u64 total = 0, slow = !cfg.slow_stage;
+	u64 total = 0, slow = !trace_config.slow_stage;
 
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
@@ -165,20 +168,21 @@ static __always_inline bool is_slow(const struct trace_event *event)
 		barrier_var(delta);
 		delta &= ~((s64)delta >> 63); /* clamp to 0 without a branch for the verifier */
 		total += delta;
-		if (cfg.slow_stage && stage->at == cfg.slow_stage && delta > cfg.slow_stage_ns)
+		if (trace_config.slow_stage && stage->at == trace_config.slow_stage &&
+		    delta > trace_config.slow_stage_ns)
 			slow = 1;
 		barrier_var(slow); /* opaque to the verifier: one path, not two */
 	}
-	return slow && total >= cfg.least_ns;
+	return slow && total >= trace_config.min_ns;
 }
 
 static __always_inline bool in_flight_passes(const struct trace_event *event)
 {
-	if (cfg.by_end && !(cfg.by_end >> (event->trace.end & 31) & 1))
+	if (trace_config.by_end && !(trace_config.by_end >> (event->trace.end & 31) & 1))
 		return false;
-	if (cfg.retransmitted && !event->trace.retransmitted)
+	if (trace_config.retransmitted && !event->trace.retransmitted)
 		return false;
-	return (!cfg.least_ns && !cfg.slow_stage) || is_slow(event);
+	return (!trace_config.min_ns && !trace_config.slow_stage) || is_slow(event);
 }
 
 /* `within`: the caller has a stack frame of its own, and old verifiers have no room for another one below it. */
@@ -193,7 +197,7 @@ static __always_inline void in_flight_ends_here(const bool typed, const bool wit
 	event->head.ts_ns = bpf_ktime_get_ns();
 	if (shown == SHOWN_NOT || !in_flight_passes(event))
 		return;
-	if (cfg.count) {
+	if (count_config.enabled) {
 		if (within)
 			summarize(typed, in_flight, shown);
 		else

@@ -17,6 +17,8 @@
 
 CROSSES_TO_USER_SPACE(trace_event);
 CROSSES_TO_USER_SPACE(in_flight_packet);
+CONFIG(count_config);
+CONFIG(trace_config);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -144,7 +146,7 @@ in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *pack
 	struct in_flight_packet *in_flight;
 
 	reject_cache_clear(skb);
-	evict_if_full_in_flight(cfg.in_flight);
+	evict_if_full_in_flight(trace_config.in_flight);
 	if (bpf_map_update_elem(&packets_in_flight, &address, &blank, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
 		return NULL;
@@ -284,7 +286,7 @@ static __always_inline bool set_aside(struct sk_buff *skb, const struct in_fligh
 
 	if (!bpf_map_update_elem(&aside, &key, in_flight, BPF_ANY))
 		return true;
-	if (cfg.count) /* its record would show that it has no end; sums cannot */
+	if (count_config.enabled) /* its record would show that it has no end; sums cannot */
 		count_lost(LOST_PACKETS);
 	return false;
 }

@@ -11,6 +11,9 @@
 #include "trace/retransmit.bpf.h"
 #include "owner/all_sockets.bpf.h"
 
+CONFIG(count_config);
+CONFIG(trace_config);
+
 /*
  * Limits on the packets that one read may end, as TCP merged them. Kernels without a ring buffer have no
  * global functions, either (Linux kernel commit 51c39bb1d5d1 "bpf: Introduce function-by-function
@@ -105,7 +108,8 @@ static __always_inline void wait_for_reader(const bool typed, u64 sk, u64 skb,
 	u64 packet = in_flight->event.trace.packet;
 	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
 
-	make_room_to_wait(cfg.in_flight < MAX_WAITING ? cfg.in_flight : MAX_WAITING);
+	make_room_to_wait(trace_config.in_flight < MAX_WAITING ? trace_config.in_flight
+							       : MAX_WAITING);
 	in_flight->waits = WAITS;
 	if (bpf_map_update_elem(&waiting, &key, in_flight, BPF_ANY)) {
 		count_lost(LOST_PACKETS);
@@ -329,8 +333,9 @@ static __always_inline u64 read_at_once(void)
 {
 	if (!uses_perf_buffer())
 		return READ_AT_ONCE;
-	return cfg.count || cfg.least_ns || cfg.slow_stage ? SUMMED_UP_AT_ONCE_BY_PERF
-							   : READ_AT_ONCE_IN_PERF_BUFFERS;
+	return count_config.enabled || trace_config.min_ns || trace_config.slow_stage
+		       ? SUMMED_UP_AT_ONCE_BY_PERF
+		       : READ_AT_ONCE_IN_PERF_BUFFERS;
 }
 
 /* The application has read the data before copied_seq; the ledger records the reader. */

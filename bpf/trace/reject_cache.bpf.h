@@ -14,6 +14,9 @@
 
 #include "trace/private.bpf.h"
 #include "base/flow.bpf.h"
+#include "abi/filter.h"
+
+CONFIG(filter_config);
 
 #define MAX_REFUSED 4096 /* slots; a later packet replaces an earlier one */
 
@@ -58,7 +61,7 @@ static __always_inline u32 mark_of(const bool typed, struct sk_buff *skb)
 {
 	u32 hash = READ(skb, hash);
 
-	if (hash && cfg.by_netns)
+	if (hash && filter_config.by_netns)
 		hash ^= mixed(READ(skb, dev));
 	return hash;
 }

@@ -8,6 +8,8 @@
 #include "trace/send_queue.bpf.h"
 #include "owner/packet_owner.bpf.h"
 
+CONFIG(filter_config);
+
 #define LATEST_NS 10000000000ULL /* an earlier transmit time is invalid */
 
 /* Whether TCP itself sent the packet, before a full socket exists, or after. */
@@ -31,7 +33,7 @@ begin_unnamed(const bool typed, const bool at_device, struct sk_buff *skb, struc
 		find_place_at_device(typed, skb, place);
 	else
 		find_place(typed, skb, NULL, place);
-	if (cfg.by_netns && !netns_passes(place->netns, place->cookie))
+	if (filter_config.by_netns && !netns_passes(place->netns, place->cookie))
 		return NULL;
 	packet->flow.netns = place->netns;
 	in_flight = in_flight_start(typed, skb, packet);
@@ -227,7 +229,7 @@ in_flight_get_or_start(const bool typed, struct sk_buff *skb, u32 at, struct pac
 	if (at != STAGE_DEV_QUEUE && at != STAGE_GRO && stays_refused(typed, skb, is_receipt))
 		return NULL;
 	in_flight = in_flight_find(skb);
-	is_tcp = (in_flight || !cfg.by_netns || device_passes(typed, skb)) &&
+	is_tcp = (in_flight || !filter_config.by_netns || device_passes(typed, skb)) &&
 		 read_packet(typed, skb, packet);
 	if (in_flight) {
 		if (is_tcp && is_same_packet(in_flight, packet) &&

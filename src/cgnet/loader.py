@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cgnet.errors import LibbpfError
 from cgnet.kernel._libbpf import IterAttachOpts, MultiOpts, OpenOpts, lib
-from cgnet.kernel.constant_folding import fold
+from cgnet.kernel.btf import variables
+from cgnet.kernel.constant_folding import SECTION, fold
 from cgnet.kernel.perf_buffer import PerfBuffers
 from cgnet.kernel.program_stats import ProgramStats, stats_of
 from cgnet.kernel.ring_buffer import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cgnet.kernel.ring_buffer import Reader
 
@@ -156,11 +157,11 @@ class Object:
     """A BPF object file: open, select programs and maps, load, attach. Use it with ``with``."""
 
     def __init__(
-        self, path: Path, btf: Path | None = None, folded: tuple[str, bytes] | None = None
+        self, path: Path, btf: Path | None = None, folded: Mapping[str, bytes] | None = None
     ) -> None:
         """Open ``path``; ``btf`` replaces the kernel's own BTF for CO-RE. Raises LibbpfError.
 
-        ``folded``: the name and contents of a read-only section to be folded into the code.
+        ``folded`` has constants to be folded into the code, by variable.
         """
         self.path = path
         self._cleanup = ExitStack()
@@ -181,12 +182,12 @@ class Object:
             for handle in self._each(lib.bpf_object__next_map)
         }
 
-    def _open(self, options: OpenOpts, folded: tuple[str, bytes] | None) -> Any:
+    def _open(self, options: OpenOpts, folded: Mapping[str, bytes] | None) -> Any:
         path = str(self.path).encode()
         if folded is None:
             return lib.bpf_object__open_file(path, options)
         try:
-            file = fold(self.path.read_bytes(), *folded)
+            file = fold(self.path.read_bytes(), folded)
         except (OSError, ValueError):  # libbpf reports the reason
             return lib.bpf_object__open_file(path, options)
         options.object_name = self.path.name.partition(".")[0].encode()
@@ -252,13 +253,20 @@ class Object:
         self._cleanup.callback(os.close, fd)
         lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
-    def set_constants(self, name: str, value: bytes) -> None:
-        """Before loading: set a read-only data section. Raises ValueError on a size mismatch."""
-        size = ctypes.c_size_t()
-        address = lib.bpf_map__initial_value(self.map(name).handle, size)
-        if size.value != len(value):
-            raise ValueError(f"{name} holds {size.value} bytes, not {len(value)}")
-        ctypes.memmove(address, value, len(value))
+    @property
+    def constants(self) -> frozenset[str]:
+        """The names of its constants."""
+        return frozenset(variables(lib.bpf_object__btf(self.handle), SECTION))
+
+    def set_constants(self, values: Mapping[str, bytes]) -> None:
+        """Before loading: set constants. Raises ValueError for one that isn't there, or its size."""
+        there = variables(lib.bpf_object__btf(self.handle), SECTION)
+        address = lib.bpf_map__initial_value(self.map(SECTION).handle, ctypes.c_size_t())
+        for name, value in values.items():
+            offset, size = there.get(name, (0, 0))
+            if size != len(value):
+                raise ValueError(f"{name} has {size} bytes in {self.path.name}, not {len(value)}")
+            ctypes.memmove(address + offset, value, size)
 
     def log_briefly(self) -> None:
         """Before loading: limit the verifier's log to the reason for refusing a program.

@@ -39,12 +39,7 @@ class Connlat(Attempts):
 
     def __init__(self, selection: Selection = ANY, min_ns: int = 0) -> None:
         """Show attempts that took ``min_ns`` nanoseconds or longer."""
-        super().__init__(selection)
-        self._min_ns = min_ns
-
-    def config(self) -> dict[str, Any]:
-        """Return the threshold."""
-        return {"least_ns": self._min_ns}
+        super().__init__(selection, min_ns=min_ns)
 
 
 COMMAND = Connlat()

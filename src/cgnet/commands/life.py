@@ -17,17 +17,18 @@ from cgnet.options.shared import collect, common, living, role
 from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import FLOW, HEAD, LIFE, LIFE_EVENT, CloseCause, ClosedBy
+from cgnet.records._layouts import FLOW, HEAD, LIFE, LIFE_EVENT, CloseCause, ClosedBy, LifeConfig
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from cgnet.kernel.variants import Job
+    from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.run.command import Options
 
@@ -102,12 +103,12 @@ class Life(Command):
         """
         self._options, self._symbols, self._open_by = options, symbols, open_by
         self._baseline_ns = 0  # when the first look at open connections ended
-        self._config = {
-            "least_ns": min_ns,
-            "least_bytes": min_bytes,
-            "by_closed": _bits(CLOSERS, closed_by),
-            "by_cause": _bits(CAUSES, causes),
-        }
+        self._config = LifeConfig(
+            min_ns=min_ns,
+            min_bytes=min_bytes,
+            by_closed=_bits(CLOSERS, closed_by),
+            by_cause=_bits(CAUSES, causes),
+        )
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
@@ -125,9 +126,9 @@ class Life(Command):
             *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
         ]
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that select lives."""
-        return self._config
+    def config(self, _chosen: list[Variant]) -> list[Packable]:
+        """Return the constants that select lives."""
+        return [self._config]
 
     def needed(self) -> list[Job]:
         """Return the jobs; open connections are shown with an interval."""

@@ -13,15 +13,17 @@ from cgnet.kernel.variants import SOCKETS
 from cgnet.options.shared import collect, common, distributed, distribution, role
 from cgnet.options.types import Span
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE
+from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RttConfig
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
+    from cgnet.kernel.variants import Variant
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.run.command import Options
 
@@ -68,21 +70,18 @@ class Rtt(Command):
     ) -> None:  # fmt: skip
         """Show samples that took longer than ``slower_ns``, or histograms, as the options say."""
         self._options = options
-        self._slower_ns, self._handshakes, self._smoothed = slower_ns, handshakes, smoothed
+        self._config = RttConfig(
+            min_ns=slower_ns, no_handshakes=int(not handshakes), smoothed=int(smoothed)
+        )
         self.draws_milliseconds = milliseconds
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
         return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE]
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that select samples."""
-        return {
-            "least_ns": self._slower_ns,
-            "no_handshakes": int(not self._handshakes),
-            "smoothed": int(self._smoothed),
-            "count": int(bool(self._options and self._options.counting)),
-        }
+    def config(self, _chosen: list[Variant]) -> list[Packable]:
+        """Return the constants that select samples."""
+        return [self._config]
 
     def remarks(self) -> list[str]:
         """Return a remark if one role is excluded."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.counting.histograms import FIELDS as HISTOGRAM_FIELDS
 from cgnet.counting.histograms import MICROSECONDS, Histogram
-from cgnet.counting.keys import constants
+from cgnet.counting.keys import count_config
 from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 from cgnet.errors import NotYetKnownError
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import CountConfig
 
 OWNER_PART = COUNT_KEY.slice("owner")
 FLOW_PART = COUNT_KEY.slice("flow")
@@ -69,9 +70,10 @@ class Counting(NamedTuple):
         """Return whether ``tables`` hold its values, or some of them."""
         return tables == (SUMS if self.stages and tables == SUMS else self.tables)
 
-    def constants(self) -> dict[str, int]:
-        """Return the members of struct config for counting."""
-        return constants(self.keys) | (self.scale.constants() if self.scale else {})
+    def config(self) -> CountConfig:
+        """Return the constants of counting."""
+        made = count_config(self.keys)
+        return self.scale.config(made) if self.scale else made
 
     def read(self, raw: bytes) -> int | Histogram:
         """Parse a value of the tables."""

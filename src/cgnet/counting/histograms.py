@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 from cgnet.errors import UsageError
-from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, CountConfig
 from cgnet.text import number
 
 EDGES = CGNET_BUCKETS - 1  # the last bucket has no upper edge
@@ -42,14 +42,14 @@ class Scale(NamedTuple):
     is_geometric: bool = True
 
     @property
-    def starts(self) -> list[int]:
+    def starts(self) -> tuple[int, ...]:
         """The least integer of each bucket but the first."""
-        starts = [math.floor(edge) + self.is_geometric for edge in self.edges]
-        return starts + [UNBOUNDED] * (CGNET_BUCKETS - len(starts))
+        starts = (math.floor(edge) + self.is_geometric for edge in self.edges)
+        return (*starts, *[UNBOUNDED] * (CGNET_BUCKETS - len(self.edges)))
 
-    def constants(self) -> dict[str, Any]:
-        """Return the members of struct config for the scale."""
-        return {"histogram": 1, "bucket_starts": self.starts}
+    def config(self, counting: CountConfig) -> CountConfig:
+        """Return the constants of counting with those of the scale."""
+        return counting._replace(histogram=1, bucket_starts=self.starts)
 
 
 def geometric(per_second: int, first: int) -> Scale:

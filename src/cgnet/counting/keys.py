@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import UsageError, did_you_mean
-from cgnet.records._layouts import CountBy
+from cgnet.records._layouts import CountBy, CountConfig
 from cgnet.text import is_number, number
 
 if TYPE_CHECKING:
@@ -93,15 +93,15 @@ def read_by(values: Iterable[str], usable: Collection[str] = OF_CONNECTIONS) -> 
     return keys
 
 
-def constants(keys: list[Key]) -> dict[str, int]:
-    """Return the members of struct config for counting."""
+def count_config(keys: list[Key]) -> CountConfig:
+    """Return the constants of counting by these keys."""
     bits = 0
     for key in keys:
         bits |= KEYS[key.name]
     sizes = {key.name: MAX_PREFIX if key.size is None else key.size for key in keys}
-    return {
-        "count": 1,
-        "count_by": bits,
-        "saddr_bits": sizes.get("saddr", MAX_PREFIX),
-        "daddr_bits": sizes.get("daddr", MAX_PREFIX),
-    }
+    return CountConfig(
+        enabled=1,
+        by=bits,
+        saddr_bits=sizes.get("saddr", MAX_PREFIX),
+        daddr_bits=sizes.get("daddr", MAX_PREFIX),
+    )

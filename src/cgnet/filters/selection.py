@@ -7,7 +7,7 @@ import sys
 from functools import reduce
 from ipaddress import IPv4Network
 from operator import or_
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import NotYetKnownError, UsageError
 from cgnet.filters import values
@@ -17,20 +17,15 @@ from cgnet.filters.values import Choice, choose
 from cgnet.owners import cgroups, netns, processes
 from cgnet.records._layouts import (
     ADDRESS_KEY,
-    CGNET_BENIGN,
-    CGNET_BUCKETS,
-    CGNET_FREEING,
     CGNET_HIERARCHIES,
-    CGNET_RECEIVING,
-    CONFIG,
     NETNS_VALUE,
     OWNER,
     PID_VALUE,
     PORT_FLAGS,
+    FilterConfig,
     FilterUse,
     FlowSide,
     Role,
-    SyncErrors,
     Undecided,
 )
 from cgnet.text import is_number, number
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames, Hierarchy
     from cgnet.owners.processes import Facts, Process
     from cgnet.owners.runtimes import Runtimes
-    from cgnet.records._layouts import Layout
 
 LISTENERS = 16384  # entries of each map, if servers are selected
 LISTENER_MAPS = ("listeners", "listening")
@@ -103,15 +97,6 @@ def _passes(use: int, matched: int) -> bool:
     if matched & FilterUse.FILTER_EXCLUDES:
         return False
     return not use & FilterUse.FILTER_INCLUDES or bool(matched & FilterUse.FILTER_INCLUDES)
-
-
-def pack(layout: Layout, fields: dict[str, Any]) -> bytes:
-    """Pack a struct from its members' values, arrays as lists; a missing number is 0."""
-    flat: list[Any] = []
-    for member in layout.members:
-        value = fields.get(member.name, 0)
-        flat += value if isinstance(value, list) else [value]
-    return layout.packed.pack(*flat)
 
 
 def _u32(number: int) -> bytes:
@@ -217,34 +202,23 @@ class Filters:
 
     # -- constants and maps of the programs
 
-    def config(self, sync_errors: SyncErrors, more: dict[str, int] | None = None) -> bytes:
-        """Return struct config; ``more`` has members that aren't of filters."""
-        pairs = [(each.id, int(each.controller)) for each in self.hierarchies]
-        pairs += [(0, 0)] * (CGNET_HIERARCHIES - len(pairs))
-        fields: dict[str, Any] = {
-            "hierarchies": len(self.hierarchies),
-            "sync_errors": sync_errors,
-            "roles": sum(self.roles),
-            "family": next(iter(self.families)) if len(self.families) == 1 else 0,
-            "by_cgroup": self.cgroups.use,
-            "by_pid": self.pids.use,
-            "by_comm": self.comms.use,
-            "by_uid": self.uids.use,
-            "by_netns": self.netns.use,
-            "by_name": self.named.use,
-            "by_result": bool(self.results.use),
-            "by_address": [each.use for each in self.addresses],
-            "by_port": [each.use for each in self.ports],
-            "undecided": self._births_undecided,
-            "results": values.result_bits(self.results),
-            "hierarchy": [number for pair in pairs for number in pair],
-            "bucket_starts": [0] * CGNET_BUCKETS,
-            "benign_code": [0] * (2 * CGNET_BENIGN),
-            "receiving_code": [0] * (2 * CGNET_RECEIVING),
-            "resetting_code": [0] * (2 * CGNET_RECEIVING),
-            "freeing_code": [0] * (2 * CGNET_FREEING),
-        }
-        return pack(CONFIG, fields | (more or {}))
+    def config(self) -> FilterConfig:
+        """Return the constants of the filters."""
+        return FilterConfig(
+            roles=sum(self.roles),
+            family=next(iter(self.families)) if len(self.families) == 1 else 0,
+            by_cgroup=self.cgroups.use,
+            by_pid=self.pids.use,
+            by_comm=self.comms.use,
+            by_uid=self.uids.use,
+            by_netns=self.netns.use,
+            by_name=self.named.use,
+            by_result=bool(self.results.use),
+            undecided=self._births_undecided,
+            by_address=tuple(each.use for each in self.addresses),
+            by_port=tuple(each.use for each in self.ports),
+            results=values.result_bits(self.results),
+        )
 
     def resize(self, obj: Object) -> None:
         """Before loading: keep the maps of unused filters small."""

@@ -143,10 +143,10 @@ def results(text: str) -> Iterator[int]:
         yield found
 
 
-def result_bits(choice: Choice[int]) -> list[int]:
-    """Return ``config.results``, a bitmap of 64-bit words."""
+def result_bits(choice: Choice[int]) -> tuple[int, ...]:
+    """Return the results of struct filter_config, a bitmap of 64-bit words."""
     bits = sum(1 << (each + 1) for each in choice.chosen(range(-1, MAX_RESULT + 1)))
-    return [bits >> (64 * word) & (2**64 - 1) for word in range(CGNET_RESULT_WORDS)]
+    return tuple(bits >> (64 * word) & (2**64 - 1) for word in range(CGNET_RESULT_WORDS))
 
 
 def roles(text: str) -> Iterator[Role]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgnet.findings.drop_reasons import (  # fmt: skip
     BENIGN_FUNCTIONS,
@@ -17,12 +17,19 @@ from cgnet.findings.drop_reasons import (  # fmt: skip
     UNSPECIFIED,
 )
 from cgnet.kernel.btf import tracepoint_arguments
-from cgnet.records._layouts import CGNET_FUNCTION_CLASSES, FUNCTION_CLASSES
+from cgnet.records._layouts import (
+    CGNET_FUNCTION_CLASSES,
+    ClassConfig,
+    CodeRange,
+    FunctionClasses,
+    PacketConfig,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cgnet.kernel.symbols import Symbols
+    from cgnet.records._layouts import Packable
 
 FEW_ARGUMENTS, MAX_ARGUMENTS = 2, 4  # of kfree_skb
 
@@ -35,28 +42,27 @@ def number_of(name: str, reasons: dict[int, str]) -> int:
 def function_classes(symbols: Symbols) -> bytes:
     """Return struct function_classes: BY_FUNCTION by the addresses of the running kernel."""
     found = symbols.functions.parts(BY_FUNCTION)[:CGNET_FUNCTION_CLASSES]
-    code = [bound for each in found for bound in (each.start, each.end)]
-    classes = [int(BY_FUNCTION[each.name.partition(".")[0]]) for each in found]
-    none = [0] * (CGNET_FUNCTION_CLASSES - len(found))
-    return FUNCTION_CLASSES.packed.pack(*code, *none, *none, *classes, *none)
+    return FunctionClasses(
+        tuple(CodeRange(each.start, each.end) for each in found),
+        tuple(BY_FUNCTION[each.name.partition(".")[0]] for each in found),
+    ).pack()
 
 
-def rule_of_class(symbols: Symbols, btf: Path) -> dict[str, Any]:
-    """Return the members of struct config for the rule that classifies drops."""
+def rule_of_class(symbols: Symbols, btf: Path) -> list[Packable]:
+    """Return the constants of the rule that classifies drops, and of packets that are freed."""
     arguments = tracepoint_arguments("kfree_skb", btf)
     known = symbols.drop_reasons
-    return {
-        "drop_arguments": min(max(arguments, FEW_ARGUMENTS), MAX_ARGUMENTS)
-        if known
-        else FEW_ARGUMENTS,
-        "not_specified": number_of(UNSPECIFIED, known),
-        "flags_reason": number_of("TCP_FLAGS", known),
-        "paws_reason": number_of("TCP_RFC7323_PAWS", known),
-        "no_socket_reason": number_of("NO_SOCKET", known),
-        "close_reason": number_of("TCP_CLOSE", known),
-        "benign_code": symbols.functions.ranges(BENIGN_FUNCTIONS),
-        "receiving_code": symbols.functions.ranges(RECEIVING),
-        "resetting_code": symbols.functions.ranges(RESETTING),
-        "start_ns": time.monotonic_ns(),
-        "freeing_code": symbols.freeing_code(arguments),
-    }
+    used = min(max(arguments, FEW_ARGUMENTS), MAX_ARGUMENTS) if known else FEW_ARGUMENTS
+    packets = PacketConfig(drop_arguments=used, freeing_code=symbols.freeing_code(arguments))
+    classes = ClassConfig(
+        not_specified=number_of(UNSPECIFIED, known),
+        flags_reason=number_of("TCP_FLAGS", known),
+        paws_reason=number_of("TCP_RFC7323_PAWS", known),
+        close_reason=number_of("TCP_CLOSE", known),
+        filter_reason=number_of("SOCKET_FILTER", known),
+        start_ns=time.monotonic_ns(),
+        benign_code=symbols.functions.ranges(BENIGN_FUNCTIONS),
+        receiving_code=symbols.functions.ranges(RECEIVING),
+        resetting_code=symbols.functions.ranges(RESETTING),
+    )
+    return [packets, classes]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.records._layouts import Layout
 
-KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF = 4, 6, 8  # linux/btf.h
+KIND_STRUCT, KIND_ENUM, KIND_TYPEDEF, KIND_DATASEC = 4, 6, 8, 15  # linux/btf.h
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 # Other places of a kernel's BTF, by release: files made for cgnet, then images that contain BTF.
 PLACES = (
@@ -50,6 +50,25 @@ class _Enumerator(ctypes.Structure):
     """struct btf_enum."""
 
     _fields_ = (("name", ctypes.c_uint32), ("value", ctypes.c_int32))
+
+
+class _Variable(ctypes.Structure):
+    """struct btf_var_secinfo."""
+
+    _fields_ = (("type", ctypes.c_uint32), ("offset", ctypes.c_uint32), ("size", ctypes.c_uint32))
+
+
+def variables(btf: Any, section: str) -> dict[str, tuple[int, int]]:
+    """Return (offset, size) of the variables in a section of an object, by name, in bytes."""
+    found = lib.btf__find_by_name_kind(btf, section.encode(), KIND_DATASEC)
+    if found < 0:
+        return {}
+    address = lib.btf__type_by_id(btf, found)
+    head = _Type.from_address(address)
+    array = (_Variable * (head.info & 0xFFFF)).from_address(address + ctypes.sizeof(_Type))
+    types = (_Type.from_address(lib.btf__type_by_id(btf, each.type)) for each in array)
+    names = (lib.btf__name_by_offset(btf, each.name).decode() for each in types)
+    return {name: (each.offset, each.size) for name, each in zip(names, array, strict=True)}
 
 
 def read_layout(btf: Any, name: str) -> tuple[int, dict[str, tuple[int, int]]] | None:

@@ -9,12 +9,16 @@ and gives up after 1,000,000 instructions. It does track the immediate operand o
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _HEAD = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
 _RELOCATION = struct.Struct("<QQ")  # Elf64_Rel
 _CODE = struct.Struct("<BBhi")  # struct bpf_insn
+SECTION = ".rodata.config"  # of all constants
 _SHT_SYMTAB, _SHT_REL, _SHF_EXECINSTR = 2, 9, 4
 # linux/bpf_common.h and linux/bpf.h
 _ST, _STX, _JMP, _JMP32, _CLASS = 2, 3, 5, 6, 7
@@ -34,6 +38,10 @@ class _Section(NamedTuple):
     info: int
 
 
+def _string(file: bytes, at: int) -> str:
+    return file[at : file.index(0, at)].decode()
+
+
 def _sections(file: bytes) -> list[_Section]:
     start = int.from_bytes(file[0x28:0x30], "little")
     size, count, names = struct.unpack_from("<HHH", file, 0x3A)
@@ -41,7 +49,7 @@ def _sections(file: bytes) -> list[_Section]:
     at = heads[names][4]
     return [
         _Section(
-            file[at + head[0] : file.index(0, at + head[0])].decode(),
+            _string(file, at + head[0]),
             head[1], head[2], head[4], head[5], head[6], head[7],
         )
         for head in heads
@@ -63,6 +71,24 @@ def _places(file: bytes, sections: list[_Section], name: str) -> dict[int, dict[
             if section == wanted:
                 found.setdefault(relocations.info, {})[place // _CODE.size] = value
     return found
+
+
+def _contents(file: bytes, sections: list[_Section], constants: Mapping[str, bytes]) -> bytes:
+    """Return the section of constants with the values of these variables; others are zeros."""
+    wanted = next((at for at, each in enumerate(sections) if each.name == SECTION), None)
+    if wanted is None:
+        return b""
+    found = bytearray(sections[wanted].size)
+    for table in sections:
+        if table.kind != _SHT_SYMTAB:
+            continue
+        names = sections[table.link].start
+        for symbol in _SYMBOL.iter_unpack(file[table.start : table.start + table.size]):
+            name, _, _, section, start, size = symbol
+            value = constants.get(_string(file, names + name)) if section == wanted else None
+            if value is not None:
+                found[start : start + size] = value
+    return bytes(found)
 
 
 def _targets(codes: list[tuple[int, int, int, int]]) -> set[int]:
@@ -100,23 +126,24 @@ def _fold(
     return found
 
 
-def fold(file: bytes, name: str, values: bytes) -> bytes:
-    """Return an object file with the values of read-only section ``name`` folded into its code.
+def fold(file: bytes, constants: Mapping[str, bytes]) -> bytes:
+    """Return an object file with the constants folded into its code; those not given are zeros.
 
     Loads stay if the instructions right before them don't determine their address, or if the number
     doesn't fit an operand: they read the same value from the map. Raises ValueError if the file
     can't be parsed.
     """
     try:
-        return _folded(file, name, values)
+        return _folded(file, constants)
     except (struct.error, IndexError) as error:
         raise ValueError(str(error)) from error
 
 
-def _folded(file: bytes, name: str, values: bytes) -> bytes:
+def _folded(file: bytes, constants: Mapping[str, bytes]) -> bytes:
     sections = _sections(file)
+    values = _contents(file, sections, constants)
     result = bytearray(file)
-    for section, places in _places(file, sections, name).items():
+    for section, places in _places(file, sections, SECTION).items():
         start, size = sections[section].start, sections[section].size
         codes = list(_CODE.iter_unpack(file[start : start + size]))
         for at, code in _fold(codes, places, values).items():

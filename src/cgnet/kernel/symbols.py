@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import LibbpfError
 from cgnet.kernel.btf import KERNEL_BTF, enum_of_kernel, enum_of_module
-from cgnet.records._layouts import DROP_EVENT, ToldReason
+from cgnet.records._layouts import DROP_EVENT, CodeRange, ToldReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -131,16 +131,12 @@ class Kallsyms:
         module = f" [{found.module}]" if found.module else ""
         return f"{found.name}+{address - found.start:#x}{module}"
 
-    def ranges(self, names: tuple[str, ...]) -> list[int]:
-        """Return struct code_range of each function, as a flat list; zeros for a missing one.
-
-        Of several functions with a name it is the first one.
-        """
+    def ranges(self, names: tuple[str, ...]) -> tuple[CodeRange, ...]:
+        """Return the code of each function that is there, of several with a name the first one."""
         found: dict[str, Function] = {}
         for each in self.parts(names):
             found.setdefault(each.name, each)
-        bounds = (found[name][:2] if name in found else (0, 0) for name in names)
-        return [bound for both in bounds for bound in both]
+        return tuple(CodeRange(*found[name][:2]) for name in names if name in found)
 
 
 class Symbols:
@@ -159,14 +155,14 @@ class Symbols:
         """Return "function+0x1f [module]", or "?"."""
         return self.functions.text(address)
 
-    def freeing_code(self, arguments: int) -> list[int]:
-        """Return struct code_range of each of FREEING, as a flat list.
+    def freeing_code(self, arguments: int) -> tuple[CodeRange, ...]:
+        """Return the code of FREEING.
 
         ``arguments`` is the number of the tracepoint's arguments. If it shows that the tracepoint
-        reports none of them as its caller, return zeros and read no symbols.
+        reports none of them as its caller, return () and read no symbols.
         """
         if arguments >= ARGUMENTS_WHERE_WHOLE:
-            return [0] * (2 * len(FREEING))
+            return ()
         return self.functions.ranges(FREEING)
 
     def stack(self, stacks: Map, number: int) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import UnsupportedError, UsageError
 from cgnet.owners.long_paths import PATH_MAX, open_place, tellable_path
-from cgnet.records._layouts import CgroupController
+from cgnet.records import _layouts
+from cgnet.records._layouts import CgroupController, OwnerConfig
 from cgnet.text import decode
 
 if TYPE_CHECKING:
@@ -401,6 +402,12 @@ def _children(path: Path) -> list[str]:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     finally:
         os.close(opened)
+
+
+def config(used: list[Hierarchy]) -> OwnerConfig:
+    """Return the constants of the hierarchies in use; the first one names owners."""
+    pairs = (_layouts.Hierarchy(each.id, each.controller) for each in used)
+    return OwnerConfig(hierarchies=len(used), hierarchy=tuple(pairs))
 
 
 class CgroupNames:

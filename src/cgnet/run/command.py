@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
     from cgnet.counting.counts import Counting
     from cgnet.filters.selection import Selection
-    from cgnet.kernel.variants import Job
+    from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
-    from cgnet.records._layouts import Layout
+    from cgnet.records._layouts import Layout, Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.records.schema import CountSchema, Schema
 
@@ -56,9 +56,9 @@ class Command:
         """Return the groups of a record's fields, in order."""
         raise NotImplementedError
 
-    def config(self) -> dict[str, Any]:
-        """Return the members of struct config that the command's own options set."""
-        return {}
+    def config(self, chosen: list[Variant]) -> list[Packable]:  # noqa: ARG002 - a subclass looks
+        """Return the constants that its objects have of its own subjects, for these variants."""
+        return []
 
     def maps(self) -> dict[str, dict[bytes, bytes]]:
         """Return the entries of the command's own maps, by map name."""

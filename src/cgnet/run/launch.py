@@ -29,13 +29,12 @@ from cgnet.kernel.btf import (
     without_type,
 )
 from cgnet.loader import Object
-from cgnet.owners import open_sockets, socket_queries
+from cgnet.owners import cgroups, open_sockets, socket_queries
 from cgnet.records._layouts import (
     ADDRESS_KEY,
     CGROUP_EVENT,
     CGROUP_KEY,
     CGROUP_MARK,
-    CONFIG,
     COUNT_KEY,
     DESCRIPTOR,
     HEAD,
@@ -47,16 +46,16 @@ from cgnet.records._layouts import (
     PID_VALUE,
     PORT_FLAGS,
     TCP_LISTENER,
-    SyncErrors,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cgnet.counting.counts import Counting
     from cgnet.filters.selection import Filters
     from cgnet.kernel.variants import Chosen, Job, Variant
     from cgnet.loader import Program
+    from cgnet.records._layouts import Packable
     from cgnet.run.command import Command
 
 log = logging.getLogger(__name__)
@@ -64,10 +63,9 @@ log = logging.getLogger(__name__)
 OBJECTS = Path(__file__).parents[1] / "_bpf"
 # Structures shared with the kernel side, in every object.
 CROSSING = (
-    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
+    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
     PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
 )  # fmt: skip
-CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
 ITERATOR = "iter"
@@ -215,15 +213,16 @@ class Launch:
         """Return the attached object."""
         self._require_going_on()
         config = self._config()
-        obj = self._open(
-            object_path(self.command.object, self._hook, self.folder),
-            btf,
-            (CONFIG_SECTION, config) if self._hook.folds else None,
-        )
+        constants = {each.layout.name: each.pack() for each in config}
+        path = object_path(self.command.object, self._hook, self.folder)
+        obj = self._open(path, btf, constants if self._hook.folds else None)
         try:
             programs = self._there(self._wanted(obj), btf)
+            check_layouts(
+                obj, (*self.command.layouts, *CROSSING, *(each.layout for each in config))
+            )
             self._prepare(obj, programs)
-            obj.set_constants(CONFIG_SECTION, config)
+            obj.set_constants(constants)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before any program writes
@@ -237,12 +236,13 @@ class Launch:
         if self._stopped():
             raise StoppedError("stopped before tracing began")
 
-    def _config(self) -> bytes:
-        constants = self.command.config() | (self.counting.constants() if self.counting else {})
-        how = max((each.sync_errors for each in self._chosen), default=0)
-        return self.filters.config(SyncErrors(how), constants)
+    def _config(self) -> list[Packable]:
+        counting = [self.counting.config()] if self.counting else []
+        owners = cgroups.config(self.filters.hierarchies)
+        own = self.command.config(self._chosen)
+        return [owners, self.filters.config(), *counting, *own]
 
-    def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
+    def _open(self, path: Path, btf: Path | None, folded: Mapping[str, bytes] | None) -> Object:
         try:
             return Object(path, btf, folded)
         except LibbpfError as error:
@@ -274,7 +274,6 @@ class Launch:
 
     def _prepare(self, obj: Object, programs: list[Program]) -> None:
         """Select the programs and maps, and set the maps' sizes."""
-        check_layouts(obj, (*self.command.layouts, *CROSSING))
         unused = frozenset[str]().union(*(each.unused_maps for each in self._chosen))
         if not self._functions:
             unused |= MAPS_OF_FUNCTIONS

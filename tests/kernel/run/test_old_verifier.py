@@ -12,14 +12,13 @@ import pytest
 from cgnet.errors import LibbpfError
 from cgnet.kernel._libbpf import lib
 from cgnet.kernel.btf import KERNEL_BTF, without_type
+from cgnet.kernel.constant_folding import SECTION
 from cgnet.kernel.variants import HOOK, TRANSPORT
 from cgnet.loader import Object
-from cgnet.records._layouts import CONFIG
 from cgnet.run.launch import RING_TYPE, object_path
 
 (RAW,) = HOOK.only("raw_tp").variants
 (PERF,) = TRANSPORT.only("perf").variants
-CONSTANTS = ".rodata.config"
 
 
 @pytest.mark.parametrize("name", ["connect", "rtt", "life", "drop", "trace"])
@@ -31,7 +30,7 @@ def test_a_verifier_that_knows_no_constants_takes_the_raw_programs(name: str) ->
     ):
         wanted = {each.name for each in obj.programs if each.hook == "raw_tp"}
         obj.keep(wanted, set(PERF.unused_maps))
-        lib.bpf_map__set_map_flags(obj.map(CONSTANTS).handle, 0)
+        lib.bpf_map__set_map_flags(obj.map(SECTION).handle, 0)
         obj.load()
 
 
@@ -41,7 +40,7 @@ WALKED = re.compile(r"processed (\d+) insns")
 def walked(caplog: pytest.LogCaptureFixture, obj: Object) -> int:
     """Load the raw programs; return how many instructions the verifier went through."""
     obj.keep({each.name for each in obj.programs if each.hook == "raw_tp"}, set(PERF.unused_maps))
-    lib.bpf_map__set_map_flags(obj.map(CONSTANTS).handle, 0)
+    lib.bpf_map__set_map_flags(obj.map(SECTION).handle, 0)
     obj.log_briefly()
     caplog.clear()
     with caplog.at_level(logging.DEBUG, logger="cgnet.libbpf"):
@@ -57,7 +56,7 @@ def test_constants_in_the_code_are_known_to_any_verifier(
     with without_type(RING_TYPE, KERNEL_BTF) as btf:
         with Object(path, btf) as obj:
             unknown = walked(caplog, obj)
-        with Object(path, btf, (CONSTANTS, bytes(CONFIG.size))) as obj:
+        with Object(path, btf, {}) as obj:
             known = walked(caplog, obj)
     assert 0 < known < unknown
 

@@ -15,6 +15,8 @@ struct ledger_private {
 #include "filter/cgroup_events.bpf.h"
 #include "count/count.bpf.h"
 
+CONFIG(owner_config);
+
 /* Servers at this port are told apart by their peers' ports. */
 #define SHARED_PORT 7777
 #define E2BIG 7 /* asm-generic/errno-base.h */
@@ -88,7 +90,8 @@ static __always_inline void see(const bool typed, struct sock *sk, u32 hook, con
 	key.wanted = holder->wanted;
 	key.stale = hook == HOOK_NEW && entry->private.looks;
 	entry->private.looks++;
-	key.current_id = task_cgroup_id(typed, current_task(typed), cfg.hierarchy[0].controller);
+	key.current_id =
+		task_cgroup_id(typed, current_task(typed), owner_config.hierarchy[0].controller);
 	if (flow.sport == SHARED_PORT)
 		key.peer = flow.dport;
 	__builtin_memcpy(key.address, flow.saddr, sizeof(key.address));

@@ -11,7 +11,7 @@ from cgnet.commands import connlat
 from cgnet.commands.connect import attempts
 from cgnet.commands.connect import command as connect
 from cgnet.filters.selection import Selection
-from cgnet.records._layouts import Role
+from cgnet.records._layouts import ConnectConfig, Role
 
 CLIENT, SERVER = Role.ROLE_CLIENT, Role.ROLE_SERVER
 
@@ -43,6 +43,12 @@ def test_rows_of_both_sides_are_told_apart(module: object) -> None:
     for fields in (columns["table"], columns["wide"]):
         assert {"role", "sport", "dport"} <= set(fields)
         assert len(set(fields)) == len(fields)
+
+
+def test_the_programs_are_told_what_sees_early_errors() -> None:
+    sets = (attempts.BY_FEXIT, attempts.BY_KPROBE, attempts.BY_SYSCALL, attempts.NO_SYNC_ERRORS)
+    found = [connect.COMMAND.config(each._replace(remarks=("x",))) for each in sets]
+    assert found == [[ConnectConfig(sync_errors=how)] for how in (1, 1, 2, 0)]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from cgnet.commands.trace.record import (
     GIVE_UP_NS,
     GIVE_UP_WAITING_NS,
     MAX_RECENT_OF_ALL,
-    eviction_constants,
     leftovers,
+    recent,
     sorted_stages,
     trace_group,
 )
@@ -37,6 +37,7 @@ from cgnet.records._layouts import (
     RecordKind,
     Role,
     StageAt,
+    TraceConfig,
     TraceEnd,
     Undecided,
     Verdict,
@@ -109,10 +110,9 @@ def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: 
     selection = Selection(
         **{name: more.pop(name) for name in list(more) if name in Selection._fields}
     )
-    config = {"by_end": 0, "retransmitted": 0, "least_ns": 0, "slow_stage": 0, "slow_stage_ns": 0}
     options: Any = SimpleNamespace(counting=counting, selection=selection)
     source: Any = obj
-    return leftovers(source, options, config | more, ended=ended)
+    return leftovers(source, options, TraceConfig(**more), ended=ended)
 
 
 def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:
@@ -233,16 +233,15 @@ def test_what_ended_while_it_was_looked_at_is_told_by_the_kernel_side_alone(
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "cpus", "recent"),
+    ("in_flight", "cpus", "number"),
     [
         (CGNET_IN_FLIGHT, 1, 64), (CGNET_IN_FLIGHT, 48, 32), (CGNET_IN_FLIGHT, 128, 16),
         (CGNET_IN_FLIGHT, 4096, 0), (CGNET_IN_FLIGHT - 1, 1, 0),
     ],
 )  # fmt: skip
-def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, recent: int) -> None:
-    found = eviction_constants(in_flight, cpus)
-    assert found == {"in_flight": in_flight, "recent": recent}
-    assert recent * cpus <= MAX_RECENT_OF_ALL
+def test_so_many_births_of_a_cpu_are_young(in_flight: int, cpus: int, number: int) -> None:
+    assert recent(in_flight, cpus) == number
+    assert number * cpus <= MAX_RECENT_OF_ALL
 
 
 NEW = owner(OwnerSource.OWNER_LEARNED, undecided=Undecided.UNDECIDED_NAME)
@@ -282,8 +281,8 @@ def test_a_receivers_role_is_the_other_one() -> None:
     [
         ({"by_end": 1 << TraceEnd.TRACE_DROPPED}, False),
         ({"retransmitted": 1}, False),
-        ({"least_ns": 2000}, True),
-        ({"least_ns": 2001}, False),
+        ({"min_ns": 2000}, True),
+        ({"min_ns": 2001}, False),
         ({"slow_stage": WAY[2], "slow_stage_ns": 999}, True),
         ({"slow_stage": WAY[2], "slow_stage_ns": 1000}, False),
         ({"slow_stage": StageAt.STAGE_APP_READ, "slow_stage_ns": 0}, False),

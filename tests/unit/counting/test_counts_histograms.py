@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from counting import NAMES, Kernel, Run
-from fakes import config, u32
+from fakes import u32
 from histogram import Made
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,9 +108,8 @@ def test_a_histogram_has_tables_of_its_own() -> None:
 
 @pytest.mark.parametrize(("scale", "kind"), [(None, 0), (MICROSECONDS, 1), (STEPS_OF_TEN, 1)])
 def test_the_programs_are_told_the_keys_and_the_scale(scale: Scale | None, kind: int) -> None:
-    made = config(Filters(), more=Counting(read_by(["dport"]), scale).constants())
-    found = [made[name] for name in ("count", "count_by", "histogram")]
-    assert found == [1, CountBy.BY_DPORT, kind]
+    made = Counting(read_by(["dport"]), scale).config()
+    assert (made.enabled, made.by, made.histogram) == (1, CountBy.BY_DPORT, kind)
 
 
 # -- of packets' stages: nanoseconds, and shares of the time

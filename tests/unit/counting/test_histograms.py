@@ -8,7 +8,6 @@ import struct
 from itertools import pairwise
 
 import pytest
-from fakes import config
 from histogram import Made, bucket_of
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -25,8 +24,7 @@ from cgnet.counting.histograms import (
     linear,
 )
 from cgnet.errors import UsageError
-from cgnet.filters.selection import Filters
-from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM
+from cgnet.records._layouts import CGNET_BUCKETS, HISTOGRAM, CountConfig
 
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 1000, 15625, 10**6, 2**31, 2**32, 2**33 - 1, 2**40, 2**53)
 US = st.sampled_from(EDGES) | st.integers(0, 10_000) | st.integers(0, 2**40)
@@ -181,11 +179,12 @@ def test_bytes_of_another_size_are_no_histogram(change: int) -> None:
 @pytest.mark.usefixtures("mounted")
 def test_a_linear_scale_is_low_high_and_step(text: str, low: int, step: int, steps: int) -> None:
     scale = linear(text)
-    edges = [low + step * number for number in range(steps + 1)]
-    assert scale == Scale(tuple(edges), is_geometric=False)
-    told = config(Filters(), more=scale.constants())
-    assert told["histogram"] == 1
-    assert list(told["bucket_starts"])[: len(edges)] == edges
+    edges = tuple(low + step * number for number in range(steps + 1))
+    assert scale == Scale(edges, is_geometric=False)
+    assert scale.starts[: len(edges)] == edges
+    assert scale.config(CountConfig(by=1)) == CountConfig(
+        by=1, histogram=1, bucket_starts=scale.starts
+    )
     assert all(high - low == step for low, high in pairwise(scale.edges))
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-from fakes import config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +14,11 @@ from cgnet.counting.keys import (
     OF_SOCKETS,
     SIZED,
     Key,
-    constants,
+    count_config,
     read_by,
 )
 from cgnet.errors import UsageError
-from cgnet.filters.selection import Filters
-from cgnet.records._layouts import CountBy
+from cgnet.records._layouts import CountBy, CountConfig
 
 
 @pytest.mark.parametrize(
@@ -121,6 +119,4 @@ def test_any_text_is_keys_or_refused(text: str) -> None:
 def test_the_programs_are_told_what_to_count_by(
     by: str, bits: int, saddr_bits: int, daddr_bits: int
 ) -> None:
-    made = config(Filters(), more=constants(read_by([by], KEYS)))
-    found = [made[name] for name in ("count", "count_by", "saddr_bits", "daddr_bits")]
-    assert found == [1, bits, saddr_bits, daddr_bits]
+    assert count_config(read_by([by], KEYS)) == CountConfig(1, bits, saddr_bits, daddr_bits)

@@ -6,27 +6,23 @@ import subprocess
 import sys
 from ipaddress import ip_network
 from pathlib import Path
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import FakeObject, config, members, u32
+from fakes import FakeObject, u32
 
 from cgnet.errors import UsageError
 from cgnet.filters.cgroup import SELECTED_CGROUPS
 from cgnet.filters.names import NAMED_CGROUPS
-from cgnet.filters.selection import LISTENERS, Filters, Selection, address_key, pack
-from cgnet.owners import netns
+from cgnet.filters.selection import LISTENERS, Filters, Selection, address_key
+from cgnet.owners import cgroups, netns
 from cgnet.records._layouts import (
     CGNET_HIERARCHIES,
-    CONFIG,
     NETNS_VALUE,
     PID_VALUE,
     CgroupController,
-    Layout,
-    Member,
+    FilterConfig,
     Role,
-    SyncErrors,
 )
 
 if TYPE_CHECKING:
@@ -37,16 +33,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("mounted")
 
 OWN = str(os.getpid())
-EVERY_RESULT = [2**64 - 1] * 4
+EVERY_RESULT = (2**64 - 1,) * 4
 ABSENT_PID = str(1 << 30)  # above the kernel's greatest
 # Whatever no option tells is 0.
-UNUSED: dict[str, Any] = members(bytes(CONFIG.size)) | {
-    "hierarchies": 1,
-    "sync_errors": SyncErrors.SYNC_ERRORS_UNSEEN,
-    "roles": Role.ROLE_CLIENT,
-    "results": EVERY_RESULT,
-    "hierarchy": [1, CgroupController.CONTROLLER_MEMORY, *[0] * 6],
-}
+UNUSED = FilterConfig(
+    roles=Role.ROLE_CLIENT, by_address=(0, 0, 0), by_port=(0, 0, 0), results=EVERY_RESULT
+)
 BOTH_ROLES = frozenset(Role)
 
 
@@ -60,12 +52,7 @@ def sleeper() -> Iterator[str]:
 
 
 def test_without_a_value_nothing_is_looked_at() -> None:
-    assert config(Filters()) == UNUSED
-
-
-@pytest.mark.parametrize("how", SyncErrors)
-def test_the_kernel_side_is_told_what_sees_early_errors(how: SyncErrors) -> None:
-    assert config(Filters(), how) == UNUSED | {"sync_errors": how}
+    assert Filters().config() == UNUSED
 
 
 @pytest.mark.parametrize(
@@ -79,80 +66,67 @@ def test_the_kernel_side_is_told_what_sees_early_errors(how: SyncErrors) -> None
         (Selection(comm=("a", "!b")), {"by_comm": 3}),
         (Selection(uid=("!0",)), {"by_uid": 2}),
         (Selection(netns=(OWN,)), {"by_netns": 1}),
-        (Selection(saddr=("10.0.0.0/8",)), {"by_address": [1, 0, 0]}),
-        (Selection(daddr=("!fd00::/8",)), {"by_address": [0, 2, 0]}),
-        (Selection(addr=("::1", "!::2")), {"by_address": [0, 0, 3]}),
-        (Selection(sport=("80",)), {"by_port": [1, 0, 0]}),
-        (Selection(dport=("!80",)), {"by_port": [0, 2, 0]}),
-        (Selection(port=("80", "!81")), {"by_port": [0, 0, 3]}),
+        (Selection(saddr=("10.0.0.0/8",)), {"by_address": (1, 0, 0)}),
+        (Selection(daddr=("!fd00::/8",)), {"by_address": (0, 2, 0)}),
+        (Selection(addr=("::1", "!::2")), {"by_address": (0, 0, 3)}),
+        (Selection(sport=("80",)), {"by_port": (1, 0, 0)}),
+        (Selection(dport=("!80",)), {"by_port": (0, 2, 0)}),
+        (Selection(port=("80", "!81")), {"by_port": (0, 0, 3)}),
         (Selection(families=frozenset({4})), {"family": 4}),
         (Selection(families=frozenset({6})), {"family": 6}),
         (Selection(families=frozenset({4, 6})), {"family": 0}),
         (Selection(roles=frozenset({Role.ROLE_SERVER})), {"roles": 2}),
         (Selection(roles=BOTH_ROLES), {"roles": 3}),
-        (Selection(result=("ok",)), {"by_result": 1, "results": [2, 0, 0, 0]}),
-        (Selection(result=("aborted,63",)), {"by_result": 1, "results": [1, 1, 0, 0]}),
-        (Selection(result=("!ok",)), {"by_result": 1, "results": [2**64 - 3, *EVERY_RESULT[1:]]}),
+        (Selection(result=("ok",)), {"by_result": 1, "results": (2, 0, 0, 0)}),
+        (Selection(result=("aborted,63",)), {"by_result": 1, "results": (1, 1, 0, 0)}),
+        (Selection(result=("!ok",)), {"by_result": 1, "results": (2**64 - 3, *EVERY_RESULT[1:])}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_an_option_changes_its_own_constants_and_no_other(
     selection: Selection, changed: dict[str, Any]
 ) -> None:
-    assert config(Filters(selection)) == UNUSED | changed
+    assert Filters(selection).config() == UNUSED._replace(**changed)
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"count": 1, "count_by": 2, "saddr_bits": 24, "daddr_bits": 128},
-        {"histogram": 1, "bucket_starts": [10, 2**63 - 1, *[0] * 254]},
-        {"least_ns": 1 << 40, "least_bytes": 2**64 - 1, "no_handshakes": 1, "by_cause": 6},
-        {"roles": 3, "benign_code": [1 << 63, 2**64 - 1, *[0] * 6]},
-    ],
-    ids=" ".join,
-)
-def test_the_constants_of_what_is_no_filter_are_taken_over(more: dict[str, Any]) -> None:
-    assert config(Filters(), more=more) == UNUSED | more
+def hierarchies_of(selection: Selection) -> list[tuple[int, ...]]:
+    """Return (id, controller) of those that the programs are told."""
+    made = cgroups.config(Filters(selection).hierarchies)
+    assert made.hierarchies == len(made.hierarchy)
+    return [tuple(each) for each in made.hierarchy]
 
 
-def test_a_struct_is_packed_from_names_with_zeros_for_the_rest() -> None:
-    places = (Member("a", 0, 4), Member("many", 4, 12), Member("b", 16, 8), Member("c", 24, 2))
-    made_up = Layout("made_up", 26, places, Struct("=IIIIQH"))
-    found = pack(made_up, {"many": [1, 2, 3], "c": 4})
-    assert made_up.packed.unpack(found) == (0, 1, 2, 3, 0, 4)
-    assert pack(PID_VALUE, {"use": 5}) == bytes(8) + u32(5) + bytes(4)
+def test_without_a_path_the_default_hierarchy_names_owners() -> None:
+    assert hierarchies_of(Selection()) == [(1, CgroupController.CONTROLLER_MEMORY)]
 
 
 def test_a_selected_paths_hierarchy_names_owners(mounted: list[Hierarchy]) -> None:
-    made = config(Filters(Selection(cgroup=(str(mounted[1].mount / "a"),))))
-    assert made["hierarchies"] == 1
-    assert made["hierarchy"][:2] == [mounted[1].id, CgroupController.CONTROLLER_CPU]
+    found = hierarchies_of(Selection(cgroup=(str(mounted[1].mount / "a"),)))
+    assert found == [(mounted[1].id, CgroupController.CONTROLLER_CPU)]
 
 
 def test_a_hierarchy_that_was_asked_for_names_owners_whatever_is_selected(
     mounted: list[Hierarchy],
 ) -> None:
     path = str(mounted[1].mount / "a")
-    made = config(Filters(Selection(cgroup=(path,), hierarchy="pids")))
-    assert made["hierarchies"] == 2
-    assert made["hierarchy"][:4:2] == [mounted[2].id, mounted[1].id]
+    found = hierarchies_of(Selection(cgroup=(path,), hierarchy="pids"))
+    assert [number for number, _ in found] == [mounted[2].id, mounted[1].id]
 
 
 def test_new_cgroups_of_the_hierarchy_that_names_owners_alone_are_left_open(
     mounted: list[Hierarchy],
 ) -> None:
     path = str(mounted[1].mount / "a")
-    assert config(Filters(Selection(cgroup=(path,))))["undecided"] == 1
-    assert config(Filters(Selection(cgroup=(path,), hierarchy="pids")))["undecided"] == 0
-    assert config(Filters(Selection(cgroup=(path, "/c"), hierarchy="pids")))["undecided"] == 1
+    assert Filters(Selection(cgroup=(path,))).config().undecided == 1
+    assert Filters(Selection(cgroup=(path,), hierarchy="pids")).config().undecided == 0
+    assert Filters(Selection(cgroup=(path, "/c"), hierarchy="pids")).config().undecided == 1
 
 
 def test_a_pattern_of_a_hierarchy_that_names_no_owners_is_refused(
     mounted: list[Hierarchy],
 ) -> None:
     pattern = str(mounted[1].mount / "a*")
-    assert config(Filters(Selection(cgroup=(pattern,))))["hierarchies"] == 1
+    assert len(hierarchies_of(Selection(cgroup=(pattern,)))) == 1
     with pytest.raises(UsageError, match=r"patterns go with .* pids; give --hierarchy cpu"):
         Filters(Selection(cgroup=(pattern,), hierarchy="pids"))
 
@@ -161,7 +135,7 @@ def test_paths_of_more_hierarchies_than_there_is_room_for_are_refused(
     mounted: list[Hierarchy],
 ) -> None:
     paths = tuple(str(each.mount) for each in mounted)
-    assert config(Filters(Selection(cgroup=paths[:4])))["hierarchies"] == CGNET_HIERARCHIES
+    assert len(hierarchies_of(Selection(cgroup=paths[:4]))) == CGNET_HIERARCHIES
     with pytest.raises(UsageError, match="more than 4 hierarchies"):
         Filters(Selection(cgroup=paths[:5]))
 

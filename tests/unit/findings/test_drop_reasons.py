@@ -168,7 +168,7 @@ def test_filter_and_column_agree(chosen: set[str], excluded: bool, kind: DropCla
         return
     given_names = tuple(f"!{name}" if excluded else name for name in names)
     measures, _ = settings(SYMBOLS, DropOptions(reason_class=given_names))
-    passes = bool(measures["by_class"] >> kind & 1)
+    passes = bool(measures.by_class >> kind & 1)
     assert passes is ((class_name(kind) in names) is not excluded)
 
 

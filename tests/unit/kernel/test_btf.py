@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 CLANG = "clang -g -O2 -target bpf -mcpu=v3 -c connect.bpf.c -o connect.typed.bpf.o"
 INCLUDE = Path(__file__).resolve().parents[3] / "bpf/abi"
-HEADERS = ("facts.h", "settings.h", "events.h")  # each includes the one before
+HEADERS = ("flow.h", "owner.h", "record.h", "filter.h", "connect.h")  # after those that it includes
 SOURCE = """
 typedef unsigned char __u8; typedef unsigned short __u16;
 typedef unsigned int __u32; typedef short __s16; typedef int __s32; typedef unsigned long long __u64;
 #include "events.h"
-const volatile struct config cfg __attribute__((section(".rodata.config")));
+#define CONFIG(name) const volatile struct name name __attribute__((section(".rodata.config")))
+CONFIG(filter_config); CONFIG(connect_config);
 #define ANCHOR(name) const struct name *btf_of_##name __attribute__((unused))
 ANCHOR(connect_event); ANCHOR(cgroup_event); ANCHOR(cgroup_key);
 """

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from bpf_code import Code, Sections
 
-from cgnet.kernel.constant_folding import fold
-from cgnet.records._layouts import CONFIG
+from cgnet.kernel.constant_folding import SECTION, fold
 
 OBJECTS = Path(__file__).resolve().parents[3] / "src/cgnet/_bpf"
-NAME = ".rodata.config"
 VALUES = struct.pack("<IIQIBBHQ", 7, 0, 5, 2**31, 3, 255, 65535, 2**40)
+# The variables of the section: the second one is at an offset.
+CONSTANTS = {"one_config": VALUES[:16], "other_config": VALUES[16:]}
 TAKE = Code(0x18, 1, 0, 0, 0)  # r1 = the section ll; the operand is added to where the symbol is
 REST = Code(0, 0, 0, 0, 0)  # its second half
 LOAD = Code(0x61, 2, 1, 0, 0)  # r2 = *(u32 *)(r1 + 0)
@@ -33,21 +33,25 @@ def pack(codes: list[Code]) -> bytes:
 
 def elf(codes: list[Code], places: dict[int, int]) -> bytes:
     """Make an ELF file of a function; ``places``: instructions that take an address in the section."""
-    names = b"\0raw_tp/x\0.rodata.config\0.symtab\0.rel\0.names\0"
+    names = b"\0raw_tp/x\0.rodata.config\0.symtab\0.rel\0.names\0one_config\0other_config\0"
     symbols = bytes(24) + b"".join(
         struct.pack("<IBBHQQ", 0, 1, 0, 2, offset, 4) for offset in places.values()
     )
+    for name, start in (("one_config", 0), ("other_config", 16)):
+        symbols += struct.pack(
+            "<IBBHQQ", names.index(name.encode()), 1, 0, 2, start, len(CONSTANTS[name])
+        )
     relocations = b"".join(
         struct.pack("<QQ", at * 8, number << 32 | 1) for number, at in enumerate(places, 1)
     )
     parts = [
         (b"", 0, 0, 0, 0), (b"raw_tp/x", 1, 6, 0, 0), (b".rodata.config", 1, 2, 0, 0),
-        (b".symtab", 2, 0, 0, 0), (b".rel", 9, 0, 3, 1), (b".names", 3, 0, 0, 0),
+        (b".symtab", 2, 0, 5, 0), (b".rel", 9, 0, 3, 1), (b".names", 3, 0, 0, 0),
     ]  # fmt: skip
     file, heads = bytearray(64), b""
-    data = (b"", pack(codes), VALUES, symbols, relocations, names)
+    data = (b"", pack(codes), bytes(len(VALUES)), symbols, relocations, names)
     for (name, kind, flags, link, info), each in zip(parts, data, strict=True):
-        place = names.index(name)
+        place = names.index(name + b"\0")
         heads += struct.pack(
             "<IIQQQQIIQQ", place, kind, flags, 0, len(file), len(each), link, info, 8, 0
         )
@@ -59,7 +63,7 @@ def elf(codes: list[Code], places: dict[int, int]) -> bytes:
 
 def folded(tmp_path: Path, codes: list[Code], places: dict[int, int] | None = None) -> list[Code]:
     path = tmp_path / "x.o"
-    path.write_bytes(fold(elf(codes, {0: 0} if places is None else places), NAME, VALUES))
+    path.write_bytes(fold(elf(codes, {0: 0} if places is None else places), CONSTANTS))
     return Sections(path).codes()["raw_tp/x"]
 
 
@@ -129,20 +133,27 @@ def test_a_load_into_its_own_register_is_the_last(tmp_path: Path) -> None:
 
 def test_other_sections_are_left_alone() -> None:
     codes = [TAKE, REST, LOAD, EXIT]
-    assert fold(elf(codes, {0: 0}), ".rodata", VALUES) == elf(codes, {0: 0})
+    file = elf(codes, {0: 0}).replace(SECTION.encode(), b".rodata.others")
+    assert fold(file, CONSTANTS) == file
+
+
+def test_a_constant_that_is_not_given_is_zero(tmp_path: Path) -> None:
+    path, codes = tmp_path / "x.o", [TAKE, REST, LOAD, EXIT]
+    path.write_bytes(fold(elf(codes, {0: 0}), {"other_config": VALUES[16:], "absent": b"1"}))
+    assert Sections(path).codes()["raw_tp/x"][2] == SEVEN._replace(value=0)
 
 
 @pytest.mark.parametrize("file", [b"", b"no ELF" * 99])
 def test_what_is_no_object_is_said_to_be_none(file: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        fold(file, NAME, VALUES)
+        fold(file, CONSTANTS)
 
 
 @pytest.mark.parametrize("name", ["connect", "drop", "life", "rtt", "trace"])
 def test_most_of_an_object_has_its_constants(name: str, tmp_path: Path) -> None:
     """The rest is loaded in loops, or where ways meet."""
     path = OBJECTS / f"{name}.raw.bpf.o"
-    (tmp_path / "x.o").write_bytes(fold(path.read_bytes(), NAME, bytes(CONFIG.size)))
+    (tmp_path / "x.o").write_bytes(fold(path.read_bytes(), {}))
     before, after = Sections(path).codes(), Sections(tmp_path / "x.o").codes()
     changed = [
         (old, new)

@@ -11,6 +11,7 @@ from cgnet import loader
 from cgnet.errors import LibbpfError
 from cgnet.kernel._libbpf import lib
 from cgnet.loader import Map, Object, Program
+from cgnet.records._layouts import COUNT_CONFIG, FILTER_CONFIG, TRACE_CONFIG
 from cgnet.run.launch import OBJECTS
 
 if TYPE_CHECKING:
@@ -50,21 +51,29 @@ def test_a_map_that_is_not_there_raises_key_error(built_object: Path) -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_constants_of_another_size_are_refused(built_object: Path, change: int) -> None:
     with Object(built_object) as obj:
-        size = ctypes.c_size_t()
-        lib.bpf_map__initial_value(obj.map(".rodata.config").handle, size)
-        wrong = bytes(size.value + change)
-        message = f"holds {size.value} bytes, not {len(wrong)}"
+        wrong = bytes(FILTER_CONFIG.size + change)
+        message = f"filter_config has {FILTER_CONFIG.size} bytes in .*, not {len(wrong)}"
         with pytest.raises(ValueError, match=message):
-            obj.set_constants(".rodata.config", wrong)
+            obj.set_constants({"filter_config": wrong})
+
+
+def test_constants_that_an_object_does_not_have_are_refused(built_object: Path) -> None:
+    with Object(built_object) as obj, pytest.raises(ValueError, match="trace_config has 0 bytes"):
+        obj.set_constants({"trace_config": bytes(TRACE_CONFIG.size)})
 
 
 def test_constants_of_the_right_size_are_stored(built_object: Path) -> None:
     with Object(built_object) as obj:
         size = ctypes.c_size_t()
         address = lib.bpf_map__initial_value(obj.map(".rodata.config").handle, size)
-        value = bytes(number % 256 for number in range(size.value))
-        obj.set_constants(".rodata.config", value)
-        assert ctypes.string_at(address, size.value) == value
+        values = {
+            "count_config": b"\1" * COUNT_CONFIG.size,
+            "filter_config": b"\2" * FILTER_CONFIG.size,
+        }
+        obj.set_constants(values)
+        stored = ctypes.string_at(address, size.value)
+    assert all(value in stored for value in values.values())
+    assert len(stored.replace(b"\0", b"")) == sum(map(len, values.values()))
 
 
 def test_keep_leaves_out_the_maps_that_are_there_and_passes_over_others(
@@ -116,7 +125,7 @@ CLOSED: dict[str, Callable[[Object], Any]] = {
     "map": lambda obj: obj.map("ring"),
     "keep": lambda obj: obj.keep({"cgroup_created"}, set()),
     "resize": lambda obj: obj.resize("ring", 4096),
-    "set_constants": lambda obj: obj.set_constants(".rodata.config", b""),
+    "set_constants": lambda obj: obj.set_constants({}),
     "load": lambda obj: obj.load(),
     "attach": lambda obj: obj.attach(obj.programs[0]),
     "ring": lambda obj: obj.ring("ring"),

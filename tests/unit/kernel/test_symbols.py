@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cgnet.kernel import symbols
 from cgnet.kernel.btf import KERNEL_BTF, enum_of_kernel, tracepoint_arguments
 from cgnet.kernel.symbols import STACK_BYTES, UNRESOLVED, Function, Kallsyms, Symbols
+from cgnet.records._layouts import CodeRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,8 +205,8 @@ def test_without_the_right_to_see_them_there_are_no_functions(
 
 
 def test_ranges_of_functions_that_may_be_missing(code: Callable[[str], Kallsyms]) -> None:
-    two = (0xFFFFFFFF81000100, 0xFFFFFFFF81000180)
-    assert code(CODE).ranges(("do_two", "do_nothing")) == [*two, 0, 0]
+    two = CodeRange(0xFFFFFFFF81000100, 0xFFFFFFFF81000180)
+    assert code(CODE).ranges(("do_two", "do_nothing")) == (two,)
 
 
 @pytest.mark.parametrize(("arguments", "read"), [(2, True), (3, True), (4, False)])
@@ -216,8 +217,7 @@ def test_code_that_frees_packets_is_looked_for_where_it_may_be_split(
     made = Symbols()
     made.functions = code("ffffffff81000000 T kfree_skb\nffffffff8100002c t kfree_skb.part.0\n")
     start = 0xFFFFFFFF81000000
-    first = [start, start + 0x2C] if read else [0, 0]
-    assert made.freeing_code(arguments) == [*first, *[0] * 6]
+    assert made.freeing_code(arguments) == ((start, start + 0x2C),) * read
 
 
 def test_a_kernel_without_kallsyms_has_no_functions(tmp_path: Path) -> None:

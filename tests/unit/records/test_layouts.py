@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from struct import error
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from cgnet.kernel._libbpf import lib
 from cgnet.kernel.btf import read_layout
 from cgnet.loader import Object
 from cgnet.records import _layouts
-from cgnet.records._layouts import Layout, Member
+from cgnet.records._layouts import OWNER_CONFIG, Hierarchy, Layout, Member, OwnerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,17 +76,41 @@ def values_of(code: str) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.tuples(*parts)
 
 
+def drawn(member: Member, flat: Iterator[Any]) -> Any:
+    """Take the values of a member: an array is shorter than in C by one."""
+    if member.length is None:
+        return next(flat)
+    width = len(member.layout.members) if member.layout else 1
+    items = [tuple(next(flat) for _ in range(width)) for _ in range(member.length)][:-1]
+    return tuple(items if member.layout else (number for (number,) in items))
+
+
 @pytest.mark.parametrize(("layout", "made"), WITH_TUPLE, ids=lambda each: each.__class__.__name__)
 @given(data=st.data())
 def test_every_generated_tuple_survives_pack_and_unpack(
     layout: Layout, made: Any, data: st.DataObject
 ) -> None:
-    value = made(*data.draw(values_of(layout.packed.format)))
-    assert made(*layout.packed.unpack(layout.packed.pack(*value))) == value
+    flat = iter(data.draw(values_of(layout.packed.format)))
+    value = made(*(drawn(member, flat) for member in layout.members))
+    assert value.pack() == layout.packed.pack(*layout.flat(value))
+    assert list(layout.packed.unpack(value.pack())) == layout.flat(value)
+    if hasattr(made, "unpack"):
+        assert made.unpack(b"ab" + value.pack(), 2) == value
 
 
 def test_the_structs_that_python_reads_member_by_member_have_tuples() -> None:
     assert {"head", "owner", "flow", "outcome"} <= {layout.name for layout, _ in WITH_TUPLE}
+
+
+def test_members_that_are_not_given_are_zeros() -> None:
+    assert OwnerConfig().pack() == bytes(OWNER_CONFIG.size)
+    made = OwnerConfig(hierarchies=1, hierarchy=(Hierarchy(5, 6),))
+    assert OWNER_CONFIG.packed.unpack(made.pack()) == (1, 0, 5, 6, *[0] * 6)
+
+
+def test_an_array_that_is_too_long_is_refused() -> None:
+    with pytest.raises(error):
+        OwnerConfig(hierarchy=(Hierarchy(),) * 5).pack()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda each: each.name)
@@ -122,7 +147,7 @@ def test_every_layout_in_an_objects_btf_is_the_generated_one(object_btf: Any) ->
     assert "head" in found
 
 
-@pytest.mark.parametrize("name", ["connect_event", "cgroup_event", "config", "cgroup_key"])
+@pytest.mark.parametrize("name", ["connect_event", "cgroup_event", "filter_config", "cgroup_key"])
 def test_the_object_of_connect_has_btf_of_every_struct_that_crosses(
     name: str, built_object: Path
 ) -> None:

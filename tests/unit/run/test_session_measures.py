@@ -18,7 +18,14 @@ from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import FIELDS, MICROSECONDS, Scale, linear
 from cgnet.counting.keys import Key
 from cgnet.owners import cgroups
-from cgnet.records._layouts import CGROUP_EVENT, LIFE, RTT_SAMPLE, OwnerSource, RecordKind
+from cgnet.records._layouts import (
+    CGROUP_EVENT,
+    LIFE,
+    RTT_SAMPLE,
+    ConnectConfig,
+    OwnerSource,
+    RecordKind,
+)
 from cgnet.run import owner_names
 
 if TYPE_CHECKING:
@@ -42,17 +49,12 @@ def life(ts_ns: int = 0, **values: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "counting", "config"),
+    ("command", "arguments", "counting", "min_ns"),
     [
-        ("connlat", ["--min-ms", "1"], None, {"least_ns": 1_000_000}),
-        (
-            "connlat",
-            ["--hist", "--by", "pid"],
-            Counting([Key("pid")], MICROSECONDS),
-            {"least_ns": 0},
-        ),
-        ("connect", ["-c", "--by", "pid"], Counting([Key("pid")]), {}),
-        ("connect", [], None, {}),
+        ("connlat", ["--min-ms", "1"], None, 1_000_000),
+        ("connlat", ["--hist", "--by", "pid"], Counting([Key("pid")], MICROSECONDS), 0),
+        ("connect", ["-c", "--by", "pid"], Counting([Key("pid")]), 0),
+        ("connect", [], None, 0),
     ],
     ids=str,
 )
@@ -62,11 +64,12 @@ def test_the_launch_is_told_what_to_count_and_measure(  # noqa: PLR0917
     command: str,
     arguments: list[str],
     counting: Counting | None,
-    config: dict[str, int],
+    min_ns: int,
 ) -> None:
     assert run(capfd, *arguments, command=command)[0] == 0
     assert not kernel.told.pop("stopped")()
-    assert kernel.told == {"counting": counting, "config": config, "maps": {}}
+    assert kernel.told.pop("config") == [ConnectConfig(min_ns)]
+    assert kernel.told == {"counting": counting, "maps": {}}
 
 
 @pytest.mark.parametrize("command", ["connlat", "rtt"])

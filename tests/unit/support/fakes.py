@@ -5,21 +5,18 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 import sys
-from struct import calcsize
 from typing import TYPE_CHECKING, Any, Self
 
 from cgnet.cli import _run
 from cgnet.errors import LibbpfError
-from cgnet.records._layouts import CONFIG, LostWhere, SyncErrors
+from cgnet.records._layouts import LostWhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pytest
 
-    from cgnet.filters.selection import Filters
     from cgnet.run.command import Command
 
 
@@ -83,30 +80,6 @@ def u32(number: int) -> bytes:
     return number.to_bytes(4, sys.byteorder)
 
 
-def config(
-    made: Filters,
-    sync_errors: SyncErrors = SyncErrors.SYNC_ERRORS_UNSEEN,
-    more: dict[str, int] | None = None,
-) -> dict[str, Any]:
-    """Return the members of struct config by name."""
-    return members(made.config(sync_errors, more))
-
-
-def members(raw: bytes) -> dict[str, Any]:
-    """Return the members of struct config by name; arrays as lists."""
-    values = iter(CONFIG.packed.unpack(raw))
-    letters = re.findall(r"(\d*)([A-Z])", CONFIG.packed.format)
-    sizes = iter(calcsize(f"={each}") for count, each in letters for _ in range(int(count or 1)))
-    found: dict[str, Any] = {}
-    for member in CONFIG.members:
-        words, left = list[int](), member.size
-        while left:
-            words.append(next(values))
-            left -= next(sizes)
-        found[member.name] = words if len(words) > 1 else words[0]
-    return found
-
-
 class FakeKernel(FakeObject):
     """A fake launched object, with its ring and maps."""
 
@@ -125,7 +98,7 @@ class FakeKernel(FakeObject):
 
     def launch(self, command: Command, *_: Any, **told: Any) -> Self:
         self.command = command
-        self.told = told | {"config": command.config(), "maps": command.maps()}
+        self.told = told | {"config": command.config([]), "maps": command.maps()}
         return self
 
     def has_map(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from fakes import FakeObject, config, u32
+from fakes import FakeObject, u32
 
 from cgnet.filters.cgroup import cgroup_key
 from cgnet.records._layouts import CGROUP_MARK, CgroupMarks
@@ -41,7 +41,7 @@ class Selecting:
         self.made, self.ids, self.later, self.obj = made, ids, later, FakeObject()
         self.hierarchy = made.hierarchies[0].id
         made.fill(self.obj)
-        self.config = config(made)
+        self.config = made.config()._asdict()
         self.marks = self.obj.entries("selected_cgroups")
         for path in later:  # cgroup_mkdir
             marks, given = self.mark(str(PurePosixPath(path).parent))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cgnet.kernel.variants import CONNECTIONS, LISTENERS, SEEDS, SYNC_ERRORS
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, Role
+from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, ConnectConfig, Role
 from cgnet.records.schema import DECISION, FLOW_GROUPS, LATENCY, SYN_RETRANS
 from cgnet.run.command import Command
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cgnet.filters.selection import Selection
-    from cgnet.kernel.variants import Job
+    from cgnet.kernel.variants import Job, Variant
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
 
 OWN_TIMEOUTS = (
@@ -48,14 +49,14 @@ class Attempts(Command):
     layouts = (CONNECT_EVENT, FLOW, OUTCOME)
 
     def __init__(
-        self, selection: Selection, sync_errors: str = "off", by: str | None = None
+        self, selection: Selection, sync_errors: str = "off", by: str | None = None, min_ns: int = 0
     ) -> None:
         """Choose the columns, and the ways to see errors before a SYN leaves: only clients have them.
 
-        ``by`` is the one of WAYS to use.
+        ``by`` is the one of WAYS to use. Attempts that took less than ``min_ns`` aren't shown.
         """
         roles = selection.roles
-        self._roles, self._results = roles, selection.result
+        self._roles, self._results, self._min_ns = roles, selection.result, min_ns
         seen = SYNC_ERRORS_BY[sync_errors] if Role.ROLE_CLIENT in roles else ()
         self._sync_errors = (by,) if by else seen
         if Role.ROLE_SERVER not in roles:
@@ -89,6 +90,10 @@ class Attempts(Command):
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
         return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS]
+
+    def config(self, chosen: list[Variant]) -> list[Packable]:
+        """Return the threshold, and the hook of errors before a SYN."""
+        return [ConnectConfig(self._min_ns, max((each.sync_errors for each in chosen), default=0))]
 
 
 def _after(fields: Sequence[str], place: str, field: str) -> tuple[str, ...]:

@@ -15,9 +15,11 @@ from cgnet.commands.drop.record import drop_groups
 from cgnet.counting.keys import OF_DROPS, OF_SOCKETS
 from cgnet.errors import UsageError
 from cgnet.filters import absent
+from cgnet.findings.class_rule import rule_of_class
 from cgnet.findings.drop_explain import Diagnosis
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
 from cgnet.findings.evidence import has_netlink
+from cgnet.kernel.btf import KERNEL_BTF
 from cgnet.kernel.symbols import Symbols
 from cgnet.kernel.variants import SOCKETS, STACKS
 from cgnet.options import completion
@@ -33,9 +35,11 @@ from cgnet.run.session import Session
 
 if TYPE_CHECKING:
     from cgnet.counting.counts import Counting
+    from cgnet.kernel.variants import Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.records.schema import CountSchema, Schema
 
@@ -64,14 +68,18 @@ class Drop(Command):
         """``symbols`` name reasons and functions."""
         self._symbols, self._asked = symbols, asked
         self._diagnosis = Diagnosis(explain=bool(asked and asked.explain))
-        self._config, self._maps = settings(symbols, asked) if asked else ({}, {})
+        self._config: list[Packable] = []
+        self._maps: dict[str, dict[bytes, bytes]] = {}
+        if asked:
+            config, self._maps = settings(symbols, asked)
+            self._config = [config, *rule_of_class(symbols, asked.btf or KERNEL_BTF)]
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
         return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(self._symbols)]
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that select drops, and the rule of classes."""
+    def config(self, _chosen: list[Variant]) -> list[Packable]:
+        """Return the constants that select drops, and the rule of classes."""
         return self._config
 
     def maps(self) -> dict[str, dict[bytes, bytes]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.errors import did_you_mean
 from cgnet.filters.values import choose
-from cgnet.findings.class_rule import function_classes, number_of, rule_of_class
+from cgnet.findings.class_rule import function_classes, number_of
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: skip
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
-from cgnet.records._layouts import CGNET_DEV_LEN, DropClass
+from cgnet.records._layouts import CGNET_DEV_LEN, DropClass, DropConfig
 from cgnet.records.schema import TCP_STATES
 
 if TYPE_CHECKING:
@@ -82,27 +82,27 @@ def _reasons(symbols: Symbols, given: tuple[str, ...], *, syn_drops: bool) -> An
     return choose("--reason", given, read)
 
 
-def settings(symbols: Symbols, asked: DropOptions) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return members of struct config, and entries of maps."""
+def settings(
+    symbols: Symbols, asked: DropOptions
+) -> tuple[DropConfig, dict[str, dict[bytes, bytes]]]:
+    """Return the constants, and entries of maps."""
     reasons = _reasons(symbols, asked.reason, syn_drops=asked.syn_drops)
     devices = choose("--dev", asked.dev, _device)
     names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
-    btf = asked.btf or KERNEL_BTF
     known = symbols.drop_reasons
     named = known | symbols.swallowed
-    config = {
-        **rule_of_class(symbols, btf),
-        "filter_reason": number_of("SOCKET_FILTER", known),
-        "stacks": int(asked.stacks == "each"),
-        "benign": int(asked.every or "benign" in ",".join(asked.reason_class)),
-        "by_reason": reasons.use,
-        "by_dev": devices.use,
-        "by_class": _bits("--reason-class", asked.reason_class, names),
-        "by_state": _bits("--state", asked.state, STATES),
-        "overflow_reason": symbols.overflow,
-        "syn_drops": int(asked.syn_drops),
-        "consume_arguments": tracepoint_arguments("consume_skb", btf),
-    }
+    config = DropConfig(
+        benign=int(asked.every or "benign" in ",".join(asked.reason_class)),
+        stacks=int(asked.stacks == "each"),
+        by_reason=reasons.use,
+        by_class=_bits("--reason-class", asked.reason_class, names),
+        by_state=_bits("--state", asked.state, STATES),
+        by_dev=devices.use,
+        no_socket_reason=number_of("NO_SOCKET", known),
+        overflow_reason=symbols.overflow,
+        syn_drops=int(asked.syn_drops),
+        consume_arguments=tracepoint_arguments("consume_skb", asked.btf or KERNEL_BTF),
+    )
     maps = {
         "drop_classes": {
             _u32(number): _u32(BY_REASON[name])

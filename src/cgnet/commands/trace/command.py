@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +12,9 @@ import click
 from cgnet.commands import COMMANDS
 from cgnet.commands.trace.record import (
     LEAST,
-    eviction_constants,
     groups,
     leftovers,
+    recent,
 )
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import NANOSECONDS
@@ -40,6 +39,7 @@ from cgnet.records._layouts import (
     STAGE,
     SUMS_HEAD,
     TRACE_EVENT,
+    TraceConfig,
     TraceEnd,
 )
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
@@ -48,12 +48,11 @@ from cgnet.run.launch import object_path
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cgnet.kernel.variants import Job
+    from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.records.schema import CountSchema, Schema
     from cgnet.run.command import Options
@@ -83,6 +82,7 @@ wait for the application after a minute.
 LEFT_OUT = frozenset({"ledger_read"})
 NO_FUNCTIONS = "none"
 SYMBOLS = Symbols()
+ALL = TraceConfig(in_flight=CGNET_IN_FLIGHT, recent=recent(CGNET_IN_FLIGHT))
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
@@ -126,14 +126,11 @@ class Trace(Command):
 
     def __init__(
         self, symbols: Symbols = SYMBOLS, options: Options | None = None,
-        own: Mapping[str, int] = MappingProxyType({}), functions: str | None = None,
+        config: TraceConfig = ALL, functions: str | None = None,
     ) -> None:  # fmt: skip
-        """``own`` has members of struct config; ``functions`` is the one of WAYS to use."""
-        self._symbols, self._functions = symbols, functions
-        self._slow_stage = own.get("slow_stage", 0)
-        self._config = dict(own)
-        if options:
-            self._config |= rule_of_class(symbols, options.btf or KERNEL_BTF)
+        """``config`` selects packets; ``functions`` is the one of WAYS to use."""
+        self._symbols, self._config, self._functions = symbols, config, functions
+        self._rule = rule_of_class(symbols, options.btf or KERNEL_BTF) if options else []
         counting = options.counting if options else None
         self._slow_parts = SlowParts(counting) if counting else None
 
@@ -141,9 +138,9 @@ class Trace(Command):
         """Return the groups of a record's fields, in order."""
         return groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming))
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings that select packets, and the rule of classes."""
-        return self._config
+    def config(self, _chosen: list[Variant]) -> list[Packable]:
+        """Return the constants that select packets, and the rule of classes."""
+        return [self._config, *self._rule]
 
     def left_out(self) -> frozenset[str]:
         """Return the program that another one stands for."""
@@ -156,7 +153,7 @@ class Trace(Command):
         """
         ways = WAYS if self._functions is None else {self._functions} - {NO_FUNCTIONS}
         found = function_hooks.read(object_path("trace", HOOK.variants[0]), ways)
-        if name := STAGES.get(self._slow_stage):
+        if name := STAGES.get(self._config.slow_stage):
             unseen = function_hooks.unseen(choose(found).values())
             if why := unseen.get("netfilter" if name in NETFILTER else name):
                 raise UnsupportedError(
@@ -227,13 +224,14 @@ def command(
     symbols = Symbols(values["btf"] and Path(values["btf"]))
     slow_stage, slow_stage_ns = _slow_stage(stage)
     counting = _counting(values, summarize=summarize)
-    own = {
-        "least_ns": slower or 0,
-        "slow_stage": slow_stage,
-        "slow_stage_ns": slow_stage_ns,
-        "by_end": 1 << TraceEnd.TRACE_DROPPED if drops else 0,
-        "retransmitted": int(retrans),
-        **eviction_constants(in_flight),
-    }
+    config = TraceConfig(
+        min_ns=slower or 0,
+        slow_stage_ns=slow_stage_ns,
+        slow_stage=slow_stage,
+        by_end=1 << TraceEnd.TRACE_DROPPED if drops else 0,
+        retransmitted=int(retrans),
+        in_flight=in_flight,
+        recent=recent(in_flight),
+    )
     options = collect(values, counting, both_roles=True)
-    return Session(Trace(symbols, options, own, functions), options).run()
+    return Session(Trace(symbols, options, config, functions), options).run()

@@ -36,13 +36,14 @@ from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, OWNER_PART, ROLES
 from cgnet.text import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from cgnet.kernel.symbols import Symbols
     from cgnet.loader import Map, Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.netns_owners import NetnsNames
     from cgnet.owners.runtimes import Runtimes
+    from cgnet.records._layouts import TraceConfig
     from cgnet.run.command import Options
 
 FIELDS = (
@@ -96,16 +97,15 @@ LEFT = (
 )
 
 
-def eviction_constants(in_flight: int, cpus: int | None = None) -> dict[str, int]:
-    """Return the members of struct config for ``--in-flight``.
+def recent(in_flight: int, cpus: int | None = None) -> int:
+    """Return the number of packets that a CPU keeps unqueued, with this limit of ``--in-flight``.
 
     If ``in_flight`` is below the maximum, no packet is recent: the oldest one is found exactly.
     """
-    recent = 0
-    if in_flight == CGNET_IN_FLIGHT:
-        each = min(CGNET_RECENT, MAX_RECENT_OF_ALL // (cpus or os.cpu_count() or 1))
-        recent = 1 << each.bit_length() >> 1  # a power of two
-    return {"in_flight": in_flight, "recent": recent}
+    if in_flight != CGNET_IN_FLIGHT:
+        return 0
+    each = min(CGNET_RECENT, MAX_RECENT_OF_ALL // (cpus or os.cpu_count() or 1))
+    return 1 << each.bit_length() >> 1  # a power of two
 
 
 def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
@@ -204,21 +204,21 @@ def _side(in_flight: bytes, *, includes: bool) -> Side | None:
     return Side(receiver[: OWNER.size], other) if wanted else None
 
 
-def _passes(raw: bytes, measures: Mapping[str, int]) -> bool:
+def _passes(raw: bytes, config: TraceConfig) -> bool:
     """Return whether a packet is shown, as in_flight_passes() of trace/finish.bpf.h."""
-    if measures["by_end"] and not measures["by_end"] >> raw[END_AT] & 1:
+    if config.by_end and not config.by_end >> raw[END_AT] & 1:
         return False
-    if measures["retransmitted"] and not raw[RETRANSMITTED_AT]:
+    if config.retransmitted and not raw[RETRANSMITTED_AT]:
         return False
     stages = sorted_stages(raw)
-    if not stages or stages[-1][0] - stages[0][0] < measures["least_ns"]:
+    if not stages or stages[-1][0] - stages[0][0] < config.min_ns:
         return False
     slow = [
         stage
         for before, stage in pairwise(stages)
-        if stage[3] == measures["slow_stage"] and stage[0] - before[0] > measures["slow_stage_ns"]
+        if stage[3] == config.slow_stage and stage[0] - before[0] > config.slow_stage_ns
     ]
-    return bool(slow) or not measures["slow_stage"]
+    return bool(slow) or not config.slow_stage
 
 
 def _is_syn(in_flight: bytes) -> bool:
@@ -275,9 +275,7 @@ def _count_removed(obj: Object, tracked: int) -> None:
     removed_by_user.update(key, (number + 1).to_bytes(8, sys.byteorder))
 
 
-def leftovers(
-    obj: Object, options: Options, config: Mapping[str, int], *, ended: bool
-) -> list[bytes]:
+def leftovers(obj: Object, options: Options, config: TraceConfig, *, ended: bool) -> list[bytes]:
     """Expire packets without new stages for long; all packets if ``ended``. Return their records.
 
     A summary has no such records, but packets that TCP merged are removed all the same: no program
