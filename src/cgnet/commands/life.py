@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
 MARKS_PART = LIFE_EVENT.slice("life.rst_reason", "close_cause")
 CLOSED_BY_PART = LIFE_EVENT.slice("life.closed_by")
 DURATION_PART = LIFE_EVENT.slice("life.duration_ns")
-_MARKS = struct.Struct("=HBBBB")
+_MARKS = LIFE.part("rst_reason", "close_cause")
 NEVER_US = 2**32 - 1
 
 

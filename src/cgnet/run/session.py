@@ -18,8 +18,8 @@ from cgnet.filters.selection import Filters
 from cgnet.kernel import variants
 from cgnet.kernel.program_stats import log_costs
 from cgnet.owners.listener_handovers import Handovers
-from cgnet.records._layouts import HEAD, OwnerSource
-from cgnet.records.schema import HEAD_PART, Clock, CountSchema, Schema, source_of
+from cgnet.records._layouts import Head, OwnerSource
+from cgnet.records.schema import Clock, CountSchema, Schema, source_of
 from cgnet.run import reader
 from cgnet.run.launch import Launch
 from cgnet.run.losses import Losses
@@ -214,8 +214,7 @@ class Session:
 
     def _is_baseline(self, raw: bytes) -> bool:
         """Return whether a record is of the first look, the baseline of deltas."""
-        ts_ns = HEAD.packed.unpack(raw[HEAD_PART])[2]
-        return ts_ns <= self._baseline_ns and self.command.was_open(raw)
+        return Head.unpack(raw).ts_ns <= self._baseline_ns and self.command.was_open(raw)
 
     def _wait_for_names(self) -> None:
         """Wait for names at the end, no longer than they are expected, or until another signal."""
