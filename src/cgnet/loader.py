@@ -253,11 +253,6 @@ class Object:
         self._cleanup.callback(os.close, fd)
         lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
-    @property
-    def constants(self) -> frozenset[str]:
-        """The names of its constants."""
-        return frozenset(variables(lib.bpf_object__btf(self.handle), SECTION))
-
     def set_constants(self, values: Mapping[str, bytes]) -> None:
         """Before loading: set constants. Raises ValueError for one that isn't there, or its size."""
         there = variables(lib.bpf_object__btf(self.handle), SECTION)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,9 @@ from cgnet.options.shared import collect, common, living, role
 from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import FLOW, HEAD, LIFE, LIFE_EVENT, CloseCause, ClosedBy, LifeConfig
+from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, Head, LifeConfig
 from cgnet.records.fields import Group, Number
-from cgnet.records.schema import FLOW_GROUPS, HEAD_PART, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
@@ -38,7 +37,7 @@ CAUSES = {each: each.name.removeprefix("CLOSE_").lower() for each in CloseCause}
 MARKS_PART = LIFE_EVENT.slice("life.rst_reason", "close_cause")
 CLOSED_BY_PART = LIFE_EVENT.slice("life.closed_by")
 DURATION_PART = LIFE_EVENT.slice("life.duration_ns")
-_MARKS = struct.Struct("=HBBBB")
+_MARKS = LIFE.part("rst_reason", "close_cause")
 NEVER_US = 2**32 - 1
 
 
@@ -158,7 +157,7 @@ class Life(Command):
 
     def _is_baseline(self, raw: bytes) -> bool:
         still_open = not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
-        return still_open and HEAD.packed.unpack(raw[HEAD_PART])[2] <= self._baseline_ns
+        return still_open and Head.unpack(raw).ts_ns <= self._baseline_ns
 
 
 COMMAND = Life()

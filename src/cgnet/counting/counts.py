@@ -7,7 +7,6 @@ Counterpart of count.bpf.h and histogram.bpf.h.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from functools import lru_cache
 from ipaddress import ip_network
@@ -21,7 +20,7 @@ from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 from cgnet.errors import NotYetKnownError
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
 from cgnet.owners.runtimes import EXPECTED_S
-from cgnet.records._layouts import COUNT_KEY, OwnerSource
+from cgnet.records._layouts import COUNT_KEY, OwnerSource, number_in
 from cgnet.records.schema import ROLES, flow_row, result_name
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class Counting(NamedTuple):
 
     def read(self, raw: bytes) -> int | Histogram:
         """Parse a value of the tables."""
-        return Histogram.read(raw) if self.scale else int.from_bytes(raw, sys.byteorder)
+        return Histogram.read(raw) if self.scale else number_in(raw)
 
     def told(self, value: int | Histogram) -> tuple[Any, ...]:
         """Return the fields of a value."""

@@ -7,7 +7,6 @@ Counterpart of count.bpf.h, histogram.bpf.h and count/percpu_histograms.bpf.h.
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.counting.histograms import Histogram
@@ -18,6 +17,8 @@ from cgnet.records._layouts import (
     SUMS_HEAD,
     StageAt,
     SumsState,
+    number_in,
+    u32,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Tables(NamedTuple):
     def swap(self, obj: Object, in_use: int) -> Map:
         """Switch to the other table; return the old one, which no program writes to any more."""
         other = obj.map(self.inner[1 - in_use]).fd
-        obj.map(self.outer).update(bytes(4), other.to_bytes(4, sys.byteorder))
+        obj.map(self.outer).update(bytes(4), u32(other))
         return obj.map(self.inner[in_use])
 
 
@@ -74,7 +75,7 @@ def read_sums(table: Map) -> Iterator[tuple[bytes, Histogram]]:
     """Take the sums of each CPU; yield each stage's key, as in a hash, and histogram."""
     for index in list(table.keys(SUMS.key_bytes)):
         raw = table.lookup(index, SUMS.value_bytes)
-        if int.from_bytes(raw[STATE], sys.byteorder) != SumsState.SUMS_OF_KEY:
+        if number_in(raw[STATE]) != SumsState.SUMS_OF_KEY:
             continue
         table.update(index, bytes(SUMS.value_bytes))
         for stage in range(StageAt.STAGE_COUNT):
@@ -83,5 +84,5 @@ def read_sums(table: Map) -> Iterator[tuple[bytes, Histogram]]:
             )
             if histogram.count:
                 key = bytearray(raw[KEY])
-                key[RESULT] = stage.to_bytes(4, sys.byteorder)
+                key[RESULT] = u32(stage)
                 yield bytes(key), histogram

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import CgnetError, LibbpfError, UsageError
 from cgnet.owners import cgroups
-from cgnet.records._layouts import CGROUP_KEY, CGROUP_MARK, CgroupMarks, FilterUse, Undecided
+from cgnet.records._layouts import (
+    CgroupKey,
+    CgroupMark,
+    CgroupMarks,
+    FilterUse,
+    Undecided,
+)
 from cgnet.text import decode
 
 if TYPE_CHECKING:
@@ -282,12 +288,12 @@ class CgroupFilter:
 
 def cgroup_key(hierarchy: int, cgroup: int) -> bytes:
     """Return struct cgroup_key."""
-    return CGROUP_KEY.packed.pack(cgroup, hierarchy, 0)
+    return CgroupKey(cgroup, hierarchy).pack()
 
 
 def _settled(mark: Mark) -> bytes:
     """Return struct cgroup_mark. Once written, the mark of an existing cgroup doesn't change."""
-    return CGROUP_MARK.packed.pack(mark.marks | CgroupMarks.CGROUP_SETTLED, mark.given)
+    return CgroupMark(mark.marks | CgroupMarks.CGROUP_SETTLED, mark.given).pack()
 
 
 def _set(selected: Map, hierarchy: int, path: Path, mark: Mark) -> None:

@@ -9,14 +9,13 @@ records wait.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cgnet.errors import LibbpfError
 from cgnet.filters.absent import CONTAINER, POD, POD_NAMESPACE, UNIT, What
 from cgnet.filters.values import Choice, choose
 from cgnet.owners import cgroups
-from cgnet.records._layouts import OWNER, FilterUse
+from cgnet.records._layouts import FilterUse, Owner, u32, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -134,22 +133,22 @@ class NameFilter:
 
     def settle(self, named: Map, owner: bytes, names: CgroupNames, runtimes: Runtimes) -> None:
         """Write the decision about the cgroup of an owner (struct owner), if there is one."""
-        cgroup, hierarchy, *_ = OWNER.packed.unpack(owner)
-        path = names.path(hierarchy, cgroup)
+        its = Owner.unpack(owner)
+        path = names.path(its.hierarchy, its.cgroup_id)
         wanted = self.decide(runtimes.of(path)) if path is not None else None
         if wanted is not None:
-            tell(named, cgroup, wanted=wanted)
+            tell(named, its.cgroup_id, wanted=wanted)
 
     def forget(self, named: Map, cgroup: int) -> None:
         """Delete the entry of a removed cgroup."""
         if self.use:
-            named.discard(cgroup.to_bytes(8, sys.byteorder))
+            named.discard(u64(cgroup))
 
 
 def tell(named: Map, cgroup: int, *, wanted: bool) -> None:
     """Write a decision to the map. If there is no room, the kernel side keeps asking."""
     use = FilterUse.FILTER_INCLUDES if wanted else FilterUse.FILTER_EXCLUDES
     try:
-        named.update(cgroup.to_bytes(8, sys.byteorder), use.to_bytes(4, sys.byteorder))
+        named.update(u64(cgroup), u32(use))
     except LibbpfError:
         return

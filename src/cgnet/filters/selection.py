@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import reduce
 from ipaddress import IPv4Network
 from operator import or_
@@ -16,17 +15,18 @@ from cgnet.filters.names import NAMED_CGROUPS, NameFilter
 from cgnet.filters.values import Choice, choose
 from cgnet.owners import cgroups, netns, processes
 from cgnet.records._layouts import (
-    ADDRESS_KEY,
     CGNET_HIERARCHIES,
-    NETNS_VALUE,
-    OWNER,
-    PID_VALUE,
     PORT_FLAGS,
+    AddressKey,
     FilterConfig,
     FilterUse,
     FlowSide,
+    NetnsValue,
+    Owner,
+    PidValue,
     Role,
     Undecided,
+    u32,
 )
 from cgnet.text import is_number, number
 
@@ -99,10 +99,6 @@ def _passes(use: int, matched: int) -> bool:
     return not use & FilterUse.FILTER_INCLUDES or bool(matched & FilterUse.FILTER_INCLUDES)
 
 
-def _u32(number: int) -> bytes:
-    return number.to_bytes(4, sys.byteorder)
-
-
 class Filters:
     """All filters of a run. Without any value, everything is selected, and no map is looked up."""
 
@@ -170,16 +166,16 @@ class Filters:
         Return the number of the ``--cgroup`` that selects it (0: selected without one), else None.
         Raises NotYetKnownError if more is expected to be known soon, unless ``finally_`` is set.
         """
-        cgroup, hierarchy, _, undecided, given, *_ = OWNER.packed.unpack(owner)
-        path = names.path(hierarchy, cgroup)
-        if undecided & Undecided.UNDECIDED_NAME and path is not None:
+        its = Owner.unpack(owner)
+        path = names.path(its.hierarchy, its.cgroup_id)
+        if its.undecided & Undecided.UNDECIDED_NAME and path is not None:
             known = runtimes.of(path)
             if known.expected and not finally_:
                 raise NotYetKnownError(known.until)
             if not self.named.matches(known):
                 return None
-        by_path = undecided & ~Undecided.UNDECIDED_NAME
-        return self.cgroups.decide(by_path, hierarchy, path) if by_path else given
+        by_path = its.undecided & ~Undecided.UNDECIDED_NAME
+        return self.cgroups.decide(by_path, its.hierarchy, path) if by_path else its.given
 
     def wants(self, owner: Facts | None) -> tuple[bool, int]:
         """Return whether an owner is selected, as the programs do, and by which ``--cgroup``.
@@ -239,19 +235,19 @@ class Filters:
     def fill(self, obj: Object) -> None:
         """Fill the maps, after attaching the program on cgroup_mkdir and before the others."""
         for process, use in self.pids.uses().items():
-            value = PID_VALUE.packed.pack(process.start, use, 0)
-            obj.map("selected_pids").update(_u32(process.pid), value)
+            value = PidValue(process.start, use).pack()
+            obj.map("selected_pids").update(u32(process.pid), value)
         for comm, use in self.comms.uses().items():
-            obj.map("selected_comms").update(comm, _u32(use))
+            obj.map("selected_comms").update(comm, u32(use))
         for uid, use in self.uids.uses().items():
-            obj.map("selected_uids").update(_u32(uid), _u32(use))
+            obj.map("selected_uids").update(u32(uid), u32(use))
         for found, use in self.netns.uses().items():
-            value = NETNS_VALUE.packed.pack(found.cookie, use, 0)
-            obj.map("selected_netns").update(_u32(found.inode), value)
+            value = NetnsValue(found.cookie, use).pack()
+            obj.map("selected_netns").update(u32(found.inode), value)
         for key in self._address_keys():
-            obj.map("selected_addresses").update(key, _u32(1))
+            obj.map("selected_addresses").update(key, u32(1))
         if any(each.use for each in self.ports):
-            obj.map("selected_ports").update(_u32(0), port_flags(self.ports))
+            obj.map("selected_ports").update(u32(0), port_flags(self.ports))
         self.cgroups.fill(obj.map("selected_cgroups"))
 
     def _address_keys(self) -> Iterator[bytes]:
@@ -265,7 +261,7 @@ def address_key(group: int, network: Network) -> bytes:
     family = 4 if isinstance(network, IPv4Network) else 6
     packed = network.network_address.packed.ljust(16, b"\0")
     bits = KEY_BITS_BEFORE_ADDRESS + network.prefixlen
-    return ADDRESS_KEY.packed.pack(bits, group, family, packed, bytes(2))
+    return AddressKey(bits, group, family, packed).pack()
 
 
 def port_flags(choices: list[Choice[range]]) -> bytes:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings import evidence
 from cgnet.findings.advice import Seen, advise
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
-from cgnet.records._layouts import DROP_EVENT
+from cgnet.records._layouts import DROP_EVENT, number_in
 
 if TYPE_CHECKING:
     from cgnet.loader import Object
@@ -135,7 +134,7 @@ class Diagnosis:
     def summary(self, obj: Object) -> dict[str, int]:
         """Return the number of benign drops, which aren't shown."""
         raw = obj.map(BENIGN_MAP).lookup(bytes(4), 8)
-        return {"benign": int.from_bytes(raw, sys.byteorder)}
+        return {"benign": number_in(raw)}
 
 
 _NOTHING = {"reason": None, "netns": 0}

@@ -7,13 +7,13 @@ import ctypes
 import errno
 import mmap
 import os
-import struct
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cgnet.errors import LibbpfError
 from cgnet.kernel._libbpf import EVENT_CALLBACK, lib
+from cgnet.records._layouts import HEAD, number_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +48,11 @@ class _Sample(ctypes.Structure):
                 ("size", ctypes.c_uint32))  # fmt: skip
 
 
-_WHEN = struct.Struct("=8xQ")  # of struct head: ts_ns
+_WHEN = HEAD.slice("ts_ns")
 
 
 def _time_of(record: bytes) -> int:
-    return int(_WHEN.unpack_from(record)[0])
+    return number_in(record[_WHEN])
 
 
 def pages_of_each(total: int, cpus: int) -> int:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import struct
 import sys
 from array import array
 from bisect import bisect_right
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import LibbpfError
 from cgnet.kernel.btf import KERNEL_BTF, enum_of_kernel, enum_of_module
-from cgnet.records._layouts import DROP_EVENT, CodeRange, ToldReason
+from cgnet.records._layouts import DROP_EVENT, CodeRange, ToldReason, u32
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -31,8 +30,7 @@ UNRESOLVED = "?"
 TO_US = re.compile(
     r"(__)?(bpf_get_stack|bpf_trace_run|bpf_trampoline_|kprobe_|arch_ftrace_|ftrace_|traceiter_|bpf_trace_|bpf_prog_|bpf_dispatcher_|kfree_skb|consume_skb|sk_skb_reason_drop|skb_release)"
 )
-STACK_KEY = 4  # bytes
-STACK_BYTES = next(each.size for each in DROP_EVENT.members if each.name == "stack")
+STACK = DROP_EVENT.part("stack")
 CODE = frozenset("tTwW")  # nm(1): functions
 # Functions that the tracepoint kfree_skb may report in place of their caller: see location.bpf.h.
 FREEING = ("kfree_skb", "kfree_skb_reason", "kfree_skb_list", "kfree_skb_list_reason")
@@ -168,10 +166,10 @@ class Symbols:
     def stack(self, stacks: Map, number: int) -> tuple[str, ...]:
         """Return a stack by its number in a map, innermost function first; () if it is lost."""
         try:
-            raw = stacks.lookup(number.to_bytes(STACK_KEY, sys.byteorder), STACK_BYTES)
+            raw = stacks.lookup(u32(number), STACK.size)
         except LibbpfError:  # no room for it, or replaced by another one
             return ()
-        return self.frames(struct.unpack(f"={STACK_BYTES // 8}Q", raw))
+        return self.frames(STACK.unpack(raw))
 
     @lru_cache(maxsize=4096)  # noqa: B019 - there is one instance, for the whole run
     def frames(self, addresses: tuple[int, ...]) -> tuple[str, ...]:

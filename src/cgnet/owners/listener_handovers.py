@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgnet.errors import LibbpfError
 from cgnet.owners.open_sockets import NOWHERE, PROC, SOCKET, pack_holder
 from cgnet.owners.processes import COMM_BYTES, facts
+from cgnet.records import _layouts
 from cgnet.records._layouts import (
-    DESCRIPTOR,
     HOLDER,
     LISTENER_FD,
-    LISTENER_KEY,
-    OWNER,
     TCP_LISTENER,
+    Descriptor,
+    number_in,
+    u64,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ ITERATOR = "ledger_listeners"
 LISTENERS, LISTENING = "listeners", "listening"  # maps: by place, by inode
 LOOK_EVERY_S = 0.1
 SHARE = 100  # CPU time: 1/SHARE at most is for checks of owners, another 1/SHARE for scans of files
-AT = slice(HOLDER.size, HOLDER.size + DESCRIPTOR.size)  # in struct tcp_listener
-PLACE = slice(TCP_LISTENER.size - LISTENER_KEY.size, TCP_LISTENER.size)
+AT, PLACE = TCP_LISTENER.slice("at"), TCP_LISTENER.slice("place")
+WANTED = TCP_LISTENER.slice("holder.wanted")
 ACCEPT = {"x86_64": ("43", "288"), "aarch64": ("202", "242")}  # system calls: accept, accept4
 EVENTPOLL = "anon_inode:[eventpoll]"
 
@@ -67,15 +68,16 @@ class Owner(NamedTuple):
     @classmethod
     def of(cls, value: bytes) -> Owner:
         """Unpack struct tcp_listener."""
-        *_, pid, _uid, comm = OWNER.packed.unpack(value[: OWNER.size])
-        return cls(value, pid, comm, DESCRIPTOR.packed.unpack(value[AT])[3])
+        owner = _layouts.Owner.unpack(value)
+        return cls(value, owner.pid, owner.comm, Descriptor.unpack(value, AT.start).fd)
 
 
 def from_kernel(told: bytes) -> dict[int, list[Opened]]:
     """Parse the iterator's output: the processes that have each listener open, by inode."""
     found: dict[int, list[Opened]] = defaultdict(list)
     for inode, pid, _, *at in LISTENER_FD.packed.iter_unpack(told):
-        found[inode].append(Opened(pid, at[3], DESCRIPTOR.packed.pack(*at)))
+        descriptor = Descriptor(*at)
+        found[inode].append(Opened(pid, descriptor.fd, descriptor.pack()))
     return found
 
 
@@ -85,7 +87,7 @@ def from_proc(inodes: set[int]) -> dict[int, list[Opened]]:
     for pid in filter(str.isdecimal, os.listdir(PROC)):  # noqa: PTH208 - of many processes
         for inode, fd in open_sockets(int(pid)):
             if inode in inodes:
-                found[inode].append(Opened(int(pid), fd, DESCRIPTOR.packed.pack(0, 0, 0, fd, 0)))
+                found[inode].append(Opened(int(pid), fd, Descriptor(fd=fd).pack()))
     return found
 
 
@@ -187,7 +189,7 @@ class Handovers:
         for key in list(listening.keys(8)):
             with suppress(LibbpfError):  # closed meanwhile
                 value = listening.lookup(key, TCP_LISTENER.size)
-                found[int.from_bytes(key, sys.byteorder)] = Owner.of(value)
+                found[number_in(key)] = Owner.of(value)
         return found
 
     def _is_right(self, inode: int, owner: Owner) -> bool:
@@ -257,23 +259,20 @@ class Handovers:
         """Update the name: the process is the same, and so are its user and its cgroup."""
         holder = bytearray(owner.value[: HOLDER.size])
         comm = _comm(opened.pid)
-        begin = next(each.offset for each in OWNER.members if each.name == "comm")
-        holder[begin : begin + COMM_BYTES] = comm
+        holder[HOLDER.slice("owner.comm")] = comm
         if self._filters.comms.use:
             wanted, _ = self._filters.wants(facts(opened.pid, self._filters.hierarchies))
-            holder[OWNER.size : OWNER.size + 2] = wanted.to_bytes(2, sys.byteorder)
+            holder[WANTED] = wanted.to_bytes(WANTED.stop - WANTED.start, sys.byteorder)
         at = opened.at
-        if not DESCRIPTOR.packed.unpack(at)[0]:  # the programs' own descriptor has more members
-            parts = list(DESCRIPTOR.packed.unpack(owner.value[AT]))
-            parts[3] = opened.fd
-            at = DESCRIPTOR.packed.pack(*parts)
+        if not Descriptor.unpack(at).task:  # the programs' own descriptor has more members
+            at = Descriptor.unpack(owner.value, AT.start)._replace(fd=opened.fd).pack()
         self._write(inode, owner, bytes(holder), at)
 
     def _write(self, inode: int, owner: Owner, holder: bytes, at: bytes) -> None:
         value = owner.value
-        kept = holder[: OWNER.size + 2] + value[OWNER.size + 2 : HOLDER.size]
+        kept = holder[: WANTED.stop] + value[WANTED.stop : HOLDER.size]
         value = kept + at + value[AT.stop :]
-        if self._obj.map(LISTENING).replace(inode.to_bytes(8, sys.byteorder), value):
+        if self._obj.map(LISTENING).replace(u64(inode), value):
             self._write_place(value)
 
     def _write_place(self, value: bytes) -> None:
@@ -285,12 +284,12 @@ class Handovers:
         except LibbpfError:
             return
         own = before[AT.stop : PLACE.start]
-        alone, sockets = HOLDER.packed.unpack(before[: HOLDER.size])[-2:]
+        alone, sockets = (number_in(before[HOLDER.slice(each)]) for each in ("alone", "sockets"))
         if own != value[AT.stop : PLACE.start]:
             if alone:
                 return
             value = self._in_common(place, value)
-        kept = value[: OWNER.size + 2] + before[OWNER.size + 2 : HOLDER.size]
+        kept = value[: WANTED.stop] + before[WANTED.stop : HOLDER.size]
         listeners.replace(place, kept + value[AT] + before[AT.stop :])
         log.debug("%d listen at that place", sockets)
 

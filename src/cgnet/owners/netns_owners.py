@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import sys
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -21,7 +20,7 @@ from cgnet.owners.cgroup_paths import place
 from cgnet.owners.netns import cookie_of
 from cgnet.owners.runtimes import PROC
 from cgnet.owners.runtimes.listing import row_of
-from cgnet.records._layouts import DEVICE_ADDRESS, NETNS_OWNER
+from cgnet.records._layouts import DeviceAddress, NetnsOwner, u32, u64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +132,7 @@ def addresses_of(process: Path) -> Iterator[bytes]:
 
 
 def _address(family: int, packed: bytes) -> bytes:
-    return DEVICE_ADDRESS.packed.pack(packed.ljust(16, b"\0"), family, bytes(3))
+    return DeviceAddress(packed, family).pack()
 
 
 class Told:
@@ -252,8 +251,8 @@ class NetnsOwners:
         found = self._containers.by_namespace()
         namespaces = {}
         for inode, row in found.items():
-            value = NETNS_OWNER.packed.pack(self._cookies[row["cgroup"]], int(row["cgroup_id"]))
-            namespaces[inode.to_bytes(INODE_BYTES, sys.byteorder)] = value
+            value = NetnsOwner(self._cookies[row["cgroup"]], int(row["cgroup_id"])).pack()
+            namespaces[u32(inode)] = value
         self._owners.tell(namespaces)
         if self._addresses:
             self._addresses.tell(self._by_address(found))
@@ -267,8 +266,4 @@ class NetnsOwners:
         for row in found.values():
             for address in self._found[row["cgroup"]]:
                 cgroups[address].add(int(row["cgroup_id"]))
-        return {
-            address: each.pop().to_bytes(8, sys.byteorder)
-            for address, each in cgroups.items()
-            if len(each) == 1
-        }
+        return {address: u64(each.pop()) for address, each in cgroups.items() if len(each) == 1}

@@ -12,7 +12,6 @@ import errno
 import logging
 import os
 import struct
-import sys
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import LibbpfError
 from cgnet.owners.processes import facts, is_in_namespace
-from cgnet.records._layouts import DESCRIPTOR, HOLDER, LISTENER_KEY, OwnerSource, Undecided
+from cgnet.records._layouts import (
+    HOLDER,
+    Descriptor,
+    ListenerKey,
+    OwnerSource,
+    Undecided,
+    u64,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +40,7 @@ log = logging.getLogger(__name__)
 PROC = Path("/proc")
 LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
 # A descriptor that the programs can't check: the kernel's addresses and its number are unknown.
-NOWHERE = DESCRIPTOR.packed.pack(0, 0, 0, -1, 0)
+NOWHERE = Descriptor(fd=-1).pack()
 LOCAL, STATE, INODE = 1, 3, 9  # columns of /proc/PID/net/tcp
 V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 SOCKET = "socket:["
@@ -49,7 +55,7 @@ class Place(NamedTuple):
 
     def key(self) -> bytes:
         """Return struct listener_key."""
-        return LISTENER_KEY.packed.pack(self.netns, self.port, 0, self.address)
+        return ListenerKey(self.netns, self.port, address=self.address).pack()
 
 
 class Sockets(NamedTuple):
@@ -125,7 +131,7 @@ def seed_listeners(by_place: Map, by_inode: Map, sockets: Sockets, filters: Filt
         pids = {inode: sockets.holders.get(inode) for inode in inodes}
         owners = {pid: _facts(pid, filters) for pid in pids.values()}
         for inode, pid in pids.items():
-            key = inode.to_bytes(8, sys.byteorder)
+            key = u64(inode)
             value = pack_holder(owners[pid], filters, 1) + _pack_rest(inode, place)
             _write_blank(by_inode, key, value)
         owner = next(iter(owners.values())) if len(owners) == 1 else None
@@ -147,7 +153,7 @@ def seed_sockets(seeds: Map, sockets: Sockets, filters: Filters) -> None:
         if not packed[pid]:
             continue
         try:
-            seeds.update(inode.to_bytes(8, sys.byteorder), packed[pid])
+            seeds.update(u64(inode), packed[pid])
         except LibbpfError as error:
             if error.errno != errno.E2BIG:
                 raise
@@ -172,7 +178,7 @@ def _write_blank(listeners: Map, key: bytes, value: bytes) -> None:
 
 def _pack_rest(inode: int, place: Place) -> bytes:
     """Return the part of struct tcp_listener after the holder."""
-    return NOWHERE + inode.to_bytes(8, sys.byteorder) + place.key()
+    return NOWHERE + u64(inode) + place.key()
 
 
 def pack_holder(owner: Facts | None, filters: Filters, sockets: int) -> bytes:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cgnet.owners.open_sockets import PROC
-from cgnet.records._layouts import QUESTION
+from cgnet.records._layouts import QUESTION, Question, number_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,14 +46,13 @@ class Voice:
         self._questions = questions
         self._file = name
         self._name = f"cgnet{secrets.token_hex(5)}".encode()
-        self._words = [
-            int.from_bytes(part.ljust(8, b"\0"), sys.byteorder)
-            for part in (self._name[:8], self._name[8:])
-        ]
+        self._words = tuple(
+            number_in(part.ljust(8, b"\0")) for part in (self._name[:8], self._name[8:])
+        )
 
     def ask(self, address: int = 0, process: int = -1, fd: int = -1) -> None:
         """Query a socket of the ledger, or a file of the process whose directory is open."""
-        self._questions.update(FIRST, QUESTION.packed.pack(*self._words, address, process, fd))
+        self._questions.update(FIRST, Question(self._words, address, process, fd).pack())
         os.write(self._file, self._name)
 
 
@@ -96,7 +94,7 @@ def tell_open(obj: Object) -> Iterator[None]:
     addresses = dict.fromkeys(obj.map(LEDGER).keys(8))  # others change the map: keys may repeat
     with _asking(obj) as voice:
         for number, address in enumerate(addresses, 1):
-            voice.ask(address=int.from_bytes(address, sys.byteorder))
+            voice.ask(address=number_in(address))
             if number % AT_ONCE == 0:
                 yield
     yield

@@ -20,6 +20,7 @@ from cgnet.records._layouts import (
     CONNECT_EVENT,
     FLOW,
     HEAD,
+    OUTCOME,
     AttemptResult,
     Role,
 )
@@ -102,7 +103,8 @@ def _addresses(part: bytes) -> tuple[Any, ...]:
 
 # A flow without its ports: a client's connections differ in the local port, a server's in the
 # remote port.
-_ADDRESSES = struct.Struct("=16s16sIBB")
+_ENDS, _KINDS = FLOW.part("saddr", "netns"), FLOW.part("family", "mapped")
+_ADDRESSES = struct.Struct(_ENDS.format + _KINDS.format.removeprefix("="))
 ADDRESSES = Group(
     ("netns", "family", "mapped", "saddr", "daddr"),
     CONNECT_EVENT.slice("flow.saddr", "netns"),
@@ -138,7 +140,7 @@ def _decision_values(part: bytes) -> tuple[Any, ...]:
 
 
 # Results repeat; latencies don't.
-_DECISION = struct.Struct("=hBB")
+_DECISION = OUTCOME.part("result", "role")
 DECISION = Group(
     ("role", "tcp_state", "result"),
     CONNECT_EVENT.slice("outcome.result", "role"),

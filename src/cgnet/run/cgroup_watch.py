@@ -12,7 +12,7 @@ from cgnet.errors import NotYetKnownError
 from cgnet.filters.cgroup import cgroup_key
 from cgnet.owners.cgroup_paths import place
 from cgnet.owners.runtimes import EXPECTED_S
-from cgnet.records._layouts import OWNER, RecordKind, Undecided
+from cgnet.records._layouts import Owner, RecordKind, Undecided
 from cgnet.records.schema import (
     CGROUP_PART,
     OWNER_PART,
@@ -224,8 +224,8 @@ class CgroupWatch:
 
     def _hold(self, raw: bytes, until: float) -> Held:
         """Create the queue for a cgroup's records."""
-        cgroup, hierarchy, *_ = OWNER.packed.unpack(raw[OWNER_PART])
-        held = Held(self._names.path(hierarchy, cgroup) or "", [])
+        owner = Owner.unpack(raw, OWNER_PART.start)
+        held = Held(self._names.path(owner.hierarchy, owner.cgroup_id) or "", [])
         self._held[raw[CGROUP_PART]] = held
         end = min(until, time.monotonic() + EXPECTED_S)
         heapq.heappush(self._ends, (end, raw[CGROUP_PART]))

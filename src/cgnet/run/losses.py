@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet.records._layouts import LostWhere
+from cgnet.records._layouts import LostWhere, number_in, u32
 
 if TYPE_CHECKING:
     from cgnet.loader import Object
@@ -68,7 +67,7 @@ def _counts(obj: Object) -> dict[str, int]:
     counts = {}
     for where in LostWhere:
         if where is not LostWhere.LOST_WHERE_COUNT:
-            raw = obj.map("lost").lookup(where.to_bytes(4, sys.byteorder), 8)
+            raw = obj.map("lost").lookup(u32(where), 8)
             name = where.name.removeprefix("LOST_").lower()
-            counts[name] = int.from_bytes(raw, sys.byteorder)
+            counts[name] = number_in(raw)
     return counts

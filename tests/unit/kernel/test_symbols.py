@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from cgnet.kernel import symbols
 from cgnet.kernel.btf import KERNEL_BTF, enum_of_kernel, tracepoint_arguments
-from cgnet.kernel.symbols import STACK_BYTES, UNRESOLVED, Function, Kallsyms, Symbols
+from cgnet.kernel.symbols import STACK, UNRESOLVED, Function, Kallsyms, Symbols
 from cgnet.records._layouts import CodeRange
 
 if TYPE_CHECKING:
@@ -238,7 +237,7 @@ def test_a_kept_stack_is_told_innermost_first(code: Callable[[str], Kallsyms]) -
     made.functions = code(CODE)
     stacks: Any = FakeMap()
     addresses = [0xFFFFFFFF81000101, 0xFFFFFFFF81000001]
-    packed = struct.pack(f"={STACK_BYTES // 8}Q", *addresses, *[0] * (STACK_BYTES // 8 - 2))
+    packed = STACK.pack(*addresses, *[0] * (STACK.size // 8 - 2))
     stacks.update((7).to_bytes(4, sys.byteorder), packed)
     assert made.stack(stacks, 7) == ("do_two+0x1", "do_one+0x1")
     assert made.stack(stacks, 8) == ()  # another one took its place

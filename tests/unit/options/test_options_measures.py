@@ -13,8 +13,13 @@ from cgnet.commands import COMMANDS
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import MICROSECONDS, linear
 from cgnet.counting.keys import Key
-from cgnet.kernel.variants import LIVING
+from cgnet.kernel._libbpf import lib
+from cgnet.kernel.btf import variables
+from cgnet.kernel.constant_folding import SECTION
+from cgnet.kernel.variants import HOOK, LIVING
+from cgnet.loader import Object
 from cgnet.records._layouts import CloseCause, ClosedBy, Role
+from cgnet.run.launch import object_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +64,19 @@ def test_without_options_nothing_is_left_out(asked: Callable[..., Asked], name: 
     assert found.command.name == name
     (config,) = found.command.config([])
     assert not any(config.pack())
+
+
+@pytest.mark.parametrize("name", ["connect", *MEASURING, "drop", "trace"])
+def test_each_constant_of_an_object_is_set_by_its_subject(
+    asked: Callable[..., Asked], name: str
+) -> None:
+    """Filters and counting set theirs for every command."""
+    command = asked(name).command
+    told = {each.layout.name for each in command.config([])}
+    for hook in HOOK.variants:
+        with Object(object_path(command.object, hook)) as obj:
+            found = variables(lib.bpf_object__btf(obj.handle), SECTION)
+        assert found.keys() == told | {"owner_config", "filter_config", "count_config"}
 
 
 @pytest.mark.parametrize(

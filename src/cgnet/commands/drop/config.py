@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.errors import did_you_mean
@@ -11,7 +10,7 @@ from cgnet.filters.values import choose
 from cgnet.findings.class_rule import function_classes, number_of
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: skip
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
-from cgnet.records._layouts import CGNET_DEV_LEN, DropClass, DropConfig
+from cgnet.records._layouts import CGNET_DEV_LEN, DropClass, DropConfig, u32
 from cgnet.records.schema import TCP_STATES
 
 if TYPE_CHECKING:
@@ -41,10 +40,6 @@ class DropOptions(NamedTuple):
     def devices(self) -> tuple[str, ...]:
         """The names of devices to include, which may appear later."""
         return tuple(name for name in self.dev if not name.startswith("!"))
-
-
-def _u32(number: int) -> bytes:
-    return number.to_bytes(4, sys.byteorder)
 
 
 def _one_of(names: Mapping[str, int]) -> Any:
@@ -105,12 +100,10 @@ def settings(
     )
     maps = {
         "drop_classes": {
-            _u32(number): _u32(BY_REASON[name])
-            for number, name in named.items()
-            if name in BY_REASON
+            u32(number): u32(BY_REASON[name]) for number, name in named.items() if name in BY_REASON
         },
-        "function_classes": {_u32(0): function_classes(symbols)},
-        "selected_reasons": {_u32(number): _u32(use) for number, use in reasons.uses().items()},
-        "selected_devices": {name: _u32(use) for name, use in devices.uses().items()},
+        "function_classes": {u32(0): function_classes(symbols)},
+        "selected_reasons": {u32(number): u32(use) for number, use in reasons.uses().items()},
+        "selected_devices": {name: u32(use) for name, use in devices.uses().items()},
     }
     return config, maps

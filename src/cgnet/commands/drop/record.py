@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.findings.drop_reasons import class_name
-from cgnet.records._layouts import DROP, DROP_EVENT, Drop
+from cgnet.records._layouts import DROP_EVENT, Drop
 from cgnet.records.fields import Group, Number
 from cgnet.records.packet import direction, flags_text
 from cgnet.records.schema import ROLES, tcp_state_name
@@ -23,7 +22,7 @@ START = DROP_EVENT.slice("drop").start
 BEFORE = DROP_EVENT.slice("drop.location", "ifindex")
 MARKS = DROP_EVENT.slice("drop.tcp_flags", "frames")
 BEHIND = slice(DROP_EVENT.slice("drop.role").start, DROP_EVENT.size)
-STACK = struct.Struct(f"={(DROP_EVENT.size - START - DROP.size) // 8}Q")
+STACK = DROP_EVENT.part("stack")
 
 
 class Place(NamedTuple):
@@ -42,8 +41,8 @@ def _place(symbols: Symbols, part: bytes) -> Place:
         size = each.stop - each.start
         whole[each] = part[at : at + size]
         at += size
-    drop = Drop(*DROP.packed.unpack_from(whole, START))
-    stack = symbols.frames(STACK.unpack_from(whole, START + DROP.size)[: drop.frames])
+    drop = Drop.unpack(whole, START)
+    stack = symbols.frames(STACK.unpack_from(whole, DROP_EVENT.slice("stack").start)[: drop.frames])
     known = drop.location or not stack
     return Place(drop, stack, symbols.code(drop.location) if known else stack[0])
 

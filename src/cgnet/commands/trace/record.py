@@ -7,9 +7,9 @@ Counterpart of trace/in_flight.bpf.h.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.errors import LibbpfError
@@ -18,17 +18,22 @@ from cgnet.records._layouts import (
     CGNET_EVICTED,
     CGNET_IN_FLIGHT,
     CGNET_RECENT,
-    HEAD,
     HOLDER,
     IN_FLIGHT_PACKET,
     OWNER,
     PACKET_TRACE,
     STAGE,
     TRACE_EVENT,
+    Head,
     OwnerSource,
+    PacketTrace,
+    Stage,
     StageAt,
     TraceEnd,
     Verdict,
+    number_in,
+    u32,
+    u64,
 )
 from cgnet.records.fields import AnyGroup, Group
 from cgnet.records.packet import STAGES, flags_text
@@ -51,7 +56,7 @@ FIELDS = (
     "total_ns", "end", "reason", "location", "retransmitted", "retrans_of", "retrans_after_ns",
     "out_of_order", "answer_after_ns",
 )  # fmt: skip
-VERDICTS = {
+VERDICTS: dict[int, str] = {
     each: each.name.removeprefix("VERDICT_").lower()
     for each in Verdict
     if each != Verdict.VERDICT_NONE
@@ -66,7 +71,7 @@ TRACE_PART = slice(TRACE_EVENT.slice("trace").start, None)
 STAGES_AT = TRACE_EVENT.slice("stages").start
 LEAST = STAGES_AT
 END_AT = TRACE_EVENT.slice("trace.end").start
-PACKET_PART = slice(TRACE_PART.start, TRACE_PART.start + 8)
+PACKET_PART = TRACE_EVENT.slice("trace.packet")
 COUNT_AT = TRACE_EVENT.slice("trace.stages").start
 RETRANSMITTED_AT = TRACE_EVENT.slice("trace.retransmitted").start
 FLAGS_AT = TRACE_EVENT.slice("trace.tcp_flags").start
@@ -108,11 +113,10 @@ def recent(in_flight: int, cpus: int | None = None) -> int:
     return 1 << each.bit_length() >> 1  # a power of two
 
 
-def sorted_stages(raw: bytes) -> list[tuple[Any, ...]]:
+def sorted_stages(raw: bytes) -> list[Stage]:
     """Return the stages of a struct trace_event as struct stage, earliest first."""
-    number = raw[COUNT_AT]
-    parts = (raw[STAGES_AT + i * STAGE.size :][: STAGE.size] for i in range(number))
-    return sorted((STAGE.packed.unpack(part) for part in parts), key=lambda stage: stage[0])
+    places = range(STAGES_AT, STAGES_AT + raw[COUNT_AT] * STAGE.size, STAGE.size)
+    return sorted((Stage.unpack(raw, at) for at in places), key=attrgetter("ts_ns"))
 
 
 def _direction(at: list[int], *, sent: bool) -> str:
@@ -133,7 +137,7 @@ def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
             sent, retransmitted, out_of_order, _, retrans_ns, answer_ns,
         ) = PACKET_TRACE.packed.unpack(part[: PACKET_TRACE.size])  # fmt: skip
         stages = sorted_stages(bytes(TRACE_PART.start) + part)
-        shown, before = [], stages[0][0] if stages else 0
+        shown, before = [], stages[0].ts_ns if stages else 0
         for ts_ns, netns, cpu, at, verdict, dev in stages:
             shown.append({
                 "at": STAGES.get(at, str(at)),
@@ -148,7 +152,7 @@ def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
         dropped = end == TraceEnd.TRACE_DROPPED
         return (
             ROLES.get(side), packet, flags_text(flags), seq, ack, length, payload, segs or 1,
-            _direction([stage[3] for stage in stages], sent=bool(sent)), shown,
+            _direction([stage.at for stage in stages], sent=bool(sent)), shown,
             sum(stage["delta_ns"] for stage in shown), ENDS.get(end, str(end)),
             symbols.drop_reason(reason) if dropped else None,
             symbols.code(location) if dropped else None, bool(retransmitted), retrans_of or None,
@@ -190,17 +194,15 @@ def _side(in_flight: bytes, *, includes: bool) -> Side | None:
     wanted = any(receiver[HOLDER.slice("wanted")])
     owner = in_flight[OWNER_PART]
     source, undecided = (OWNER.slice(name).start for name in ("source", "undecided"))
-    role, sent = PACKET_TRACE.packed.unpack(in_flight[TRACE_PART.start :][: PACKET_TRACE.size])[
-        12:14
-    ]
+    trace = PacketTrace.unpack(in_flight, TRACE_PART.start)
     unknown = OwnerSource.OWNER_UNKNOWN
     received = receiver[source] != unknown
     surer = received and wanted and not receiver[undecided] and owner[undecided]
-    if sent and wanted_sender and not surer and (not received or owner[source] != unknown):
-        return Side(owner, role)
+    if trace.sent and wanted_sender and not surer and (not received or owner[source] != unknown):
+        return Side(owner, trace.role)
     if not received:
-        return None if sent or includes else Side(owner, role)
-    other = sum(ROLES) - role if sent and role else role
+        return None if trace.sent or includes else Side(owner, trace.role)
+    other = sum(ROLES) - trace.role if trace.sent and trace.role else trace.role
     return Side(receiver[: OWNER.size], other) if wanted else None
 
 
@@ -211,12 +213,12 @@ def _passes(raw: bytes, config: TraceConfig) -> bool:
     if config.retransmitted and not raw[RETRANSMITTED_AT]:
         return False
     stages = sorted_stages(raw)
-    if not stages or stages[-1][0] - stages[0][0] < config.min_ns:
+    if not stages or stages[-1].ts_ns - stages[0].ts_ns < config.min_ns:
         return False
     slow = [
         stage
         for before, stage in pairwise(stages)
-        if stage[3] == config.slow_stage and stage[0] - before[0] > config.slow_stage_ns
+        if stage.at == config.slow_stage and stage.ts_ns - before.ts_ns > config.slow_stage_ns
     ]
     return bool(slow) or not config.slow_stage
 
@@ -232,10 +234,8 @@ def _record(in_flight: bytes, side: Side, now: int, *, waits: bool) -> bytes:
     raw = bytearray(in_flight[:size])
     raw[OWNER_PART] = side.owner
     raw[ROLE_AT] = side.role
-    kind, pad, _ = HEAD.packed.unpack(raw[HEAD_PART])
-    raw[HEAD_PART] = HEAD.packed.pack(kind, pad, now)
-    payload = PACKET_TRACE.packed.unpack(raw[TRACE_PART.start :][: PACKET_TRACE.size])[7]
-    goes_on = waits or payload or _is_syn(in_flight)
+    raw[HEAD_PART] = Head.unpack(in_flight)._replace(ts_ns=now).pack()
+    goes_on = waits or PacketTrace.unpack(in_flight, TRACE_PART.start).payload or _is_syn(in_flight)
     raw[END_AT] = TraceEnd.TRACE_GOES_ON if goes_on else TraceEnd.TRACE_CONSUMED
     return bytes(raw)
 
@@ -243,11 +243,9 @@ def _record(in_flight: bytes, side: Side, now: int, *, waits: bool) -> bytes:
 def _has_left(left: Left, in_flight: bytes, now: int, *, ended: bool) -> bool:
     """Return whether a packet has expired, and isn't evicted yet."""
     stages = sorted_stages(in_flight)
-    given_up = (
-        int.from_bytes(in_flight[IN_FLIGHT_PACKET.slice("waits")], sys.byteorder) & CGNET_EVICTED
-    )
+    given_up = number_in(in_flight[IN_FLIGHT_PACKET.slice("waits")]) & CGNET_EVICTED
     patience_ns = max(left.patience_ns, GIVE_UP_SYN_NS if _is_syn(in_flight) else 0)
-    return bool(stages) and not given_up and (ended or now - stages[-1][0] >= patience_ns)
+    return bool(stages) and not given_up and (ended or now - stages[-1].ts_ns >= patience_ns)
 
 
 def _take_out(obj: Object, left: Left, key: bytes, in_flight: bytes) -> bool:
@@ -269,10 +267,9 @@ def _take_out(obj: Object, left: Left, key: bytes, in_flight: bytes) -> bool:
 
 
 def _count_removed(obj: Object, tracked: int) -> None:
-    key = tracked.to_bytes(4, sys.byteorder)
+    key = u32(tracked)
     removed_by_user = obj.map("removed_by_user")
-    number = int.from_bytes(removed_by_user.lookup(key, 8), sys.byteorder)
-    removed_by_user.update(key, (number + 1).to_bytes(8, sys.byteorder))
+    removed_by_user.update(key, u64(number_in(removed_by_user.lookup(key, 8)) + 1))
 
 
 def leftovers(obj: Object, options: Options, config: TraceConfig, *, ended: bool) -> list[bytes]:
