@@ -8,6 +8,7 @@
 #include "owner/packet_owner.bpf.h"
 #include "count/count.bpf.h"
 #include "drop/class.bpf.h"
+#include "drop/last_closed.bpf.h"
 #include "drop/syn_senders.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
@@ -143,12 +144,17 @@ static __always_inline struct holder *listener_of_flow(const struct flow *flow)
 	return found && found->owner.source ? found : NULL;
 }
 
-/* A connection in TIME_WAIT has no owner, but its listener does; a SYN has a sender that waits for an answer. */
-static __always_inline bool holder_by_flow(const bool typed, struct drop *drop,
-					   const struct flow *flow, struct holder *holder)
+/*
+ * A connection in TIME_WAIT has no owner, but its listener does; a SYN has a sender that waits for an answer,
+ * and a socket that its segment has destroyed had an owner until then.
+ */
+static __always_inline bool holder_without_entry(const bool typed, struct drop *drop,
+						 const struct place *place, const struct flow *flow,
+						 struct holder *holder)
 {
 	struct ledger_entry *entry;
 	struct holder *listener;
+	struct closed *closed;
 
 	if (drop->tcp_state == TCP_TIME_WAIT) {
 		listener = listener_of_flow(flow);
@@ -157,6 +163,14 @@ static __always_inline bool holder_by_flow(const bool typed, struct drop *drop,
 		*holder = *listener;
 		holder->owner.source = OWNER_INHERITED;
 		drop->role = ROLE_SERVER;
+		return true;
+	}
+	if (!typed && drop->tcp_state == TCP_CLOSE) {
+		closed = closed_as(place->sk);
+		if (!closed)
+			return false;
+		*holder = closed->holder;
+		drop->role = closed->role;
 		return true;
 	}
 	if (drop->tcp_flags != TCP_FLAG_SYN_ALONE || drop->tcp_state)
@@ -186,7 +200,7 @@ static __always_inline void tell_drop(const bool typed, void *ctx, struct packet
 	}
 	if (known)
 		holder = *known;
-	else if (!holder_by_flow(typed, drop, &packet->flow, &holder))
+	else if (!holder_without_entry(typed, drop, place, &packet->flow, &holder))
 		drop->role = whose_packet(typed, place, &packet->flow, &holder);
 	FORGET_VALUES(&holder);
 	if (!holder.wanted)

@@ -121,7 +121,9 @@ struct sock_common___of_time_wait {
 
 /*
  * Whether data is new to a socket in TIME_WAIT, where kfree_skb has the socket. A socket that only waits for
- * its peer's FIN has that state, too, and answers new data with a reset; after that FIN none can come.
+ * its peer's FIN has that state, too, and answers new data with a reset; after that FIN none can come. That
+ * reset releases the socket before the drop, but its slab is SLAB_TYPESAFE_BY_RCU: a freed one has its values
+ * still, and no socket of another kind takes its memory before the packet is through.
  */
 static __always_inline bool is_new_data(struct sock *time_wait, const struct packet *packet)
 {

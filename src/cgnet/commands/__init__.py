@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "connect": Entry(
         "cgnet.commands.connect.command",
-        "Every outbound TCP connection attempt, and how it was decided.",
+        "Every outbound TCP connection attempt, and its result.",
     ),
     "connlat": Entry(
         "cgnet.commands.connlat", "How long TCP connections take to be established, or to fail."
@@ -45,6 +45,6 @@ COMMANDS = {
     ),
     "doctor": Entry(
         "cgnet.commands.doctor.command",
-        "What each command can do on this host, which way, and what is missing.",
+        "Check which commands work on this host, by which hooks, and what is missing.",
     ),
 }

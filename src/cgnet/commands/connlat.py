@@ -50,7 +50,7 @@ Examples:
   cgnet connlat                                   every attempt, and how long it took
   cgnet connlat --min-ms 100                      the slow ones
   cgnet connlat --min-us 500 --container web      in a container
-  cgnet connlat --hist                            how long connections took that came about
+  cgnet connlat --hist                            how long successful attempts took
   cgnet connlat --hist --by container,daddr -i 10
   cgnet connlat --hist --linear 0,1000,50         buckets of 50 µs, up to 1 ms
   cgnet connlat --hist --result '!ok'             how long it took to fail
@@ -58,11 +58,10 @@ Examples:
 Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
 
 \b
-The time is that from the first SYN to the decision. RESULT and STATE tell what it is: only "ok" is
-the time that it took to connect. SYNs that had to be sent again stand beside it: the first repetition
-comes after one second, so that a row of 1.02 s explains itself. An accepted connection
-(--inbound) has the round trip from its SYN-ACK. Histograms have successes alone, unless --result
-asks for something else, and are made in the kernel.
+The time runs from the first SYN to the result: with "ok", it is the time to connect. Retransmitted
+SYNs are counted beside it: the first is sent after one second, which explains a row of 1.02 s. For an
+accepted connection (--inbound) the time is the round trip from its SYN-ACK. Histograms are made in
+the kernel, of successful attempts only, unless --result selects others.
 """
 
 
@@ -78,14 +77,14 @@ def _min_ns(min_ms: float | None, min_us: float | None) -> int:
     type=click.FloatRange(min=0, max=1e9),
     callback=a_number,
     metavar="MS",
-    help="Only what took this long, or longer.",
+    help="Only attempts that took at least this long.",
 )
 @click.option(
     "--min-us",
     type=click.FloatRange(min=0, max=1e12),
     callback=a_number,
     metavar="US",
-    help="Likewise, in µs.",
+    help="The same, in µs.",
 )
 @histogram
 @connections

@@ -27,12 +27,12 @@ Examples:
   cgnet containers                          names, pods, images, processes
   cgnet containers -o wide                  also units, cgroups, labels, how each was found
   cgnet containers -o json | jq -r 'select(.pod == "web-0").cgroup'
-  cgnet containers --all                    also pods' sandboxes, and what nobody confirms
+  cgnet containers --all                    also pods' sandboxes, and unconfirmed ones
 
 \b
-FOUND says who confirms a container: "state" is a runtime's files, "socket" its daemon, "path" the
-place or form of its cgroup, where only root can have made it. Nothing of what users own is read or
-asked, so rootless containers are confirmed by nobody.
+FOUND says what confirms a container: "state" is its runtime's files, "socket" its runtime's daemon,
+"path" the place or form of its cgroup, if only root can have made it. cgnet reads no files and asks
+no daemons that users own, so nothing confirms rootless containers.
 """
 TYPE = "container"
 HEAD = ("schema", "type", "time", "ts_ns")

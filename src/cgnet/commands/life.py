@@ -166,7 +166,7 @@ COMMAND = Life()
 EPILOG = """\b
 Examples:
   cgnet life                                    a row for each connection that ends
-  cgnet life --container web --close-cause rst  what a container's resets are
+  cgnet life --container web --close-cause rst  a container's connections that a reset ended
   cgnet life --closed-by kernel                 time-outs, and what somebody killed
   cgnet life --min-duration 10s --min-bytes 1000000
   cgnet life -i 5                               also what is open, every five seconds
@@ -181,10 +181,15 @@ it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledge
 
 @click.command(name="life", help=COMMANDS["life"].help, epilog=EPILOG)
 @click.option(
-    "--min-duration", type=Span(takes_seconds=True), help="Only what lasted this long, as in 10s."
+    "--min-duration",
+    type=Span(takes_seconds=True),
+    help="Only connections that lasted at least this long, as in 10s.",
 )
 @click.option(
-    "--min-bytes", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Both ways together."
+    "--min-bytes",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="N",
+    help="Only connections that carried at least N bytes, both ways together.",
 )
 @click.option(
     "--closed-by", type=OneOf(list(CLOSERS.values())), multiple=True, help="Who ended it."

@@ -102,9 +102,9 @@ Examples:
 Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
 
 \b
-A sample is what the stack measured, not one for each packet: the time from a segment to the
-acknowledgement that answers it. Who only receives measures nothing. The sample shows with the
-socket's next segment, so that single ones may come late.
+A sample is the time from a segment to its acknowledgement, as the stack measures it, which isn't for
+each packet. A side that only receives has no samples. A sample is shown with the socket's next
+segment, so the last ones may come late.
 """
 
 

@@ -98,7 +98,7 @@ ROLE = (
     ),
 )
 BY = (
-    "What to {} by: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup given), pid, "
+    "{}: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup given), pid, "
     "comm, uid, netns, saddr, daddr, daddr/BITS, sport, dport, role{}. Default: {}."
 )
 DEFAULT_BY = "container,result"
@@ -125,13 +125,13 @@ def _interval(text: str) -> Callable[[F], F]:
 
 DROPS = (
     click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each drop."),
-    _by("count", ", reason, location, stack", DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS)),
-    _interval("Count, and print the counts at this interval, each time those since the last."),
+    _by("Count by", ", reason, location, stack", DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS)),
+    _interval("Print the counts since the last print at this interval; implies -c."),
 )
 COUNT = (
     click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each event."),
-    _by("count", ", result", DEFAULT_BY, OF_CONNECTIONS),
-    _interval("Count, and print the counts at this interval, each time those since the last."),
+    _by("Count by", ", result", DEFAULT_BY, OF_CONNECTIONS),
+    _interval("Print the counts since the last print at this interval; implies -c."),
 )
 LINEAR = click.option(
     "--linear",
@@ -143,17 +143,19 @@ HIST = (
         "--hist", is_flag=True, help="A histogram, made in the kernel; no row for each event."
     ),
     LINEAR,
-    _by("make a histogram for each", ", result", "nothing: one of all", OF_CONNECTIONS),
-    _interval("--hist at this interval, each time of what came since the last."),
+    _by("Make a histogram for each", ", result", "one for all", OF_CONNECTIONS),
+    _interval(
+        "Print a histogram of what came since the last print at this interval; implies --hist."
+    ),
 )
 DISTRIBUTION = (
     LINEAR,
-    _by("make a histogram for each", "", "nothing: one of all", OF_SOCKETS),
-    _interval("Print histograms at this interval, each time of what came since the last."),
+    _by("Make a histogram for each", "", "one for all", OF_SOCKETS),
+    _interval("Print histograms of what came since the last print at this interval."),
 )
 SUMMARY = (
-    _by("summarize", "", "nothing: all packets together", OF_SOCKETS),
-    _interval("Print the summary at this interval, each time of what came since the last."),
+    _by("Summarize by", "", "all packets together", OF_SOCKETS),
+    _interval("Print a summary of what came since the last print at this interval."),
 )
 LIVING = (_interval("Also print the connections that are open, at this interval."),)
 SHOW = (
@@ -168,7 +170,7 @@ SHOW = (
     click.option(
         "--fields",
         type=FieldList(),
-        help="Which fields, by their JSON names, in order.",
+        help="Show these fields, by their JSON names, in this order.",
         shell_complete=completion.fields,
     ),
     click.option("--no-header", is_flag=True, help="Leave out the line of headers."),

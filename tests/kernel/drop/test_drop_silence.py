@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 PORT = 9
+TCP_LINGER2 = 8
 CONNECTIONS = 1000
 BRIEF = ("location", "reason", "tcp_flags", "tcp_state", "payload")
 TALK = """
@@ -128,6 +129,31 @@ def test_data_after_the_close_is_shown(ends: tuple[Place, Place], family: int, h
         drops.tracer.stop()
     assert row == row | {"tcp_state": "TIME_WAIT", "payload": 7, "reason_class": "application"}
     assert len(drops.tracer.rows()) == 1
+
+
+@FAMILIES
+def test_data_that_ends_an_orphan(ends: tuple[Place, Place], family: int, hook: str) -> None:
+    """A socket that waits for its peer's end for longer than TIME_WAIT is gone with the data."""
+    client, server = ends
+    with (
+        dropping("--hook", hook, *of(server)) as drops,
+        client.remote() as remote,
+        server.remote() as serving,
+    ):
+        port = serving.listen(server.address(family))
+        assert remote.connect(server.address(family), port, timeout=5) == "ok"
+        serving.do(f"taken, _ = server.accept(); taken.setsockopt(6, {TCP_LINGER2}, 120)")
+        serving.do("taken.close()")
+        assert remote.get("client.recv(9).decode()") == ""
+        remote.do("client.send(b'request')")
+        row = drops.one(f"tcp_v{family}_rcv", dport=port)
+    assert row == row | {
+        "owner_source": "inherited",
+        "pid": serving.pid,
+        "role": "server",
+        "tcp_state": "CLOSE",
+        "payload": 7,
+    }
 
 
 def test_benign_drops_are_shown_if_asked_for(ends: tuple[Place, Place]) -> None:

@@ -20,17 +20,20 @@ TCP_DEFER_ACCEPT = 9
 PSH = 8
 
 
-def in_time_wait(remote: RemotePython, family: int) -> list[str]:
-    """Return the lines of /proc/net/tcp that are in TIME_WAIT, or wait for the peer's end alone."""
+def is_in_time_wait(remote: RemotePython, family: int, peers_port: int) -> bool:
+    """Return whether a connection is in TIME_WAIT, or waits for its peer's end alone."""
     text = remote.get(f"open('/proc/thread-self/net/tcp{'6' * (family == 6)}').read()")
-    return [line for line in text.splitlines()[1:] if line.split()[5].startswith("03:")]
+    lines = [line.split() for line in text.splitlines()[1:]]
+    peer = f":{peers_port:04X}"
+    return any(line[2].endswith(peer) and line[5].startswith("03:") for line in lines)
 
 
 def close_in_time_wait(remote: RemotePython, serving: RemotePython, family: int) -> None:
     """Close the server's side; the client takes note, and has its own side open."""
+    port = int(remote.get("client.getsockname()[1]"))
     serving.do("taken.close()")
     assert remote.get("client.recv(9).decode()") == ""
-    wait_until("the kernel's stand-in", lambda: in_time_wait(serving, family))
+    wait_until("the kernel's stand-in", lambda: is_in_time_wait(serving, family, port))
 
 
 @FAMILIES

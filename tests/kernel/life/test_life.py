@@ -11,7 +11,7 @@ import pytest
 from compare import inner
 from delay_line import RIGHT, delay_line
 from harness import HIERARCHY, Workload, new_cgroup, run, tracing, wait_until
-from lives import rows_of, the_end
+from lives import rows_of, the_end, within
 from owner_lab import Server
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_bytes(stage: Stage, loss: float, congestion: str) -> None:
 
         before = [connect() for _ in sizes]
         tracers = [
-            stack.enter_context(tracing("--hook", hook, command="life"))
+            stack.enter_context(tracing("--hook", hook, *within(line.left), command="life"))
             for hook in ("tp_btf", "raw_tp")
         ]
         after = [connect() for _ in sizes]
@@ -160,7 +160,8 @@ def check_bytes(
 def test_a_socket_that_connects_again(hook: str, stage: Stage) -> None:
     client, server = stage.player(stage.a), stage.player(stage.b)
     listener = Server(server)
-    with tracing("--hook", hook, "--role", "client", command="life") as tracer:
+    options = ("--hook", hook, "--role", "client", *within(stage.netns))
+    with tracing(*options, command="life") as tracer:
         near = client.do("connect", client.address, server.address, listener.port)
         first, far = client.do("local_port", near), listener.accept()
         client.do("send", near, 3)
@@ -199,13 +200,14 @@ def test_filters(stage: Stage) -> None:
         ],
     }
     with ExitStack() as stack:
+        mine = within(stage.netns)
         tracers = {
             how: stack.enter_context(
-                tracing("--hook", "tp_btf", "--role", "client", *how.split(), command="life")
+                tracing("--hook", "tp_btf", "--role", "client", *how.split(), *mine, command="life")
             )
             for how in chosen
         }
-        servers = stack.enter_context(tracing("--role", "server", command="life"))
+        servers = stack.enter_context(tracing("--role", "server", *mine, command="life"))
         ports = {}
         for name, size in (
             ("long", 1),

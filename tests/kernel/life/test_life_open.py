@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from compare import inner
 from harness import HIERARCHY, tracing, wait_until
-from lives import rows_of, the_end
+from lives import rows_of, the_end, within
 from measured import path_in
 from owner_lab import Server
 
@@ -26,7 +26,7 @@ def test_idle_ones_that_were_open(hook: str, stage: Stage) -> None:
     port, far = client.do("local_port", near), listener.accept()
     client.do("send", near, 5)
     server.do("await_data", far, 5)
-    with tracing("--hook", hook, command="life") as tracer:
+    with tracing("--hook", hook, *within(stage.netns), command="life") as tracer:
         client.do("close", near)
         row = the_end(tracer, port)
         server.do("close", far)
@@ -56,7 +56,7 @@ def test_living_ones(look: str, stage: Stage) -> None:
     old_far, old_port = listener.accept(), client.do("local_port", old)
     client.do("stream", old, 700)
     assert server.do("receive", old_far, 700) == 700
-    with tracing(*LOOKS[look], "-i", "0.2", command="life") as tracer:
+    with tracing(*LOOKS[look], "-i", "0.2", *within(stage.netns), command="life") as tracer:
         new = client.do(*connect)
         new_far, new_port = listener.accept(), client.do("local_port", new)
         sent = {new_port: 0, old_port: 700}
@@ -89,8 +89,11 @@ def test_living_ones(look: str, stage: Stage) -> None:
 def test_rows_that_are_left_out_are_no_last_rows(stage: Stage) -> None:
     client, server = stage.player(stage.a), stage.player(stage.b)
     listener = Server(server)
-    options = ("-i", "0.2", "--min-bytes", "1500")
-    with tracing(*options, command="life") as tracer, tracing("-i", "0.2", command="life") as every:
+    options = ("-i", "0.2", *within(stage.netns))
+    with (
+        tracing(*options, "--min-bytes", "1500", command="life") as tracer,
+        tracing(*options, command="life") as every,
+    ):
         near = client.do("connect", client.address, server.address, listener.port)
         far, port = listener.accept(), client.do("local_port", near)
         for count in (1000, 2000):
@@ -112,7 +115,8 @@ def test_a_connection_that_several_have_open_is_one_row_a_look(stage: Stage) -> 
     near = client.do("connect", client.address, server.address, listener.port)
     far, port = listener.accept(), client.do("local_port", near)
     children = [client.fork() for _ in range(3)]
-    with tracing(*LOOKS["tp_btf-files"], "-i", "0.3", command="life") as tracer:
+    options = (*LOOKS["tp_btf-files"], "-i", "0.3", *within(stage.netns))
+    with tracing(*options, command="life") as tracer:
         wait_until(
             lambda: f"three rows: {tracer}",
             lambda: len(rows_of(tracer, port, opened=True)) >= 3,

@@ -10,7 +10,6 @@ import pytest
 from compare import inner
 from harness import HIERARCHY, tracing
 from measured import (
-    ALL,
     ROUND_TRIP_US,
     at_distance,
     both_hooks,
@@ -50,7 +49,7 @@ def test_each_sample_of_the_kernel(
     with (
         the_kernels_own(callback_object, stage) as callbacks,
         at_distance(stage) as ends,
-        both_hooks(*ALL) as tracers,
+        both_hooks(*ends.options()) as tracers,
     ):
         near, far, port = ends.connect(congestion, loss)
         ends.ping(near, far, ROUNDS)
@@ -92,7 +91,7 @@ def test_much_data(stage: Stage, callback_object: Path, congestion: str, loss: f
     with (
         the_kernels_own(callback_object, stage) as callbacks,
         at_distance(stage) as ends,
-        both_hooks(*ALL) as tracers,
+        both_hooks(*ends.options()) as tracers,
         both_hooks("--cgroup", cgroup) as histograms,
     ):
         near, far, port = ends.connect(congestion, loss)
@@ -121,7 +120,7 @@ def test_what_was_open_before(hook: str, stage: Stage, callback_object: Path) ->
         near, far, port = ends.connect()
         ends.ping(near, far, 20)
         before = measured(callbacks, port)
-        with tracing("--hook", hook, *ALL, command="rtt") as tracer:
+        with tracing("--hook", hook, *ends.options(), command="rtt") as tracer:
             ends.ping(near, far, 20)
             ends.close(near, far)
             rows = last_samples(tracer, port)

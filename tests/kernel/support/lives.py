@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from harness import Row, Tracer
 
 
+def within(netns: str) -> tuple[str, str]:
+    """Return the filter for a namespace of the test's own: other ones have the same ports."""
+    return "--netns", f"/run/netns/{netns}"
+
+
 def rows_of(tracer: Tracer, port: int, opened: bool = False) -> list[Row]:
     return [row for row in tracer.rows() if row["sport"] == port and row["open"] == opened]
 

@@ -35,7 +35,12 @@ class Ends(NamedTuple):
     server: Player
     listener: Server
     address: str
+    places: tuple[str, ...]  # their network namespaces
     line: Line | None = None
+
+    def options(self) -> list[str]:
+        """Return those that show each sample of these namespaces: other ones have the same ports."""
+        return [*ALL, *(part for each in self.places for part in ("--netns", f"/run/netns/{each}"))]
 
     def connect(self, congestion: str = "", loss: float = 0) -> tuple[int, int, int]:
         """Return a connection's two descriptors and the client's port; then start losses."""
@@ -66,7 +71,7 @@ class Ends(NamedTuple):
 
 def on_loopback(stage: Stage) -> Ends:
     client, server = stage.player(stage.a), stage.player(stage.b)
-    return Ends(client, server, Server(server), server.address)
+    return Ends(client, server, Server(server), server.address, (stage.netns,))
 
 
 @contextmanager
@@ -76,7 +81,8 @@ def at_distance(stage: Stage) -> Iterator[Ends]:
     with delay_line(DELAY_S) as line:
         client.do("enter", line.left)
         server.do("enter", line.right)
-        yield Ends(client, server, Server(server, address=RIGHT[4]), RIGHT[4], line)
+        listener = Server(server, address=RIGHT[4])
+        yield Ends(client, server, listener, RIGHT[4], (line.left, line.right), line)
 
 
 def path_in(group: Group, hierarchy: Path) -> Path:

@@ -20,7 +20,7 @@ def test_made_one_by_gro(hook: str) -> None:
         set_offload(client, "e0", tso=False, gso=False)
         set_offload(server, "w0", gro=True)
         sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
-        traces = stack.enter_context(tracing_packets("--hook", hook))
+        traces = stack.enter_context(tracing_packets("--hook", hook, "--netns", str(client.path)))
         port = joined(sender, reader, server.address(4))
         hand_over(sender, reader, BYTES)
         read = wait_for_bytes(traces, port, BYTES)

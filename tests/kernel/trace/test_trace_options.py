@@ -35,7 +35,7 @@ def pair(netns: str) -> Iterator[tuple[RemotePython, RemotePython]]:
 def test_firewall_drops_a_packet(containers: TwoContainers, hook: str) -> None:
     client, router = containers.client, containers.router
     with (
-        tracing_packets("--hook", hook, "--drops") as traces,
+        tracing_packets("--hook", hook, "--drops", "--container", client.container) as traces,
         client.remote() as remote,
         containers.server.remote() as serving,
         router.firewall("forward", f"tcp dport {PORT} drop"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cgnet connect``: every outbound TCP connection attempt, and how it was decided."""
+"""``cgnet connect``: every outbound TCP connection attempt, and its result."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '
     type=OneOf(["auto", "on", "off"]),
     default="auto",
     show_default=True,
-    help="Errors before a SYN leaves, such as no route: auto shows them where the kernel allows it "
-    "for little; on also where it takes the system call's tracepoints, which make every system "
-    "call of the host some 50 ns slower.",
+    help="Errors before a SYN is sent, such as no route. auto: only if the kernel has a cheap hook for "
+    "them. on: else by the tracepoints of system calls, which make each system call on the host "
+    "some 50 ns slower.",
 )
 @click.option("--sync-errors-by", type=OneOf([*WAYS]), hidden=True)
 def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:

@@ -30,10 +30,10 @@ EPILOG = """\b
 Examples:
   cgnet doctor                              what works here, and what doesn't
   cgnet doctor -o json | jq .commands       for a machine
-  cgnet doctor --btf vmlinux.btf            with the BTF that the commands will get
+  cgnet doctor --btf vmlinux.btf            checked with the --btf that the commands will get
 
 \b
-Programs are loaded for a try and removed again; nothing on the host is changed.
+It loads test programs and removes them again; nothing on the host changes.
 It exits with 4 if a command can't run.
 """
 STDOUT = 1

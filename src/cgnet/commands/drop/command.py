@@ -191,13 +191,13 @@ def _fold(values: dict[str, Any]) -> None:
     default="each",
     show_default=True,
     help="each: with every row. folded: counted in the kernel, printed as flame-graph tools read "
-    "them. none: they are most of what a drop costs.",
+    "them. none: no stacks, which are most of the cost of a drop.",
 )
 @click.option(
     "--syn-drops",
     is_flag=True,
     help="Also SYNs that a full queue of their listener swallowed, which the kernel doesn't call drops. "
-    "Each packet that the host is done with costs some 40 ns more.",
+    "Each packet that the host frees costs some 40 ns more.",
 )
 @click.option(
     "--explain",

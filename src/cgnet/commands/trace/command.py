@@ -72,9 +72,9 @@ Examples:
 Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
 
 \b
-A stage's delay is the time since the one before it. app_read is the time that the data waited for the
-application. Packets that nothing more is heard of are given up after two seconds, those that
-wait for the application after a minute.
+A stage's delay is the time since the stage before it. That of app_read is how long the data waited
+for the application. A packet ends as "timeout" if it isn't seen for two seconds, or waits for the
+application for a minute.
 """
 
 
@@ -190,22 +190,23 @@ COMMAND = Trace()
 @click.command(name="trace", help=COMMANDS["trace"].help, epilog=EPILOG)
 @click.option("--slower", type=Span(), help="Only packets that took longer in all, as in 1ms.")
 @click.option(
-    "--stage", metavar="NAME>TIME", help="Only where this stage took longer.",
+    "--stage", metavar="NAME>TIME", help="Only packets for which this stage took longer.",
     shell_complete=completion.stages,
 )  # fmt: skip
 @click.option("--drops", is_flag=True, help="Only packets that end in a drop.")
 @click.option("--retrans", is_flag=True, help="Only packets that were sent again.")
 @click.option(
-    "--summary", "summarize", is_flag=True, help="For each stage its percentiles; no packets."
+    "--summary", "summarize", is_flag=True, help="Percentiles for each stage; no packets."
 )
 @click.option(
     "--functions",
     type=OneOf([*WAYS, NO_FUNCTIONS]),
-    help="Stages that are functions of the kernel: this way alone, or none; else the best for each.",
+    help="Attach to the kernel functions that are stages only this way, or to none. Default: the "
+    "best way for each.",
 )
 @click.option(
     "--in-flight", type=click.IntRange(1, CGNET_IN_FLIGHT), default=CGNET_IN_FLIGHT, show_default=True,
-    help="Follow at most N packets at once; one more evicts the oldest.",
+    metavar="N", help="Follow at most N packets at once; one more evicts the oldest.",
 )  # fmt: skip
 @summary
 @common_of_packets
