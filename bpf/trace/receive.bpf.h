@@ -329,8 +329,7 @@ static __always_inline u64 read_at_once(void)
 {
 	if (!uses_perf_buffer())
 		return READ_AT_ONCE;
-	return cfg.count || cfg.least_ns || cfg.slow_stage ? SUMMED_UP_AT_ONCE_BY_PERF
-							   : READ_AT_ONCE_IN_PERF_BUFFERS;
+	return cfg.count ? SUMMED_UP_AT_ONCE_BY_PERF : READ_AT_ONCE_IN_PERF_BUFFERS;
 }
 
 /* The application has read the data before copied_seq; the ledger records the reader. */
