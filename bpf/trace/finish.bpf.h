@@ -153,36 +153,38 @@ static __noinline int summarize_raw(struct in_flight_packet *in_flight, u32 show
 	return summarize(false, in_flight, shown);
 }
 
-static __always_inline bool is_slow(const struct trace_event *event)
+/*
+ * Raw programs do this without a branch: a verifier that takes each number for precise walks what follows once
+ * for each way out of the loop (before Linux kernel commit be2ef8161572 "bpf: allow precision tracking for
+ * programs with subprogs", in v6.2).
+ */
+static __always_inline bool is_slow(const bool typed, const struct trace_event *event)
 {
-	u32 stages = event->trace.stages;
-	u64 total = 0, slow = !trace_config.slow_stage;
+	u64 stages = event->trace.stages, total = 0, slow = 0;
 
-	for (u32 i = 1; i < CGNET_STAGES; i++) {
+	for (u64 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
-		u64 delta;
+		u64 delta = stage->ts_ns - event->stages[i - 1].ts_ns, mask, others;
 
-		if (i >= stages)
+		if (typed && i >= stages)
 			break;
-		delta = stage->ts_ns - event->stages[i - 1].ts_ns;
-		barrier_var(delta);
-		delta &= ~((s64)delta >> 63); /* clamp to 0 without a branch for the verifier */
+		mask = (s64)((i - stages) & ~delta) >> 63; /* it is there, and not negative */
+		barrier_var(mask); /* or the compiler makes branches of it */
+		delta &= mask;
 		total += delta;
-		if (trace_config.slow_stage && stage->at == trace_config.slow_stage &&
-		    delta > trace_config.slow_stage_ns)
-			slow = 1;
-		barrier_var(slow); /* opaque to the verifier: one path, not two */
+		others = stage->at ^ trace_config.slow_stage;
+		slow |= (others - 1) & (trace_config.slow_stage_ns - delta);
 	}
-	return slow && total >= trace_config.min_ns;
+	return (!trace_config.slow_stage || slow >> 63) && total >= trace_config.min_ns;
 }
 
-static __always_inline bool in_flight_passes(const struct trace_event *event)
+static __always_inline bool in_flight_passes(const bool typed, const struct trace_event *event)
 {
 	if (trace_config.by_end && !(trace_config.by_end >> (event->trace.end & 31) & 1))
 		return false;
 	if (trace_config.retransmitted && !event->trace.retransmitted)
 		return false;
-	return (!trace_config.min_ns && !trace_config.slow_stage) || is_slow(event);
+	return (!trace_config.min_ns && !trace_config.slow_stage) || is_slow(typed, event);
 }
 
 /* `within`: the caller has a stack frame of its own, and old verifiers have no room for another one below it. */
@@ -195,7 +197,7 @@ static __always_inline void in_flight_ends_here(const bool typed, const bool wit
 
 	event->trace.end = end;
 	event->head.ts_ns = bpf_ktime_get_ns();
-	if (shown == SHOWN_NOT || !in_flight_passes(event))
+	if (shown == SHOWN_NOT || !in_flight_passes(typed, event))
 		return;
 	if (count_config.enabled) {
 		if (within)

@@ -333,9 +333,7 @@ static __always_inline u64 read_at_once(void)
 {
 	if (!uses_perf_buffer())
 		return READ_AT_ONCE;
-	return count_config.enabled || trace_config.min_ns || trace_config.slow_stage
-		       ? SUMMED_UP_AT_ONCE_BY_PERF
-		       : READ_AT_ONCE_IN_PERF_BUFFERS;
+	return count_config.enabled ? SUMMED_UP_AT_ONCE_BY_PERF : READ_AT_ONCE_IN_PERF_BUFFERS;
 }
 
 /* The application has read the data before copied_seq; the ledger records the reader. */

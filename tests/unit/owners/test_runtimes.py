@@ -346,14 +346,23 @@ def test_what_somebody_else_owns_is_none(
     assert by_owner.find(PATH).facts == Facts()
 
 
-def test_one_whose_state_is_of_another_place_or_that_is_in_a_container_is_none(
+def test_one_whose_state_is_of_another_place_is_none(tmp_path: Path, by_owner: Runtimes) -> None:
+    docker(tmp_path)
+    path = f"/system.slice/docker-{ID}.scope"
+    (tmp_path / "cgroup" / path.lstrip("/")).mkdir(parents=True)
+    assert by_owner.find(path).facts == Facts()
+
+
+def test_in_a_container_it_has_an_id_and_the_name_of_that_one(
     tmp_path: Path, by_owner: Runtimes
 ) -> None:
     docker(tmp_path)
-    for path in (f"/system.slice/docker-{ID}.scope", f"{PATH}/docker/{OTHER}"):
-        (tmp_path / "cgroup" / path.lstrip("/")).mkdir(parents=True)
-    assert by_owner.find(f"/system.slice/docker-{ID}.scope").facts == Facts()
-    assert by_owner.find(f"{PATH}/docker/{OTHER}").facts.container == "web"
+    path = f"{PATH}/docker/{OTHER}"
+    (tmp_path / "cgroup" / path.lstrip("/")).mkdir(parents=True)
+    known = by_owner.find(path)
+    assert (known.facts.container, known.ids) == ("web", (ID, OTHER))
+    assert [each.source for each in known.inside] == ["state", "path"]
+    assert by_owner.find(f"{PATH}/docker/{ID}").ids == (ID,)  # somebody's copy of its own id
 
 
 def test_state_that_comes_later_names_it(tmp_path: Path, by_owner: Runtimes) -> None:

@@ -53,8 +53,8 @@ class Known(NamedTuple):
     """Current knowledge about a cgroup.
 
     ``expected``: more is expected soon, at most until ``until`` of the clock. ``settled``: the
-    answer is final, and may be cached. ``inside`` has the confirmed containers, innermost first;
-    ``facts`` describes the first of them.
+    answer is final, and may be cached. ``inside`` has the containers, innermost first, but weakly
+    confirmed ones last: they may be the others' own. ``facts`` describes the first of them.
     """
 
     facts: Facts
@@ -266,11 +266,10 @@ class Runtimes:
             self._thread.join(2 * TIMEOUT_S)
 
     def _known(self, where: Place, entries: list[_Entry], now: float) -> Known:
-        inside = [(entry, entry.found) for entry in reversed(entries)]
-        if any(found and not entry.is_weak() for entry, found in inside):  # weak ones are its own
-            inside = [(entry, None if entry.is_weak() else found) for entry, found in inside]
-        confirmed = tuple(found for _, found in inside if found)
-        ids = tuple(entry.candidate.id for entry, found in inside if found)
+        found_in = [entry for entry in reversed(entries) if entry.found]
+        found_in.sort(key=_Entry.is_weak)
+        confirmed = tuple(entry.found for entry in found_in if entry.found)
+        ids = tuple(entry.candidate.id for entry in found_in)
         facts = Facts(unit=where.unit)
         if confirmed:
             found = confirmed[0]

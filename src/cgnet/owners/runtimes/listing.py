@@ -102,10 +102,12 @@ def _netns(pid: int, proc: Path) -> int | None:
 
 def _row(known: Known, where: dict[str, Any]) -> dict[str, Any]:
     innermost = known.place.candidates[-1]
-    found = known.inside[0] if known.ids and known.ids[0] == innermost.id else None
+    found = dict(zip(known.ids, known.inside, strict=True)).get(innermost.id)
     facts: dict[str, Any] = known.facts._asdict()
-    if found is None:  # the container around it has a row of its own
+    if known.facts.container_id != innermost.id:  # the container around it has a row of its own
         facts = {**dict.fromkeys(facts), "unit": known.facts.unit}
+    if found:
+        facts |= {"container_id": innermost.id, "runtime": found.runtime}
     row = {
         **facts,
         **where,
