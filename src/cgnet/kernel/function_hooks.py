@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Stages of a packet that are kernel functions, and the hooks that work at them here.
 
-The table is in bpf/trace.bpf.c; it is read from the names of the object's programs. Each function
-is tried with a tiny program: a name in the kernel's BTF or symbols guarantees nothing.
+The table is in bpf/trace_functions.bpf.c; it is read from the names of the object's programs. Each
+function is tried with a tiny program: a name in the kernel's BTF or symbols guarantees nothing.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ class Functions(NamedTuple):
         }
 
 
+def stage_of(program: str) -> str:
+    """Return the stage that a program reports, by its name."""
+    return program.partition("__")[0]
+
+
 def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
     """Attach an optional program; return its stage and the reason if the kernel refuses it."""
     function = program.section.partition("/")[2]
@@ -93,7 +98,7 @@ def attach(obj: Object, program: Program, way: str) -> dict[str, str]:
         else:
             obj.attach_kprobe(program, function, multi=way == MULTI_WAY)
     except LibbpfError as error:
-        return {program.name.partition("__")[0]: f"{function}: {strerror(refusal(error).errno)}"}
+        return {stage_of(program.name): f"{function}: {strerror(refusal(error).errno)}"}
     return {}
 
 

@@ -65,11 +65,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBJECTS = Path(__file__).parents[1] / "_bpf"
-# Structures shared with the kernel side, in every object.
-CROSSING = (
-    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
-    PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
+# Structures shared with the kernel side.
+IN_EVERY_OBJECT = (
+    HEAD, OWNER, CGROUP_KEY, CGROUP_MARK, CONFIG, PID_VALUE, NETNS_VALUE, ADDRESS_KEY, PORT_FLAGS,
+    COUNT_KEY,
 )  # fmt: skip
+BUT_AT_FUNCTIONS = (CGROUP_EVENT, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD)
 CONFIG_SECTION = ".rodata.config"
 CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
@@ -84,7 +85,6 @@ OPTIONAL = "trace_"  # prefix of the names of optional programs
 # Of the ledger of all sockets, in objects that keep one; other objects have a ledger of listeners.
 TRACKING_PROGRAM = "ledger_gone"
 TRACKING_MAPS = ("ledger_hash", "ledger_slots", "seeds")
-MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
 # By prefix of program names.
 ROLE_OF_PROGRAMS = {
     "client": Role.ROLE_CLIENT,
@@ -99,6 +99,11 @@ ProgramSets: TypeAlias = "list[ProgramSet] | Callable[[], list[ProgramSet]]"
 def object_path(name: str, hook: Hook, folder: Path = OBJECTS) -> Path:
     """Return the path of an object file for a hook."""
     return folder / f"{name}.{hook.way}.bpf.o"
+
+
+def functions_path(name: str, folder: Path = OBJECTS) -> Path:
+    """Return the path of the object file with a command's programs at functions, for any hook."""
+    return folder / f"{name}_functions.raw.bpf.o"
 
 
 class Launch:
@@ -137,7 +142,6 @@ class Launch:
         self._refused_iterators: dict[str, str] = {}  # and why
         self._iterators: frozenset[str] = frozenset()  # those that the kernel accepted
         self.unseen: dict[str, str] | None = None  # stages that no program reports, and why
-        self._unattached: dict[str, str] = {}  # stages whose programs failed to attach
 
     def start(
         self,
@@ -254,25 +258,27 @@ class Launch:
         """Return the attached object, and remarks on its iterators."""
         self._require_going_on()
         config = self._config(chosen)
-        folded = (CONFIG_SECTION, config) if hook.folds else None
-        obj = self._open(object_path(self.name, hook, self.folder), btf, folded)
+        obj = self._open(
+            object_path(self.name, hook, self.folder), btf, config if hook.folds else None
+        )
         try:
             self._iterators, told = self._choose_iterators(obj, hook, chosen)
             programs = self._there(self._wanted(obj, hook, chosen), btf)
-            self._prepare(obj, way.unused_maps, chosen, programs)
+            self._prepare(obj, way.unused_maps, programs)
             if way.logs_briefly:
                 obj.log_briefly()
             obj.set_constants(CONFIG_SECTION, config)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before any program writes
-            self._attach(obj, chosen, programs)
+            self._attach(obj, programs)
+            unseen = self._add_functions(obj, way, chosen, btf)
         except BaseException:
             obj.close()
             raise
         if chosen.unseen is not None:
             missing = dict.fromkeys(sorted(self.missing), "no such tracepoint")
-            self.unseen = missing | {**chosen.unseen} | self._unattached
+            self.unseen = missing | {**chosen.unseen} | unseen
         return obj, told
 
     def _require_going_on(self) -> None:
@@ -283,9 +289,9 @@ class Launch:
         constants = self.config | (self.counting.constants() if self.counting else {})
         return self.filters.config(chosen.sync_errors, constants)
 
-    def _open(self, path: Path, btf: Path | None, folded: tuple[str, bytes] | None) -> Object:
+    def _open(self, path: Path, btf: Path | None, folded: bytes | None) -> Object:
         try:
-            return Object(path, btf, folded)
+            return Object(path, btf, (CONFIG_SECTION, folded) if folded else None)
         except LibbpfError as error:
             if error.errno == errno.ENOENT:
                 raise CgnetError(f"{path} is missing; build or reinstall cgnet") from error
@@ -331,10 +337,9 @@ class Launch:
             program
             for program in obj.programs
             if program.name in CGROUP_PROGRAMS
-            or program.name in chosen.functions
             or program.name in self._iterators
             or (
-                program.hook in {hook.name} | chosen.hooks
+                program.hook == hook.name
                 and not program.name.startswith(chosen.left_out)
                 and self._has_role(obj, program)
             )
@@ -358,16 +363,9 @@ class Launch:
         role = ROLE_OF_PROGRAMS.get(program.name.partition("_")[0])
         return role is None or role in self.filters.roles
 
-    def _prepare(
-        self, obj: Object, unused: frozenset[str], chosen: ProgramSet, programs: list[Program]
-    ) -> None:
-        check_layouts(obj, (*self.layouts, *CROSSING))
-        if not chosen.functions:
-            unused |= MAPS_OF_FUNCTIONS
+    def _prepare(self, obj: Object, unused: frozenset[str], programs: list[Program]) -> None:
+        check_layouts(obj, (*self.layouts, *IN_EVERY_OBJECT, *BUT_AT_FUNCTIONS))
         obj.keep({program.name for program in programs}, set(unused))
-        for program in programs:
-            if chosen.functions.get(program.name) == MULTI_WAY:
-                obj.use_multi(program)
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
         if _tracks(obj):
@@ -379,7 +377,7 @@ class Launch:
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
 
-    def _attach(self, obj: Object, chosen: ProgramSet, programs: list[Program]) -> None:
+    def _attach(self, obj: Object, programs: list[Program]) -> None:
         """Attach programs that follow cgroups, mark existing cgroups, attach the rest, iterate."""
         first = len(CGROUP_PROGRAMS)
         for program in programs[:first]:
@@ -390,16 +388,74 @@ class Launch:
                 obj.map(name).update(key, value)
         rest = programs[first:]
         for program in rest:
-            if program.name in chosen.functions:
-                self._unattached |= function_hooks.attach(
-                    obj, program, chosen.functions[program.name]
-                )
-            elif program.hook != ITERATOR:
+            if program.hook != ITERATOR:
                 self._attach_one(obj, program)
         if "ledger_seed" in self._iterators:
             obj.iterate(next(each for each in rest if each.name == "ledger_seed"))
         else:
             self._seed(obj)
+
+    def _add_functions(
+        self, main: Object, way: Transport, chosen: ProgramSet, btf: Path | None
+    ) -> dict[str, str]:
+        """Run programs at functions beside the main ones; return the stages left out, and why.
+
+        A stage whose programs the kernel refuses is left out alone. Raises LibbpfError for programs
+        that aren't of a stage.
+        """
+        refused: dict[str, str] = {}
+        while True:
+            functions = {
+                name: how
+                for name, how in chosen.functions.items()
+                if function_hooks.stage_of(name) not in refused
+            }
+            if not functions and not chosen.hooks:
+                return refused
+            try:
+                return refused | self._load_functions(
+                    main, way, chosen._replace(functions=functions), btf
+                )
+            except LibbpfError as error:
+                failed = FAILED.search(refusal(error).log)
+                if chosen.hooks:
+                    raise
+                log.info("no programs at functions: %s", error)
+                names = [failed[1]] if failed else functions
+                refused |= {function_hooks.stage_of(name): strerror(error.errno) for name in names}
+
+    def _load_functions(
+        self, main: Object, way: Transport, chosen: ProgramSet, btf: Path | None
+    ) -> dict[str, str]:
+        """Load and attach programs at functions; return the stages that fail to attach, and why."""
+        self._require_going_on()
+        obj = self._open(functions_path(self.name, self.folder), btf, self._config(chosen))
+        try:
+            check_layouts(obj, (*self.layouts, *IN_EVERY_OBJECT))
+            programs = [
+                each
+                for each in obj.programs
+                if each.hook in chosen.hooks or each.name in chosen.functions
+            ]
+            obj.keep({each.name for each in programs}, set(way.unused_maps))
+            for each in programs:
+                if chosen.functions.get(each.name) == MULTI_WAY:
+                    obj.use_multi(each)
+            obj.share_maps(main)
+            if way.logs_briefly:
+                obj.log_briefly()
+            obj.load()
+        except BaseException:
+            obj.close()
+            raise
+        main.run_beside(obj)
+        unattached: dict[str, str] = {}
+        for each in programs:
+            if each.name in chosen.functions:
+                unattached |= function_hooks.attach(obj, each, chosen.functions[each.name])
+            else:
+                self._attach_one(obj, each)
+        return unattached
 
     def _seed(self, obj: Object) -> None:
         """Find the owners of open sockets in /proc."""

@@ -12,7 +12,7 @@ from cgnet.errors import LibbpfError
 from cgnet.kernel import function_hooks, probes, variants
 from cgnet.kernel.function_hooks import WAYS, Row
 from cgnet.kernel.probes import FENTRY, KPROBE, Answer
-from cgnet.run.launch import OBJECTS
+from cgnet.run.launch import functions_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def test_the_table_is_in_the_object() -> None:
-    rows = function_hooks.read(OBJECTS / "trace.typed.bpf.o")
+    rows = function_hooks.read(functions_path("trace"))
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         assert row.program == f"{row.stage}__{row.part}__{row.function}__{row.kind}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cgnet.commands import life
+from cgnet.commands.connect.attempts import sync_error_sets
 from cgnet.errors import CgnetError, ExitStatus, LibbpfError, StoppedError, strerror
 from cgnet.filters.selection import Filters, Selection
 from cgnet.kernel import probes, variants
@@ -71,6 +72,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> K
     monkeypatch.setattr(Object, "load", partialmethod(lambda obj, kernel: kernel.load(obj), made))
     monkeypatch.setattr(Object, "resize_inner", lambda *_: None)  # makes a map, which takes rights
     monkeypatch.setattr(Object, "ring", lambda *_: None)
+    monkeypatch.setattr(Object, "share_maps", lambda *_: None)
+    monkeypatch.setattr(Object, "attach", lambda *_: None)
     monkeypatch.setattr(Launch, "_attach", lambda *_: None)
     return made
 
@@ -132,7 +135,7 @@ def test_owners_of_attempts_are_in_slots() -> None:
 def test_so_is_one_that_is_refused_when_it_is_to_run(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attach(_launch: Launch, _obj: Object, _extra: Any, programs: list[Program]) -> None:
+    def attach(_launch: Launch, _obj: Object, programs: list[Program]) -> None:
         if any(program.name == "ledger_seed" for program in programs):
             log = (
                 "libbpf: prog 'ledger_seed': failed to attach to iterator: Operation not permitted"
@@ -205,6 +208,52 @@ def test_raw_programs_answer_questions_where_there_is_no_iterator(kernel: Kernel
 def test_without_a_look_nobody_answers(kernel: Kernel) -> None:
     started(program_sets=[life.PROGRAMS], hook="raw_tp")
     assert not [name for name in kernel.taken if name.startswith("living")]
+
+
+AT_FUNCTIONS = (
+    "ip_rcv__v4__ip_rcv_core__fentry",
+    "tcp_rcv__v4__tcp_v4_rcv__fentry",
+    "tcp_rcv__v6__tcp_v6_rcv__fentry",
+)
+
+
+def at_functions(*stages: str) -> list[Any]:
+    names = [name for name in AT_FUNCTIONS if name.partition("__")[0] in stages]
+    return [ProgramSet(functions=dict.fromkeys(names, "fentry"), unseen={})]
+
+
+@pytest.mark.parametrize("hook", ["tp_btf", "raw_tp"])
+def test_programs_at_functions_run_beside_either_object(kernel: Kernel, hook: str) -> None:
+    launch = started("trace", at_functions("ip_rcv"), hook=hook)
+    assert [path for path, _ in kernel.looked] == [
+        f"trace.{'typed' if hook == 'tp_btf' else 'raw'}.bpf.o", "trace_functions.raw.bpf.o",
+    ]  # fmt: skip
+    assert kernel.taken == {"ip_rcv__v4__ip_rcv_core__fentry"}
+    assert launch.unseen == {}
+
+
+@pytest.mark.parametrize(("stages", "left"), [
+    (("ip_rcv",), []), (("ip_rcv", "tcp_rcv"), [{"ip_rcv__v4__ip_rcv_core__fentry"}]),
+])  # fmt: skip
+def test_a_stage_whose_program_is_refused_is_left_out_alone(
+    kernel: Kernel, stages: tuple[str, ...], left: list[set[str]]
+) -> None:
+    refused = "tcp_rcv__v6__tcp_v6_rcv__fentry" if left else "ip_rcv__v4__ip_rcv_core__fentry"
+    kernel.refuses = {refused: errno.EACCES}
+    launch = started("trace", at_functions(*stages))
+    assert launch.runs["hook"] == "tp_btf"
+    first, _, *later = kernel.looked
+    assert first[0] == "trace.typed.bpf.o"
+    assert [taken for _, taken in later] == left
+    assert launch.unseen == {refused.partition("__")[0]: "Permission denied"}
+    assert said(launch) == [f"not seen here: {refused.partition('__')[0]}; cgnet doctor tells why"]
+
+
+def test_errors_of_connect_are_seen_in_another_way_where_one_is_refused(kernel: Kernel) -> None:
+    kernel.refuses = {"tcp_v4_connect_fexit": errno.EACCES}
+    launch = started("connect", sync_error_sets("auto", {Role.ROLE_CLIENT}))
+    assert launch.runs["hook"] == "tp_btf"
+    assert {"tcp_v4_connect_kprobe", "tcp_v6_connect_kretprobe"} <= kernel.taken
 
 
 def test_a_slower_hook_is_told_with_the_reason(kernel: Kernel) -> None:

@@ -21,7 +21,7 @@ from cgnet.kernel.probes import FEATURES, Answer
 from cgnet.options.types import OneOf
 from cgnet.records.schema import SCHEMA
 from cgnet.render.layout import terminal_width
-from cgnet.run.launch import object_path
+from cgnet.run.launch import functions_path
 
 EPILOG = """\b
 Examples:
@@ -79,9 +79,7 @@ def _stages(name: str) -> list[dict[str, Any]]:
             "way": each.way,
             "why": each.why or None,
         }
-        for each in function_hooks.choose(
-            function_hooks.read(object_path(name, variants.HOOKS[0]))
-        ).choices
+        for each in function_hooks.choose(function_hooks.read(functions_path(name))).choices
     ]
 
 

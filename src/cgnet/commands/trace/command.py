@@ -27,7 +27,6 @@ from cgnet.kernel import function_hooks
 from cgnet.kernel.btf import KERNEL_BTF
 from cgnet.kernel.function_hooks import WAYS
 from cgnet.kernel.symbols import Symbols
-from cgnet.kernel.variants import HOOKS
 from cgnet.options import completion
 from cgnet.options.shared import collect, common_of_packets, keys_of, need, summary
 from cgnet.options.types import OneOf, Span
@@ -44,7 +43,7 @@ from cgnet.records._layouts import (
 )
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
 from cgnet.run.command import Command
-from cgnet.run.launch import object_path
+from cgnet.run.launch import functions_path
 from cgnet.run.program_sets import ProgramSet
 from cgnet.run.session import Session
 
@@ -86,20 +85,18 @@ SYMBOLS = Symbols()
 
 
 def _program_sets(way: str | None, slow_stage: int) -> list[ProgramSet]:
-    """Return the sets of programs to try: at functions if this kernel accepts them, else without.
+    """Return the set of programs, with those at functions that work on this kernel.
 
     Raises UnsupportedError for a requested stage that no program reports.
     """
-    table = function_hooks.read(object_path("trace", HOOKS[0]))
+    table = function_hooks.read(functions_path("trace"))
     ways = WAYS if way is None else () if way == NO_FUNCTIONS else (way,)
     found = function_hooks.choose(table, ways)
     name = STAGES.get(slow_stage, "")
     why = found.unseen.get("netfilter" if name in NETFILTER else name)
     if why:
         raise UnsupportedError(f"--stage {name}: nothing tells of it on this kernel ({why})")
-    best = PROGRAMS._replace(functions=found.programs, unseen=found.unseen)
-    every = dict.fromkeys((row.stage for row in table), "the kernel refuses these programs")
-    return [best, *([PROGRAMS._replace(unseen=every)] if found.programs else [])]
+    return [PROGRAMS._replace(functions=found.programs, unseen=found.unseen)]
 
 
 def _slow_stage(text: str | None) -> tuple[int, int]:
