@@ -165,6 +165,7 @@ class Object:
         self.path = path
         self._cleanup = ExitStack()
         self._links: dict[str, Any] = {}
+        self._beside: list[Object] = []
         self._kept: frozenset[str] = frozenset()
         self._left_out: frozenset[str] = frozenset()  # maps
         self._readers: dict[str, Reader] = {}
@@ -234,6 +235,19 @@ class Object:
             lib.bpf_program__set_autoload(program.handle, program.name in programs)
         for name in without_maps & self._maps.keys():
             lib.bpf_map__set_autocreate(self.map(name).handle, False)  # noqa: FBT003 - C has no names
+
+    def share_maps(self, other: Object) -> None:
+        """Before loading: use a loaded object's maps, where both have one of a name.
+
+        Maps left out of this object must be those left out of the other one. Raises LibbpfError.
+        """
+        for name in self._maps.keys() & other._maps.keys() - self._left_out:
+            lib.bpf_map__reuse_fd(self.map(name).handle, other.map(name).fd)
+
+    def run_beside(self, other: Object) -> None:
+        """From now on, ``other`` is detached and closed with this object, each time before it."""
+        self._beside.append(other)
+        self._cleanup.callback(other.close)
 
     def resize(self, name: str, max_entries: int) -> None:
         """Before loading: set a map's number of entries; a ring buffer's size is in bytes."""
@@ -335,11 +349,14 @@ class Object:
         return None
 
     def attached(self) -> list[Program]:
-        """Return the attached programs."""
-        return [program for program in self.programs if program.name in self._links]
+        """Return the attached programs, and those of the objects beside this one."""
+        found = [program for program in self.programs if program.name in self._links]
+        return [*found, *(program for other in self._beside for program in other.attached())]
 
     def detach(self) -> None:
         """Detach all programs, last one first."""
+        for other in self._beside:
+            other.detach()
         while self._links:
             _, link = self._links.popitem()
             lib.bpf_link__destroy(link)
