@@ -157,7 +157,7 @@ LISTENERS = Job("listeners", (
 SEEDS = Job("seeds", (
     Variant(
         "iterator over files", (TASK_FILE,), hook=TYPED, load_tells=True,
-        programs=frozenset({"ledger_seed", "syn_seed"}),
+        programs=frozenset({"ledger_seed", "ledger_listeners", "syn_seed"}),
     ),
     Variant("/proc", hook=RAW),
     Variant("/proc", hook=TYPED, remark=(
