@@ -24,15 +24,17 @@ ARCH ?= $(HOST_ARCH)
 # folder gives the same bytes. BTF stays.
 BPF_CLANG = $(CLANG) -g -O2 -target bpf -D__TARGET_ARCH_$(ARCH) -Ibpf \
 	$(addprefix -I,$(LIBBPF_INCLUDE)) -Wall -Wextra -Werror -Wno-unused-parameter -fdebug-prefix-map=$(CURDIR)=.
-# Each source gives two objects: docs/design/objects.md tells why.
+# Each source gives two objects, programs at functions give one: docs/design/objects.md tells why.
 BPF_TYPED := -mcpu=v3 -DTYPED=1
 BPF_RAW := -mcpu=v2 -DTYPED=0
 BPF_PROBE := bpf/probe.bpf.c
+BPF_FUNCTIONS := $(wildcard bpf/*_functions.bpf.c)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 # Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
 BPF_OBJECTS := $(BPF_PROBE:bpf/%.c=$(BPF_FOLDER)/%.o) \
-	$(foreach way,typed raw,$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.$(way).bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))))
+	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.raw.bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))) \
+	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.typed.bpf.o,$(filter-out $(BPF_PROBE) $(BPF_FUNCTIONS),$(BPF_SOURCES)))
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/*/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench hatch_build.py

@@ -8,8 +8,8 @@
  */
 #include "connect/attempt.bpf.h"
 #include "connect/emit.bpf.h"
-#include "connect/sync_errors.bpf.h"
 #include "connect/inbound.bpf.h"
+#include "filter/cgroup_events.bpf.h"
 
 static __always_inline void begin(const bool typed, struct sock *sk)
 {

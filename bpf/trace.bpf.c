@@ -10,7 +10,6 @@
 #include "drop/class.bpf.h"
 #include "trace/start.bpf.h"
 #include "trace/receive.bpf.h"
-#include "trace/functions.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 
 #define DEQUEUED_AT_ONCE 16
@@ -229,45 +228,5 @@ PROGRAM(kfree_skb, WITH(struct sk_buff *skb, void *location),
 		rx_sk_in(typed, ctx)))
 PROGRAM(inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
 	is_tcp(typed, sk) ? (ledger_on_state(typed, sk, oldstate, newstate), 0) : 0)
-
-/*
- * Functions, where the kernel allows programs to attach to them: src/cgnet/kernel/function_hooks.py reads
- * this table from the names. Rows of one stage and part are alternatives, best first; all parts are required.
- */
-#define AT_CALL(stage, part, function, kind, program, arguments, call)  \
-	SEC(#kind "/" #function)                                        \
-	int program(stage##__##part##__##function##__##kind, arguments) \
-	{                                                               \
-		return WITH_PERF_FLUSH(ctx, call);                      \
-	}
-#define FUNCTION(stage, part, function, arguments, call)                        \
-	AT_CALL(stage, part, function, fentry, BPF_PROG, WITH(arguments), call) \
-	AT_CALL(stage, part, function, kprobe, BPF_KPROBE, WITH(arguments), call)
-
-FUNCTION(ip_out, v4, ip_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
-	 on_ip_out(skb, net))
-FUNCTION(ip_out, v6, ip6_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
-	 on_ip_out(skb, net))
-FUNCTION(ip_rcv, v4, ip_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
-FUNCTION(ip_rcv, v4, ip_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
-FUNCTION(ip_rcv, v6, ip6_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
-FUNCTION(ip_rcv, v6, ipv6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
-FUNCTION(tcp_rcv, v4, tcp_v4_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
-FUNCTION(tcp_rcv, v6, tcp_v6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
-FUNCTION(tcp_backlog, both, tcp_add_backlog, WITH(struct sock *sk, struct sk_buff *skb),
-	 on_backlog(sk, skb))
-FUNCTION(sock_queue, both, tcp_queue_rcv, WITH(struct sock *sk, struct sk_buff *skb),
-	 on_sock_queue(sk, skb))
-FUNCTION(sock_queue, both, tcp_data_queue, WITH(struct sock *sk, struct sk_buff *skb),
-	 on_sock_queue(sk, skb))
-AT_CALL(netfilter, both, nf_hook_slow, fentry, BPF_PROG,
-	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook(skb, state))
-AT_CALL(netfilter, both, nf_hook_slow, fexit, BPF_PROG,
-	WITH(struct sk_buff *skb, void *state, void *entries, u32 first, int result),
-	on_verdict(skb, result))
-AT_CALL(netfilter, both, nf_hook_slow, kprobe, BPF_KPROBE,
-	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook_call(skb, state))
-AT_CALL(netfilter, both, nf_hook_slow, kretprobe, BPF_KRETPROBE, WITH(int result),
-	on_hook_return(result))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -4,8 +4,8 @@
  *
  * Each file is compiled twice. With TYPED=1 its programs are at tp_btf: the verifier knows the type of every
  * pointer, and a field is one load. With TYPED=0 they are at raw_tp, where each read is a helper call, and
- * use nothing that a kernel 5.4 lacks. A body takes `const bool typed`: programs at functions and at system
- * calls, which both objects have, read as raw_tp does in each of them.
+ * use nothing that a kernel 5.4 lacks. Programs at functions and at system calls are in an object of their
+ * own, with TYPED=0, which runs beside either one and shares its maps: its source defines AT_FUNCTIONS.
  */
 #ifndef CGNET_BASE_PROGRAM_BPF_H
 #define CGNET_BASE_PROGRAM_BPF_H
@@ -20,14 +20,19 @@
 #endif
 
 /*
- * Prefix for the definition of a map or a variable that only one of the objects has. In the other one, only
- * code that is compiled away refers to it.
+ * Prefixes for the definition of a map or a variable that not all objects have: typed, raw, or raw and at
+ * functions. In the others, only code that is compiled away refers to it.
  */
 #if TYPED
 #define TYPED_ONLY
-#define RAW_ONLY extern
+#define UNTYPED_ONLY extern
 #else
 #define TYPED_ONLY extern
+#define UNTYPED_ONLY
+#endif
+#if TYPED || defined(AT_FUNCTIONS)
+#define RAW_ONLY extern
+#else
 #define RAW_ONLY
 #endif
 

@@ -3,7 +3,7 @@
  * Record transport to user space: a ring buffer, or perf buffers where the kernel has none; and counters of
  * lost data.
  *
- * Every kernel that accepts typed programs has ring buffers: only the raw objects have perf buffers.
+ * Every kernel that accepts typed programs has ring buffers: the typed objects have no perf buffers.
  */
 #ifndef CGNET_BASE_TRANSPORT_BPF_H
 #define CGNET_BASE_TRANSPORT_BPF_H
@@ -45,7 +45,7 @@ static __always_inline bool uses_perf_buffer(void)
 	return !TYPED && !bpf_core_type_exists(struct bpf_ringbuf___any);
 }
 
-RAW_ONLY struct {
+UNTYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
 	__uint(key_size, sizeof(u32));
 	__uint(value_size, sizeof(u32));
@@ -74,7 +74,7 @@ struct pending_records {
 
 _Static_assert(sizeof(struct pending_records) <= 32 * 1024, "a CPU's part of a map is limited");
 
-RAW_ONLY struct {
+UNTYPED_ONLY struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);

@@ -4,6 +4,7 @@
 #define CGNET_CONNECT_ATTEMPT_BPF_H
 
 #include "connect/attempt_table.bpf.h"
+#include "connect/connect_calls.bpf.h"
 #include "base/flow.bpf.h"
 #include "abi/connect.h"
 
@@ -62,20 +63,6 @@ static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
 	return 0;
 }
 
-/* The same at the return of connect(), without a typed pointer; the application has not read the error yet. */
-static __always_inline void attempt_has_soft_error(struct sock *sk)
-{
-	u64 key = TYPED ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : (u64)sk;
-	u32 error = BPF_CORE_READ(sk, sk_err_soft);
-	struct attempt *attempt;
-
-	if (!error || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT)
-		return;
-	attempt = attempt_by_key(TYPED, key);
-	if (attempt && attempt->start_ns)
-		attempt->icmp_error = error;
-}
-
 /*
  * tcp_v4_connect() and tcp_v6_connect() return to TCP_CLOSE themselves if they could not send a SYN, nearly
  * always for lack of a free local port: then nothing has set sk_err, shut the socket down or sent a segment.
@@ -107,6 +94,9 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
 		return EADDRNOTAVAIL;
 	if (attempt->icmp_error)
 		return attempt->icmp_error;
+	err = soft_error_since(sk, attempt->start_ns);
+	if (err)
+		return err;
 	err = READ(sk, sk_err_soft);
 	return err ? err : RESULT_ABORTED;
 }

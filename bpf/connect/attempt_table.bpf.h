@@ -115,8 +115,11 @@ static __always_inline u64 attempt_key(const bool typed, struct sock *sk)
 	return (u64)sk;
 }
 
-static __always_inline struct attempt *attempt_by_key(const bool typed, u64 key)
+/* Attempt of a socket, or NULL. */
+static __always_inline struct attempt *attempt_find(const bool typed, struct sock *sk)
 {
+	u64 key = attempt_key(typed, sk);
+
 	if (typed) {
 		struct attempt *attempt = key ? slot_find(key) : NULL;
 
@@ -124,12 +127,6 @@ static __always_inline struct attempt *attempt_by_key(const bool typed, u64 key)
 			return attempt;
 	}
 	return bpf_map_lookup_elem(&attempts, &key);
-}
-
-/* Attempt of a socket, or NULL. */
-static __always_inline struct attempt *attempt_find(const bool typed, struct sock *sk)
-{
-	return attempt_by_key(typed, attempt_key(typed, sk));
 }
 
 /* New attempt for a socket; the caller writes all but the key. Failures (NULL) are counted. */

@@ -253,6 +253,21 @@ static __always_inline void at_device(const bool typed, struct stage *stage, str
 	READ_ARRAY(stage->dev, dev, name);
 }
 
+/* The packet leaves the hook that it is in, if any. */
+static __always_inline void leave_hook(struct in_flight_packet *in_flight, u32 verdict, u64 now)
+{
+	struct stage *stage;
+
+	if (!in_flight->hook)
+		return;
+	stage = add_stage(in_flight, in_flight->hook, now);
+	in_flight->hook = 0;
+	if (!stage)
+		return;
+	stage->netns = in_flight->hook_netns;
+	stage->verdict = verdict;
+}
+
 /* -- packets merged into another, whose address is reused before TCP processes them */
 
 #define MAX_ASIDE 4096

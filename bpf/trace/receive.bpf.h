@@ -9,6 +9,7 @@
 #include "trace/finish.bpf.h"
 #include "trace/hole.bpf.h"
 #include "trace/retransmit.bpf.h"
+#include "trace/waiting.bpf.h"
 #include "owner/all_sockets.bpf.h"
 
 CONFIG(count_config);
@@ -24,18 +25,6 @@ CONFIG(trace_config);
 #define SUMMED_UP_AT_ONCE_BY_PERF 2
 #define MERGED_AT_ONCE 32
 #define MERGED_AT_ONCE_BY_PERF 8
-
-struct waiting_key {
-	u64 sk;
-	u64 number;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_WAITING + MAX_WAITING / SPARE);
-	__type(key, struct waiting_key);
-	__type(value, struct in_flight_packet);
-} waiting SEC(".maps");
 
 /* Flags by socket hash: whether a packet ever waited at the socket. They save most reads a ledger lookup. */
 #define WAITED 4096
@@ -56,27 +45,6 @@ static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
 	struct waited *all = bpf_map_lookup_elem(&waited, &(u32){0});
 
 	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
-}
-
-/* Last packet queued on this CPU: TCP may drop it at once, for lack of memory or for its sequence numbers. */
-struct last_one {
-	u64 skb;
-	struct waiting_key key;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct last_one);
-} last_one SEC(".maps");
-
-/* Entry of a waiting packet, unless it was evicted. */
-static __always_inline struct in_flight_packet *find_waiting(const struct waiting_key *key)
-{
-	struct in_flight_packet *in_flight = bpf_map_lookup_elem(&waiting, key);
-
-	return in_flight && !is_evicted(in_flight) ? in_flight : NULL;
 }
 
 static __always_inline void waits_no_more(const bool typed, const struct waiting_key *key)

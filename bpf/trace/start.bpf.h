@@ -131,13 +131,6 @@ static __always_inline void look_for_answer(const bool typed, struct sk_buff *sk
 		trace->answer_ns = written - read;
 }
 
-/* Not inlined: the callers' stack frames are full. */
-static __noinline int begin_at_socket_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
-{
-	begin_at_socket(false, skb, in_flight);
-	return 0;
-}
-
 static __always_inline int at_socket(const bool typed, struct sk_buff *skb,
 				     struct in_flight_packet *in_flight)
 {

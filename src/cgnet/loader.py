@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -166,6 +167,7 @@ class Object:
         self.path = path
         self._cleanup = ExitStack()
         self._links: dict[str, Any] = {}
+        self._beside: list[Object] = []
         self._kept: frozenset[str] = frozenset()
         self._left_out: frozenset[str] = frozenset()  # maps
         self._readers: dict[str, Reader] = {}
@@ -236,6 +238,19 @@ class Object:
         for name in without_maps & self._maps.keys():
             lib.bpf_map__set_autocreate(self.map(name).handle, False)  # noqa: FBT003 - C has no names
 
+    def share_maps(self, other: Object) -> None:
+        """Before loading: use a loaded object's maps, where both have one of a name.
+
+        Maps left out of this object must be those left out of the other one. Raises LibbpfError.
+        """
+        for name in self._maps.keys() & other._maps.keys() - self._left_out - {SECTION}:
+            lib.bpf_map__reuse_fd(self.map(name).handle, other.map(name).fd)
+
+    def run_beside(self, other: Object) -> None:
+        """From now on, ``other`` is detached and closed with this object, each time before it."""
+        self._beside.append(other)
+        self._cleanup.callback(other.close)
+
     def resize(self, name: str, max_entries: int) -> None:
         """Before loading: set a map's number of entries; a ring buffer's size is in bytes."""
         lib.bpf_map__set_max_entries(self.map(name).handle, max_entries)
@@ -253,12 +268,16 @@ class Object:
         self._cleanup.callback(os.close, fd)
         lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
+    @cached_property
+    def constants(self) -> Mapping[str, tuple[int, int]]:
+        """The offset and size of each constant."""
+        return variables(lib.bpf_object__btf(self.handle), SECTION)
+
     def set_constants(self, values: Mapping[str, bytes]) -> None:
         """Before loading: set constants. Raises ValueError for one that isn't there, or its size."""
-        there = variables(lib.bpf_object__btf(self.handle), SECTION)
         address = lib.bpf_map__initial_value(self.map(SECTION).handle, ctypes.c_size_t())
         for name, value in values.items():
-            offset, size = there.get(name, (0, 0))
+            offset, size = self.constants.get(name, (0, 0))
             if size != len(value):
                 raise ValueError(f"{name} has {size} bytes in {self.path.name}, not {len(value)}")
             ctypes.memmove(address + offset, value, size)
@@ -338,11 +357,14 @@ class Object:
         return None
 
     def attached(self) -> list[Program]:
-        """Return the attached programs."""
-        return [program for program in self.programs if program.name in self._links]
+        """Return the attached programs, and those of the objects beside this one."""
+        found = [program for program in self.programs if program.name in self._links]
+        return [*found, *(program for other in self._beside for program in other.attached())]
 
     def detach(self) -> None:
         """Detach all programs, last one first."""
+        for other in self._beside:
+            other.detach()
         while self._links:
             _, link = self._links.popitem()
             lib.bpf_link__destroy(link)

@@ -125,6 +125,7 @@ API: dict[str, _Fn] = {
     "bpf_map__name": _Fn(_C_CHAR_P, (_Map,)),
     "bpf_map__type": _Fn(_INT, (_Map,)),
     "bpf_map__fd": _Fn(_INT, (_Map,), "negative"),
+    "bpf_map__reuse_fd": _Fn(_INT, (_Map, _INT), "negative"),
     "bpf_map__set_autocreate": _Fn(_INT, (_Map, ctypes.c_bool), "negative"),
     "bpf_map__max_entries": _Fn(_U32, (_Map,)),
     "bpf_map__set_map_flags": _Fn(_INT, (_Map, _U32), "negative"),

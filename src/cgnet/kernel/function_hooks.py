@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Stages of a packet that are kernel functions, and the hooks that work at them here.
 
-The table is in bpf/trace.bpf.c; it is read from the names of the object's programs. Each function
-is tried with a tiny program: a name in the kernel's BTF or symbols guarantees nothing.
+The table is in bpf/trace_functions.bpf.c; it is read from the names of the object's programs. Each
+function is tried with a tiny program: a name in the kernel's BTF or symbols guarantees nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MULTI_WAY = "kprobe.multi"
+MULTI_WAY, OF_KPROBES = "kprobe.multi", ("kprobe.multi", "kprobe")
 # The ways to attach, best first, and the kinds of programs that each takes.
 WAYS: Mapping[str, frozenset[str]] = {
     "fentry": frozenset({"fentry", "fexit"}),
@@ -42,8 +42,9 @@ BOTH = "both"  # the part of functions that handle both IPv4 and IPv6
 def _variant(programs: Iterable[Program], function: str, way: str) -> Variant:
     names = (each.name for each in programs if each.target == function and each.hook in WAYS[way])
     return Variant(
-        f"{way} {function}", NEEDS[way], code=way, function=function, programs=frozenset(names)
-    )
+        f"{way} {function}", NEEDS[way], code=way, function=function, programs=frozenset(names),
+        beside=True,
+    )  # fmt: skip
 
 
 def jobs(programs: Iterable[Program], ways: Iterable[str] = WAYS) -> list[Job]:

@@ -57,6 +57,7 @@ class Variant(NamedTuple):
     load_tells: bool = False  # loading the programs is a trial as good
     # What it takes of an object.
     programs: frozenset[str] = frozenset()
+    beside: bool = False  # they are those of NAME_functions, which runs beside either hook's object
     unused_maps: frozenset[str] = frozenset()  # not created
     small_maps: frozenset[str] = frozenset()  # in its programs, and never filled
     way: str = ""  # of a hook: NAME.WAY.bpf.o has its programs
@@ -156,7 +157,7 @@ LISTENERS = Job("listeners", (
 SEEDS = Job("seeds", (
     Variant(
         "iterator over files", (TASK_FILE,), hook=TYPED, load_tells=True,
-        programs=frozenset({"ledger_seed", "syn_seed"}),
+        programs=frozenset({"ledger_seed", "ledger_listeners", "syn_seed"}),
     ),
     Variant("/proc", hook=RAW),
     Variant("/proc", hook=TYPED, remark=(
@@ -193,12 +194,12 @@ COUNTS = Job(
 _CONNECT = ("tcp_v4_connect", "tcp_v6_connect")
 SYNC_ERRORS = Job("sync_errors", (
     Variant(
-        "fexit", (FEXIT, FENTRY), code="fexit",
+        "fexit", (FEXIT, FENTRY), code="fexit", beside=True,
         programs=frozenset(f"{at}_{kind}" for at in _CONNECT for kind in ("fentry", "fexit")),
         sync_errors=SyncErrors.SYNC_ERRORS_BY_FUNCTION,
     ),
     Variant(
-        "kprobe", (KRETPROBE, KPROBE), code="kprobe",
+        "kprobe", (KRETPROBE, KPROBE), code="kprobe", beside=True,
         programs=frozenset(f"{at}_{kind}" for at in _CONNECT for kind in ("kprobe", "kretprobe")),
         sync_errors=SyncErrors.SYNC_ERRORS_BY_FUNCTION,
         remark=(
@@ -208,7 +209,7 @@ SYNC_ERRORS = Job("sync_errors", (
     ),
     Variant(
         "tracepoints of the system call, with --sync-errors on", (TRACEPOINT,), code="tracepoint",
-        programs=frozenset({"connect_syscall_enter", "connect_syscall_exit"}),
+        beside=True, programs=frozenset({"connect_syscall_enter", "connect_syscall_exit"}),
         sync_errors=SyncErrors.SYNC_ERRORS_BY_SYSCALL,
         remark=(
             "attempts that fail before a SYN leaves are seen at the connect system call, and every "

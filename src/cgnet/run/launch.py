@@ -61,16 +61,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBJECTS = Path(__file__).parents[1] / "_bpf"
-# Structures shared with the kernel side, in every object.
-CROSSING = (
-    HEAD, OWNER, CGROUP_EVENT, CGROUP_KEY, CGROUP_MARK, PID_VALUE, NETNS_VALUE, ADDRESS_KEY,
-    PORT_FLAGS, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD, COUNT_KEY,
+# Structures shared with the kernel side.
+IN_EVERY_OBJECT = (
+    HEAD, OWNER, CGROUP_KEY, CGROUP_MARK, PID_VALUE, NETNS_VALUE, ADDRESS_KEY, PORT_FLAGS, COUNT_KEY,
 )  # fmt: skip
+BUT_AT_FUNCTIONS = (CGROUP_EVENT, LISTENER_KEY, HOLDER, DESCRIPTOR, TCP_LISTENER, LISTENER_FD)
 CGROUP_PROGRAMS = frozenset({"cgroup_created", "cgroup_removed", "cgroup_renamed"})
 RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
 ITERATOR = "iter"
 SEED_PROGRAM, SEEDS_MAP = "ledger_seed", "seeds"  # find owners of sockets that were open before
-MAPS_OF_FUNCTIONS = frozenset({"hook_calls"})
 PERF = "perf"  # the transport
 FAILED = re.compile(r"prog '(\w+)': failed to ")  # libbpf names the program
 
@@ -78,6 +77,11 @@ FAILED = re.compile(r"prog '(\w+)': failed to ")  # libbpf names the program
 def object_path(name: str, hook: Variant, folder: Path = OBJECTS) -> Path:
     """Return the path of an object file for a hook."""
     return folder / f"{name}.{hook.way}.bpf.o"
+
+
+def functions_path(name: str, folder: Path = OBJECTS) -> Path:
+    """Return the path of the object file with a command's programs at functions, for any hook."""
+    return folder / f"{name}_functions.raw.bpf.o"
 
 
 class Launch:
@@ -102,6 +106,8 @@ class Launch:
         self.buffer = buffer
         self.counting = counting
         self._stopped = stopped
+        self._jobs: list[Job] = []
+        self._refused: dict[Variant, str] = {}  # at a load, and why
         self._plan: dict[str, Chosen] = {}
         self._missing: dict[str, str] = {}  # tracepoints and stages that aren't there, and why
 
@@ -118,31 +124,44 @@ class Launch:
         if transport == PERF:
             hook = hook or variants.RAW  # typed programs write to the ring buffer alone
         forced = {variants.HOOK.name: hook, variants.TRANSPORT.name: transport}
-        jobs = [_forced(job, forced.get(job.name)) for job in self.command.needed()]
+        self._jobs = [_forced(job, forced.get(job.name)) for job in self.command.needed()]
+        self._choose()
         if transport != PERF:
-            return self._start(jobs, btf)
+            return self._start(btf)
         with without_type(RING_TYPE, btf or KERNEL_BTF) as without_ring:
-            return self._start(jobs, without_ring)
+            return self._start(without_ring)
 
-    def _start(self, jobs: list[Job], btf: Path | None) -> Object:
-        refused: dict[Variant, str] = {}
-        failure: LibbpfError | None = None
+    def _start(self, btf: Path | None) -> Object:
         while True:
-            self._plan = variants.choose(jobs, refused)
-            for each in self._plan.values():
-                if not each.variant and not each.job.optional:
-                    raise self._refused(failure or f"{each.job.name}: {each.why}")
             try:
-                return self._load(btf)
+                if obj := self._load(btf):
+                    return obj
             except LibbpfError as error:
-                failure = refusal(error)
-            variant = self._blamed(failure)
-            log.info("no %s: %s", variant.name, failure)
-            if variant == self._hook:  # other programs of the next one may be accepted
-                refused = {each: why for each, why in refused.items() if each.way}
-                refused[variant] = variants.all_work(variant.needs).why or str(failure)
-            else:
-                refused[variant] = strerror(failure.errno)
+                self._refuse(refusal(error), self._hook)
+
+    def _choose(self, failure: LibbpfError | None = None) -> None:
+        """Choose variants. Raises CgnetError if a job has none; ``failure`` is the last refusal."""
+        self._plan = variants.choose(self._jobs, self._refused)
+        for each in self._plan.values():
+            if not each.variant and not each.job.optional:
+                raise self._impossible(failure or f"{each.job.name}: {each.why}")
+
+    def _refuse(self, failure: LibbpfError, suspect: Variant) -> None:
+        """Choose again without the variant of the program that failed, or without ``suspect``.
+
+        Raises CgnetError if there is no other one.
+        """
+        failed = FAILED.search(failure.log)
+        names = {failed[1]} if failed else set()
+        variant = next((each for each in self._chosen if each.programs & names), suspect)
+        log.info("no %s: %s", variant.name, failure)
+        if variant == self._hook:  # other programs of the next one may be accepted
+            self._refused = {each: why for each, why in self._refused.items() if each.way}
+            why = variants.all_work(variant.needs).why or str(failure)
+        else:
+            why = strerror(failure.errno)
+        self._refused[variant] = why
+        self._choose(failure)
 
     @property
     def _hook(self) -> Variant:
@@ -151,12 +170,6 @@ class Launch:
     @property
     def _chosen(self) -> list[Variant]:
         return [each.variant for each in self._plan.values() if each.variant]
-
-    def _blamed(self, failure: LibbpfError) -> Variant:
-        """Return the variant whose program the kernel refused; the hook if no other one has it."""
-        failed = FAILED.search(failure.log)
-        names = {failed[1]} if failed else set()
-        return next((each for each in self._chosen if each.programs & names), self._hook)
 
     @property
     def runs(self) -> dict[str, Any]:
@@ -198,7 +211,7 @@ class Launch:
         unseen = function_hooks.remarks(self._unseen)
         return [*told, *missing, *unseen, *self.command.remarks()]
 
-    def _refused(self, failure: LibbpfError | str) -> CgnetError:
+    def _impossible(self, failure: LibbpfError | str) -> CgnetError:
         said, number = "", 0
         if isinstance(failure, LibbpfError):
             said, number = f"\n{failure.log}" if failure.log else "", failure.errno
@@ -209,28 +222,58 @@ class Launch:
             "cgnet doctor tells more"
         )
 
-    def _load(self, btf: Path | None) -> Object:
-        """Return the attached object."""
+    def _load(self, btf: Path | None) -> Object | None:
+        """Return the attached object; None if it needs other constants after a refusal beside it."""
         self._require_going_on()
-        config = self._config()
+        config, hook = self._config(), self._hook
         constants = {each.layout.name: each.pack() for each in config}
-        path = object_path(self.command.object, self._hook, self.folder)
-        obj = self._open(path, btf, constants if self._hook.folds else None)
+        path = object_path(self.command.object, hook, self.folder)
+        obj = self._open(path, btf, constants if hook.folds else None)
         try:
             programs = self._there(self._wanted(obj), btf)
-            check_layouts(
-                obj, (*self.command.layouts, *CROSSING, *(each.layout for each in config))
-            )
-            self._prepare(obj, programs)
+            layouts = (*self.command.layouts, *(each.layout for each in config))
+            check_layouts(obj, (*layouts, *IN_EVERY_OBJECT, *BUT_AT_FUNCTIONS))
+            self._keep(obj, programs)
+            self._resize(obj)
             obj.set_constants(constants)
             obj.load()
             self._require_going_on()
             obj.ring("ring")  # before any program writes
             self._attach(obj, programs)
+            while self._functions and not self._run_beside(obj, constants, btf):
+                if self._config() != config:
+                    obj.close()
+                    return None
         except BaseException:
             obj.close()
             raise
         return obj
+
+    def _run_beside(self, main: Object, constants: Mapping[str, bytes], btf: Path | None) -> bool:
+        """Run programs at functions beside the main ones; if refused, choose others for next time."""
+        self._require_going_on()
+        obj = self._open(functions_path(self.command.object, self.folder), btf, constants)
+        try:
+            check_layouts(obj, (*self.command.layouts, *IN_EVERY_OBJECT))
+            programs = [each for each in obj.programs if each.name in self._functions]
+            self._keep(obj, programs)
+            for each in programs:
+                if self._functions[each.name].code == function_hooks.MULTI_WAY:
+                    obj.use_multi(each)
+            obj.share_maps(main)
+            obj.set_constants({name: constants[name] for name in obj.constants})
+            obj.load()
+            for each in programs:
+                self._attach_function(obj, each)
+        except LibbpfError as error:
+            obj.close()
+            self._refuse(refusal(error), next(iter(self._functions.values())))
+            return False
+        except BaseException:
+            obj.close()
+            raise
+        main.run_beside(obj)
+        return True
 
     def _require_going_on(self) -> None:
         if self._stopped():
@@ -272,16 +315,14 @@ class Launch:
         self._missing = dict.fromkeys(sorted(missing), "no such tracepoint")
         return [each for each in programs if not each.may_lack_target or each.target not in missing]
 
-    def _prepare(self, obj: Object, programs: list[Program]) -> None:
-        """Select the programs and maps, and set the maps' sizes."""
+    def _keep(self, obj: Object, programs: list[Program]) -> None:
+        """Select programs, and the maps that their transport uses."""
         unused = frozenset[str]().union(*(each.unused_maps for each in self._chosen))
-        if not self._functions:
-            unused |= MAPS_OF_FUNCTIONS
         obj.keep({program.name for program in programs}, set(unused))
-        for program in programs:
-            variant = self._functions.get(program.name)
-            if variant and variant.code == function_hooks.MULTI_WAY:
-                obj.use_multi(program)
+        if any(each.logs_briefly for each in self._chosen):
+            obj.log_briefly()
+
+    def _resize(self, obj: Object) -> None:
         obj.resize("ring", self.buffer)
         self.filters.resize(obj)
         if self.follows_listeners:
@@ -291,8 +332,6 @@ class Launch:
             obj.resize(name, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
-        if any(each.logs_briefly for each in self._chosen):
-            obj.log_briefly()
 
     @property
     def _small_maps(self) -> frozenset[str]:
@@ -300,8 +339,8 @@ class Launch:
 
     @property
     def _functions(self) -> dict[str, Variant]:
-        """Programs at functions, by name."""
-        return {name: each for each in self._chosen if each.function for name in each.programs}
+        """Variants of programs at functions, by the programs' names."""
+        return {name: each for each in self._chosen if each.beside for name in each.programs}
 
     def _attach(self, obj: Object, programs: list[Program]) -> None:
         """Attach programs that follow cgroups, mark existing cgroups, attach the rest, iterate."""
@@ -317,25 +356,26 @@ class Launch:
         if self.follows_listeners and obj.iterate_if_loaded(SEED_PROGRAM) is None:
             self._seed(obj)
 
-    def _attach_one(self, obj: Object, program: Program) -> None:
+    @staticmethod
+    def _attach_one(obj: Object, program: Program) -> None:
         if program.hook == "tracepoint":  # the link closes the perf event
             obj.attach(program, tracefs.open_tracepoint(program.target))
-        elif variant := self._functions.get(program.name):
-            self._attach_function(obj, program, variant)
         elif program.hook != ITERATOR:
             obj.attach(program)
 
-    def _attach_function(self, obj: Object, program: Program, variant: Variant) -> None:
-        """Attach a program at a function; its stage is left out alone where the kernel refuses it."""
+    def _attach_function(self, obj: Object, program: Program) -> None:
+        """Attach a program; a stage of packets is left out alone where the kernel refuses it."""
+        way = self._functions[program.name].code
         try:
-            if program.hook in {"fentry", "fexit"}:
-                obj.attach(program)
-            else:
-                multi = variant.code == function_hooks.MULTI_WAY
+            if program.stage and way in function_hooks.OF_KPROBES:
+                multi = way == function_hooks.MULTI_WAY
                 obj.attach_kprobe(program, program.target, multi=multi)
+            else:
+                self._attach_one(obj, program)
         except LibbpfError as error:
-            stage, _ = program.stage or (program.name, "")
-            self._missing[stage] = f"{program.target}: {strerror(refusal(error).errno)}"
+            if not program.stage:
+                raise
+            self._missing[program.stage[0]] = f"{program.target}: {strerror(refusal(error).errno)}"
 
     def _seed(self, obj: Object) -> None:
         """Find the owners of open sockets in /proc."""

@@ -28,7 +28,7 @@ from cgnet.errors import (
 )
 from cgnet.kernel import probes
 from cgnet.kernel.variants import HOOK
-from cgnet.run.launch import object_path
+from cgnet.run.launch import functions_path, object_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +101,7 @@ def test_every_command_has_its_object_and_every_object_a_command() -> None:
     used = {
         object_path(command_of(name).object, hook) for name in TRACING for hook in HOOK.variants
     }
+    used |= {functions_path(name) for name in ("connect", "trace")}
     assert used | {probes.OBJECT} == set(OBJECTS.glob("*.bpf.o"))
 
 

@@ -12,7 +12,7 @@ from cgnet.kernel import function_hooks, probes, variants
 from cgnet.kernel.function_hooks import WAYS
 from cgnet.kernel.probes import FENTRY, KPROBE, Answer
 from cgnet.kernel.variants import choose
-from cgnet.run.launch import OBJECTS
+from cgnet.run.launch import functions_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,7 +75,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 def test_the_table_is_in_the_object() -> None:
     places = {
         job.name: list(dict.fromkeys(each.function for each in job.variants))
-        for job in function_hooks.read(OBJECTS / "trace.typed.bpf.o")
+        for job in function_hooks.read(functions_path("trace"))
     }
     assert places == {
         "ip_out of IPv4": ["ip_output"],
@@ -91,7 +91,7 @@ def test_the_table_is_in_the_object() -> None:
 
 
 def test_a_variant_has_the_programs_of_its_function_and_way() -> None:
-    found = {job.name: job for job in function_hooks.read(OBJECTS / "trace.typed.bpf.o")}
+    found = {job.name: job for job in function_hooks.read(functions_path("trace"))}
     assert [(each.code, sorted(each.programs)) for each in found["netfilter"].variants] == [
         ("fentry", [f"netfilter__both__nf_hook_slow__{kind}" for kind in ("fentry", "fexit")]),
         ("kprobe.multi", kprobes := [

@@ -90,6 +90,47 @@ def test_keep_leaves_out_the_maps_that_are_there_and_passes_over_others(
     assert left_out == [("ring", False)]
 
 
+def test_maps_of_the_same_names_are_shared_but_those_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared: dict[str, str] = {}
+
+    def reuse_fd(handle: Any, fd: bytes) -> None:
+        shared[lib.bpf_map__name(handle).decode()] = fd.decode()
+
+    monkeypatch.setattr(lib, "bpf_map__reuse_fd", reuse_fd)
+    monkeypatch.setattr(Map, "fd", property(lambda each: lib.bpf_map__name(each.handle)))
+    with (
+        Object(OBJECTS / "trace.typed.bpf.o") as main,
+        Object(OBJECTS / "trace_functions.raw.bpf.o") as obj,
+    ):
+        obj.keep(set(), {"perf", "pending_records"})
+        obj.share_maps(main)
+        own = set(obj.maps) - shared.keys()
+    assert shared == {name: name for name in shared}
+    assert {"ring", "lost", "packets_in_flight", ".rodata.config"} <= shared.keys()
+    assert own == {"perf", "pending_records", "hook_calls", "trace_fu.rodata", "trace_fu.bss"}
+
+
+def test_an_object_beside_another_is_detached_and_closed_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    destroyed: list[str] = []
+    monkeypatch.setattr(lib, "bpf_link__destroy", destroyed.append)
+    with Object(OBJECTS / "trace.raw.bpf.o") as main:
+        beside = Object(OBJECTS / "trace_functions.raw.bpf.o")
+        main.run_beside(beside)
+        programs = [main.programs[0], beside.programs[0]]
+        monkeypatch.setattr(lib, "bpf_program__attach", lambda _: "main's")
+        main.attach(programs[0])
+        monkeypatch.setattr(lib, "bpf_program__attach", lambda _: "beside")
+        beside.attach(programs[1])
+        assert main.attached() == programs
+    assert destroyed == ["beside", "main's"]
+    with pytest.raises(ValueError, match="closed"):
+        beside.require_open()
+
+
 @pytest.mark.parametrize(
     ("kind", "multi"), [("kprobe", True), ("kprobe", False), ("kretprobe", True)]
 )
@@ -111,7 +152,7 @@ def test_a_function_is_named_to_libbpf(
     monkeypatch.setattr(lib, "bpf_program__attach_kprobe", attach)
     monkeypatch.setattr(lib, "bpf_program__attach_kprobe_multi_opts", attach_multi)
     monkeypatch.setattr(lib, "bpf_link__destroy", destroyed.append)
-    with Object(OBJECTS / "trace.typed.bpf.o") as obj:
+    with Object(OBJECTS / "trace_functions.raw.bpf.o") as obj:
         program = next(each for each in obj.programs if each.hook == kind)
         obj.use_multi(program)
         obj.attach_kprobe(program, "nf_hook_slow", multi=multi)

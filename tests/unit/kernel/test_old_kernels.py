@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 OBJECTS = Path(__file__).resolve().parents[3] / "src/cgnet/_bpf"
-COMMANDS = ("connect", "drop", "life", "rtt", "trace")
-OBJECTS_OF = {name: (f"{name}.typed.bpf.o", f"{name}.raw.bpf.o") for name in COMMANDS}
+ALL = [path.name for path in OBJECTS.glob("*.*.bpf.o")]
 
 
 OURS = r"85 10 00 00 ((?:[0-9a-f]{2} ?){4})"  # a call of one of our own functions, and where it is
@@ -47,7 +46,7 @@ def frames(name: str) -> dict[str, tuple[int, set[str]]]:
     return found
 
 
-@pytest.mark.parametrize("name", [each for both in OBJECTS_OF.values() for each in both])
+@pytest.mark.parametrize("name", ALL)
 def test_the_stack_is_enough_for_verifiers_that_give_each_frame_32_bytes_at_a_time(
     name: str,
 ) -> None:

@@ -30,6 +30,7 @@ from cgnet.loader import Object
 
 OBJECTS = Path(__file__).resolve().parents[3] / "src/cgnet/_bpf"
 COMMANDS = ("connect", "drop", "life", "rtt", "trace")
+ALL = (*COMMANDS, "connect_functions", "trace_functions")
 UNTYPED = ("raw_tp", "kprobe", "kretprobe", "tracepoint", ".text")
 LAST_HELPER_OF_54 = 111
 # libbpf puts probe_read and probe_read_str in the place of the newer ones: bpf_object__sanitize_prog().
@@ -51,7 +52,7 @@ NEWER = {"qdisc_enqueue", "inet_sk_error_report", "sock_send_length"}
 BYTE_ORDER, ATOMIC, ADD, EXTENDING_LOAD = 0xD0, 0xC0, 0, 0x80
 
 
-@pytest.fixture(params=COMMANDS)
+@pytest.fixture(params=ALL)
 def sections(request: pytest.FixtureRequest) -> Sections:
     return Sections(OBJECTS / f"{request.param}.raw.bpf.o")
 
@@ -131,6 +132,7 @@ def test_what_these_tests_look_for_is_found_in_a_typed_object() -> None:
     assert any(is_new(codes[at]) for at in places)
 
 
+@pytest.mark.parametrize("sections", COMMANDS, indirect=True)
 def test_a_program_reads_no_more_arguments_than_its_tracepoint_has(sections: Sections) -> None:
     """Else it can't be attached. What other kernels' tracepoints have beside is read by a helper."""
     seen = set()
@@ -147,14 +149,14 @@ def test_the_kinds_of_types_are_those_of_54(sections: Sections) -> None:
     assert max(sections.kinds_of_btf()) <= LAST_KIND_OF_54
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_types_of_maps_are_those_of_54(name: str) -> None:
     with Object(OBJECTS / f"{name}.raw.bpf.o") as obj:
         kinds = {each: lib.bpf_map__type(obj.map(each).handle) for each in obj.maps}
     assert {each: kind for each, kind in kinds.items() if kind not in MAPS_OF_54} == {RING: 27}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ALL)
 def test_no_loop_begins_again_by_falling_through(name: str) -> None:
     """Verifiers follow jumps back since Linux 5.3, and nothing else that leads back."""
     sections = Sections(OBJECTS / f"{name}.raw.bpf.o")

@@ -9,7 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 SOURCES = {path.name.partition(".")[0] for path in ROOT.glob("bpf/*.bpf.c")} - {"probe"}
-NAMES = {f"{name}.{way}.bpf.o" for name in SOURCES for way in ("typed", "raw")} | {"probe.bpf.o"}
+TYPED = {name for name in SOURCES if not name.endswith("_functions")}
+NAMES = {"probe.bpf.o"} | {
+    f"{name}.{way}.bpf.o" for way, names in (("typed", TYPED), ("raw", SOURCES)) for name in names
+}
 
 
 def built_in(folder: Path, *arguments: str) -> dict[str, bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 from functools import partialmethod
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -20,6 +19,7 @@ from cgnet.commands.trace.command import Trace
 from cgnet.errors import CgnetError, ExitStatus, LibbpfError, StoppedError, strerror
 from cgnet.filters.selection import Filters, Selection
 from cgnet.kernel import probes, variants
+from cgnet.kernel.function_hooks import stage_of
 from cgnet.kernel.probes import (
     COMPARE_AND_SWAP,
     MAP_ELEM,
@@ -30,7 +30,7 @@ from cgnet.kernel.probes import (
     Answer,
     Feature,
 )
-from cgnet.kernel.variants import LIVING, Chosen, Job, Variant
+from cgnet.kernel.variants import LIVING, SYNC_ERRORS, Job
 from cgnet.loader import Object
 from cgnet.records._layouts import Role
 from cgnet.run.launch import Launch
@@ -51,6 +51,8 @@ class Kernel:
     def __init__(self) -> None:
         self.lacks: set[Feature] = set()
         self.refuses: dict[str, int] = {}  # the errno, by program
+        self.refuses_to_attach: dict[str, int] = {}
+        self.attached: list[tuple[Any, ...]] = []
         self.looked: list[tuple[str, frozenset[str]]] = []  # the file, and what was taken of it
 
     def load(self, obj: Object) -> None:
@@ -60,6 +62,11 @@ class Kernel:
             number = self.refuses[name]
             raise LibbpfError("bpf_object__load: no", number, SAID.format(name, name))
 
+    def attach(self, name: str, program: Program, *_: Any, **options: Any) -> None:
+        if number := self.refuses_to_attach.get(program.name):
+            raise LibbpfError(f"{name}: no", number, SAID.format(program.name, program.name))
+        self.attached.append((name, program.name, *options.values()))
+
     def trial(self, feature: Feature) -> Answer:
         return Answer(ok=feature not in self.lacks, why="no" if feature in self.lacks else "")
 
@@ -67,6 +74,10 @@ class Kernel:
     def taken(self) -> set[str]:
         """What the last look took."""
         return set(self.looked[-1][1])
+
+
+def _attach(_obj: Object, kernel: Kernel, *arguments: Any, **options: Any) -> None:
+    kernel.attach(*arguments, **options)
 
 
 @pytest.fixture
@@ -80,6 +91,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> K
     monkeypatch.setattr(Object, "load", partialmethod(lambda obj, kernel: kernel.load(obj), made))
     monkeypatch.setattr(Object, "resize_inner", lambda *_: None)  # makes a map, which takes rights
     monkeypatch.setattr(Object, "ring", lambda *_: None)
+    monkeypatch.setattr(Object, "share_maps", lambda *_: None)
+    for name in ("attach", "attach_kprobe"):
+        monkeypatch.setattr(Object, name, partialmethod(_attach, made, name))
     monkeypatch.setattr(Launch, "_attach", lambda *_: None)
     return made
 
@@ -120,7 +134,7 @@ def test_the_best_variant_is_taken_without_a_word(kernel: Kernel) -> None:
     assert launch.runs == {"hook": "tp_btf", "transport": "ring", "ledger": "storage"}
     assert launch.said == []
     assert [path for path, _ in kernel.looked] == ["life.typed.bpf.o"]
-    assert "ledger_seed" in kernel.taken
+    assert {"ledger_seed", "ledger_listeners"} <= kernel.taken
     assert not [name for name in kernel.taken if name.startswith("living")]
 
 
@@ -153,7 +167,7 @@ def test_a_seed_that_is_refused_is_left_out_alone(kernel: Kernel, command: Comma
     launch = started(command)
     assert launch.runs["hook"] == "tp_btf"
     first, second = (taken for _, taken in kernel.looked)
-    assert first - second == {"ledger_seed"}
+    assert first - second == {"ledger_seed", "ledger_listeners"}
     assert len([line for line in launch.said if "before the start" in line]) == 1
     assert "Operation not permitted" in launch.said[0]
 
@@ -245,6 +259,114 @@ def test_without_a_look_nobody_answers(kernel: Kernel) -> None:
     assert not [name for name in kernel.taken if name.startswith("living")]
 
 
+class AtFunctions(Trace):
+    """Trace with some of its stages at functions, by one way."""
+
+    def __init__(self, *stages: str, way: str = "fentry") -> None:
+        super().__init__(functions=way)
+        self._stages = stages
+
+    def stages(self) -> list[Job]:
+        """Return their jobs, each with its first variant alone."""
+        found = (each for each in super().stages() if stage_of(each) in self._stages)
+        return [each._replace(variants=each.variants[:1]) for each in found]
+
+
+@pytest.fixture
+def at_functions(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """Let every trial at a function work."""
+    monkeypatch.setattr(probes, "trial_at", lambda *_: Answer(ok=True))
+    return kernel
+
+
+TCP_RCV = {f"tcp_rcv__{part}__tcp_{part}_rcv__fentry" for part in ("v4", "v6")}
+
+
+@pytest.mark.parametrize(("hook", "way"), [("tp_btf", "typed"), ("raw_tp", "raw")])
+def test_programs_at_functions_run_beside_either_object(
+    at_functions: Kernel, hook: str, way: str
+) -> None:
+    launch = started(AtFunctions("tcp_rcv"), hook)
+    paths = [path for path, _ in at_functions.looked]
+    assert paths == [f"trace.{way}.bpf.o", "trace_functions.raw.bpf.o"]
+    assert at_functions.taken == TCP_RCV
+    assert launch.runs["not_seen"] == []
+
+
+@pytest.mark.parametrize(("way", "how"), [
+    ("fentry", ("attach",)), ("kprobe", ("attach_kprobe", False)),
+    ("kprobe.multi", ("attach_kprobe", True)),
+])  # fmt: skip
+def test_each_way_attaches_as_it_must(
+    at_functions: Kernel, monkeypatch: pytest.MonkeyPatch, way: str, how: tuple[Any, ...]
+) -> None:
+    monkeypatch.setattr(Object, "use_multi", lambda *_: None)
+    started(AtFunctions("tcp_backlog", way=way))
+    kind = "fentry" if way == "fentry" else "kprobe"
+    first, *more = how
+    name = f"tcp_backlog__both__tcp_add_backlog__{kind}"
+    assert at_functions.attached == [(first, name, *more)]
+
+
+@pytest.mark.parametrize(("stages", "left", "unseen"), [
+    (("tcp_rcv",), [{"tcp_rcv__v4__tcp_v4_rcv__fentry"}], "tcp_rcv of IPv6"),
+    (("tcp_backlog", "tcp_rcv"), [TCP_RCV], "tcp_backlog"),
+    (("tcp_backlog",), [], "tcp_backlog"),
+])  # fmt: skip
+def test_a_part_of_a_stage_whose_program_is_refused_is_left_out_alone(
+    at_functions: Kernel, stages: tuple[str, ...], left: list[set[str]], unseen: str
+) -> None:
+    at_functions.refuses = {
+        "tcp_backlog__both__tcp_add_backlog__fentry": errno.EACCES,
+        **({} if len(stages) > 1 else {"tcp_rcv__v6__tcp_v6_rcv__fentry": errno.EACCES}),
+    }
+    launch = started(AtFunctions(*stages))
+    assert launch.runs["hook"] == "tp_btf"
+    first, _, *later = at_functions.looked
+    assert first[0] == "trace.typed.bpf.o"
+    assert [taken for _, taken in later] == left
+    assert launch.runs["not_seen"] == [unseen]
+    assert launch.said == [f"not seen here: {unseen}; cgnet doctor tells why"]
+
+
+def test_a_function_that_is_refused_is_seen_by_the_next_way(at_functions: Kernel) -> None:
+    at_functions.refuses = {"tcp_backlog__both__tcp_add_backlog__fentry": errno.EACCES}
+    launch = started(Trace())
+    assert "tcp_backlog__both__tcp_add_backlog__kprobe" in at_functions.taken
+    assert [path for path, _ in at_functions.looked].count("trace.typed.bpf.o") == 1
+    assert launch.runs["not_seen"] == []
+
+
+def test_a_function_that_is_refused_after_all_costs_its_stage_alone(at_functions: Kernel) -> None:
+    at_functions.refuses_to_attach = {"tcp_rcv__v6__tcp_v6_rcv__fentry": errno.EBUSY}
+    launch = started(AtFunctions("tcp_backlog", "tcp_rcv"))
+    assert launch.runs["not_seen"] == ["tcp_rcv"]
+    assert len(at_functions.attached) == 2
+    assert len(at_functions.looked) == 2
+
+
+def test_errors_of_connect_are_seen_in_another_way_where_one_is_refused(kernel: Kernel) -> None:
+    kernel.refuses = {"tcp_v4_connect_fexit": errno.EACCES}
+    launch = started(Connect())
+    assert launch.runs["hook"] == "tp_btf"
+    assert {"tcp_v4_connect_kprobe", "tcp_v6_connect_kretprobe"} <= kernel.taken
+    assert [path for path, _ in kernel.looked].count("connect.typed.bpf.o") == 1
+    assert launch.said == [SYNC_ERRORS.variants[1].remark.replace("{why}", "Permission denied")]
+
+
+def test_main_programs_are_loaded_anew_where_nothing_sees_errors_of_connect(
+    kernel: Kernel,
+) -> None:
+    kernel.refuses = {"tcp_v4_connect_fexit": errno.EACCES}
+    kernel.refuses_to_attach = {"tcp_v4_connect_kprobe": errno.ENOENT}
+    launch = started(Connect())
+    assert [path.partition(".")[0] for path, _ in kernel.looked] == [
+        "connect", "connect_functions", "connect_functions", "connect",
+    ]  # fmt: skip
+    assert launch.runs["hook"] == "tp_btf"
+    assert launch.said == [SYNC_ERRORS.variants[-1].remark]
+
+
 def test_a_slower_hook_is_told_with_the_reason(kernel: Kernel) -> None:
     kernel.lacks = {COMPARE_AND_SWAP}
     launch = started()
@@ -309,52 +431,6 @@ def test_who_is_stopped_before_the_end_of_the_start_attaches_nothing(
         started(stopped=lambda: bool(kernel.looked))
     assert len(kernel.looked) == 1
     assert attached == []
-
-
-class Attaching:
-    """Stands for an object: what it attaches, and how."""
-
-    def __init__(self, error: LibbpfError | None = None) -> None:
-        self.did: list[tuple[Any, ...]] = []
-        self.error = error
-
-    def attach(self, program: Any) -> None:
-        self.did.append((program.name,))
-        if self.error:
-            raise self.error
-
-    def attach_kprobe(self, program: Any, function: str, *, multi: bool) -> None:
-        self.did.append((program.name, function, multi))
-
-
-def attached(way: str, error: LibbpfError | None = None) -> tuple[str, list[Any], Launch]:
-    """Attach a program at a function; return its name, what was done, and the launch."""
-    kind = "fentry" if way == "fentry" else "kprobe"
-    name = f"ip_rcv__v4__ip_rcv__{kind}"
-    program: Any = SimpleNamespace(name=name, hook=kind, target="ip_rcv", stage=("ip_rcv", "v4"))
-    variant = Variant(way, code=way, function="ip_rcv", programs=frozenset({name}))
-    launch = Launch(Trace(), Filters(), RING)
-    launch._plan = {"ip_rcv": Chosen(Job("ip_rcv", (variant,), optional=True), variant, ())}
-    obj: Any = Attaching(error)
-    launch._attach_one(obj, program)
-    return name, obj.did, launch
-
-
-@pytest.mark.parametrize(
-    ("way", "more"),
-    [("fentry", ()), ("kprobe", ("ip_rcv", False)), ("kprobe.multi", ("ip_rcv", True))],
-)
-@pytest.mark.usefixtures("mounted")
-def test_each_way_attaches_as_it_must(way: str, more: tuple[Any, ...]) -> None:
-    name, did, launch = attached(way)
-    assert did == [(name, *more)]
-    assert launch._unseen == {}
-
-
-@pytest.mark.usefixtures("mounted")
-def test_a_function_that_is_refused_after_all_costs_its_stage_alone() -> None:
-    _, _, launch = attached("fentry", LibbpfError("attach", errno.EBUSY))
-    assert launch._unseen == {"ip_rcv": "ip_rcv: Device or resource busy"}
 
 
 def test_errors_that_the_c_library_does_not_know_have_names() -> None:

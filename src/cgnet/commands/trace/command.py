@@ -26,7 +26,7 @@ from cgnet.kernel import function_hooks
 from cgnet.kernel.btf import KERNEL_BTF
 from cgnet.kernel.function_hooks import WAYS
 from cgnet.kernel.symbols import Symbols
-from cgnet.kernel.variants import HOOK, SOCKETS, choose
+from cgnet.kernel.variants import SOCKETS, choose
 from cgnet.options import completion
 from cgnet.options.shared import collect, common_of_packets, keys_of, need, summary
 from cgnet.options.types import OneOf, Span
@@ -44,7 +44,7 @@ from cgnet.records._layouts import (
 )
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
 from cgnet.run.command import Command
-from cgnet.run.launch import object_path
+from cgnet.run.launch import functions_path
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Trace(Command):
         A requested stage that no program reports isn't supported.
         """
         ways = WAYS if self._functions is None else {self._functions} - {NO_FUNCTIONS}
-        found = function_hooks.read(object_path("trace", HOOK.variants[0]), ways)
+        found = function_hooks.read(functions_path("trace"), ways)
         if name := STAGES.get(self._config.slow_stage):
             unseen = function_hooks.unseen(choose(found).values())
             if why := unseen.get("netfilter" if name in NETFILTER else name):

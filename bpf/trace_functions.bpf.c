@@ -1,14 +1,13 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Stages that no tracepoint reports: functions of IP, netfilter and TCP, where the kernel allows programs to
- * attach to them. One body serves fentry and kprobes; it reads as raw_tp does, and never accesses the ledger,
- * which not all of these programs can: a packet that starts here gets its owner at the next tracepoint.
+ * attach to them. One body serves fentry and kprobes; it never accesses the ledger, which not all of these
+ * programs can: a packet that starts here gets its owner at the next tracepoint.
  */
-#ifndef CGNET_TRACE_FUNCTIONS_BPF_H
-#define CGNET_TRACE_FUNCTIONS_BPF_H
+#define AT_FUNCTIONS
 
 #include "trace/start.bpf.h"
-#include "trace/receive.bpf.h"
+#include "trace/waiting.bpf.h"
 
 /* linux/netfilter.h */
 #define NFPROTO_IPV4 2
@@ -40,6 +39,13 @@ static __noinline struct in_flight_packet *begin_sent(struct sk_buff *skb, struc
 	return begin_unnamed(false, false, skb, packet, &place);
 }
 
+/* Likewise. */
+static __noinline int begin_at_its_socket(struct sk_buff *skb, struct in_flight_packet *in_flight)
+{
+	begin_at_socket(false, skb, in_flight);
+	return 0;
+}
+
 /* Get or start the entry of a packet that TCP sends now. One started in the hook before is not checked again. */
 static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *skb)
 {
@@ -60,7 +66,7 @@ static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *s
 	if (!in_flight)
 		return NULL;
 	in_flight->event.trace.sent = 1;
-	begin_at_socket_raw(skb, in_flight);
+	begin_at_its_socket(skb, in_flight);
 	return in_flight;
 }
 
@@ -126,20 +132,6 @@ static __always_inline u32 stage_of_hook(u32 family, u32 hook)
 	if (family != NFPROTO_IPV4 && family != NFPROTO_IPV6)
 		return 0;
 	return hook < sizeof(stages) ? stages[hook] : 0;
-}
-
-static __always_inline void leave_hook(struct in_flight_packet *in_flight, u32 verdict, u64 now)
-{
-	struct stage *stage;
-
-	if (!in_flight->hook)
-		return;
-	stage = add_stage(in_flight, in_flight->hook, now);
-	in_flight->hook = 0;
-	if (!stage)
-		return;
-	stage->netns = in_flight->hook_netns;
-	stage->verdict = verdict;
 }
 
 /* Rules that drop a packet free it inside the hook: drop_at() finds the hook here. */
@@ -223,4 +215,44 @@ static __always_inline int on_hook_return(int result)
 	return on_verdict((struct sk_buff *)calls->skb[depth & (MAX_HOOK - 1)], result);
 }
 
-#endif
+/*
+ * Functions, where the kernel allows programs to attach to them: src/cgnet/kernel/function_hooks.py reads
+ * this table from the names. Rows of one stage and part are alternatives, best first; all parts are required.
+ */
+#define AT_CALL(stage, part, function, kind, program, arguments, call)  \
+	SEC(#kind "/" #function)                                        \
+	int program(stage##__##part##__##function##__##kind, arguments) \
+	{                                                               \
+		return WITH_PERF_FLUSH(ctx, call);                      \
+	}
+#define FUNCTION(stage, part, function, arguments, call)                        \
+	AT_CALL(stage, part, function, fentry, BPF_PROG, WITH(arguments), call) \
+	AT_CALL(stage, part, function, kprobe, BPF_KPROBE, WITH(arguments), call)
+
+FUNCTION(ip_out, v4, ip_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
+	 on_ip_out(skb, net))
+FUNCTION(ip_out, v6, ip6_output, WITH(struct net *net, struct sock *sk, struct sk_buff *skb),
+	 on_ip_out(skb, net))
+FUNCTION(ip_rcv, v4, ip_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v4, ip_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v6, ip6_rcv_core, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(ip_rcv, v6, ipv6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_IP_RCV))
+FUNCTION(tcp_rcv, v4, tcp_v4_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
+FUNCTION(tcp_rcv, v6, tcp_v6_rcv, WITH(struct sk_buff *skb), on_device(skb, STAGE_TCP_RCV))
+FUNCTION(tcp_backlog, both, tcp_add_backlog, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_backlog(sk, skb))
+FUNCTION(sock_queue, both, tcp_queue_rcv, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_sock_queue(sk, skb))
+FUNCTION(sock_queue, both, tcp_data_queue, WITH(struct sock *sk, struct sk_buff *skb),
+	 on_sock_queue(sk, skb))
+AT_CALL(netfilter, both, nf_hook_slow, fentry, BPF_PROG,
+	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook(skb, state))
+AT_CALL(netfilter, both, nf_hook_slow, fexit, BPF_PROG,
+	WITH(struct sk_buff *skb, void *state, void *entries, u32 first, int result),
+	on_verdict(skb, result))
+AT_CALL(netfilter, both, nf_hook_slow, kprobe, BPF_KPROBE,
+	WITH(struct sk_buff *skb, struct nf_hook_state *state), on_hook_call(skb, state))
+AT_CALL(netfilter, both, nf_hook_slow, kretprobe, BPF_KRETPROBE, WITH(int result),
+	on_hook_return(result))
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

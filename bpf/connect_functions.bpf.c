@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Errors that connect() returns before a SYN is sent: no route, no permission. They reach no TCP state. There
  * are three ways to see them, of which user space loads one at most, the first that works:
@@ -8,11 +8,11 @@
  * Each records the call's start by thread, and reports a failing return unless the attempt reached
  * TCP_SYN_SENT meanwhile.
  */
-#ifndef CGNET_CONNECT_SYNC_ERRORS_BPF_H
-#define CGNET_CONNECT_SYNC_ERRORS_BPF_H
+#define AT_FUNCTIONS
 
-#include "connect/attempt.bpf.h"
-#include "filter/cgroup_events.bpf.h"
+#include "base/flow.bpf.h"
+#include "base/task.bpf.h"
+#include "connect/connect_calls.bpf.h"
 #include "connect/emit.bpf.h"
 
 CONFIG(connect_config);
@@ -35,20 +35,6 @@ struct syscall_exit {
 	long id;
 	long ret;
 };
-
-struct connect_call {
-	u64 sk;
-	u64 address;	 /* struct sockaddr of the caller: user's or the kernel's copy */
-	u64 reached_tcp; /* 1: the call reached TCP_SYN_SENT, and the attempt has its own record */
-};
-
-/* Calls in progress, by thread. Only for the ways that must match an entry with a return. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
-	__type(value, struct connect_call);
-} connect_calls SEC(".maps");
 
 /* Union of struct sockaddr_in and sockaddr_in6. */
 union address {
@@ -111,18 +97,19 @@ static __always_inline void emit_sync_error(struct sock *sk, const union address
 	emit_connection(false, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
-/* The attempt reached TCP: its own decision reports it. */
-static __always_inline void connect_call_reached_tcp(void)
+/*
+ * The call returned, and its attempt is in progress: an ICMP error may have come meanwhile. The application
+ * has not read it yet.
+ */
+static __always_inline void note_soft_error(struct sock *sk)
 {
-	struct connect_call *call;
-	u64 thread;
+	struct soft_error error = {.error = BPF_CORE_READ(sk, sk_err_soft)};
+	u64 key = (u64)sk;
 
-	if (connect_config.sync_errors == SYNC_ERRORS_UNSEEN)
+	if (!error.error || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT)
 		return;
-	thread = bpf_get_current_pid_tgid();
-	call = bpf_map_lookup_elem(&connect_calls, &thread);
-	if (call)
-		call->reached_tcp = 1;
+	error.ts_ns = bpf_ktime_get_ns();
+	bpf_map_update_elem(&soft_errors, &key, &error, BPF_ANY);
 }
 
 static __always_inline void connect_call_begins(struct sock *sk, u64 address)
@@ -146,7 +133,7 @@ static __always_inline int connect_call_ends(long ret, bool user_address)
 	call = *found;
 	bpf_map_delete_elem(&connect_calls, &thread);
 	if (call.reached_tcp)
-		attempt_has_soft_error((struct sock *)call.sk);
+		note_soft_error((struct sock *)call.sk);
 	if (ret >= 0 || ret <= -ERESTARTSYS || call.reached_tcp)
 		return 0;
 	if (user_address)
@@ -238,4 +225,4 @@ int connect_syscall_exit(struct syscall_exit *ctx)
 	return WITH_PERF_FLUSH(ctx, connect_call_ends(ctx->ret, true));
 }
 
-#endif
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
