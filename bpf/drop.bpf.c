@@ -139,7 +139,7 @@ static __always_inline int on_set_state(const bool typed, struct sock *sk, int o
 		return 0;
 	ledger_on_state(typed, sk, oldstate, newstate);
 	remember_time_wait(typed, sk, oldstate, newstate);
-	if (!typed && newstate == TCP_CLOSE)
+	if (!typed && sockets_are_told() && newstate == TCP_CLOSE)
 		remember_closed(sk);
 	if (newstate == TCP_SYN_SENT)
 		remember_sender(typed, sk);
