@@ -186,10 +186,9 @@ static __always_inline bool is_open(u32 state)
 	return state != TCP_CLOSE && was_open(state);
 }
 
-static __always_inline void tell_living(const bool typed, struct sock *sk,
-					struct ledger_entry *entry)
+static __always_inline void tell_living(struct sock *sk, struct ledger_entry *entry)
 {
-	u32 state = READ(sk, __sk_common.skc_state);
+	u32 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	const struct holder *holder = holder_of(entry);
 	u64 now = bpf_ktime_get_ns();
@@ -223,7 +222,7 @@ int living(struct storage_of_socket *ctx)
 	struct sock *sk = ctx->sk;
 
 	if (sk && entry)
-		tell_living(true, sk, entry);
+		tell_living(sk, entry);
 	return 0;
 }
 
@@ -240,7 +239,7 @@ int living_slots(struct slot_of_socket *ctx)
 	struct ledger_slot *slot = ctx->slot;
 
 	if (slot && slot->address > SLOT_IS_TAKEN && !slot->gone)
-		tell_living(false, (struct sock *)slot->address, &slot->entry);
+		tell_living((struct sock *)slot->address, &slot->entry);
 	return 0;
 }
 
@@ -274,7 +273,7 @@ int living_files(struct task_file *ctx)
 	if (!entry || entry->private.shown == look)
 		return 0;
 	entry->private.shown = look;
-	tell_living(true, sk, entry);
+	tell_living(sk, entry);
 	return 0;
 }
 
@@ -293,8 +292,7 @@ int living(struct element *ctx)
 	u64 *address = ctx->address;
 
 	if (address && entry)
-		return WITH_PERF_FLUSH(ctx,
-				       (tell_living(false, (struct sock *)*address, entry), 0));
+		return WITH_PERF_FLUSH(ctx, (tell_living((struct sock *)*address, entry), 0));
 	return 0;
 }
 
@@ -316,7 +314,7 @@ static __always_inline int on_question(const char *name)
 	sk = (struct sock *)asked->address;
 	entry = ledger_find(false, sk);
 	if (entry)
-		tell_living(false, sk, entry);
+		tell_living(sk, entry);
 	return 0;
 }
 

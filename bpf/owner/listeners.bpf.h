@@ -172,11 +172,11 @@ static __always_inline void remember_by_address(struct tcp_listener *mine)
 }
 
 /* Record a listener by its inode and by its address. */
-static __always_inline void remember_listener(const bool typed, struct sock *sk,
-					      struct tcp_listener *mine, bool alone)
+static __always_inline void remember_listener(struct sock *sk, struct tcp_listener *mine,
+					      bool alone)
 {
 	__builtin_memset(&mine->place, 0, sizeof(mine->place));
-	key_of_listener(typed, sk, &mine->place);
+	key_of_listener(false, sk, &mine->place);
 	if (!mine->place.port) /* not bound: it gets a port later */
 		return;
 	mine->holder.sockets = 1;
@@ -250,7 +250,7 @@ static __always_inline void learn_listener(const bool typed, struct sock *sk)
 	} else {
 		hold(typed, current_task(typed), &mine->holder);
 	}
-	remember_listener(typed, sk, mine, alone);
+	remember_listener(sk, mine, alone);
 }
 
 static __always_inline void forget_listener(const bool typed, struct sock *sk)

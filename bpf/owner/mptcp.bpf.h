@@ -75,7 +75,7 @@ static __always_inline void seed_mptcp(struct task_struct *task, u64 file, u32 f
 	    sk->__sk_common.skc_state != TCP_LISTEN)
 		return;
 	describe(true, task, file, fd, &mine.at);
-	remember_listener(false, first, &mine, false);
+	remember_listener(first, &mine, false);
 }
 
 #endif

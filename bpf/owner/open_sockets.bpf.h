@@ -58,7 +58,7 @@ static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, str
 	entry->listener = mine.inode;
 	mine.holder = entry->holders[RANK_OPENED];
 	describe(true, task, file, fd, &mine.at);
-	remember_listener(true, sk, &mine, alone);
+	remember_listener(sk, &mine, alone);
 }
 
 #if TYPED

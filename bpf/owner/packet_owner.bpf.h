@@ -155,7 +155,7 @@ static __always_inline void guess_owner(const struct place *place, const struct 
 }
 
 /* Owner of a socket that has no ledger entry. */
-static __always_inline struct holder *holder_elsewhere(const bool typed, struct sock *sk, u8 state)
+static __always_inline struct holder *holder_elsewhere(struct sock *sk, u8 state)
 {
 	struct holder *found;
 	u64 inode;
@@ -164,7 +164,7 @@ static __always_inline struct holder *holder_elsewhere(const bool typed, struct 
 		inode = socket_inode(sk);
 		found = holder_now(bpf_map_lookup_elem(&listening, &inode));
 	} else {
-		found = typed ? NULL : seed_of(sk);
+		found = TYPED ? NULL : seed_of(sk);
 	}
 	return found && found->owner.source ? found : NULL;
 }
@@ -184,7 +184,7 @@ static __always_inline struct holder *holder_of_request(const struct place *plac
 		return NULL;
 	request = (void *)BPF_CORE_READ(skb, sk);
 	listener = BPF_CORE_READ(request, skc_listener);
-	return listener ? holder_elsewhere(false, listener, TCP_LISTEN) : NULL;
+	return listener ? holder_elsewhere(listener, TCP_LISTEN) : NULL;
 }
 
 /*
@@ -206,7 +206,7 @@ static __always_inline u8 whose_packet(const bool typed, const struct place *pla
 	if (entry && place->tcp_state != TCP_LISTEN) {
 		*holder = *holder_of(entry);
 	} else if (sk) {
-		seeded = holder_elsewhere(typed, sk, place->tcp_state);
+		seeded = holder_elsewhere(sk, place->tcp_state);
 		if (seeded)
 			*holder = *seeded;
 		else

@@ -125,11 +125,11 @@ static __always_inline bool is_synack_again(struct sock *sk,
 static __always_inline bool is_sent_before(struct sock *sk,
 					   const struct in_flight_packet *in_flight)
 {
-	const bool typed = false; /* helpers do not take a packet's socket */
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = (struct tcp_sock *)sk; /* helpers do not take a packet's socket */
 
-	return (s32)(in_flight->event.trace.seq - READ(tp, snd_nxt)) < 0 &&
-	       READ(tp, total_retrans) && in_flight->sent_ns >= READ(tp, tcp_wstamp_ns);
+	return (s32)(in_flight->event.trace.seq - BPF_CORE_READ(tp, snd_nxt)) < 0 &&
+	       BPF_CORE_READ(tp, total_retrans) &&
+	       in_flight->sent_ns >= BPF_CORE_READ(tp, tcp_wstamp_ns);
 }
 
 static __always_inline void look_for_retransmit(const bool typed, struct sk_buff *skb,
