@@ -11,28 +11,28 @@
 #include "connect/inbound.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 
-static __always_inline void begin(const bool typed, struct sock *sk)
+static __always_inline void begin(struct sock *sk)
 {
-	struct task_struct *task = current_task(typed);
+	struct task_struct *task = current_task();
 	struct attempt *attempt;
 	struct owner owner;
 
-	if (!is_tcp(typed, sk))
+	if (!is_tcp(sk))
 		return;
 	connect_call_reached_tcp();
-	learn(typed, task, &owner);
-	if (!owner_passes(typed, task, &owner))
+	learn(task, &owner);
+	if (!owner_passes(task, &owner))
 		return;
-	attempt = attempt_open(typed, sk);
+	attempt = attempt_open(sk);
 	if (!attempt)
 		return;
 	attempt->owner = owner;
-	attempt_begins(typed, sk, attempt);
+	attempt_begins(sk, attempt);
 }
 
-static __always_inline void decide(const bool typed, struct sock *sk, int oldstate, int newstate)
+static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
 {
-	struct attempt *attempt = attempt_find(typed, sk);
+	struct attempt *attempt = attempt_find(sk);
 	struct outcome outcome;
 	struct tcp_sock *tp;
 	struct flow flow;
@@ -41,26 +41,26 @@ static __always_inline void decide(const bool typed, struct sock *sk, int oldsta
 	if (!attempt || unlikely(!attempt->start_ns))
 		return;
 	now = bpf_ktime_get_ns();
-	tp = tcp_sock_of(typed, sk);
+	tp = tcp_sock_of(sk);
 	if (tp) {
-		flow_of_sock(typed, sk, tp, &flow);
-		outcome_of_attempt(typed, sk, tp, attempt, now, oldstate, newstate, &outcome);
-		emit_connection(typed, sk, now, &attempt->owner, &flow, &outcome);
+		flow_of_sock(TYPED, sk, tp, &flow);
+		outcome_of_attempt(sk, tp, attempt, now, oldstate, newstate, &outcome);
+		emit_connection(sk, now, &attempt->owner, &flow, &outcome);
 	}
 	attempt->start_ns = 0;
-	attempt_done(typed, sk, attempt);
+	attempt_done(sk, attempt);
 }
 
 /* Attempts start in processes, which interrupt no program. The second decision finds no attempt. */
-static __always_inline int on_set_state(const bool typed, const bool first, struct sock *sk,
-					int oldstate, int newstate)
+static __always_inline int on_set_state(const bool first, struct sock *sk, int oldstate,
+					int newstate)
 {
 	if (newstate == TCP_SYN_SENT && first)
-		begin(typed, sk);
+		begin(sk);
 	else if (oldstate == TCP_SYN_SENT && newstate != TCP_SYN_RECV)
-		decide(typed, sk, oldstate, newstate);
+		decide(sk, oldstate, newstate);
 	else if (oldstate == TCP_SYN_RECV)
-		decide(typed, sk, oldstate, newstate);
+		decide(sk, oldstate, newstate);
 	return 0;
 }
 
@@ -70,7 +70,6 @@ SET_STATE_PROGRAMS(client, on_set_state)
  * The tracepoint exists since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in
  * v5.14); without it, the program is left out.
  */
-TRACEPOINT_PROGRAM(trace_error, inet_sk_error_report, WITH(struct sock *sk),
-		   attempt_has_error(typed, sk))
+TRACEPOINT_PROGRAM(trace_error, inet_sk_error_report, WITH(struct sock *sk), attempt_has_error(sk))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

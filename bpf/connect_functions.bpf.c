@@ -72,7 +72,7 @@ static __always_inline void flow_from(struct flow *flow, struct sock *sk)
 	struct inet_sock *inet = (struct inet_sock *)sk;
 
 	flow->sport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	flow->netns = netns_of(false, sk);
+	flow->netns = netns_of(TYPED, sk);
 	if (flow->family == 4)
 		store_v4(flow->saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
 	else
@@ -83,18 +83,18 @@ static __always_inline void flow_from(struct flow *flow, struct sock *sk)
 static __always_inline void emit_sync_error(struct sock *sk, const union address *to, int err)
 {
 	struct outcome outcome = {.result = err, .tcp_state = TCP_CLOSE, .role = ROLE_CLIENT};
-	struct task_struct *task = current_task(false);
+	struct task_struct *task = current_task();
 	struct flow flow = {};
 	struct owner owner;
 
 	if (to->family != AF_INET && to->family != AF_INET6)
 		return;
-	learn(false, task, &owner);
-	if (!owner_passes(false, task, &owner))
+	learn(task, &owner);
+	if (!owner_passes(task, &owner))
 		return;
 	flow_to(&flow, to);
 	flow_from(&flow, sk);
-	emit_connection(false, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
+	emit_connection(sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
 /*

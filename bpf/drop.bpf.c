@@ -24,7 +24,7 @@ static __always_inline bool reason_passes(u32 reason)
  * Whether a full accept queue refused the end of a handshake. It has a reason of its own in 6.18; 6.12
  * reports none, and with a SYN cookie each kernel reports a missing socket, but has the listener.
  */
-static __always_inline bool is_overflow(const bool typed, u32 reason, struct sock *rx_sk)
+static __always_inline bool is_overflow(u32 reason, struct sock *rx_sk)
 {
 	if (!rx_sk ||
 	    (reason != class_config.not_specified && reason != drop_config.no_socket_reason) ||
@@ -45,36 +45,35 @@ static __always_inline bool has_own_filter(struct sock *rx_sk)
 	return BPF_CORE_READ(part, sk_filter) != NULL;
 }
 
-static __always_inline int on_drop(const bool typed, void *ctx, struct sk_buff *skb, u64 location,
-				   u32 reason, struct sock *rx_sk)
+static __always_inline int on_drop(void *ctx, struct sk_buff *skb, u64 location, u32 reason,
+				   struct sock *rx_sk)
 {
 	struct drop drop = {.reason = reason};
 	struct packet packet = {};
 	struct place place;
 
-	if (unlikely(is_overflow(typed, reason, rx_sk)))
+	if (unlikely(is_overflow(reason, rx_sk)))
 		drop.reason = drop_config.overflow_reason;
-	if (!reason_passes(drop.reason) || !read_packet(typed, skb, &packet))
+	if (!reason_passes(drop.reason) || !read_packet(skb, &packet))
 		return 0;
 	drop.location = caller_of_free(ctx, location);
 	FORGET_VALUES(&packet);
-	find_place(typed, skb, rx_sk, &place);
+	find_place(skb, rx_sk, &place);
 	if (rx_sk && place.tcp_state == TCP_TIME_WAIT)
 		drop.new_data = is_new_data(rx_sk, &packet);
 	if (place.sk && reason == class_config.filter_reason)
 		drop.own_filter = has_own_filter(place.sk);
-	tell_drop(typed, ctx, &packet, &drop, &place, NULL);
+	tell_drop(ctx, &packet, &drop, &place, NULL);
 	return 0;
 }
 
 TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
-		   WITH_PERF_FLUSH(ctx, on_drop(typed, ctx, skb, caller_of_free(ctx, (u64)location),
-						reason_in(typed, ctx), rx_sk_in(typed, ctx))))
+		   WITH_PERF_FLUSH(ctx, on_drop(ctx, skb, caller_of_free(ctx, (u64)location),
+						reason_in(ctx), rx_sk_in(ctx))))
 
 /* -- SYNs dropped by a full queue of their listener */
 
-static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buff *skb,
-				      u64 location)
+static __always_inline int on_consume(void *ctx, struct sk_buff *skb, u64 location)
 {
 	struct drop drop = {.location = location};
 	struct packet packet = {};
@@ -83,7 +82,7 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 	struct holder *known;
 	struct sock *listener;
 
-	if (likely(!is_received_syn(typed, skb)) || !read_packet(typed, skb, &packet))
+	if (likely(!is_received_syn(skb)) || !read_packet(skb, &packet))
 		return 0;
 	FORGET_VALUES(&packet);
 	place.netns = netns_of_route(skb);
@@ -100,14 +99,14 @@ static __always_inline int on_consume(const bool typed, void *ctx, struct sk_buf
 	known = listener_by_address(false, listener);
 	if (known && !known->owner.source)
 		known = NULL;
-	tell_drop(typed, ctx, &packet, &drop, &place, known);
+	tell_drop(ctx, &packet, &drop, &place, known);
 	return 0;
 }
 
 TRACEPOINT_PROGRAM(syn_drop, consume_skb, WITH(struct sk_buff *skb),
-		   WITH_PERF_FLUSH(ctx, on_consume(typed, ctx, skb,
+		   WITH_PERF_FLUSH(ctx, on_consume(ctx, skb,
 						   drop_config.consume_arguments > 1
-							   ? optional_argument(typed, ctx, 1)
+							   ? optional_argument(ctx, 1)
 							   : 0)))
 
 #if TYPED
@@ -124,7 +123,7 @@ int syn_seed(struct task_file *ctx)
 	if (!socket)
 		return 0;
 	sk = socket->sk;
-	if (sk && sk->__sk_common.skc_state == TCP_LISTEN && is_tcp(true, sk))
+	if (sk && sk->__sk_common.skc_state == TCP_LISTEN && is_tcp(sk))
 		remember_queue(sk);
 	return 0;
 }
@@ -132,23 +131,22 @@ int syn_seed(struct task_file *ctx)
 
 /* -- the ledger */
 
-static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,
-					int newstate)
+static __always_inline int on_set_state(struct sock *sk, int oldstate, int newstate)
 {
-	if (!is_tcp(typed, sk))
+	if (!is_tcp(sk))
 		return 0;
-	ledger_on_state(typed, sk, oldstate, newstate);
-	remember_time_wait(typed, sk, oldstate, newstate);
-	if (!typed && sockets_are_told() && newstate == TCP_CLOSE)
+	ledger_on_state(sk, oldstate, newstate);
+	remember_time_wait(sk, oldstate, newstate);
+	if (!TYPED && sockets_are_told() && newstate == TCP_CLOSE)
 		remember_closed(sk);
 	if (newstate == TCP_SYN_SENT)
-		remember_sender(typed, sk);
+		remember_sender(sk);
 	if (drop_config.syn_drops)
-		queue_on_state(typed, sk, oldstate, newstate);
+		queue_on_state(sk, oldstate, newstate);
 	return 0;
 }
 
 TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
-		   on_set_state(typed, sk, oldstate, newstate))
+		   on_set_state(sk, oldstate, newstate))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -17,10 +17,10 @@
 
 /* -- the end */
 
-static __always_inline void end(const bool typed, struct sock *sk, int state)
+static __always_inline void end(struct sock *sk, int state)
 {
-	struct ledger_entry *entry = ledger_of(typed, false, sk);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct ledger_entry *entry = ledger_of(false, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 	struct ledger_private *mine;
 	u64 now = bpf_ktime_get_ns();
 	const struct holder *holder;
@@ -35,29 +35,28 @@ static __always_inline void end(const bool typed, struct sock *sk, int state)
 	holder = holder_of(entry);
 	if (!holder->wanted || !role_passes(entry->role))
 		return;
-	flow_of_sock(typed, sk, tp, &row.flow);
-	if (!flow_passes(typed, sk, &row.flow))
+	flow_of_sock(TYPED, sk, tp, &row.flow);
+	if (!flow_passes(TYPED, sk, &row.flow))
 		return;
-	life_so_far(typed, now, sk, tp, entry, state, &row.life);
-	how_it_ended(typed, sk, state, mine->reset_received, &holder->owner, &row.life);
+	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
+	how_it_ended(sk, state, mine->reset_received, &holder->owner, &row.life);
 	row.life.rst_reason = mine->rst_reason;
-	if (typed && mine->reset_received == RESET_FOR_LATE_DATA)
+	if (TYPED && mine->reset_received == RESET_FOR_LATE_DATA)
 		row.life.rst_reason = reason_of_late_data();
-	else if (typed && can_wait(sk, &holder->owner, &row))
+	else if (TYPED && can_wait(sk, &holder->owner, &row))
 		return;
 	emit_life(now, &holder->owner, &row.flow, &row.life);
 }
 
 /* -- before the end */
 
-static __always_inline void established(const bool typed, struct sock *sk,
-					struct ledger_entry *entry)
+static __always_inline void established(struct sock *sk, struct ledger_entry *entry)
 {
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 	u64 now = bpf_ktime_get_ns();
 
 	if (!entry || entry->whole <= 1 << RANK_GUESSED)
-		entry = ledger_of(typed, false, sk);
+		entry = ledger_of(false, sk);
 	if (!entry || !tp)
 		return;
 	entry->private.established_ns = now;
@@ -68,10 +67,10 @@ static __always_inline void established(const bool typed, struct sock *sk,
 }
 
 /* The application closes: its last event. */
-static __always_inline void closes(const bool typed, struct sock *sk)
+static __always_inline void closes(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_of(typed, true, sk);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct ledger_entry *entry = ledger_of(true, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 
 	if (!entry || !tp)
 		return;
@@ -84,72 +83,70 @@ static __always_inline bool was_open(int state)
 	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
 }
 
-static __always_inline bool is_known(const bool typed, struct sock *sk)
+static __always_inline bool is_known(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
+	struct ledger_entry *entry = ledger_find(TYPED, sk);
 
 	return entry && !entry->listens && entry->private.established_ns;
 }
 
-static __always_inline void on_first(const bool typed, struct sock *sk, int oldstate, int newstate)
+static __always_inline void on_first(struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry;
 
-	if (typed && newstate == TCP_SYN_SENT)
+	if (TYPED && newstate == TCP_SYN_SENT)
 		end_waiting(sk, 0);
-	entry = ledger_on_state(typed, sk, oldstate, newstate);
+	entry = ledger_on_state(sk, oldstate, newstate);
 	if (newstate == TCP_SYN_SENT && entry)
 		entry->private.begun_ns = bpf_ktime_get_ns();
 	else if (newstate == TCP_ESTABLISHED)
-		established(typed, sk, entry);
+		established(sk, entry);
 	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closes(typed, sk);
+		closes(sk);
 	else if (newstate == TCP_CLOSE && was_open(oldstate))
-		end(typed, sk, oldstate);
+		end(sk, oldstate);
 }
 
 /* Softirq events that the first program missed: a connection begins and ends once. */
-static __always_inline void on_second(const bool typed, struct sock *sk, int oldstate, int newstate)
+static __always_inline void on_second(struct sock *sk, int oldstate, int newstate)
 {
 	if (newstate == TCP_CLOSE)
-		end(typed, sk, oldstate);
-	else if (!is_known(typed, sk))
-		established(typed, sk, ledger_on_state(typed, sk, oldstate, newstate));
+		end(sk, oldstate);
+	else if (!is_known(sk))
+		established(sk, ledger_on_state(sk, oldstate, newstate));
 }
 
-static __always_inline int on_set_state(const bool typed, const bool first, struct sock *sk,
-					int oldstate, int newstate)
+static __always_inline int on_set_state(const bool first, struct sock *sk, int oldstate,
+					int newstate)
 {
 	bool twice = newstate == TCP_ESTABLISHED || (newstate == TCP_CLOSE && was_open(oldstate));
 
-	if ((!first && !twice) || !is_tcp(typed, sk))
+	if ((!first && !twice) || !is_tcp(sk))
 		return 0;
 	if (first)
-		on_first(typed, sk, oldstate, newstate);
-	if (twice && !is_done(typed, first, sk) && !first)
-		on_second(typed, sk, oldstate, newstate);
+		on_first(sk, oldstate, newstate);
+	if (twice && !is_done(first, sk) && !first)
+		on_second(sk, oldstate, newstate);
 	return 0;
 }
 
 SET_STATE_PROGRAMS(state, on_set_state)
 
-static __always_inline int on_receive_reset(const bool typed, struct sock *sk)
+static __always_inline int on_receive_reset(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_of(typed, true, sk);
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct ledger_entry *entry = ledger_of(true, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 
 	if (!entry || !tp)
 		return 0;
-	if (data_came_late(typed, sk, tp, entry->private.data_segs_at_fin,
-			   entry->private.bytes_at_fin))
+	if (data_came_late(sk, tp, entry->private.data_segs_at_fin, entry->private.bytes_at_fin))
 		entry->private.reset_received = RESET_FOR_LATE_DATA;
 	else
 		entry->private.reset_received = RESET_OF_PEER;
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(receive_reset, tcp_receive_reset, WITH(struct sock *sk),
-		   on_receive_reset(typed, sk))
+TRACEPOINT_PROGRAM(receive_reset, tcp_receive_reset, WITH(struct sock *sk), on_receive_reset(sk))
 
 #if TYPED
 /* Fires before the end for a time-out, after it for an abort; there may be no socket, or not a full one. */
@@ -159,12 +156,12 @@ int BPF_PROG(send_reset, struct sock *sk)
 	struct ledger_entry *entry;
 	u32 reason = 0;
 
-	if (!sk || !is_full(true, sk))
+	if (!sk || !is_full(sk))
 		return 0;
 	if (tells_rst_reason())
 		reason = ctx[2] + 1;
 	end_waiting(sk, reason);
-	entry = ledger_find(true, sk);
+	entry = ledger_find(TYPED, sk);
 	if (!entry)
 		return 0;
 	entry->private.rst_reason = reason;
@@ -266,9 +263,9 @@ int living_files(struct task_file *ctx)
 	if (!socket)
 		return 0;
 	sk = socket->sk;
-	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE || !is_tcp(true, sk))
+	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE || !is_tcp(sk))
 		return 0;
-	entry = ledger_find(true, sk);
+	entry = ledger_find(TYPED, sk);
 	look = meta->session_id;
 	if (!entry || entry->private.shown == look)
 		return 0;
@@ -307,12 +304,12 @@ static __always_inline int on_question(const char *name)
 		return 0;
 	if (!asked->address) {
 		sk = socket_of(asked);
-		if (sk && is_tcp(false, sk) && is_open(BPF_CORE_READ(sk, __sk_common.skc_state)))
-			ledger_of(false, false, sk);
+		if (sk && is_tcp(sk) && is_open(BPF_CORE_READ(sk, __sk_common.skc_state)))
+			ledger_of(false, sk);
 		return 0;
 	}
 	sk = (struct sock *)asked->address;
-	entry = ledger_find(false, sk);
+	entry = ledger_find(TYPED, sk);
 	if (entry)
 		tell_living(sk, entry);
 	return 0;

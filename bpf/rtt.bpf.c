@@ -27,8 +27,8 @@ CROSSES_TO_USER_SPACE(rtt_event);
 CONFIG(count_config);
 CONFIG(rtt_config);
 
-static __always_inline void count_sample(const bool typed, const struct owner *owner,
-					 const struct flow *flow, const struct rtt_sample *sample)
+static __always_inline void count_sample(const struct owner *owner, const struct flow *flow,
+					 const struct rtt_sample *sample)
 {
 	struct count_key key = {};
 
@@ -36,10 +36,10 @@ static __always_inline void count_sample(const bool typed, const struct owner *o
 	count_by_flow(&key, flow);
 	if (count_config.by & BY_ROLE)
 		key.role = sample->role;
-	histogram_add(typed, &key, rtt_config.smoothed ? sample->srtt_us : sample->rtt_us);
+	histogram_add(&key, rtt_config.smoothed ? sample->srtt_us : sample->rtt_us);
 }
 
-static __always_inline void emit_sample(const bool typed, struct sock *sk, struct tcp_sock *tp,
+static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 					const struct owner *owner, const struct rtt_sample *sample)
 {
 	u32 value = rtt_config.smoothed ? sample->srtt_us : sample->rtt_us;
@@ -49,11 +49,11 @@ static __always_inline void emit_sample(const bool typed, struct sock *sk, struc
 	if (value * NSEC_PER_USEC < rtt_config.min_ns ||
 	    (rtt_config.no_handshakes && sample->handshake))
 		return;
-	flow_of_sock(typed, sk, tp, &flow);
-	if (!flow_passes(typed, sk, &flow))
+	flow_of_sock(TYPED, sk, tp, &flow);
+	if (!flow_passes(TYPED, sk, &flow))
 		return;
 	if (count_config.enabled) {
-		count_sample(typed, owner, &flow, sample);
+		count_sample(owner, &flow, sample);
 		return;
 	}
 	event = reserve(sizeof(*event), RECORD_RTT, bpf_ktime_get_ns(), LOST_RING);
@@ -87,8 +87,7 @@ static __always_inline bool made_by(s64 sample, const struct ledger_private *las
  * the acknowledged segment, unless that was sent twice. Of several samples between two events the last one is
  * shown, which RACK has.
  */
-static __always_inline s64 sample_since(const bool typed, struct tcp_sock *tp,
-					const struct ledger_private *last,
+static __always_inline s64 sample_since(struct tcp_sock *tp, const struct ledger_private *last,
 					const struct ledger_private *now)
 {
 	s64 sample;
@@ -107,10 +106,9 @@ static __always_inline s64 sample_since(const bool typed, struct tcp_sock *tp,
 }
 
 /* tcp_probe fires in TCP_ESTABLISHED only. Later samples are seen together, at the next state. */
-static __always_inline void look(const bool typed, struct sock *sk, struct ledger_entry *entry,
-				 u32 state)
+static __always_inline void look(struct sock *sk, struct ledger_entry *entry, u32 state)
 {
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 	const struct holder *holder = holder_of(entry);
 	struct ledger_private *last = &entry->private;
 	struct ledger_private now = {.looked = 1};
@@ -123,7 +121,7 @@ static __always_inline void look(const bool typed, struct sock *sk, struct ledge
 	now.mdev = READ(tp, mdev_us);
 	now.acked_at = READ(tp, rack.mstamp);
 	now.retrans = READ(tp, total_retrans);
-	rtt = sample_since(typed, tp, last, &now);
+	rtt = sample_since(tp, last, &now);
 	*last = now;
 	if (rtt < 0)
 		return;
@@ -131,14 +129,13 @@ static __always_inline void look(const bool typed, struct sock *sk, struct ledge
 	sample.srtt_us = now.srtt >> 3;
 	sample.tcp_state = state;
 	sample.role = entry->role;
-	emit_sample(typed, sk, tp, &holder->owner, &sample);
+	emit_sample(sk, tp, &holder->owner, &sample);
 }
 
 /* The handshake's round trip is the first smoothed value. */
-static __always_inline void look_first(const bool typed, struct sock *sk,
-				       struct ledger_entry *entry)
+static __always_inline void look_first(struct sock *sk, struct ledger_entry *entry)
 {
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 	const struct holder *holder = holder_of(entry);
 	struct ledger_private *last = &entry->private;
 	struct rtt_sample sample = {};
@@ -156,44 +153,42 @@ static __always_inline void look_first(const bool typed, struct sock *sk,
 	sample.tcp_state = TCP_ESTABLISHED;
 	sample.role = entry->role;
 	sample.handshake = 1;
-	emit_sample(typed, sk, tp, &holder->owner, &sample);
+	emit_sample(sk, tp, &holder->owner, &sample);
 }
 
-static __always_inline int on_probe(const bool typed, struct sock *sk)
+static __always_inline int on_probe(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_of(typed, true, sk);
+	struct ledger_entry *entry = ledger_of(true, sk);
 
 	if (entry)
-		look(typed, sk, entry, TCP_ESTABLISHED);
+		look(sk, entry, TCP_ESTABLISHED);
 	return 0;
 }
 
-static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,
-					int newstate)
+static __always_inline int on_set_state(struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry;
 
-	if (!is_tcp(typed, sk))
+	if (!is_tcp(sk))
 		return 0;
-	ledger_on_state(typed, sk, oldstate, newstate);
+	ledger_on_state(sk, oldstate, newstate);
 	if (newstate == TCP_SYN_SENT || newstate == TCP_SYN_RECV || newstate == TCP_LISTEN ||
 	    oldstate == TCP_LISTEN)
 		return 0;
 	if (newstate != TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
 		return 0;
-	entry = ledger_of(typed, newstate != TCP_CLOSE, sk);
+	entry = ledger_of(newstate != TCP_CLOSE, sk);
 	if (!entry)
 		return 0;
 	if (newstate == TCP_ESTABLISHED)
-		look_first(typed, sk, entry);
+		look_first(sk, entry);
 	else
-		look(typed, sk, entry, oldstate);
+		look(sk, entry, oldstate);
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk),
-		   WITH_PERF_FLUSH(ctx, on_probe(typed, sk)))
+TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk), WITH_PERF_FLUSH(ctx, on_probe(sk)))
 TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
-		   WITH_PERF_FLUSH(ctx, on_set_state(typed, sk, oldstate, newstate)))
+		   WITH_PERF_FLUSH(ctx, on_set_state(sk, oldstate, newstate)))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -36,31 +36,30 @@ static __noinline struct in_flight_packet *begin_sent(struct sk_buff *skb, struc
 {
 	struct place place;
 
-	return begin_unnamed(false, false, skb, packet, &place);
+	return begin_unnamed(false, skb, packet, &place);
 }
 
 /* Likewise. */
 static __noinline int begin_at_its_socket(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
-	begin_at_socket(false, skb, in_flight);
+	begin_at_socket(skb, in_flight);
 	return 0;
 }
 
 /* Get or start the entry of a packet that TCP sends now. One started in the hook before is not checked again. */
 static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *skb)
 {
-	const bool typed = false;
 	struct in_flight_packet *in_flight = in_flight_find(skb);
 	struct packet packet = {};
 
 	if (in_flight && last_stage(in_flight) == STAGE_NF_OUTPUT)
 		return in_flight;
-	if (!read_packet(typed, skb, &packet))
+	if (!read_packet(skb, &packet))
 		return NULL;
 	if (in_flight) {
-		if (is_same_packet(in_flight, &packet) && !is_sent_again(typed, skb, in_flight))
+		if (is_same_packet(in_flight, &packet) && !is_sent_again(skb, in_flight))
 			return in_flight;
-		was_missed(typed, skb, in_flight);
+		was_missed(skb, in_flight);
 	}
 	in_flight = begin_sent(skb, &packet);
 	if (!in_flight)
@@ -72,7 +71,6 @@ static __always_inline struct in_flight_packet *in_flight_sent(struct sk_buff *s
 
 static __always_inline int on_ip_out(struct sk_buff *skb, struct net *net)
 {
-	const bool typed = false;
 	struct in_flight_packet *in_flight =
 		READ(skb, sk) ? in_flight_sent(skb) : in_flight_find(skb);
 
@@ -83,13 +81,12 @@ static __always_inline int on_ip_out(struct sk_buff *skb, struct net *net)
 
 static __always_inline int on_device(struct sk_buff *skb, u32 at)
 {
-	const bool typed = false;
 	struct in_flight_packet *in_flight = in_flight_find(skb);
 
 	if (!in_flight)
 		return 0;
 	in_flight->hook = 0;
-	at_device(typed, add_stage(in_flight, at, bpf_ktime_get_ns()), READ(skb, dev));
+	at_device(add_stage(in_flight, at, bpf_ktime_get_ns()), READ(skb, dev));
 	return 0;
 }
 

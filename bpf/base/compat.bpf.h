@@ -38,7 +38,7 @@ static __always_inline u64 kernfs_id(const bool typed, struct kernfs_node *kn)
 		bpf_core_read(&id, sizeof(id), &old->id.id);
 		return id;
 	}
-	return READ(kn, id);
+	return READ_AS(typed, kn, id);
 }
 
 /*
@@ -106,12 +106,12 @@ struct task_struct___before_v55 {
 /* Start time of a task's process, as in /proc/PID/stat. */
 static __always_inline u64 start_of_process(const bool typed, struct task_struct *task)
 {
-	struct task_struct *leader = READ(task, group_leader);
+	struct task_struct *leader = READ_AS(typed, task, group_leader);
 	struct task_struct___before_v55 *old = (void *)leader;
 	u64 start = 0;
 
 	if (bpf_core_field_exists(leader->start_boottime))
-		start = READ(leader, start_boottime);
+		start = READ_AS(typed, leader, start_boottime);
 	else
 		bpf_core_read(&start, sizeof(start), &old->real_start_time);
 	return start / NSEC_PER_TICK;
@@ -126,7 +126,7 @@ struct sock_cgroup_data___before_v515 {
 } __attribute__((preserve_access_index));
 
 /* The v2 cgroup in which a socket was opened, or NULL. */
-static __always_inline struct cgroup *socket_cgroup(const bool typed, struct sock *sk)
+static __always_inline struct cgroup *socket_cgroup(struct sock *sk)
 {
 	struct sock_cgroup_data___before_v515 *old = (void *)&sk->sk_cgrp_data;
 	u64 val = 0;
@@ -159,13 +159,13 @@ static __always_inline bool tells_rst_reason(void)
 static __always_inline u64 netns_cookie(const bool typed, struct net *net)
 {
 	if (bpf_core_field_exists(net->net_cookie))
-		return READ(net, net_cookie);
+		return READ_AS(typed, net, net_cookie);
 	return 0;
 }
 
 static __always_inline u64 socket_netns_cookie(const bool typed, struct sock *sk)
 {
-	return netns_cookie(typed, READ(sk, __sk_common.skc_net.net));
+	return netns_cookie(typed, READ_AS(typed, sk, __sk_common.skc_net.net));
 }
 
 #endif

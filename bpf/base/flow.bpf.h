@@ -11,13 +11,13 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-static __always_inline bool is_tcp(const bool typed, struct sock *sk)
+static __always_inline bool is_tcp(struct sock *sk)
 {
 	return READ_BITFIELD(sk, sk_protocol) == IPPROTO_TCP;
 }
 
 /* A request, or a socket in TIME_WAIT, has only struct sock_common. */
-static __always_inline bool is_full(const bool typed, struct sock *sk)
+static __always_inline bool is_full(struct sock *sk)
 {
 	u8 state = READ(sk, __sk_common.skc_state);
 
@@ -46,9 +46,9 @@ static __always_inline void store_v6(u8 *to, const struct in6_addr *addr)
 
 static __always_inline u32 netns_of(const bool typed, struct sock *sk)
 {
-	struct net *net = READ(sk, __sk_common.skc_net.net);
+	struct net *net = READ_AS(typed, sk, __sk_common.skc_net.net);
 
-	return READ(net, ns.inum);
+	return READ_AS(typed, net, ns.inum);
 }
 
 /* Inode of a socket's file; 0: it has none, or none yet. */
@@ -70,16 +70,16 @@ static __always_inline u64 socket_inode(struct sock *sk)
 static __always_inline void flow_of_sock(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					 struct flow *flow)
 {
-	u16 family = READ(sk, __sk_common.skc_family);
+	u16 family = READ_AS(typed, sk, __sk_common.skc_family);
 
 	flow->family = 4;
 	flow->mapped = 0;
 	if (unlikely(family == AF_INET6)) {
-		struct in6_addr daddr = READ(sk, __sk_common.skc_v6_daddr);
+		struct in6_addr daddr = READ_AS(typed, sk, __sk_common.skc_v6_daddr);
 
 		flow->mapped = is_v4_mapped(&daddr);
 		if (!flow->mapped) {
-			struct in6_addr saddr = READ(sk, __sk_common.skc_v6_rcv_saddr);
+			struct in6_addr saddr = READ_AS(typed, sk, __sk_common.skc_v6_rcv_saddr);
 
 			flow->family = 6;
 			store_v6(flow->saddr, &saddr);
@@ -87,11 +87,11 @@ static __always_inline void flow_of_sock(const bool typed, struct sock *sk, stru
 		}
 	}
 	if (flow->family == 4) {
-		store_v4(flow->saddr, READ(sk, __sk_common.skc_rcv_saddr));
-		store_v4(flow->daddr, READ(sk, __sk_common.skc_daddr));
+		store_v4(flow->saddr, READ_AS(typed, sk, __sk_common.skc_rcv_saddr));
+		store_v4(flow->daddr, READ_AS(typed, sk, __sk_common.skc_daddr));
 	}
-	flow->sport = bpf_ntohs(READ(tp, inet_conn.icsk_inet.inet_sport));
-	flow->dport = bpf_ntohs(READ(sk, __sk_common.skc_dport));
+	flow->sport = bpf_ntohs(READ_AS(typed, tp, inet_conn.icsk_inet.inet_sport));
+	flow->dport = bpf_ntohs(READ_AS(typed, sk, __sk_common.skc_dport));
 	flow->netns = netns_of(typed, sk);
 	__builtin_memset(flow->pad, 0, sizeof(flow->pad));
 }

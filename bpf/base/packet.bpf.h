@@ -22,15 +22,14 @@ CONFIG(packet_config);
 #define NOT_SET 0xffff	 /* header offset that is not set */
 
 /* Optional arguments of kfree_skb about a drop; `ctx` is the tracepoint's. 0 or NULL if the kernel has none. */
-static __always_inline u32 reason_in(const bool typed, u64 *ctx)
+static __always_inline u32 reason_in(u64 *ctx)
 {
-	return packet_config.drop_arguments > 2 ? optional_argument(typed, ctx, 2) : 0;
+	return packet_config.drop_arguments > 2 ? optional_argument(ctx, 2) : 0;
 }
 
-static __always_inline struct sock *rx_sk_in(const bool typed, u64 *ctx)
+static __always_inline struct sock *rx_sk_in(u64 *ctx)
 {
-	return packet_config.drop_arguments > 3 ? (struct sock *)optional_argument(typed, ctx, 3)
-						: NULL;
+	return packet_config.drop_arguments > 3 ? (struct sock *)optional_argument(ctx, 3) : NULL;
 }
 
 struct packet {
@@ -137,8 +136,7 @@ static __always_inline u32 read_ipv6(const void *at, u32 noted, struct flow *flo
 }
 
 /* Whether an skb is TCP over IP, and if so, which packet. Does not set the namespace. */
-static __always_inline bool read_packet(const bool typed, struct sk_buff *skb,
-					struct packet *packet)
+static __always_inline bool read_packet(struct sk_buff *skb, struct packet *packet)
 {
 	unsigned char *head = READ(skb, head), *data = READ(skb, data);
 	u16 network = READ(skb, network_header), transport = READ(skb, transport_header);

@@ -43,8 +43,8 @@
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
-/* src->field; requires `typed` in scope. */
-#define READ(src, field)                                                                       \
+/* src->field: by a load if `typed`, else by a helper. */
+#define READ_AS(typed, src, field)                                                             \
 	({                                                                                     \
 		typeof((src)->field) read_value;                                               \
 		if (typed)                                                                     \
@@ -55,7 +55,7 @@
 	})
 
 /* The same for an array member: copy it into `to`, of the same size. */
-#define READ_ARRAY(to, src, field)                                      \
+#define READ_ARRAY_AS(typed, to, src, field)                            \
 	({                                                              \
 		if (typed)                                              \
 			__builtin_memcpy(to, (src)->field, sizeof(to)); \
@@ -64,8 +64,13 @@
 	})
 
 /* The same for a member that is, or once was, a bitfield. */
-#define READ_BITFIELD(src, field) \
-	(typed ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
+#define READ_BITFIELD_AS(typed, src, field) \
+	((typed) ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
+
+/* The same as this object's programs read what they are given. */
+#define READ(src, field) READ_AS(TYPED, src, field)
+#define READ_ARRAY(to, src, field) READ_ARRAY_AS(TYPED, to, src, field)
+#define READ_BITFIELD(src, field) READ_BITFIELD_AS(TYPED, src, field)
 
 /*
  * clang emits no BTF for a struct that is only used through local pointers, and user space compares its
@@ -107,7 +112,7 @@ struct {
  * Whether the first program has handled the event that the second one gets. A process, which has the socket's
  * lock, interrupts no other program.
  */
-static __always_inline bool is_done(const bool typed, const bool first, struct sock *sk)
+static __always_inline bool is_done(const bool first, struct sock *sk)
 {
 	struct done *ours = bpf_map_lookup_elem(&done, &(u32){0});
 
@@ -138,20 +143,19 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
 #define TRACEPOINT_WAY "raw_tp/"
 #endif
 
-/* Program at a tracepoint, attached as this object does. `call` may use `typed`, `ctx` and the arguments. */
+/* Program at a tracepoint, attached as this object does. `call` may use `ctx` and the arguments. */
 #define TRACEPOINT_PROGRAM(name, tracepoint, arguments, call) \
 	SEC(TRACEPOINT_WAY #tracepoint)                       \
 	int BPF_PROG(name, arguments)                         \
 	{                                                     \
-		const bool typed = TYPED;                     \
 		return call;                                  \
 	}
 
-/* Two programs on inet_sock_set_state, whose body takes (typed, first, sk, oldstate, newstate). */
+/* Two programs on inet_sock_set_state, whose body takes (first, sk, oldstate, newstate). */
 #define ON_SET_STATE(name, body, first)                                       \
 	TRACEPOINT_PROGRAM(name, inet_sock_set_state,                         \
 			   WITH(struct sock *sk, int oldstate, int newstate), \
-			   WITH_PERF_FLUSH(ctx, body(typed, first, sk, oldstate, newstate)))
+			   WITH_PERF_FLUSH(ctx, body(first, sk, oldstate, newstate)))
 #define SET_STATE_PROGRAMS(name, body)  \
 	ON_SET_STATE(name, body, FIRST) \
 	ON_SET_STATE(name##_again, body, SECOND)
@@ -162,19 +166,19 @@ static __always_inline bool is_done(const bool typed, const bool first, struct s
  * scalars", in v5.5) counts a load from `ctx` as an access even behind a constant that forbids it, and a
  * program that reads more arguments than there are cannot be attached.
  */
-static __always_inline u64 optional_argument(const bool typed, u64 *ctx, u32 number)
+static __always_inline u64 optional_argument(u64 *ctx, u32 number)
 {
 	u64 value = 0;
 
-	if (typed)
+	if (TYPED)
 		return ctx[number];
 	bpf_probe_read_kernel(&value, sizeof(value), ctx + number);
 	return value;
 }
 
-static __always_inline struct task_struct *current_task(const bool typed)
+static __always_inline struct task_struct *current_task(void)
 {
-	if (typed)
+	if (TYPED)
 		return bpf_get_current_task_btf();
 	return (struct task_struct *)bpf_get_current_task();
 }
@@ -182,14 +186,14 @@ static __always_inline struct task_struct *current_task(const bool typed)
 #define PF_KTHREAD 0x00200000
 
 /* A kernel thread owns no socket; it runs work for others. */
-static __always_inline bool is_kernel_thread(const bool typed, struct task_struct *task)
+static __always_inline bool is_kernel_thread(struct task_struct *task)
 {
 	return READ(task, flags) & PF_KTHREAD;
 }
 
-static __always_inline struct tcp_sock *tcp_sock_of(const bool typed, struct sock *sk)
+static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
 {
-	if (typed)
+	if (TYPED)
 		return bpf_skc_to_tcp_sock(sk);
 	return (struct tcp_sock *)sk;
 }

@@ -34,8 +34,7 @@ static __always_inline void zero_behind_name(char *comm)
  * leader. They are user threads since Linux kernel commit 3bfe6106693b "io-wq: fork worker threads from
  * original task" (in v5.12), and kernel threads without an owner before.
  */
-static __always_inline void learn_comm(const bool typed, struct task_struct *task,
-				       struct owner *owner)
+static __always_inline void learn_comm(struct task_struct *task, struct owner *owner)
 {
 	struct task_struct *named = task;
 
@@ -46,19 +45,19 @@ static __always_inline void learn_comm(const bool typed, struct task_struct *tas
 }
 
 /* Record a task as the owner: the current task where the kernel runs for the socket's user. */
-static __always_inline void learn(const bool typed, struct task_struct *task, struct owner *owner)
+static __always_inline void learn(struct task_struct *task, struct owner *owner)
 {
 	struct cred *cred = (struct cred *)READ(task, cred);
 
 	__builtin_memset(owner, 0, sizeof(*owner));
 	owner->hierarchy = owner_config.hierarchy[0].id;
-	if (unlikely(is_kernel_thread(typed, task)))
+	if (unlikely(is_kernel_thread(task)))
 		return;
 	owner->pid = READ(task, tgid);
 	owner->uid = READ(cred, uid.val);
-	owner->cgroup_id = task_cgroup_id(typed, task, owner_config.hierarchy[0].controller);
+	owner->cgroup_id = task_cgroup_id(TYPED, task, owner_config.hierarchy[0].controller);
 	owner->source = OWNER_LEARNED;
-	learn_comm(typed, task, owner);
+	learn_comm(task, owner);
 }
 
 #endif

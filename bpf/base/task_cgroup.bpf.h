@@ -7,7 +7,7 @@
 
 static __always_inline u64 cgroup_id(const bool typed, struct cgroup *cgrp)
 {
-	struct kernfs_node *kn = READ(cgrp, kn);
+	struct kernfs_node *kn = READ_AS(typed, cgrp, kn);
 
 	return kernfs_id(typed, kn);
 }
@@ -16,17 +16,17 @@ static __always_inline u64 cgroup_id(const bool typed, struct cgroup *cgrp)
 static __always_inline u64 task_cgroup_id(const bool typed, struct task_struct *task,
 					  u32 controller)
 {
-	struct css_set *set = READ(task, cgroups);
+	struct css_set *set = READ_AS(typed, task, cgroups);
 	struct cgroup_subsys_state *css;
 	int slot;
 
 	if (controller == CONTROLLER_V2)
-		return cgroup_id(typed, READ(set, dfl_cgrp));
+		return cgroup_id(typed, READ_AS(typed, set, dfl_cgrp));
 	slot = subsys_slot(controller);
 	if (slot < 0)
 		return 0;
-	css = READ(set, subsys[slot]);
-	return cgroup_id(typed, READ(css, cgroup));
+	css = READ_AS(typed, set, subsys[slot]);
+	return cgroup_id(typed, READ_AS(typed, css, cgroup));
 }
 
 /*

@@ -16,13 +16,12 @@
  * tp->segs_{in|out} in tcp_disconnect()" and c13c48c00a6b "tcp: clear tp->total_retrans in tcp_disconnect()"
  * (in v5.6). Typed programs require later kernels.
  */
-static __always_inline void attempt_begins(const bool typed, struct sock *sk,
-					   struct attempt *attempt)
+static __always_inline void attempt_begins(struct sock *sk, struct attempt *attempt)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 
-	attempt->segs_out = typed ? 0 : BPF_CORE_READ(tp, segs_out);
-	attempt->total_retrans = typed ? 0 : BPF_CORE_READ(tp, total_retrans);
+	attempt->segs_out = TYPED ? 0 : BPF_CORE_READ(tp, segs_out);
+	attempt->total_retrans = TYPED ? 0 : BPF_CORE_READ(tp, total_retrans);
 	attempt->icmp_error = 0;
 	attempt->start_ns = bpf_ktime_get_ns();
 }
@@ -51,13 +50,13 @@ static __always_inline u32 queued_icmp_error(struct sock *sk)
  * sk_err_soft, from where getsockopt(SO_ERROR) takes it, and queues it. It queues the error since Linux
  * kernel commit 45af29ca761c "tcp: allow traceroute -Mtcp for unpriv users" (in v5.8).
  */
-static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
+static __always_inline int attempt_has_error(struct sock *sk)
 {
 	struct attempt *attempt;
 
-	if (READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || !is_tcp(typed, sk))
+	if (READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || !is_tcp(sk))
 		return 0;
-	attempt = attempt_find(typed, sk);
+	attempt = attempt_find(sk);
 	if (attempt && attempt->start_ns)
 		attempt->icmp_error = queued_icmp_error(sk);
 	return 0;
@@ -68,7 +67,7 @@ static __always_inline int attempt_has_error(const bool typed, struct sock *sk)
  * always for lack of a free local port: then nothing has set sk_err, shut the socket down or sent a segment.
  * A SYN that TCP_FASTOPEN_CONNECT holds back was not sent either, but its socket has a port.
  */
-static __always_inline bool found_no_port(const bool typed, struct sock *sk, struct tcp_sock *tp,
+static __always_inline bool found_no_port(struct sock *sk, struct tcp_sock *tp,
 					  const struct attempt *attempt)
 {
 	if (READ_BITFIELD(sk, sk_shutdown) || READ(tp, segs_out) != attempt->segs_out)
@@ -80,7 +79,7 @@ static __always_inline bool found_no_port(const bool typed, struct sock *sk, str
  * Without an error the local side ended the attempt: close, shutdown, AF_UNSPEC. If an ICMP error came
  * before, the application sees that error.
  */
-static __always_inline int attempt_result(const bool typed, struct sock *sk, struct tcp_sock *tp,
+static __always_inline int attempt_result(struct sock *sk, struct tcp_sock *tp,
 					  const struct attempt *attempt, int newstate)
 {
 	int err;
@@ -90,7 +89,7 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
 	err = READ(sk, sk_err);
 	if (err)
 		return err;
-	if (found_no_port(typed, sk, tp, attempt))
+	if (found_no_port(sk, tp, attempt))
 		return EADDRNOTAVAIL;
 	if (attempt->icmp_error)
 		return attempt->icmp_error;
@@ -107,7 +106,7 @@ static __always_inline int attempt_result(const bool typed, struct sock *sk, str
  * millisecond until Linux kernel commit 614e8316aa4c "tcp: add support for usec resolution in TCP TS values"
  * (in v6.7).
  */
-static __always_inline u64 since_first_syn(const bool typed, struct tcp_sock *tp, u32 retrans)
+static __always_inline u64 since_first_syn(struct tcp_sock *tp, u32 retrans)
 {
 	u32 srtt_us = READ(tp, srtt_us) >> 3;
 	u32 stamp = READ(tp, retrans_stamp);
@@ -124,14 +123,14 @@ static __always_inline u64 since_first_syn(const bool typed, struct tcp_sock *tp
  * With TCP_FASTOPEN_CONNECT and a cached cookie, connect() returns in TCP_SYN_SENT and the SYN waits for the
  * first write, however long the application takes. The network does not cause that wait.
  */
-static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp,
-					   const struct attempt *attempt, u64 now, u32 retrans)
+static __always_inline u64 attempt_latency(struct tcp_sock *tp, const struct attempt *attempt,
+					   u64 now, u32 retrans)
 {
 	u64 latency = now - attempt->start_ns;
 
 	if (unlikely(READ_BITFIELD(tp, fastopen_connect)) &&
 	    READ(tp, segs_out) != attempt->segs_out) {
-		u64 since_syn = since_first_syn(typed, tp, retrans);
+		u64 since_syn = since_first_syn(tp, retrans);
 
 		if (since_syn + 2 * NSEC_PER_MSEC < latency)
 			return since_syn;
@@ -139,16 +138,15 @@ static __always_inline u64 attempt_latency(const bool typed, struct tcp_sock *tp
 	return latency;
 }
 
-static __always_inline void outcome_of_attempt(const bool typed, struct sock *sk,
-					       struct tcp_sock *tp, const struct attempt *attempt,
-					       u64 now, int oldstate, int newstate,
-					       struct outcome *outcome)
+static __always_inline void outcome_of_attempt(struct sock *sk, struct tcp_sock *tp,
+					       const struct attempt *attempt, u64 now, int oldstate,
+					       int newstate, struct outcome *outcome)
 {
 	u32 retrans = (u16)(READ(tp, total_retrans) - attempt->total_retrans);
 
-	outcome->latency_ns = attempt_latency(typed, tp, attempt, now, retrans);
+	outcome->latency_ns = attempt_latency(tp, attempt, now, retrans);
 	outcome->syn_retrans = retrans;
-	outcome->result = attempt_result(typed, sk, tp, attempt, newstate);
+	outcome->result = attempt_result(sk, tp, attempt, newstate);
 	outcome->tcp_state = newstate == TCP_ESTABLISHED ? newstate : oldstate;
 	outcome->role = ROLE_CLIENT;
 }

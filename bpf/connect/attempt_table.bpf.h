@@ -108,19 +108,19 @@ static __always_inline void slot_free(struct attempt *slot)
  * programs", in v5.12) load the raw_tp programs, which use the address: an attempt ends before its socket
  * does.
  */
-static __always_inline u64 attempt_key(const bool typed, struct sock *sk)
+static __always_inline u64 attempt_key(struct sock *sk)
 {
-	if (typed)
+	if (TYPED)
 		return READ(sk, __sk_common.skc_cookie.counter);
 	return (u64)sk;
 }
 
 /* Attempt of a socket, or NULL. */
-static __always_inline struct attempt *attempt_find(const bool typed, struct sock *sk)
+static __always_inline struct attempt *attempt_find(struct sock *sk)
 {
-	u64 key = attempt_key(typed, sk);
+	u64 key = attempt_key(sk);
 
-	if (typed) {
+	if (TYPED) {
 		struct attempt *attempt = key ? slot_find(key) : NULL;
 
 		if (likely(attempt || !key || !attempts_displaced))
@@ -130,18 +130,18 @@ static __always_inline struct attempt *attempt_find(const bool typed, struct soc
 }
 
 /* New attempt for a socket; the caller writes all but the key. Failures (NULL) are counted. */
-static __always_inline struct attempt *attempt_open(const bool typed, struct sock *sk)
+static __always_inline struct attempt *attempt_open(struct sock *sk)
 {
 	static const struct attempt blank;
-	u64 key = typed ? bpf_get_socket_cookie(sk) : (u64)sk;
+	u64 key = TYPED ? bpf_get_socket_cookie(sk) : (u64)sk;
 	struct attempt *attempt;
 
-	if (typed) {
+	if (TYPED) {
 		attempt = slot_claim(key);
 		if (likely(attempt))
 			return attempt;
 	}
-	if (bpf_map_update_elem(&attempts, &key, &blank, BPF_NOEXIST) == 0 && typed)
+	if (bpf_map_update_elem(&attempts, &key, &blank, BPF_NOEXIST) == 0 && TYPED)
 		__sync_fetch_and_add(&attempts_displaced, 1);
 	attempt = bpf_map_lookup_elem(&attempts, &key);
 	if (!attempt)
@@ -150,13 +150,13 @@ static __always_inline struct attempt *attempt_open(const bool typed, struct soc
 }
 
 /* Release the attempt of this socket. Another socket may claim it from now on. */
-static __always_inline void attempt_done(const bool typed, struct sock *sk, struct attempt *attempt)
+static __always_inline void attempt_done(struct sock *sk, struct attempt *attempt)
 {
-	u64 key = attempt_key(typed, sk);
+	u64 key = attempt_key(sk);
 
-	if (typed && likely(attempt->slot_key))
+	if (TYPED && likely(attempt->slot_key))
 		slot_free(attempt);
-	else if (bpf_map_delete_elem(&attempts, &key) == 0 && typed)
+	else if (bpf_map_delete_elem(&attempts, &key) == 0 && TYPED)
 		__sync_fetch_and_add(&attempts_displaced, -1);
 }
 

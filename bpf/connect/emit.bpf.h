@@ -12,8 +12,8 @@ CROSSES_TO_USER_SPACE(connect_event);
 CONFIG(connect_config);
 CONFIG(count_config);
 
-static __always_inline void count_connection(const bool typed, const struct owner *owner,
-					     const struct flow *flow, const struct outcome *outcome)
+static __always_inline void count_connection(const struct owner *owner, const struct flow *flow,
+					     const struct outcome *outcome)
 {
 	struct count_key key = {};
 
@@ -24,23 +24,22 @@ static __always_inline void count_connection(const bool typed, const struct owne
 	if (count_config.by & BY_RESULT)
 		key.result = outcome->result;
 	if (count_config.histogram)
-		histogram_add(typed, &key, outcome->latency_ns / NSEC_PER_USEC);
+		histogram_add(&key, outcome->latency_ns / NSEC_PER_USEC);
 	else
 		count(&key);
 }
 
 /* The filters on the owner were applied when it was recorded. */
-static __always_inline void emit_connection(const bool typed, struct sock *sk, u64 now,
-					    const struct owner *owner, const struct flow *flow,
-					    const struct outcome *outcome)
+static __always_inline void emit_connection(struct sock *sk, u64 now, const struct owner *owner,
+					    const struct flow *flow, const struct outcome *outcome)
 {
 	struct connect_event *event;
 
 	if (outcome->latency_ns < connect_config.min_ns || !result_passes(outcome->result) ||
-	    !flow_passes(typed, sk, flow))
+	    !flow_passes(TYPED, sk, flow))
 		return;
 	if (count_config.enabled) {
-		count_connection(typed, owner, flow, outcome);
+		count_connection(owner, flow, outcome);
 		return;
 	}
 	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);

@@ -12,8 +12,7 @@ struct ledger_private {};
 
 #include "owner/open_sockets.bpf.h"
 
-static __always_inline void outcome_of_child(const bool typed, struct tcp_sock *tp,
-					     struct outcome *outcome)
+static __always_inline void outcome_of_child(struct tcp_sock *tp, struct outcome *outcome)
 {
 	outcome->latency_ns = (u64)(READ(tp, srtt_us) >> 3) * NSEC_PER_USEC;
 	outcome->syn_retrans = READ(tp, total_retrans);
@@ -22,9 +21,9 @@ static __always_inline void outcome_of_child(const bool typed, struct tcp_sock *
 	outcome->role = ROLE_SERVER;
 }
 
-static __always_inline void emit_child(const bool typed, struct sock *sk)
+static __always_inline void emit_child(struct sock *sk)
 {
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 	struct holder *listener;
 	struct outcome outcome;
 	struct owner owner = {};
@@ -32,8 +31,8 @@ static __always_inline void emit_child(const bool typed, struct sock *sk)
 
 	if (!tp)
 		return;
-	listener = listener_of(typed, sk);
-	if (!listener && !is_new_child(typed, sk))
+	listener = listener_of(sk);
+	if (!listener && !is_new_child(sk))
 		return;
 	if (listener ? !listener->wanted : !unknown_owner_passes())
 		return;
@@ -41,31 +40,29 @@ static __always_inline void emit_child(const bool typed, struct sock *sk)
 		owner = listener->owner;
 		owner.source = OWNER_INHERITED;
 	}
-	flow_of_sock(typed, sk, tp, &flow);
-	outcome_of_child(typed, tp, &outcome);
-	emit_connection(typed, sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
+	flow_of_sock(TYPED, sk, tp, &flow);
+	outcome_of_child(tp, &outcome);
+	emit_connection(sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
 }
 
 /* Also free the slot: no later event uses it. */
-static __always_inline void listener_ends(const bool typed, struct sock *sk)
+static __always_inline void listener_ends(struct sock *sk)
 {
-	forget_listener(typed, sk);
-	if (typed)
+	forget_listener(sk);
+	if (TYPED)
 		ledger_slot_free(sk);
 }
 
-static __always_inline int on_inbound(const bool typed, const bool first, struct sock *sk,
-				      int oldstate, int newstate)
+static __always_inline int on_inbound(const bool first, struct sock *sk, int oldstate, int newstate)
 {
-	if (!is_tcp(typed, sk))
+	if (!is_tcp(sk))
 		return 0;
 	if (newstate == TCP_LISTEN && first)
-		learn_listener(typed, sk);
+		learn_listener(sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && first)
-		listener_ends(typed, sk);
-	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED &&
-		 !is_done(typed, first, sk))
-		emit_child(typed, sk);
+		listener_ends(sk);
+	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED && !is_done(first, sk))
+		emit_child(sk);
 	return 0;
 }
 

@@ -51,14 +51,14 @@ static __always_inline u32 bucket_of(u64 value)
 #define EXCHANGES 4 /* attempts, as another CPU may win */
 
 /* Store a value if it is less than the stored one, or greater. */
-static __always_inline void keep_extreme(const bool typed, u64 *place, u64 value, bool least)
+static __always_inline void keep_extreme(u64 *place, u64 value, bool least)
 {
 	for (u32 i = 0; i < EXCHANGES; i++) {
 		u64 old = *(volatile u64 *)place;
 
 		if (least ? value >= old : value <= old)
 			return;
-		if (!typed) {
+		if (!TYPED) {
 			*place = value;
 			return;
 		}
@@ -67,7 +67,7 @@ static __always_inline void keep_extreme(const bool typed, u64 *place, u64 value
 	}
 }
 
-static __always_inline void histogram_put(const bool typed, struct histogram *histogram, u64 value)
+static __always_inline void histogram_put(struct histogram *histogram, u64 value)
 {
 	u32 bucket = bucket_of(value);
 
@@ -76,17 +76,17 @@ static __always_inline void histogram_put(const bool typed, struct histogram *hi
 	__sync_fetch_and_add(&histogram->buckets[bucket], 1);
 	__sync_fetch_and_add(&histogram->sum, value);
 	__sync_fetch_and_add(&histogram->count, 1);
-	keep_extreme(typed, &histogram->min, value, true);
-	keep_extreme(typed, &histogram->max, value, false);
+	keep_extreme(&histogram->min, value, true);
+	keep_extreme(&histogram->max, value, false);
 }
 
-static __always_inline void histogram_add(const bool typed, const struct count_key *key, u64 value)
+static __always_inline void histogram_add(const struct count_key *key, u64 value)
 {
 	static const struct histogram blank = {.min = ~0ULL};
 	struct histogram *histogram = counted(&histograms, key, &blank);
 
 	if (histogram)
-		histogram_put(typed, histogram, value);
+		histogram_put(histogram, value);
 }
 
 #endif

@@ -86,8 +86,7 @@ static __always_inline void forget_queue(struct sock *sk)
 		bpf_map_delete_elem(&accept_queues, &key);
 }
 
-static __always_inline void queue_on_state(const bool typed, struct sock *sk, int oldstate,
-					   int newstate)
+static __always_inline void queue_on_state(struct sock *sk, int oldstate, int newstate)
 {
 	if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE)
 		forget_queue(sk);
@@ -96,7 +95,7 @@ static __always_inline void queue_on_state(const bool typed, struct sock *sk, in
 }
 
 /* Whether a packet is a SYN that TCP has taken off its device. */
-static __always_inline bool is_received_syn(const bool typed, struct sk_buff *skb)
+static __always_inline bool is_received_syn(struct sk_buff *skb)
 {
 	u16 protocol = READ(skb, protocol);
 	u8 flags = 0;

@@ -148,9 +148,8 @@ static __always_inline struct holder *listener_of_flow(const struct flow *flow)
  * A connection in TIME_WAIT has no owner, but its listener does; a SYN has a sender that waits for an answer,
  * and a socket that its segment has destroyed had an owner until then.
  */
-static __always_inline bool holder_without_entry(const bool typed, struct drop *drop,
-						 const struct place *place, const struct flow *flow,
-						 struct holder *holder)
+static __always_inline bool holder_without_entry(struct drop *drop, const struct place *place,
+						 const struct flow *flow, struct holder *holder)
 {
 	struct ledger_entry *entry;
 	struct holder *listener;
@@ -165,7 +164,7 @@ static __always_inline bool holder_without_entry(const bool typed, struct drop *
 		drop->role = ROLE_SERVER;
 		return true;
 	}
-	if (!typed && drop->tcp_state == TCP_CLOSE) {
+	if (!TYPED && drop->tcp_state == TCP_CLOSE) {
 		closed = closed_as(place->sk);
 		if (!closed)
 			return false;
@@ -175,7 +174,7 @@ static __always_inline bool holder_without_entry(const bool typed, struct drop *
 	}
 	if (drop->tcp_flags != TCP_FLAG_SYN_ALONE || drop->tcp_state)
 		return false;
-	entry = sender_of_syn(typed, flow);
+	entry = sender_of_syn(flow);
 	if (!entry || !entry->whole)
 		return false;
 	*holder = *holder_of(entry);
@@ -184,9 +183,8 @@ static __always_inline bool holder_without_entry(const bool typed, struct drop *
 }
 
 /* `known`: owner of the socket that the packet was for, if that is not the socket of `place`. */
-static __always_inline void tell_drop(const bool typed, void *ctx, struct packet *packet,
-				      struct drop *drop, const struct place *place,
-				      const struct holder *known)
+static __always_inline void tell_drop(void *ctx, struct packet *packet, struct drop *drop,
+				      const struct place *place, const struct holder *known)
 {
 	struct holder holder = {};
 
@@ -200,8 +198,8 @@ static __always_inline void tell_drop(const bool typed, void *ctx, struct packet
 	}
 	if (known)
 		holder = *known;
-	else if (!holder_without_entry(typed, drop, place, &packet->flow, &holder))
-		drop->role = whose_packet(typed, place, &packet->flow, &holder);
+	else if (!holder_without_entry(drop, place, &packet->flow, &holder))
+		drop->role = whose_packet(place, &packet->flow, &holder);
 	FORGET_VALUES(&holder);
 	if (!holder.wanted)
 		return;

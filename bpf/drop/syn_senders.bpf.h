@@ -38,11 +38,11 @@ static __always_inline struct sender_set *sender_set_of(u32 netns, u16 dport)
 	return bpf_map_lookup_elem(&syn_senders, &index);
 }
 
-static __always_inline void remember_sender(const bool typed, struct sock *sk)
+static __always_inline void remember_sender(struct sock *sk)
 {
 	struct sender_set *set;
 
-	set = sender_set_of(netns_of(typed, sk), bpf_ntohs(READ(sk, __sk_common.skc_dport)));
+	set = sender_set_of(netns_of(TYPED, sk), bpf_ntohs(READ(sk, __sk_common.skc_dport)));
 	if (set)
 		set->sockets[set->next++ % SENDER_WAYS] = (u64)sk;
 }
@@ -71,9 +71,9 @@ static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
 }
 
 /* Entry of a socket without a typed pointer; NULL if it is in storage. */
-static __always_inline struct ledger_entry *ledger_at(const bool typed, u64 address)
+static __always_inline struct ledger_entry *ledger_at(u64 address)
 {
-	if (!typed)
+	if (!TYPED)
 		return bpf_map_lookup_elem(&ledger_hash, &address);
 	for (u32 way = 0; way < LEDGER_WAYS; way++) {
 		struct ledger_slot *slot = ledger_slot_at(address, way);
@@ -85,7 +85,7 @@ static __always_inline struct ledger_entry *ledger_at(const bool typed, u64 addr
 }
 
 /* Entry of the sender of a SYN that was dropped in its sender's namespace, or NULL. */
-static __always_inline struct ledger_entry *sender_of_syn(const bool typed, const struct flow *flow)
+static __always_inline struct ledger_entry *sender_of_syn(const struct flow *flow)
 {
 	struct sender_set *set = sender_set_of(flow->netns, flow->dport);
 
@@ -95,7 +95,7 @@ static __always_inline struct ledger_entry *sender_of_syn(const bool typed, cons
 		u64 address = set->sockets[way];
 
 		if (address && has_sent((struct sock *)address, flow))
-			return ledger_at(typed, address);
+			return ledger_at(address);
 	}
 	return NULL;
 }

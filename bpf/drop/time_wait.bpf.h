@@ -59,8 +59,7 @@ static __always_inline u64 key_of_end(u32 netns, const void *local, u16 local_po
 }
 
 /* Handle a socket that closes: TIME_WAIT follows these states, unless there was an error. */
-static __always_inline void remember_time_wait(const bool typed, struct sock *sk, int oldstate,
-					       int newstate)
+static __always_inline void remember_time_wait(struct sock *sk, int oldstate, int newstate)
 {
 	struct flow flow = {};
 	struct time_wait value = {};

@@ -66,11 +66,11 @@ struct {
 
 /* -- owners: a task as a possible owner, where learn() may record it */
 
-static __always_inline bool pid_passes(const bool typed, struct task_struct *task, u32 pid)
+static __always_inline bool pid_passes(struct task_struct *task, u32 pid)
 {
 	struct pid_value *found = bpf_map_lookup_elem(&selected_pids, &pid);
 
-	if (found && found->start != start_of_process(typed, task))
+	if (found && found->start != start_of_process(TYPED, task))
 		found = NULL;
 	return passes(filter_config.by_pid, found ? found->use : 0);
 }
@@ -119,12 +119,11 @@ static __always_inline bool partial_owner_passes(struct owner *owner)
 }
 
 /* Whether a task, just recorded as an owner, is selected; sets the owner's `given` and `undecided`. */
-static __always_inline bool owner_passes(const bool typed, struct task_struct *task,
-					 struct owner *owner)
+static __always_inline bool owner_passes(struct task_struct *task, struct owner *owner)
 {
 	if (unlikely(owner->source == OWNER_UNKNOWN))
 		return unknown_owner_passes();
-	if (filter_config.by_pid && !pid_passes(typed, task, owner->pid))
+	if (filter_config.by_pid && !pid_passes(task, owner->pid))
 		return false;
 	if (filter_config.by_comm &&
 	    !hash_passes(&selected_comms, owner->comm, filter_config.by_comm))

@@ -18,7 +18,7 @@
 
 static __always_inline bool has_flag(const bool typed, struct sock *sk, u32 flag)
 {
-	return READ(sk, __sk_common.skc_flags) >> flag & 1;
+	return READ_AS(typed, sk, __sk_common.skc_flags) >> flag & 1;
 }
 
 /* -- statistics */
@@ -33,22 +33,23 @@ static __always_inline bool fin_was_sent(u32 state)
 static __always_inline u64 payload_acknowledged(const bool typed, struct tcp_sock *tp, u32 role,
 						u32 state)
 {
-	u32 una = READ(tp, snd_una), end = READ(tp, write_seq), next = READ(tp, snd_nxt);
+	u32 una = READ_AS(typed, tp, snd_una), end = READ_AS(typed, tp, write_seq),
+	    next = READ_AS(typed, tp, snd_nxt);
 	bool fin = fin_was_sent(state);
 	u64 bytes, others;
 
 	if (role) {
-		bytes = READ(tp, bytes_acked);
+		bytes = READ_AS(typed, tp, bytes_acked);
 		others = (role == ROLE_CLIENT) + (fin && una == end);
 		return bytes > others ? bytes - others : 0; /* a restored socket sent no SYN */
 	}
-	bytes = READ(tp, bytes_sent) - READ(tp, bytes_retrans);
+	bytes = READ_AS(typed, tp, bytes_sent) - READ_AS(typed, tp, bytes_retrans);
 	return bytes - (next - una) + (fin && una != end && next == end);
 }
 
 static __always_inline u64 payload_received(const bool typed, struct sock *sk, struct tcp_sock *tp)
 {
-	return READ(tp, bytes_received) - has_flag(typed, sk, SOCK_DONE);
+	return READ_AS(typed, tp, bytes_received) - has_flag(typed, sk, SOCK_DONE);
 }
 
 static __always_inline void measure_life(const bool typed, struct sock *sk, struct tcp_sock *tp,
@@ -56,11 +57,11 @@ static __always_inline void measure_life(const bool typed, struct sock *sk, stru
 {
 	life->tx_bytes = payload_acknowledged(typed, tp, role, state);
 	life->rx_bytes = payload_received(typed, sk, tp);
-	life->tx_segs = READ(tp, segs_out);
-	life->rx_segs = READ(tp, segs_in);
-	life->retrans = READ(tp, total_retrans);
-	life->srtt_us = READ(tp, srtt_us) >> 3;
-	life->min_rtt_us = READ(tp, rtt_min.s[0].v);
+	life->tx_segs = READ_AS(typed, tp, segs_out);
+	life->rx_segs = READ_AS(typed, tp, segs_in);
+	life->retrans = READ_AS(typed, tp, total_retrans);
+	life->srtt_us = READ_AS(typed, tp, srtt_us) >> 3;
+	life->min_rtt_us = READ_AS(typed, tp, rtt_min.s[0].v);
 	life->tcp_state = state;
 	life->role = role;
 }
@@ -79,8 +80,8 @@ enum reset_received {
  * processes a peer's reset, and sends a reset itself. The arguments are the amounts received by the time of
  * our FIN.
  */
-static __always_inline bool data_came_late(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					   u32 data_segs, u32 bytes)
+static __always_inline bool data_came_late(struct sock *sk, struct tcp_sock *tp, u32 data_segs,
+					   u32 bytes)
 {
 	u8 state = READ(sk, __sk_common.skc_state);
 
@@ -104,24 +105,22 @@ static __always_inline u16 reason_of_late_data(void)
 }
 
 /* close() shuts the socket down first, and only the socket's user disconnects it; `ss -K` does neither. */
-static __always_inline bool was_killed(const bool typed, struct sock *sk, int err,
-				       const struct owner *owner)
+static __always_inline bool was_killed(struct sock *sk, int err, const struct owner *owner)
 {
 	if (err)
 		return err == ECONNABORTED;
 	return (READ_BITFIELD(sk, sk_shutdown) & SHUTDOWN_MASK) != SHUTDOWN_MASK &&
-	       runs_for_user(typed, sk) && owner->pid &&
-	       owner->pid != bpf_get_current_pid_tgid() >> 32;
+	       runs_for_user(sk) && owner->pid && owner->pid != bpf_get_current_pid_tgid() >> 32;
 }
 
 /*
  * A reset followed our FIN: the application disconnects, or closes with a linger time of 0. A socket that
  * gets to TIME_WAIT is closed by then, or has the peer's FIN.
  */
-static __always_inline bool reset_after_fin(const bool typed, struct sock *sk, u32 state)
+static __always_inline bool reset_after_fin(struct sock *sk, u32 state)
 {
 	return (state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2) &&
-	       !has_flag(typed, sk, SOCK_DEAD) && !has_flag(typed, sk, SOCK_DONE);
+	       !has_flag(TYPED, sk, SOCK_DEAD) && !has_flag(TYPED, sk, SOCK_DONE);
 }
 
 static __always_inline void tell_ending(struct life *life, u8 by, u8 cause)
@@ -134,9 +133,8 @@ static __always_inline void tell_ending(struct life *life, u8 by, u8 cause)
  * sk_err is still set: the kernel clears it when the application reads it. The last state shows whose FIN
  * came first, and a time-out takes precedence over the reset that we send then.
  */
-static __always_inline void how_it_ended(const bool typed, struct sock *sk, u32 state,
-					 u32 reset_received, const struct owner *owner,
-					 struct life *life)
+static __always_inline void how_it_ended(struct sock *sk, u32 state, u32 reset_received,
+					 const struct owner *owner, struct life *life)
 {
 	int err = READ(sk, sk_err);
 
@@ -144,11 +142,11 @@ static __always_inline void how_it_ended(const bool typed, struct sock *sk, u32 
 		tell_ending(life, CLOSED_BY_LOCAL, CLOSE_RST);
 	else if (reset_received || err == ECONNRESET || err == EPIPE)
 		tell_ending(life, CLOSED_BY_PEER, CLOSE_RST);
-	else if (was_killed(typed, sk, err, owner))
+	else if (was_killed(sk, err, owner))
 		tell_ending(life, CLOSED_BY_KERNEL, CLOSE_ABORT);
 	else if (err)
 		tell_ending(life, CLOSED_BY_KERNEL, CLOSE_TIMEOUT);
-	else if (!fin_was_sent(state) || reset_after_fin(typed, sk, state))
+	else if (!fin_was_sent(state) || reset_after_fin(sk, state))
 		tell_ending(life, CLOSED_BY_LOCAL, CLOSE_RST);
 	else
 		tell_ending(life, state == TCP_LAST_ACK ? CLOSED_BY_PEER : CLOSED_BY_LOCAL,

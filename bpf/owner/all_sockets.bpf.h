@@ -31,66 +31,64 @@ struct {
 } readers SEC(".maps");
 
 /* Slot of a socket, which holds its address if its reader is known. */
-static __always_inline u64 *reader_known(const bool typed, struct sock *sk)
+static __always_inline u64 *reader_known(struct sock *sk)
 {
 	struct readers *all = bpf_map_lookup_elem(&readers, &(u32){0});
 
 	return all ? &all->sockets[READ(sk, __sk_common.skc_hash) % READERS] : NULL;
 }
 
-static __always_inline void forget_reader(const bool typed, struct sock *sk)
+static __always_inline void forget_reader(struct sock *sk)
 {
-	u64 *known = reader_known(typed, sk);
+	u64 *known = reader_known(sk);
 
 	if (known && *known == (u64)sk)
 		*known = 0;
 }
 
-static __always_inline void write_opener(const bool typed, struct ledger_entry *entry,
-					 const struct holder *holder, u8 source)
+static __always_inline void write_opener(struct ledger_entry *entry, const struct holder *holder,
+					 u8 source)
 {
 	struct holder *opener = &entry->holders[RANK_OPENED];
 
-	if (!rank_claim(typed, entry, RANK_OPENED))
+	if (!rank_claim(entry, RANK_OPENED))
 		return;
 	*opener = *holder;
 	opener->owner.source = source;
-	rank_is_whole(typed, entry, RANK_OPENED);
+	rank_is_whole(entry, RANK_OPENED);
 }
 
 /* Fill in a socket's opener if it is known from another source. */
-static __always_inline bool ledger_look_up(const bool typed, struct ledger_entry *entry,
-					   struct sock *sk)
+static __always_inline bool ledger_look_up(struct ledger_entry *entry, struct sock *sk)
 {
-	struct holder *known = typed ? NULL : seed_of(sk);
+	struct holder *known = TYPED ? NULL : seed_of(sk);
 
 	if (!known)
-		known = holder_of_connection(typed, sk);
+		known = holder_of_connection(sk);
 	if (known) {
-		write_opener(typed, entry, known, known->owner.source);
+		write_opener(entry, known, known->owner.source);
 		return true;
 	}
-	if (!is_new_child(typed, sk)) /* else it waits for accept() since before the start */
+	if (!is_new_child(sk)) /* else it waits for accept() since before the start */
 		return false;
-	known = listener_by_address(typed, sk);
+	known = listener_by_address(TYPED, sk);
 	if (!known || !known->owner.source)
 		return false;
-	write_opener(typed, entry, known, OWNER_INHERITED);
+	write_opener(entry, known, OWNER_INHERITED);
 	return true;
 }
 
 /* Repeat a guess that found no owner: user space may have found the owner of the namespace. */
-static __always_inline void ledger_guess(const bool typed, struct ledger_entry *entry,
-					 struct sock *sk)
+static __always_inline void ledger_guess(struct ledger_entry *entry, struct sock *sk)
 {
 	struct holder guess = {};
 
-	fall_back(typed, sk, &guess);
+	fall_back(sk, &guess);
 	if (!guess.owner.source) {
 		entry->holders[RANK_GUESSED].wanted = guess.wanted;
-	} else if (rank_claim(typed, entry, RANK_GUESSED)) {
+	} else if (rank_claim(entry, RANK_GUESSED)) {
 		entry->holders[RANK_GUESSED] = guess;
-		rank_is_whole(typed, entry, RANK_GUESSED);
+		rank_is_whole(entry, RANK_GUESSED);
 	}
 }
 
@@ -98,36 +96,35 @@ static __always_inline void ledger_guess(const bool typed, struct ledger_entry *
  * Entry of a socket, with the best owner that is available now. `locked`: the event occurs under the socket's
  * lock, and not in a task that kills the socket.
  */
-static __always_inline struct ledger_entry *ledger_of(const bool typed, const bool locked,
-						      struct sock *sk)
+static __always_inline struct ledger_entry *ledger_of(const bool locked, struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
+	struct ledger_entry *entry = ledger_find(TYPED, sk);
 
 	if (likely(entry && entry->whole > 1 << RANK_GUESSED))
 		return entry;
 	if (!entry)
-		entry = ledger_open(typed, sk);
-	if (!entry || ledger_look_up(typed, entry, sk))
+		entry = ledger_open(sk);
+	if (!entry || ledger_look_up(entry, sk))
 		return entry;
-	if (locked && runs_for_user(typed, sk) && !is_subflow(typed, sk)) {
-		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+	if (locked && runs_for_user(sk) && !is_subflow(sk)) {
+		ledger_learn(entry, current_task(), OWNER_LEARNED);
 	} else if (!entry->whole) {
-		ledger_guess(typed, entry, sk);
+		ledger_guess(entry, sk);
 	}
 	return entry;
 }
 
-static __always_inline struct ledger_entry *ledger_connects(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_connects(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_open_anew(typed, sk);
-	bool subflow = is_subflow(typed, sk);
+	struct ledger_entry *entry = ledger_open_anew(sk);
+	bool subflow = is_subflow(sk);
 
 	if (!entry)
 		return NULL;
 	entry->role = ROLE_CLIENT;
-	if ((subflow && joins_connection(sk)) || !runs_for_user(typed, sk))
+	if ((subflow && joins_connection(sk)) || !runs_for_user(sk))
 		return entry;
-	ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+	ledger_learn(entry, current_task(), OWNER_LEARNED);
 	if (subflow)
 		remember_connection(sk, &entry->holders[RANK_OPENED], BPF_ANY);
 	return entry;
@@ -137,9 +134,9 @@ static __always_inline struct ledger_entry *ledger_connects(const bool typed, st
  * A child belongs to its listener's owner until a process reads from it. The kernel creates it with a copy of
  * its listener's address and, where that is in storage, of its entry.
  */
-static __always_inline struct ledger_entry *ledger_is_born(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_is_born(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_stored(typed, sk);
+	struct ledger_entry *entry = ledger_stored(sk);
 	struct holder *listener;
 	u64 opener;
 
@@ -150,51 +147,50 @@ static __always_inline struct ledger_entry *ledger_is_born(const bool typed, str
 		ledger_reset(entry);
 		entry->opener = opener;
 	} else {
-		entry = ledger_open_anew(typed, sk);
+		entry = ledger_open_anew(sk);
 		if (!entry)
 			return NULL;
-		listener = listener_by_address(typed, sk);
+		listener = listener_by_address(TYPED, sk);
 	}
 	if (listener && listener->owner.source)
-		write_opener(typed, entry, listener, OWNER_INHERITED);
+		write_opener(entry, listener, OWNER_INHERITED);
 	entry->role = ROLE_SERVER;
 	return entry;
 }
 
 /* Make up for a missed creation. In a simultaneous open the role is set already. */
-static __always_inline struct ledger_entry *ledger_is_established(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_is_established(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_find(typed, sk);
+	struct ledger_entry *entry = ledger_find(TYPED, sk);
 
-	if ((!entry || entry->role != ROLE_SERVER) && is_new_child(typed, sk))
-		return ledger_is_born(typed, sk);
+	if ((!entry || entry->role != ROLE_SERVER) && is_new_child(sk))
+		return ledger_is_born(sk);
 	return entry;
 }
 
 /* Return the entry if there is one and it was looked up. */
-static __always_inline struct ledger_entry *ledger_on_state(const bool typed, struct sock *sk,
-							    int oldstate, int newstate)
+static __always_inline struct ledger_entry *ledger_on_state(struct sock *sk, int oldstate,
+							    int newstate)
 {
 	if (newstate == TCP_SYN_SENT)
-		return ledger_connects(typed, sk);
+		return ledger_connects(sk);
 	if (newstate == TCP_ESTABLISHED)
-		forget_reader(typed, sk);
+		forget_reader(sk);
 	if (newstate == TCP_LISTEN)
-		learn_listener(typed, sk);
+		learn_listener(sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV)
-		return ledger_is_born(typed, sk);
+		return ledger_is_born(sk);
 	else if (oldstate == TCP_LISTEN)
-		forget_listener(typed, sk);
+		forget_listener(sk);
 	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED)
-		return ledger_is_established(typed, sk);
+		return ledger_is_established(sk);
 	return NULL;
 }
 
 /* -- readers */
 
 /* Whether a task is in the opener's process, under the same name. */
-static __always_inline bool is_opener(const bool typed, struct task_struct *task,
-				      const struct ledger_entry *entry)
+static __always_inline bool is_opener(struct task_struct *task, const struct ledger_entry *entry)
 {
 	const struct owner *opener = &entry->holders[RANK_OPENED].owner;
 	const u64 *then = (const u64 *)opener->comm;
@@ -207,68 +203,67 @@ static __always_inline bool is_opener(const bool typed, struct task_struct *task
 	return now[0] == then[0] && now[1] == then[1];
 }
 
-static __always_inline void learn_reader(const bool typed, struct ledger_entry *entry)
+static __always_inline void learn_reader(struct ledger_entry *entry)
 {
 	struct holder *reader = &entry->holders[RANK_READ];
-	struct task_struct *task = current_task(typed);
+	struct task_struct *task = current_task();
 
-	if (!rank_claim(typed, entry, RANK_READ))
+	if (!rank_claim(entry, RANK_READ))
 		return;
-	if (likely(is_opener(typed, task, entry))) {
+	if (likely(is_opener(task, entry))) {
 		*reader = entry->holders[RANK_OPENED];
 		reader->owner.source = OWNER_LEARNED;
 	} else {
-		hold(typed, task, reader);
+		hold(task, reader);
 	}
-	rank_is_whole(typed, entry, RANK_READ);
+	rank_is_whole(entry, RANK_READ);
 }
 
-static __always_inline int on_read(const bool typed, struct sock *sk)
+static __always_inline int on_read(struct sock *sk)
 {
-	u64 *known = reader_known(typed, sk);
+	u64 *known = reader_known(sk);
 	struct ledger_entry *entry;
 
 	if (likely(known && *known == (u64)sk))
 		return 0;
-	entry = ledger_find(typed, sk);
+	entry = ledger_find(TYPED, sk);
 	if (!(entry && entry->whole >> RANK_READ)) {
-		if (!runs_for_user(typed, sk))
+		if (!runs_for_user(sk))
 			return 0;
 		if (!entry)
-			entry = ledger_open(typed, sk);
+			entry = ledger_open(sk);
 		if (!entry)
 			return 0;
-		learn_reader(typed, entry);
+		learn_reader(entry);
 	}
 	if (known)
 		*known = (u64)sk;
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(typed, sk))
+TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(sk))
 
 /* -- the end: the kernel frees storage */
 
-static __always_inline int on_end_of_socket(const bool typed, struct sock *sk)
+static __always_inline int on_end_of_socket(struct sock *sk)
 {
-	struct ledger_slot *slot = typed ? ledger_slot_find(sk) : NULL;
+	struct ledger_slot *slot = TYPED ? ledger_slot_find(sk) : NULL;
 	struct ledger_entry *entry = slot ? &slot->entry : NULL;
 	u64 key = (u64)sk;
 
 #ifdef KEEPS_LIVES
 	if (!entry)
-		entry = typed ? ledger_stored(typed, sk) : ledger_find(typed, sk);
+		entry = TYPED ? ledger_stored(sk) : ledger_find(TYPED, sk);
 #endif
 	if (entry)
 		end_of_entry(entry);
 	if (slot)
 		slot->gone = 1;
-	if (!typed)
+	if (!TYPED)
 		bpf_map_delete_elem(&ledger_hash, &key);
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(ledger_gone, tcp_destroy_sock, WITH(struct sock *sk),
-		   on_end_of_socket(typed, sk))
+TRACEPOINT_PROGRAM(ledger_gone, tcp_destroy_sock, WITH(struct sock *sk), on_end_of_socket(sk))
 
 #endif

@@ -41,17 +41,16 @@ struct ledger_entry {
 };
 
 /* The first claim may write a rank. Raw programs write under the socket's lock, one at a time. */
-static __always_inline bool rank_claim(const bool typed, struct ledger_entry *entry, enum rank rank)
+static __always_inline bool rank_claim(struct ledger_entry *entry, enum rank rank)
 {
-	if (typed)
+	if (TYPED)
 		return !(__sync_fetch_and_or(&entry->claimed, 1 << rank) & (1 << rank));
 	return !(entry->whole & (1 << rank));
 }
 
-static __always_inline void rank_is_whole(const bool typed, struct ledger_entry *entry,
-					  enum rank rank)
+static __always_inline void rank_is_whole(struct ledger_entry *entry, enum rank rank)
 {
-	if (typed) {
+	if (TYPED) {
 		__sync_fetch_and_or(&entry->whole, 1 << rank);
 	} else {
 		barrier();

@@ -16,22 +16,22 @@ struct {
 	__type(value, struct netns_owner);
 } netns_owners SEC(".maps");
 
-static __always_inline u64 socket_cgroup_id(const bool typed, struct sock *sk)
+static __always_inline u64 socket_cgroup_id(struct sock *sk)
 {
-	struct cgroup *cgrp = socket_cgroup(typed, sk);
+	struct cgroup *cgrp = socket_cgroup(sk);
 
-	return cgrp ? cgroup_id(typed, cgrp) : 0;
+	return cgrp ? cgroup_id(TYPED, cgrp) : 0;
 }
 
 /* The kernel charges sockets to v1 cgroups only where these limit TCP's memory. */
-static __always_inline u64 memcg_id(const bool typed, struct sock *sk)
+static __always_inline u64 memcg_id(struct sock *sk)
 {
 	struct mem_cgroup *memcg;
 
 	if (!bpf_core_field_exists(sk->sk_memcg))
 		return 0;
 	memcg = READ(sk, sk_memcg);
-	return memcg ? cgroup_id(typed, READ(memcg, css.cgroup)) : 0;
+	return memcg ? cgroup_id(TYPED, READ(memcg, css.cgroup)) : 0;
 }
 
 static __always_inline u64 netns_cgroup_id(u32 inode, u64 cookie)
@@ -44,21 +44,21 @@ static __always_inline u64 netns_cgroup_id(u32 inode, u64 cookie)
 }
 
 /* Owner of a socket that no process was seen to use; unknown if the kernel does not report the cgroup. */
-static __always_inline void fall_back(const bool typed, struct sock *sk, struct holder *holder)
+static __always_inline void fall_back(struct sock *sk, struct holder *holder)
 {
 	struct owner owner = {.hierarchy = owner_config.hierarchy[0].id};
 	u32 controller = owner_config.hierarchy[0].controller;
 
 	if (controller == CONTROLLER_V2) {
-		owner.cgroup_id = socket_cgroup_id(typed, sk);
+		owner.cgroup_id = socket_cgroup_id(sk);
 		owner.source = OWNER_SK_CGRP;
 	} else if (controller == CONTROLLER_MEMORY) {
-		owner.cgroup_id = memcg_id(typed, sk);
+		owner.cgroup_id = memcg_id(sk);
 		owner.source = OWNER_MEMCG;
 	}
 	if (!owner.cgroup_id) {
 		owner.cgroup_id =
-			netns_cgroup_id(netns_of(typed, sk), socket_netns_cookie(typed, sk));
+			netns_cgroup_id(netns_of(TYPED, sk), socket_netns_cookie(TYPED, sk));
 		owner.source = OWNER_NETNS;
 	}
 	if (!owner.cgroup_id)

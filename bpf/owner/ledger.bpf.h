@@ -74,9 +74,9 @@ static __always_inline u64 *lost_socket(u64 address)
 	return all ? &all->addresses[place] : NULL;
 }
 
-static __always_inline void count_lost_socket(const bool typed, struct sock *sk)
+static __always_inline void count_lost_socket(struct sock *sk)
 {
-	u64 *place = typed ? NULL : lost_socket((u64)sk);
+	u64 *place = TYPED ? NULL : lost_socket((u64)sk);
 
 	if (place) {
 		if (*place == (u64)sk)
@@ -96,13 +96,13 @@ static __always_inline void forget_lost_socket(struct sock *sk)
 }
 
 /* Entry of a socket outside the slots, created blank if missing; NULL, for lack of room, is counted. */
-static __always_inline struct ledger_entry *ledger_store(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_store(struct sock *sk)
 {
 	static const struct ledger_entry blank;
 	struct ledger_entry *entry;
 	u64 key = (u64)sk;
 
-	if (typed) {
+	if (TYPED) {
 		entry = bpf_sk_storage_get(&ledger, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	} else {
 		entry = bpf_map_lookup_elem(&ledger_hash, &key);
@@ -112,50 +112,49 @@ static __always_inline struct ledger_entry *ledger_store(const bool typed, struc
 		}
 	}
 	if (!entry)
-		count_lost_socket(typed, sk);
+		count_lost_socket(sk);
 	return entry;
 }
 
 /* The same, in a slot if one is free. */
-static __always_inline struct ledger_entry *ledger_open(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_open(struct sock *sk)
 {
-	struct ledger_entry *entry = typed ? ledger_find(typed, sk) : NULL;
+	struct ledger_entry *entry = TYPED ? ledger_find(TYPED, sk) : NULL;
 	struct ledger_slot *slot;
 
 	if (entry)
 		return entry;
-	slot = typed ? ledger_slot_claim(sk) : NULL;
-	return slot ? &slot->entry : ledger_store(typed, sk);
+	slot = TYPED ? ledger_slot_claim(sk) : NULL;
+	return slot ? &slot->entry : ledger_store(sk);
 }
 
 /* Entry in storage, which the socket may have inherited; does not create one. */
-static __always_inline struct ledger_entry *ledger_stored(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_stored(struct sock *sk)
 {
-	return typed ? bpf_sk_storage_get(&ledger, sk, NULL, 0) : NULL;
+	return TYPED ? bpf_sk_storage_get(&ledger, sk, NULL, 0) : NULL;
 }
 
 /* Blank entry of which children inherit a copy. */
-static __always_inline struct ledger_entry *ledger_store_anew(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_store_anew(struct sock *sk)
 {
 	struct ledger_entry *entry;
 
-	if (typed)
+	if (TYPED)
 		ledger_slot_free(sk);
 	else
 		forget_lost_socket(sk);
-	entry = ledger_store(typed, sk);
+	entry = ledger_store(sk);
 	if (entry)
 		ledger_reset(entry);
 	return entry;
 }
 
 /* Blank entry for a socket that starts anew, in a slot if one is free. */
-static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, struct sock *sk)
+static __always_inline struct ledger_entry *ledger_open_anew(struct sock *sk)
 {
-	struct ledger_slot *slot =
-		typed && !ledger_stored(typed, sk) ? ledger_slot_renew(sk) : NULL;
+	struct ledger_slot *slot = TYPED && !ledger_stored(sk) ? ledger_slot_renew(sk) : NULL;
 
-	return slot ? &slot->entry : ledger_store_anew(typed, sk);
+	return slot ? &slot->entry : ledger_store_anew(sk);
 }
 
 /*
@@ -163,33 +162,33 @@ static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, s
  * lock runs in the socket's user. The lock says nothing about events outside it, such as those of a packet. A
  * process that aborts sockets of others (`ss -K`) has the lock, too.
  */
-static __always_inline bool runs_for_user(const bool typed, struct sock *sk)
+static __always_inline bool runs_for_user(struct sock *sk)
 {
-	return READ(sk, sk_lock.owned) && !is_kernel_thread(typed, current_task(typed));
+	return READ(sk, sk_lock.owned) && !is_kernel_thread(current_task());
 }
 
-static __always_inline void hold(const bool typed, struct task_struct *task, struct holder *holder)
+static __always_inline void hold(struct task_struct *task, struct holder *holder)
 {
 	struct owner owner;
 
-	learn(typed, task, &owner);
-	holder->wanted = owner_passes(typed, task, &owner);
+	learn(task, &owner);
+	holder->wanted = owner_passes(task, &owner);
 	holder->owner = owner;
 }
 
 /* Record a task that opened the socket, or has it open. */
-static __always_inline bool ledger_learn(const bool typed, struct ledger_entry *entry,
-					 struct task_struct *task, u8 source)
+static __always_inline bool ledger_learn(struct ledger_entry *entry, struct task_struct *task,
+					 u8 source)
 {
 	struct holder *opener = &entry->holders[RANK_OPENED];
 
-	if (!rank_claim(typed, entry, RANK_OPENED))
+	if (!rank_claim(entry, RANK_OPENED))
 		return false;
 	entry->opener = (u64)READ(task, signal);
-	hold(typed, task, opener);
+	hold(task, opener);
 	if (opener->owner.source)
 		opener->owner.source = source;
-	rank_is_whole(typed, entry, RANK_OPENED);
+	rank_is_whole(entry, RANK_OPENED);
 	return true;
 }
 

@@ -60,7 +60,7 @@ static __noinline s32 find_fd(struct task_struct *task, u64 file)
  * Location of a file in a process. The main thread represents the process, unless a thread has files of its
  * own (unshare(2), CLONE_FILES).
  */
-static __always_inline void describe(const bool typed, struct task_struct *task, u64 file, s32 fd,
+static __always_inline void describe(struct task_struct *task, u64 file, s32 fd,
 				     struct descriptor *at)
 {
 	struct task_struct *leader = READ(task, group_leader);
@@ -69,7 +69,7 @@ static __always_inline void describe(const bool typed, struct task_struct *task,
 		task = leader;
 	at->task = (u64)task;
 	at->file = file;
-	at->start = start_of_process(typed, task);
+	at->start = start_of_process(TYPED, task);
 	at->fd = fd;
 }
 
@@ -115,15 +115,15 @@ static __always_inline void key_of_listener(const bool typed, struct sock *sk,
 	struct inet_sock *inet = (struct inet_sock *)sk;
 
 	key->netns = netns_of(typed, sk);
-	key->port = READ(sk, __sk_common.skc_num);
+	key->port = READ_AS(typed, sk, __sk_common.skc_num);
 	if (!key->port) /* at TCP_CLOSE */
 		key->port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	if (READ(sk, __sk_common.skc_family) == AF_INET6) {
-		struct in6_addr address = READ(sk, __sk_common.skc_v6_rcv_saddr);
+	if (READ_AS(typed, sk, __sk_common.skc_family) == AF_INET6) {
+		struct in6_addr address = READ_AS(typed, sk, __sk_common.skc_v6_rcv_saddr);
 
 		store_v6(key->address, &address);
 	} else {
-		words[3] = READ(sk, __sk_common.skc_rcv_saddr);
+		words[3] = READ_AS(typed, sk, __sk_common.skc_rcv_saddr);
 		if (words[3])
 			words[2] = bpf_htonl(0xffff);
 	}
@@ -142,7 +142,7 @@ static __always_inline bool listens_alone(struct sock *sk)
 	if (BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport) ||
 	    sk->__sk_common.skc_bound_dev_if)
 		return false;
-	key_of_listener(true, sk, &key);
+	key_of_listener(TYPED, sk, &key);
 	return key.port && !bpf_map_lookup_elem(&listeners, &key);
 }
 
@@ -226,11 +226,11 @@ struct {
 } new_listener SEC(".maps");
 
 /* Runs in the listening process. */
-static __always_inline void learn_listener(const bool typed, struct sock *sk)
+static __always_inline void learn_listener(struct sock *sk)
 {
 	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	bool alone = typed && listens_alone(sk);
+	bool alone = TYPED && listens_alone(sk);
 	struct ledger_entry *entry;
 	u64 file;
 
@@ -238,29 +238,29 @@ static __always_inline void learn_listener(const bool typed, struct sock *sk)
 		return;
 	mine->inode = socket_inode(sk);
 	file = (u64)BPF_CORE_READ(sk, sk_socket, file);
-	describe(typed, current_task(typed), file, file ? find_fd(task, file) : NO_FD, &mine->at);
-	if (typed) {
-		entry = alone ? ledger_open_anew(typed, sk) : ledger_store_anew(typed, sk);
+	describe(current_task(), file, file ? find_fd(task, file) : NO_FD, &mine->at);
+	if (TYPED) {
+		entry = alone ? ledger_open_anew(sk) : ledger_store_anew(sk);
 		if (!entry)
 			return;
-		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+		ledger_learn(entry, current_task(), OWNER_LEARNED);
 		entry->listens = 1;
 		entry->listener = mine->inode;
 		mine->holder = entry->holders[RANK_OPENED];
 	} else {
-		hold(typed, current_task(typed), &mine->holder);
+		hold(current_task(), &mine->holder);
 	}
 	remember_listener(sk, mine, alone);
 }
 
-static __always_inline void forget_listener(const bool typed, struct sock *sk)
+static __always_inline void forget_listener(struct sock *sk)
 {
 	struct listener_key key = {};
 	u64 inode = socket_inode(sk);
 	struct tcp_listener *known;
 
 	bpf_map_delete_elem(&listening, &inode);
-	key_of_listener(typed, sk, &key);
+	key_of_listener(TYPED, sk, &key);
 	known = bpf_map_lookup_elem(&listeners, &key);
 	if (known && known->holder.sockets > 1)
 		__sync_fetch_and_add(&known->holder.sockets, -1);
@@ -271,19 +271,19 @@ static __always_inline void forget_listener(const bool typed, struct sock *sk)
 #define SOCKET_IS_DEAD (1 << SOCK_DEAD)
 
 /* Whether a child waits for accept(): it has no socket yet. A closed one has none either, but is SOCK_DEAD. */
-static __always_inline bool is_new_child(const bool typed, struct sock *sk)
+static __always_inline bool is_new_child(struct sock *sk)
 {
 	return !READ(sk, sk_socket) && !(READ(sk, __sk_common.skc_flags) & SOCKET_IS_DEAD);
 }
 
 /* Owner of a child's listener, or NULL. */
-static __always_inline struct holder *listener_of(const bool typed, struct sock *child)
+static __always_inline struct holder *listener_of(struct sock *child)
 {
-	struct ledger_entry *entry = typed ? ledger_find(typed, child) : NULL;
+	struct ledger_entry *entry = TYPED ? ledger_find(TYPED, child) : NULL;
 
 	if (entry && entry->listens)
 		return listener_by_inode(entry);
-	return typed && !is_new_child(typed, child) ? NULL : listener_by_address(typed, child);
+	return TYPED && !is_new_child(child) ? NULL : listener_by_address(TYPED, child);
 }
 
 #endif

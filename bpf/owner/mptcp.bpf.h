@@ -19,9 +19,9 @@ struct {
 	__type(value, struct holder);
 } mptcp_owners SEC(".maps");
 
-static __always_inline bool is_subflow(const bool typed, struct sock *sk)
+static __always_inline bool is_subflow(struct sock *sk)
 {
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 
 	if (!tp || !bpf_core_field_exists(tp->is_mptcp))
 		return false;
@@ -50,9 +50,9 @@ static __always_inline bool remember_connection(struct sock *sk, const struct ho
 }
 
 /* Owner of a subflow's connection, or NULL. */
-static __always_inline struct holder *holder_of_connection(const bool typed, struct sock *sk)
+static __always_inline struct holder *holder_of_connection(struct sock *sk)
 {
-	u64 inode = is_subflow(typed, sk) ? socket_inode(sk) : 0;
+	u64 inode = is_subflow(sk) ? socket_inode(sk) : 0;
 
 	return inode ? bpf_map_lookup_elem(&mptcp_owners, &inode) : NULL;
 }
@@ -69,12 +69,12 @@ static __always_inline void seed_mptcp(struct task_struct *task, u64 file, u32 f
 	first = BPF_CORE_READ(msk, first);
 	if (!first)
 		return;
-	hold(true, task, &mine.holder);
+	hold(task, &mine.holder);
 	mine.holder.owner.source = OWNER_SEEDED;
 	if (!remember_connection(sk, &mine.holder, BPF_NOEXIST) ||
 	    sk->__sk_common.skc_state != TCP_LISTEN)
 		return;
-	describe(true, task, file, fd, &mine.at);
+	describe(task, file, fd, &mine.at);
 	remember_listener(first, &mine, false);
 }
 

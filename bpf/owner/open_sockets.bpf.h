@@ -44,20 +44,20 @@ struct task_file {
 static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, struct sock *sk)
 {
 	struct tcp_listener mine = {.inode = socket_inode(sk)};
-	struct ledger_entry *entry = ledger_find(true, sk);
+	struct ledger_entry *entry = ledger_find(TYPED, sk);
 	bool listens = sk->__sk_common.skc_state == TCP_LISTEN;
 	bool alone = !entry && listens && listens_alone(sk);
 
 	if (!entry)
-		entry = alone ? ledger_open(true, sk) : ledger_store(true, sk);
+		entry = alone ? ledger_open(sk) : ledger_store(sk);
 	if (!entry)
 		return;
 	entry->listens = listens;
-	if (!ledger_learn(true, entry, task, OWNER_SEEDED) || !listens)
+	if (!ledger_learn(entry, task, OWNER_SEEDED) || !listens)
 		return;
 	entry->listener = mine.inode;
 	mine.holder = entry->holders[RANK_OPENED];
-	describe(true, task, file, fd, &mine.at);
+	describe(task, file, fd, &mine.at);
 	remember_listener(sk, &mine, alone);
 }
 
@@ -77,7 +77,7 @@ int ledger_seed(struct task_file *ctx)
 	sk = socket->sk;
 	if (!sk || !(1 << sk->__sk_common.skc_state & SEEDED_STATES))
 		return 0;
-	if (is_tcp(true, sk))
+	if (is_tcp(sk))
 		seed(task, (u64)ctx->file, ctx->fd, sk);
 	else if (BPF_CORE_READ_BITFIELD(sk, sk_protocol) == IPPROTO_MPTCP)
 		seed_mptcp(task, (u64)ctx->file, ctx->fd, sk);
@@ -103,7 +103,7 @@ int ledger_listeners(struct task_file *ctx)
 		return 0;
 	found.inode = socket_inode(sk);
 	found.pid = task->tgid;
-	describe(true, task, (u64)ctx->file, ctx->fd, &found.at);
+	describe(task, (u64)ctx->file, ctx->fd, &found.at);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -32,12 +32,12 @@ struct place {
 	char dev[CGNET_DEV_LEN];
 };
 
-static __always_inline void place_of_socket(const bool typed, struct sock *sk, struct place *place)
+static __always_inline void place_of_socket(struct sock *sk, struct place *place)
 {
 	place->tcp_state = READ(sk, __sk_common.skc_state);
-	place->netns = netns_of(typed, sk);
-	place->cookie = socket_netns_cookie(typed, sk);
-	if (is_full(typed, sk) && is_tcp(typed, sk))
+	place->netns = netns_of(TYPED, sk);
+	place->cookie = socket_netns_cookie(TYPED, sk);
+	if (is_full(sk) && is_tcp(sk))
 		place->sk = sk;
 }
 
@@ -45,8 +45,7 @@ static __always_inline void place_of_socket(const bool typed, struct sock *sk, s
  * A packet keeps its sender's socket until the receiver's IP layer has processed it, even in another
  * namespace: the device's namespace is the location.
  */
-static __always_inline void place_of_device(const bool typed, struct sk_buff *skb,
-					    struct place *place)
+static __always_inline void place_of_device(struct sk_buff *skb, struct place *place)
 {
 	struct net_device *dev = READ(skb, dev);
 	struct net *net;
@@ -65,8 +64,7 @@ static __always_inline void place_of_device(const bool typed, struct sk_buff *sk
 }
 
 /* At a tracepoint of a device, which the packet certainly has; does not read the device's name. */
-static __always_inline void find_place_at_device(const bool typed, struct sk_buff *skb,
-						 struct place *place)
+static __always_inline void find_place_at_device(struct sk_buff *skb, struct place *place)
 {
 	struct sock *sk = READ(skb, sk);
 	struct net_device *dev = READ(skb, dev);
@@ -76,17 +74,16 @@ static __always_inline void find_place_at_device(const bool typed, struct sk_buf
 	place->skb = skb;
 	place->sent = sk != NULL;
 	if (sk)
-		place_of_socket(typed, sk, place);
+		place_of_socket(sk, place);
 	if (!dev)
 		return;
 	net = READ(dev, nd_net.net);
 	place->netns = READ(net, ns.inum);
-	place->cookie = netns_cookie(typed, net);
+	place->cookie = netns_cookie(TYPED, net);
 	place->ifindex = READ(dev, ifindex);
 }
 
-static __always_inline void find_place(const bool typed, struct sk_buff *skb, struct sock *rx_sk,
-				       struct place *place)
+static __always_inline void find_place(struct sk_buff *skb, struct sock *rx_sk, struct place *place)
 {
 	struct sock *sk = READ(skb, sk);
 
@@ -94,10 +91,10 @@ static __always_inline void find_place(const bool typed, struct sk_buff *skb, st
 	place->skb = skb;
 	place->sent = sk != NULL;
 	if (sk)
-		place_of_socket(typed, sk, place);
+		place_of_socket(sk, place);
 	else if (rx_sk)
-		place_of_socket(typed, rx_sk, place);
-	place_of_device(typed, skb, place);
+		place_of_socket(rx_sk, place);
+	place_of_device(skb, place);
 	if (!place->ifindex && rx_sk)
 		place->ifindex = READ(skb, skb_iif);
 }
@@ -191,11 +188,11 @@ static __always_inline struct holder *holder_of_request(const struct place *plac
  * Find the owner of a packet; return the role of the socket's owner, 0 if unknown. Add nothing to the ledger:
  * the socket may be about to be freed.
  */
-static __always_inline u8 whose_packet(const bool typed, const struct place *place,
-				       const struct flow *flow, struct holder *holder)
+static __always_inline u8 whose_packet(const struct place *place, const struct flow *flow,
+				       struct holder *holder)
 {
 	struct sock *sk = place->sk;
-	struct ledger_entry *entry = sk ? ledger_find(typed, sk) : NULL;
+	struct ledger_entry *entry = sk ? ledger_find(TYPED, sk) : NULL;
 	struct holder *seeded = holder_of_request(place);
 
 	if (seeded) {
@@ -210,7 +207,7 @@ static __always_inline u8 whose_packet(const bool typed, const struct place *pla
 		if (seeded)
 			*holder = *seeded;
 		else
-			fall_back(typed, sk, holder);
+			fall_back(sk, holder);
 	}
 	if (holder->owner.source == OWNER_UNKNOWN)
 		guess_owner(place, flow, holder);

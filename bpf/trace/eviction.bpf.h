@@ -93,12 +93,12 @@ static __always_inline void count_for_all(u32 which, s64 more)
 		__sync_fetch_and_add(count, more);
 }
 
-static __always_inline void count_in_flight(const bool typed, u32 which, s64 more)
+static __always_inline void count_in_flight(u32 which, s64 more)
 {
 	s64 batch_size = trace_config.recent / 8, sum;
 	struct recent *ours;
 
-	if (!typed || !trace_config.recent) {
+	if (!TYPED || !trace_config.recent) {
 		count_for_all(which, more);
 		return;
 	}
@@ -223,15 +223,15 @@ static __always_inline void promote(void *map, void *order, void *evicted,
 	queue_ref(order, ref);
 }
 
-static __always_inline void track(const bool typed, void *map, void *order, void *evicted,
+static __always_inline void track(void *map, void *order, void *evicted,
 				  const struct packet_ref *ref, u32 which)
 {
 	struct recent *ours;
 	struct packet_ref older;
 	u64 place;
 
-	count_in_flight(typed, which, 1);
-	if (!typed || !trace_config.recent) {
+	count_in_flight(which, 1);
+	if (!TYPED || !trace_config.recent) {
 		queue_ref(order, ref);
 		return;
 	}

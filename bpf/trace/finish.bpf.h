@@ -9,17 +9,17 @@
 CONFIG(count_config);
 CONFIG(trace_config);
 
-static __always_inline void sum_up(const bool typed, struct stage_sums *sums, struct count_key *key,
-				   u32 at, u64 delay_ns)
+static __always_inline void sum_up(struct stage_sums *sums, struct count_key *key, u32 at,
+				   u64 delay_ns)
 {
 	if (sums && at < CGNET_STAGE_KINDS) {
 		barrier_var(at);
 		if (at < CGNET_STAGE_KINDS) /* for the verifier */
-			histogram_put(typed, &sums->stages[at], delay_ns);
+			histogram_put(&sums->stages[at], delay_ns);
 		return;
 	}
 	key->result = at;
-	histogram_add(typed, key, delay_ns);
+	histogram_add(key, delay_ns);
 }
 
 /* Side whose owner a packet is shown with. */
@@ -100,8 +100,7 @@ static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u3
 	return true;
 }
 
-static __always_inline int summarize(const bool typed, struct in_flight_packet *in_flight,
-				     u32 shown)
+static __always_inline int summarize(struct in_flight_packet *in_flight, u32 shown)
 {
 	bool two = has_two_sides(in_flight, shown), was_there = false;
 	struct stage_sums *here = NULL, *receivers = NULL;
@@ -113,17 +112,17 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 	if (!two && shown == SHOWN_RECEIVER)
 		show_receiver(in_flight);
 	count_by_flow(&key, &event->flow);
-	if (typed && two) {
+	if (TYPED && two) {
 		key_of_side(&key, &in_flight->receiver.owner, role_of_receiver(&event->trace));
 		receivers = sums_of(&key);
 	}
 	key_of_side(&key, &event->owner, event->trace.role);
-	if (typed)
+	if (TYPED)
 		here = sums_of(&key);
 	if (event->trace.retrans_ns)
-		sum_up(typed, here, &key, STAGE_RETRANSMIT, event->trace.retrans_ns);
+		sum_up(here, &key, STAGE_RETRANSMIT, event->trace.retrans_ns);
 	if (event->trace.answer_ns)
-		sum_up(typed, here, &key, STAGE_ANSWER, event->trace.answer_ns);
+		sum_up(here, &key, STAGE_ANSWER, event->trace.answer_ns);
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
 		const struct stage *stage = &event->stages[i];
 		const struct stage *before = &event->stages[i - 1];
@@ -134,7 +133,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 			break;
 		there = two && is_at_receiver(stage->at);
 		/* Raw programs skip the comparison: it adds a path per stage to a verifier that tracks constants. */
-		if (two && (!typed || there != was_there)) {
+		if (two && (!TYPED || there != was_there)) {
 			was_there = there;
 			key_of_side(&key, there ? &in_flight->receiver.owner : &event->owner,
 				    there ? role_of_receiver(&event->trace) : event->trace.role);
@@ -142,7 +141,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 		delay = stage->ts_ns - before->ts_ns;
 		barrier_var(delay);
 		delay &= ~((s64)delay >> 63); /* clamp to 0 */
-		sum_up(typed, there ? receivers : here, &key, stage->at, delay);
+		sum_up(there ? receivers : here, &key, stage->at, delay);
 	}
 	return 0;
 }
@@ -150,7 +149,7 @@ static __always_inline int summarize(const bool typed, struct in_flight_packet *
 /* Not inlined: a packet may end in any program. */
 static __noinline int summarize_raw(struct in_flight_packet *in_flight, u32 shown)
 {
-	return summarize(false, in_flight, shown);
+	return summarize(in_flight, shown);
 }
 
 /*
@@ -158,7 +157,7 @@ static __noinline int summarize_raw(struct in_flight_packet *in_flight, u32 show
  * for each way out of the loop (before Linux kernel commit be2ef8161572 "bpf: allow precision tracking for
  * programs with subprogs", in v6.2).
  */
-static __always_inline bool is_slow(const bool typed, const struct trace_event *event)
+static __always_inline bool is_slow(const struct trace_event *event)
 {
 	u64 stages = event->trace.stages, total = 0, slow = 0;
 
@@ -166,7 +165,7 @@ static __always_inline bool is_slow(const bool typed, const struct trace_event *
 		const struct stage *stage = &event->stages[i];
 		u64 delta = stage->ts_ns - event->stages[i - 1].ts_ns, mask, others;
 
-		if (typed && i >= stages)
+		if (TYPED && i >= stages)
 			break;
 		mask = (s64)((i - stages) & ~delta) >> 63; /* it is there, and not negative */
 		barrier_var(mask); /* or the compiler makes branches of it */
@@ -178,17 +177,17 @@ static __always_inline bool is_slow(const bool typed, const struct trace_event *
 	return (!trace_config.slow_stage || slow >> 63) && total >= trace_config.min_ns;
 }
 
-static __always_inline bool in_flight_passes(const bool typed, const struct trace_event *event)
+static __always_inline bool in_flight_passes(const struct trace_event *event)
 {
 	if (trace_config.by_end && !(trace_config.by_end >> (event->trace.end & 31) & 1))
 		return false;
 	if (trace_config.retransmitted && !event->trace.retransmitted)
 		return false;
-	return (!trace_config.min_ns && !trace_config.slow_stage) || is_slow(typed, event);
+	return (!trace_config.min_ns && !trace_config.slow_stage) || is_slow(event);
 }
 
 /* `within`: the caller has a stack frame of its own, and old verifiers have no room for another one below it. */
-static __always_inline void in_flight_ends_here(const bool typed, const bool within,
+static __always_inline void in_flight_ends_here(const bool within,
 						struct in_flight_packet *in_flight, u32 end)
 {
 	struct trace_event *event = &in_flight->event;
@@ -197,11 +196,11 @@ static __always_inline void in_flight_ends_here(const bool typed, const bool wit
 
 	event->trace.end = end;
 	event->head.ts_ns = bpf_ktime_get_ns();
-	if (shown == SHOWN_NOT || !in_flight_passes(typed, event))
+	if (shown == SHOWN_NOT || !in_flight_passes(event))
 		return;
 	if (count_config.enabled) {
 		if (within)
-			summarize(typed, in_flight, shown);
+			summarize(in_flight, shown);
 		else
 			summarize_raw(in_flight, shown);
 		return;
@@ -225,7 +224,7 @@ static __always_inline void in_flight_ends_here(const bool typed, const bool wit
 __noinline int in_flight_ended_typed(struct in_flight_packet *in_flight, u32 end)
 {
 	if (in_flight)
-		in_flight_ends_here(true, true, in_flight, end);
+		in_flight_ends_here(true, in_flight, end);
 	return 0;
 }
 #else
@@ -235,35 +234,33 @@ static __always_inline int in_flight_ended_typed(struct in_flight_packet *in_fli
 }
 #endif
 
-static __always_inline void in_flight_ends(const bool typed, struct in_flight_packet *in_flight,
-					   u32 end)
+static __always_inline void in_flight_ends(struct in_flight_packet *in_flight, u32 end)
 {
-	if (typed)
+	if (TYPED)
 		in_flight_ended_typed(in_flight, end);
 	else
-		in_flight_ends_here(typed, false, in_flight, end);
+		in_flight_ends_here(false, in_flight, end);
 }
 
 /* Not inlined: each stage may detect that a packet's end was missed. */
 static __noinline int was_missed_raw(struct in_flight_packet *in_flight)
 {
-	in_flight_ends_here(false, true, in_flight,
+	in_flight_ends_here(true, in_flight,
 			    in_flight->event.trace.payload ? TRACE_GOES_ON : TRACE_CONSUMED);
 	return 0;
 }
 
 /* Another packet has the address now: TCP has consumed the previous packet, or merged it into another. */
-static __always_inline void was_missed(const bool typed, struct sk_buff *skb,
-				       struct in_flight_packet *in_flight)
+static __always_inline void was_missed(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	if (may_be_merged(in_flight) && set_aside(skb, in_flight))
 		; /* TCP has yet to process it */
-	else if (typed)
+	else if (TYPED)
 		in_flight_ended_typed(in_flight, in_flight->event.trace.payload ? TRACE_GOES_ON
 										: TRACE_CONSUMED);
 	else
 		was_missed_raw(in_flight);
-	in_flight_forget(typed, skb);
+	in_flight_forget(skb);
 }
 
 #endif

@@ -56,12 +56,12 @@ static __always_inline struct in_flight_packet *in_flight_find(struct sk_buff *s
 	return in_flight && !is_evicted(in_flight) ? in_flight : NULL;
 }
 
-static __always_inline void in_flight_forget(const bool typed, struct sk_buff *skb)
+static __always_inline void in_flight_forget(struct sk_buff *skb)
 {
 	u64 address = (u64)skb;
 
 	if (!bpf_map_delete_elem(&packets_in_flight, &address))
-		count_in_flight(typed, TRACKED_IN_FLIGHT, -1);
+		count_in_flight(TRACKED_IN_FLIGHT, -1);
 }
 
 /* Global function: verified once. */
@@ -77,8 +77,7 @@ static __noinline int track_in_flight_typed(struct sk_buff *skb, u64 packet)
 {
 	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
 
-	track(true, &packets_in_flight, &in_flight_order, &in_flight_evicted, &ref,
-	      TRACKED_IN_FLIGHT);
+	track(&packets_in_flight, &in_flight_order, &in_flight_evicted, &ref, TRACKED_IN_FLIGHT);
 	return 0;
 }
 
@@ -86,8 +85,7 @@ static __noinline int track_in_flight_raw(struct sk_buff *skb, u64 packet)
 {
 	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
 
-	track(false, &packets_in_flight, &in_flight_order, &in_flight_evicted, &ref,
-	      TRACKED_IN_FLIGHT);
+	track(&packets_in_flight, &in_flight_order, &in_flight_evicted, &ref, TRACKED_IN_FLIGHT);
 	return 0;
 }
 
@@ -130,7 +128,7 @@ static __always_inline void store_packet(struct packet_trace *trace, const struc
 }
 
 /* Number of packets that an skb becomes on the wire. */
-static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
+static __always_inline u16 segments_of(struct sk_buff *skb)
 {
 	unsigned char *end = READ(skb, head) + READ(skb, end);
 
@@ -138,8 +136,8 @@ static __always_inline u16 segments_of(const bool typed, struct sk_buff *skb)
 }
 
 /* Start tracking a packet that is not in flight yet. Failures (NULL) are counted. */
-static __always_inline struct in_flight_packet *
-in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *packet)
+static __always_inline struct in_flight_packet *in_flight_start(struct sk_buff *skb,
+								const struct packet *packet)
 {
 	static const struct in_flight_packet blank;
 	u64 address = (u64)skb;
@@ -157,7 +155,7 @@ in_flight_start(const bool typed, struct sk_buff *skb, const struct packet *pack
 	in_flight->event.head.kind = RECORD_TRACE;
 	in_flight->event.flow = packet->flow;
 	store_packet(&in_flight->event.trace, packet);
-	if (typed)
+	if (TYPED)
 		track_in_flight_typed(skb, in_flight->event.trace.packet);
 	else
 		track_in_flight_raw(skb, in_flight->event.trace.packet);
@@ -242,7 +240,7 @@ static __always_inline struct stage *add_stage(struct in_flight_packet *in_fligh
 	return stage;
 }
 
-static __always_inline void at_device(const bool typed, struct stage *stage, struct net_device *dev)
+static __always_inline void at_device(struct stage *stage, struct net_device *dev)
 {
 	struct net *net;
 

@@ -40,17 +40,17 @@ struct {
 	__type(value, struct waited);
 } waited SEC(".maps");
 
-static __always_inline u8 *waited_at(const bool typed, struct sock *sk)
+static __always_inline u8 *waited_at(struct sock *sk)
 {
 	struct waited *all = bpf_map_lookup_elem(&waited, &(u32){0});
 
 	return all ? &all->places[READ(sk, __sk_common.skc_hash) % WAITED] : NULL;
 }
 
-static __always_inline void waits_no_more(const bool typed, const struct waiting_key *key)
+static __always_inline void waits_no_more(const struct waiting_key *key)
 {
 	if (!bpf_map_delete_elem(&waiting, key))
-		count_in_flight(typed, TRACKED_WAITING, -1);
+		count_in_flight(TRACKED_WAITING, -1);
 }
 
 __noinline int make_room_to_wait(u32 most)
@@ -64,12 +64,11 @@ __noinline int waits_now(u64 sk, u64 number, u64 packet)
 {
 	struct packet_ref ref = {.key = {sk, number}, .packet = packet};
 
-	track(TYPED, &waiting, &waiting_order, &waiting_evicted, &ref, TRACKED_WAITING);
+	track(&waiting, &waiting_order, &waiting_evicted, &ref, TRACKED_WAITING);
 	return 0;
 }
 
-static __always_inline void wait_for_reader(const bool typed, u64 sk, u64 skb,
-					    struct ledger_entry *entry,
+static __always_inline void wait_for_reader(u64 sk, u64 skb, struct ledger_entry *entry,
 					    struct in_flight_packet *in_flight)
 {
 	struct waiting_key key = {.sk = sk, .number = entry->private.behind};
@@ -92,8 +91,7 @@ static __always_inline void wait_for_reader(const bool typed, u64 sk, u64 skb,
 }
 
 /* TCP discards data that the socket already has, with or without a drop reason. */
-static __always_inline bool brings_new_data(const bool typed, struct tcp_sock *tp,
-					    const struct packet_trace *trace)
+static __always_inline bool brings_new_data(struct tcp_sock *tp, const struct packet_trace *trace)
 {
 	return trace->payload && (s32)(trace->seq + trace->payload - READ(tp, rcv_nxt)) > 0;
 }
@@ -124,8 +122,7 @@ struct merged {
 };
 
 /* Add the next one to those that wait for the application; false if it is the last one, or unknown. */
-static __always_inline bool merge_next(const bool typed, struct ledger_entry *entry,
-				       struct merged *merged)
+static __always_inline bool merge_next(struct ledger_entry *entry, struct merged *merged)
 {
 	struct sk_buff *skb = arrived(merged->sport, merged->dport, merged->seq);
 	struct aside_key key = {.skb = (u64)skb, .seq = merged->seq};
@@ -139,11 +136,11 @@ static __always_inline bool merge_next(const bool typed, struct ledger_entry *en
 	merged->seq += in_flight->event.trace.payload;
 	arrives(entry, in_flight, merged->netns);
 	in_flight->event.trace.out_of_order = merged->out_of_order;
-	wait_for_reader(typed, merged->sk, (u64)skb, entry, in_flight);
+	wait_for_reader(merged->sk, (u64)skb, entry, in_flight);
 	if (is_aside)
 		bpf_map_delete_elem(&aside, &key);
 	else
-		in_flight_forget(typed, skb);
+		in_flight_forget(skb);
 	return (s32)(merged->end_seq - merged->seq) > 0;
 }
 
@@ -151,7 +148,7 @@ static __always_inline bool merge_next(const bool typed, struct ledger_entry *en
 #if TYPED
 __noinline int merge_next_typed(struct ledger_entry *entry, struct merged *merged)
 {
-	return entry && merged && merge_next(true, entry, merged);
+	return entry && merged && merge_next(entry, merged);
 }
 #else
 static __always_inline int merge_next_typed(struct ledger_entry *entry, struct merged *merged)
@@ -164,8 +161,7 @@ static __always_inline int merge_next_typed(struct ledger_entry *entry, struct m
  * While a process has the socket, TCP merges consecutive packets into one (Linux kernel commit 4f693b55c3d2
  * "tcp: implement coalescing on backlog queue", in v5.0). No tracepoint reports it.
  */
-static __always_inline void merged_arrive(const bool typed, u64 sk, struct sk_buff *skb,
-					  struct ledger_entry *entry,
+static __always_inline void merged_arrive(u64 sk, struct sk_buff *skb, struct ledger_entry *entry,
 					  const struct packet_trace *head, u32 netns)
 {
 	struct merged merged = {
@@ -181,17 +177,17 @@ static __always_inline void merged_arrive(const bool typed, u64 sk, struct sk_bu
 	merged.end_seq = numbers[1];
 	if ((s32)(merged.end_seq - merged.seq) <= 1) /* FIN takes a number, too */
 		return;
-	if (!read_packet(typed, skb, &packet))
+	if (!read_packet(skb, &packet))
 		return;
 	merged.sport = packet.flow.sport;
 	merged.dport = packet.flow.dport;
 	for (u32 i = 0; i < (uses_perf_buffer() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++)
-		if (!(typed ? merge_next_typed(entry, &merged) : merge_next(false, entry, &merged)))
+		if (!(TYPED ? merge_next_typed(entry, &merged) : merge_next(entry, &merged)))
 			break;
 }
 
 /* Out-of-order data waits for the missing data; in-order data may be the missing data. */
-static __always_inline bool look_for_hole(const bool typed, struct sock *sk, struct tcp_sock *tp,
+static __always_inline bool look_for_hole(struct sock *sk, struct tcp_sock *tp,
 					  const struct packet_trace *trace)
 {
 	u32 rcv_nxt = READ(tp, rcv_nxt), ahead = (s32)(trace->seq - rcv_nxt) > 0;
@@ -211,7 +207,7 @@ static __always_inline bool ends_at_socket(const struct packet_trace *trace)
 	return !trace->payload && !(trace->tcp_flags & (TCPHDR_SYN | TCPHDR_RST));
 }
 
-static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_buff *skb)
+static __always_inline int on_tcp(struct sock *sk, struct sk_buff *skb)
 {
 	struct in_flight_packet *in_flight = in_flight_find(skb);
 	struct ledger_entry *entry;
@@ -222,27 +218,27 @@ static __always_inline int on_tcp(const bool typed, struct sock *sk, struct sk_b
 
 	if (!in_flight || last_stage(in_flight) == STAGE_TCP_RECEIVE) /* the first program did it */
 		return 0;
-	tp = tcp_sock_of(typed, sk);
+	tp = tcp_sock_of(sk);
 	if (!tp)
 		return 0;
-	entry = ledger_of(typed, true, sk);
-	netns = netns_of(typed, sk);
+	entry = ledger_of(true, sk);
+	netns = netns_of(TYPED, sk);
 	arrives(entry, in_flight, netns);
 	if (ends_at_socket(&in_flight->event.trace)) {
-		in_flight_ends(typed, in_flight, TRACE_CONSUMED);
-	} else if (entry && brings_new_data(typed, tp, &in_flight->event.trace)) {
+		in_flight_ends(in_flight, TRACE_CONSUMED);
+	} else if (entry && brings_new_data(tp, &in_flight->event.trace)) {
 		in_flight->event.trace.out_of_order =
-			look_for_hole(typed, sk, tp, &in_flight->event.trace);
+			look_for_hole(sk, tp, &in_flight->event.trace);
 		address = address_of(sk);
-		place = waited_at(typed, sk);
+		place = waited_at(sk);
 		if (place && !*place)
 			*place = 1;
-		wait_for_reader(typed, address, (u64)skb, entry, in_flight);
-		merged_arrive(typed, address, skb, entry, &in_flight->event.trace, netns);
+		wait_for_reader(address, (u64)skb, entry, in_flight);
+		merged_arrive(address, skb, entry, &in_flight->event.trace, netns);
 	} else {
 		return 0;
 	}
-	in_flight_forget(typed, skb);
+	in_flight_forget(skb);
 	return 0;
 }
 
@@ -270,7 +266,7 @@ static __always_inline void stage_of_hole(struct in_flight_packet *in_flight, u6
 }
 
 /* End a waiting packet; false if the application has not read it yet. */
-static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 copied, u32 netns)
+static __always_inline bool read_one(u64 sk, u64 number, u32 copied, u32 netns)
 {
 	struct waiting_key key = {.sk = sk, .number = number};
 	struct in_flight_packet *in_flight = find_waiting(&key);
@@ -287,14 +283,14 @@ static __always_inline bool read_one(const bool typed, u64 sk, u64 number, u32 c
 	stage = add_stage(in_flight, STAGE_APP_READ, now);
 	if (stage)
 		stage->netns = netns;
-	in_flight_ends(typed, in_flight, TRACE_DELIVERED);
-	waits_no_more(typed, &key);
+	in_flight_ends(in_flight, TRACE_DELIVERED);
+	waits_no_more(&key);
 	return true;
 }
 
 __noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
 {
-	return read_one(TYPED, sk, number, copied, netns);
+	return read_one(sk, number, copied, netns);
 }
 
 static __always_inline u64 read_at_once(void)
@@ -305,26 +301,26 @@ static __always_inline u64 read_at_once(void)
 }
 
 /* The application has read the data before copied_seq; the ledger records the reader. */
-static __always_inline int on_app(const bool typed, void *ctx, struct sock *sk)
+static __always_inline int on_app(void *ctx, struct sock *sk)
 {
-	u8 *place = waited_at(typed, sk);
+	u8 *place = waited_at(sk);
 	struct ledger_entry *entry;
 	struct tcp_sock *tp;
 	u32 copied, netns, first;
 	u64 address, most;
 
-	on_read(typed, sk);
+	on_read(sk);
 	if (!place || !*place)
 		return 0;
-	entry = ledger_find(typed, sk);
+	entry = ledger_find(TYPED, sk);
 	if (!entry || entry->private.first == entry->private.behind)
 		return 0;
-	tp = tcp_sock_of(typed, sk);
+	tp = tcp_sock_of(sk);
 	if (!tp)
 		return 0;
 	first = entry->private.first;
 	copied = READ(tp, copied_seq);
-	netns = netns_of(typed, sk);
+	netns = netns_of(TYPED, sk);
 	address = address_of(sk);
 	most = read_at_once();
 	barrier_var(most);

@@ -57,7 +57,7 @@ static __always_inline struct refused *refused_place(struct sk_buff *skb)
 }
 
 /* Namespace filters check the namespace of the device: the mark then includes the device. */
-static __always_inline u32 mark_of(const bool typed, struct sk_buff *skb)
+static __always_inline u32 mark_of(struct sk_buff *skb)
 {
 	u32 hash = READ(skb, hash);
 
@@ -75,25 +75,25 @@ static __always_inline bool is_rejected(struct sk_buff *skb)
 }
 
 /* Whether the filters would refuse the packet again. */
-static __always_inline bool stays_refused(const bool typed, struct sk_buff *skb, bool is_receipt)
+static __always_inline bool stays_refused(struct sk_buff *skb, bool is_receipt)
 {
 	struct refused *place = refused_place(skb);
 
 	if (!place || place->skb != (u64)skb || !place->mark || place->taken ||
-	    place->mark != mark_of(typed, skb))
+	    place->mark != mark_of(skb))
 		return false;
 	if (is_receipt)
 		place->taken = 1;
 	return true;
 }
 
-static __always_inline void refuse(const bool typed, struct sk_buff *skb, bool is_receipt)
+static __always_inline void refuse(struct sk_buff *skb, bool is_receipt)
 {
 	struct refused *place = refused_place(skb);
 
 	if (!place)
 		return;
-	place->mark = mark_of(typed, skb);
+	place->mark = mark_of(skb);
 	place->taken = is_receipt;
 	place->skb = (u64)skb;
 }
@@ -141,13 +141,13 @@ static __always_inline struct refused_sender *sender_place(struct sock *sk, u32 
 	return bpf_map_lookup_elem(&refused_senders, &place);
 }
 
-static __always_inline u64 sender_mark(const bool typed, struct sk_buff *skb, u32 hash)
+static __always_inline u64 sender_mark(struct sk_buff *skb, u32 hash)
 {
 	return (u64)hash << 32 | mixed(READ(skb, dev));
 }
 
 /* Whether packets of the skb's socket and connection were refused at this device. */
-static __always_inline bool is_of_refused_sender(const bool typed, struct sk_buff *skb)
+static __always_inline bool is_of_refused_sender(struct sk_buff *skb)
 {
 	struct sock *sk = READ(skb, sk);
 	u32 hash = READ(skb, hash);
@@ -156,10 +156,10 @@ static __always_inline bool is_of_refused_sender(const bool typed, struct sk_buf
 	if (!sk || !hash)
 		return false;
 	place = sender_place(sk, hash);
-	return place && place->sk == (u64)sk && place->mark == sender_mark(typed, skb, hash);
+	return place && place->sk == (u64)sk && place->mark == sender_mark(skb, hash);
 }
 
-static __always_inline void refuse_sender(const bool typed, struct sk_buff *skb)
+static __always_inline void refuse_sender(struct sk_buff *skb)
 {
 	struct sock *sk = READ(skb, sk);
 	u32 hash = READ(skb, hash);
@@ -171,7 +171,7 @@ static __always_inline void refuse_sender(const bool typed, struct sk_buff *skb)
 	if (!place)
 		return;
 	place->sk = (u64)sk;
-	place->mark = sender_mark(typed, skb, hash);
+	place->mark = sender_mark(skb, hash);
 }
 
 #endif

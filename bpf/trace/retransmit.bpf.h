@@ -132,7 +132,7 @@ static __always_inline bool is_sent_before(struct sock *sk,
 	       in_flight->sent_ns >= BPF_CORE_READ(tp, tcp_wstamp_ns);
 }
 
-static __always_inline void look_for_retransmit(const bool typed, struct sk_buff *skb,
+static __always_inline void look_for_retransmit(struct sk_buff *skb,
 						struct in_flight_packet *in_flight)
 {
 	struct packet_trace *trace = &in_flight->event.trace;
@@ -146,7 +146,7 @@ static __always_inline void look_for_retransmit(const bool typed, struct sk_buff
 	address = address_of(sk);
 	if (state == TCP_NEW_SYN_RECV)
 		trace->retransmitted = is_synack_again(sk, in_flight);
-	else if (is_full(typed, sk))
+	else if (is_full(sk))
 		trace->retransmitted = is_sent_before(sk, in_flight);
 	if (trace->retransmitted)
 		link_to_first(in_flight, address);

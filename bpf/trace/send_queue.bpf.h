@@ -68,7 +68,7 @@ __noinline int find_write(u64 sk, u32 seq)
 }
 
 /* Less than a segment within the windows waits for an ACK; other data waits for a window or its pacing time. */
-static __always_inline u32 held_by(const bool typed, struct tcp_sock *tp, u32 unsent)
+static __always_inline u32 held_by(struct tcp_sock *tp, u32 unsent)
 {
 	u32 room = READ(tp, snd_una) + READ(tp, snd_wnd) - READ(tp, snd_nxt);
 	u32 out = READ(tp, packets_out);
@@ -98,7 +98,7 @@ static __always_inline void note_write(struct write_log *log, const struct write
 	log->count++;
 }
 
-static __always_inline int on_written(const bool typed, struct sock *sk, int result)
+static __always_inline int on_written(struct sock *sk, int result)
 {
 	struct write_log *log;
 	struct tcp_sock *tp;
@@ -106,9 +106,9 @@ static __always_inline int on_written(const bool typed, struct sock *sk, int res
 	u32 snd_nxt;
 	u64 address;
 
-	if (result <= 0 || !is_tcp(typed, sk))
+	if (result <= 0 || !is_tcp(sk))
 		return 0;
-	tp = tcp_sock_of(typed, sk);
+	tp = tcp_sock_of(sk);
 	if (!tp)
 		return 0;
 	snd_nxt = READ(tp, snd_nxt);
@@ -124,14 +124,13 @@ static __always_inline int on_written(const bool typed, struct sock *sk, int res
 		log->sk = address;
 	}
 	write.ts_ns = bpf_ktime_get_ns();
-	write.held = held_by(typed, tp, write.behind - snd_nxt);
+	write.held = held_by(tp, write.behind - snd_nxt);
 	note_write(log, &write, snd_nxt);
 	return 0;
 }
 
 /* Add the stages of the send queue to a packet that TCP sends for the first time. */
-static __always_inline void stages_of_queue(const bool typed, struct sk_buff *skb,
-					    struct in_flight_packet *in_flight)
+static __always_inline void stages_of_queue(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	u64 address = address_of(READ(skb, sk));
 	struct write_log *log = write_log_of(address);
