@@ -67,7 +67,10 @@
 #define READ_BITFIELD_AS(typed, src, field) \
 	((typed) ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
 
-/* The same as this object's programs read what they are given. */
+/*
+ * As this object's programs read what they are given. A body that typed programs also call with pointers that
+ * the verifier does not know takes `const bool typed`, and reads by READ_AS.
+ */
 #define READ(src, field) READ_AS(TYPED, src, field)
 #define READ_ARRAY(to, src, field) READ_ARRAY_AS(TYPED, to, src, field)
 #define READ_BITFIELD(src, field) READ_BITFIELD_AS(TYPED, src, field)

@@ -147,7 +147,7 @@ static __always_inline int summarize(struct in_flight_packet *in_flight, u32 sho
 }
 
 /* Not inlined: a packet may end in any program. */
-static __noinline int summarize_raw(struct in_flight_packet *in_flight, u32 shown)
+static __noinline int summarize_apart(struct in_flight_packet *in_flight, u32 shown)
 {
 	return summarize(in_flight, shown);
 }
@@ -202,7 +202,7 @@ static __always_inline void in_flight_ends_here(const bool within,
 		if (within)
 			summarize(in_flight, shown);
 		else
-			summarize_raw(in_flight, shown);
+			summarize_apart(in_flight, shown);
 		return;
 	}
 	if (shown == SHOWN_RECEIVER)
@@ -216,50 +216,48 @@ static __always_inline void in_flight_ends_here(const bool within,
 	submit_copy(event, size, LOST_RING);
 }
 
+static __always_inline u32 end_that_was_missed(const struct in_flight_packet *in_flight)
+{
+	return in_flight->event.trace.payload ? TRACE_GOES_ON : TRACE_CONSUMED;
+}
+
+#if TYPED
 /*
  * Global function: verified once per program, however many calls it has. Global functions take pointers since
  * Linux kernel commit e5069b9c23b3 "bpf: Support pointers in global func args" (in v5.12).
  */
-#if TYPED
-__noinline int in_flight_ended_typed(struct in_flight_packet *in_flight, u32 end)
+__noinline int in_flight_ends(struct in_flight_packet *in_flight, u32 end)
 {
 	if (in_flight)
 		in_flight_ends_here(true, in_flight, end);
 	return 0;
 }
-#else
-static __always_inline int in_flight_ended_typed(struct in_flight_packet *in_flight, u32 end)
-{
-	return 0;
-}
-#endif
 
+static __always_inline void in_flight_ended(struct in_flight_packet *in_flight)
+{
+	in_flight_ends(in_flight, end_that_was_missed(in_flight));
+}
+#else
 static __always_inline void in_flight_ends(struct in_flight_packet *in_flight, u32 end)
 {
-	if (TYPED)
-		in_flight_ended_typed(in_flight, end);
-	else
-		in_flight_ends_here(false, in_flight, end);
+	in_flight_ends_here(false, in_flight, end);
 }
 
 /* Not inlined: each stage may detect that a packet's end was missed. */
-static __noinline int was_missed_raw(struct in_flight_packet *in_flight)
+static __noinline int in_flight_ended(struct in_flight_packet *in_flight)
 {
-	in_flight_ends_here(true, in_flight,
-			    in_flight->event.trace.payload ? TRACE_GOES_ON : TRACE_CONSUMED);
+	in_flight_ends_here(true, in_flight, end_that_was_missed(in_flight));
 	return 0;
 }
+#endif
 
 /* Another packet has the address now: TCP has consumed the previous packet, or merged it into another. */
 static __always_inline void was_missed(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	if (may_be_merged(in_flight) && set_aside(skb, in_flight))
 		; /* TCP has yet to process it */
-	else if (TYPED)
-		in_flight_ended_typed(in_flight, in_flight->event.trace.payload ? TRACE_GOES_ON
-										: TRACE_CONSUMED);
 	else
-		was_missed_raw(in_flight);
+		in_flight_ended(in_flight);
 	in_flight_forget(skb);
 }
 

@@ -73,15 +73,7 @@ __noinline int evict_if_full_in_flight(u32 most)
 }
 
 /* Not global: global functions do not take a pointer as a number. */
-static __noinline int track_in_flight_typed(struct sk_buff *skb, u64 packet)
-{
-	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
-
-	track(&packets_in_flight, &in_flight_order, &in_flight_evicted, &ref, TRACKED_IN_FLIGHT);
-	return 0;
-}
-
-static __noinline int track_in_flight_raw(struct sk_buff *skb, u64 packet)
+static __noinline int track_in_flight(struct sk_buff *skb, u64 packet)
 {
 	struct packet_ref ref = {.key = {(u64)skb}, .packet = packet};
 
@@ -155,10 +147,7 @@ static __always_inline struct in_flight_packet *in_flight_start(struct sk_buff *
 	in_flight->event.head.kind = RECORD_TRACE;
 	in_flight->event.flow = packet->flow;
 	store_packet(&in_flight->event.trace, packet);
-	if (TYPED)
-		track_in_flight_typed(skb, in_flight->event.trace.packet);
-	else
-		track_in_flight_raw(skb, in_flight->event.trace.packet);
+	track_in_flight(skb, in_flight->event.trace.packet);
 	return in_flight;
 }
 

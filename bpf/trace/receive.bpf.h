@@ -122,7 +122,7 @@ struct merged {
 };
 
 /* Add the next one to those that wait for the application; false if it is the last one, or unknown. */
-static __always_inline bool merge_next(struct ledger_entry *entry, struct merged *merged)
+static __always_inline bool merge_here(struct ledger_entry *entry, struct merged *merged)
 {
 	struct sk_buff *skb = arrived(merged->sport, merged->dport, merged->seq);
 	struct aside_key key = {.skb = (u64)skb, .seq = merged->seq};
@@ -144,16 +144,16 @@ static __always_inline bool merge_next(struct ledger_entry *entry, struct merged
 	return (s32)(merged->end_seq - merged->seq) > 0;
 }
 
-/* A global function, as in_flight_ended_typed(): verified once, and not again in each iteration. */
 #if TYPED
-__noinline int merge_next_typed(struct ledger_entry *entry, struct merged *merged)
+/* A global function, as in_flight_ends(): verified once, and not again in each iteration. */
+__noinline int merge_next(struct ledger_entry *entry, struct merged *merged)
 {
-	return entry && merged && merge_next(entry, merged);
+	return entry && merged && merge_here(entry, merged);
 }
 #else
-static __always_inline int merge_next_typed(struct ledger_entry *entry, struct merged *merged)
+static __always_inline int merge_next(struct ledger_entry *entry, struct merged *merged)
 {
-	return 0;
+	return merge_here(entry, merged);
 }
 #endif
 
@@ -182,7 +182,7 @@ static __always_inline void merged_arrive(u64 sk, struct sk_buff *skb, struct le
 	merged.sport = packet.flow.sport;
 	merged.dport = packet.flow.dport;
 	for (u32 i = 0; i < (uses_perf_buffer() ? MERGED_AT_ONCE_BY_PERF : MERGED_AT_ONCE); i++)
-		if (!(TYPED ? merge_next_typed(entry, &merged) : merge_next(entry, &merged)))
+		if (!merge_next(entry, &merged))
 			break;
 }
 
@@ -265,8 +265,8 @@ static __always_inline void stage_of_hole(struct in_flight_packet *in_flight, u6
 	stage->netns = netns;
 }
 
-/* End a waiting packet; false if the application has not read it yet. */
-static __always_inline bool read_one(u64 sk, u64 number, u32 copied, u32 netns)
+/* End a waiting packet; false if the application has not read it yet. Global function: verified once. */
+__noinline int read_one(u64 sk, u64 number, u32 copied, u32 netns)
 {
 	struct waiting_key key = {.sk = sk, .number = number};
 	struct in_flight_packet *in_flight = find_waiting(&key);
@@ -286,11 +286,6 @@ static __always_inline bool read_one(u64 sk, u64 number, u32 copied, u32 netns)
 	in_flight_ends(in_flight, TRACE_DELIVERED);
 	waits_no_more(&key);
 	return true;
-}
-
-__noinline int read_one_waiting(u64 sk, u64 number, u32 copied, u32 netns)
-{
-	return read_one(sk, number, copied, netns);
 }
 
 static __always_inline u64 read_at_once(void)
@@ -330,8 +325,7 @@ static __always_inline int on_app(void *ctx, struct sock *sk)
 
 		if (number == entry->private.behind)
 			break;
-		done = WITH_PERF_FLUSH_MOST(ctx, 1,
-					    read_one_waiting(address, number, copied, netns));
+		done = WITH_PERF_FLUSH_MOST(ctx, 1, read_one(address, number, copied, netns));
 		if (!done)
 			break;
 		entry->private.first++;

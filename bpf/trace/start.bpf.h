@@ -126,7 +126,8 @@ static __always_inline void look_for_answer(struct sk_buff *skb, struct in_fligh
 		trace->answer_ns = written - read;
 }
 
-static __always_inline int at_socket(struct sk_buff *skb, struct in_flight_packet *in_flight)
+/* Not inlined, as the next one: the callers' stack frames are full. */
+static __noinline int at_socket(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	if (!in_flight->event.trace.stages)
 		begin_at_socket(skb, in_flight);
@@ -134,17 +135,7 @@ static __always_inline int at_socket(struct sk_buff *skb, struct in_flight_packe
 	return 0;
 }
 
-static __noinline int at_socket_typed(struct sk_buff *skb, struct in_flight_packet *in_flight)
-{
-	return at_socket(skb, in_flight);
-}
-
-static __noinline int at_socket_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
-{
-	return at_socket(skb, in_flight);
-}
-
-static __always_inline int name_at_device(struct sk_buff *skb, struct in_flight_packet *in_flight)
+static __noinline int name_at_device(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	struct place place;
 
@@ -153,29 +144,14 @@ static __always_inline int name_at_device(struct sk_buff *skb, struct in_flight_
 	return 0;
 }
 
-static __noinline int name_at_device_typed(struct sk_buff *skb, struct in_flight_packet *in_flight)
-{
-	return name_at_device(skb, in_flight);
-}
-
-static __noinline int name_at_device_raw(struct sk_buff *skb, struct in_flight_packet *in_flight)
-{
-	return name_at_device(skb, in_flight);
-}
-
 /* Handle a packet that its socket has just sent, or whose owner no earlier program could determine. */
 static __always_inline void at_first_device(struct sk_buff *skb, struct in_flight_packet *in_flight)
 {
 	if (!in_flight->unnamed && (in_flight->event.trace.stages || !READ(skb, sk)))
 		return;
-	if (in_flight->unnamed && TYPED)
-		name_at_device_typed(skb, in_flight);
-	else if (in_flight->unnamed)
-		name_at_device_raw(skb, in_flight);
-	if (TYPED)
-		at_socket_typed(skb, in_flight);
-	else
-		at_socket_raw(skb, in_flight);
+	if (in_flight->unnamed)
+		name_at_device(skb, in_flight);
+	at_socket(skb, in_flight);
 }
 
 /*
