@@ -106,11 +106,11 @@ static __always_inline struct ledger_entry *ledger_of(const bool typed, const bo
 	if (likely(entry && entry->whole > 1 << RANK_GUESSED))
 		return entry;
 	if (!entry)
-		entry = ledger_open(typed, sk);
+		entry = ledger_add(typed, sk);
 	if (!entry || ledger_look_up(typed, entry, sk))
 		return entry;
 	if (locked && runs_for_user(typed, sk) && !is_subflow(typed, sk)) {
-		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+		ledger_learn_current(typed, entry);
 	} else if (!entry->whole) {
 		ledger_guess(typed, entry, sk);
 	}
@@ -127,7 +127,7 @@ static __always_inline struct ledger_entry *ledger_connects(const bool typed, st
 	entry->role = ROLE_CLIENT;
 	if ((subflow && joins_connection(sk)) || !runs_for_user(typed, sk))
 		return entry;
-	ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
+	ledger_learn_current(typed, entry);
 	if (subflow)
 		remember_connection(sk, &entry->holders[RANK_OPENED], BPF_ANY);
 	return entry;
@@ -223,6 +223,13 @@ static __always_inline void learn_reader(const bool typed, struct ledger_entry *
 	rank_is_whole(typed, entry, RANK_READ);
 }
 
+VERIFIED_ONCE int learn_reader_typed(struct ledger_entry *entry)
+{
+	if (entry)
+		learn_reader(true, entry);
+	return 0;
+}
+
 static __always_inline int on_read(const bool typed, struct sock *sk)
 {
 	u64 *known = reader_known(typed, sk);
@@ -235,10 +242,13 @@ static __always_inline int on_read(const bool typed, struct sock *sk)
 		if (!runs_for_user(typed, sk))
 			return 0;
 		if (!entry)
-			entry = ledger_open(typed, sk);
+			entry = ledger_add(typed, sk);
 		if (!entry)
 			return 0;
-		learn_reader(typed, entry);
+		if (typed)
+			learn_reader_typed(entry);
+		else
+			learn_reader(typed, entry);
 	}
 	if (known)
 		*known = (u64)sk;

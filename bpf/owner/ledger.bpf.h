@@ -116,15 +116,11 @@ static __always_inline struct ledger_entry *ledger_store(const bool typed, struc
 	return entry;
 }
 
-/* The same, in a slot if one is free. */
-static __always_inline struct ledger_entry *ledger_open(const bool typed, struct sock *sk)
+/* Add a socket that has no entry: in a slot if one is free. */
+static __always_inline struct ledger_entry *ledger_add(const bool typed, struct sock *sk)
 {
-	struct ledger_entry *entry = typed ? ledger_find(typed, sk) : NULL;
-	struct ledger_slot *slot;
+	struct ledger_slot *slot = typed ? ledger_slot_claim(sk, false) : NULL;
 
-	if (entry)
-		return entry;
-	slot = typed ? ledger_slot_claim(sk) : NULL;
 	return slot ? &slot->entry : ledger_store(typed, sk);
 }
 
@@ -153,7 +149,7 @@ static __always_inline struct ledger_entry *ledger_store_anew(const bool typed, 
 static __always_inline struct ledger_entry *ledger_open_anew(const bool typed, struct sock *sk)
 {
 	struct ledger_slot *slot =
-		typed && !ledger_stored(typed, sk) ? ledger_slot_renew(sk) : NULL;
+		typed && !ledger_stored(typed, sk) ? ledger_slot_claim(sk, true) : NULL;
 
 	return slot ? &slot->entry : ledger_store_anew(typed, sk);
 }
@@ -191,6 +187,20 @@ static __always_inline bool ledger_learn(const bool typed, struct ledger_entry *
 		opener->owner.source = source;
 	rank_is_whole(typed, entry, RANK_OPENED);
 	return true;
+}
+
+VERIFIED_ONCE int learn_current_typed(struct ledger_entry *entry)
+{
+	return entry && ledger_learn(true, entry, current_task(true), OWNER_LEARNED);
+}
+
+/* Record the current task as the opener. */
+static __always_inline void ledger_learn_current(const bool typed, struct ledger_entry *entry)
+{
+	if (typed)
+		learn_current_typed(entry);
+	else
+		ledger_learn(typed, entry, current_task(typed), OWNER_LEARNED);
 }
 
 #endif

@@ -49,7 +49,7 @@ static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, str
 	bool alone = !entry && listens && listens_alone(sk);
 
 	if (!entry)
-		entry = alone ? ledger_open(true, sk) : ledger_store(true, sk);
+		entry = alone ? ledger_add(true, sk) : ledger_store(true, sk);
 	if (!entry)
 		return;
 	entry->listens = listens;
