@@ -17,16 +17,16 @@
 
 /* -- the end */
 
-static __always_inline void end(struct sock *sk, int state)
+static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int state)
 {
-	struct ledger_entry *entry = ledger_of(false, sk);
 	struct tcp_sock *tp = tcp_sock_of(sk);
 	struct ledger_private *mine;
 	u64 now = bpf_ktime_get_ns();
 	const struct holder *holder;
 	struct waiting_row row = {};
+	u32 ending;
 
-	if (!entry || !tp)
+	if (!tp)
 		return;
 	mine = &entry->private;
 	if (mine->ended)
@@ -39,7 +39,11 @@ static __always_inline void end(struct sock *sk, int state)
 	if (!flow_passes(TYPED, sk, &row.flow))
 		return;
 	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
-	how_it_ended(sk, state, mine->reset_received, &holder->owner, &row.life);
+	FORGET(state, now);
+	ending = how_it_ended(sk, state, mine->reset_received, &holder->owner);
+	FORGET(ending, now);
+	row.life.closed_by = ending;
+	row.life.close_cause = ending >> 8;
 	row.life.rst_reason = mine->rst_reason;
 	if (TYPED && mine->reset_received == RESET_FOR_LATE_DATA)
 		row.life.rst_reason = reason_of_late_data();
@@ -55,9 +59,7 @@ static __always_inline void established(struct sock *sk, struct ledger_entry *en
 	struct tcp_sock *tp = tcp_sock_of(sk);
 	u64 now = bpf_ktime_get_ns();
 
-	if (!entry || entry->whole <= 1 << RANK_GUESSED)
-		entry = ledger_of(false, sk);
-	if (!entry || !tp)
+	if (!tp)
 		return;
 	entry->private.established_ns = now;
 	if (entry->private.begun_ns)
@@ -66,13 +68,11 @@ static __always_inline void established(struct sock *sk, struct ledger_entry *en
 		entry->private.handshake_ns = (u64)(READ(tp, srtt_us) >> 3) * NSEC_PER_USEC;
 }
 
-/* The application closes: its last event. */
-static __always_inline void closes(struct sock *sk)
+static __always_inline void closes(struct sock *sk, struct ledger_entry *entry)
 {
-	struct ledger_entry *entry = ledger_of(true, sk);
 	struct tcp_sock *tp = tcp_sock_of(sk);
 
-	if (!entry || !tp)
+	if (!tp)
 		return;
 	entry->private.data_segs_at_fin = READ(tp, data_segs_in);
 	entry->private.bytes_at_fin = READ(tp, bytes_received);
@@ -83,6 +83,12 @@ static __always_inline bool was_open(int state)
 	return state != TCP_SYN_SENT && state != TCP_SYN_RECV && state != TCP_LISTEN;
 }
 
+/* The application closes: its last event. */
+static __always_inline bool is_closing(int state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK;
+}
+
 static __always_inline bool is_known(struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(TYPED, sk);
@@ -90,30 +96,48 @@ static __always_inline bool is_known(struct sock *sk)
 	return entry && !entry->listens && entry->private.established_ns;
 }
 
-static __always_inline void on_first(struct sock *sk, int oldstate, int newstate)
+static __always_inline void on_change(struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry;
+	u64 unknown;
 
+	entry = ledger_on_state(sk, oldstate, newstate);
+	if (newstate == TCP_SYN_SENT) {
+		if (entry)
+			entry->private.begun_ns = bpf_ktime_get_ns();
+		return;
+	}
+	if (oldstate == TCP_LISTEN ||
+	    (newstate == TCP_CLOSE ? !was_open(oldstate)
+				   : newstate != TCP_ESTABLISHED && !is_closing(newstate)))
+		return;
+	unknown = TYPED ? sk->__sk_common.skc_hash : (u64)sk;
+	FORGET(oldstate, unknown);
+	FORGET(newstate, unknown);
+	if (!entry || entry->whole <= 1 << RANK_GUESSED)
+		entry = ledger_of(is_closing(newstate), sk);
+	if (!entry)
+		return;
+	if (newstate == TCP_ESTABLISHED)
+		established(sk, entry);
+	else if (is_closing(newstate))
+		closes(sk, entry);
+	else
+		end(sk, entry, oldstate);
+}
+
+static __always_inline void on_first(struct sock *sk, int oldstate, int newstate)
+{
 	if (TYPED && newstate == TCP_SYN_SENT)
 		end_waiting(sk, 0);
-	entry = ledger_on_state(sk, oldstate, newstate);
-	if (newstate == TCP_SYN_SENT && entry)
-		entry->private.begun_ns = bpf_ktime_get_ns();
-	else if (newstate == TCP_ESTABLISHED)
-		established(sk, entry);
-	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closes(sk);
-	else if (newstate == TCP_CLOSE && was_open(oldstate))
-		end(sk, oldstate);
+	on_change(sk, oldstate, newstate);
 }
 
 /* Softirq events that the first program missed: a connection begins and ends once. */
 static __always_inline void on_second(struct sock *sk, int oldstate, int newstate)
 {
-	if (newstate == TCP_CLOSE)
-		end(sk, oldstate);
-	else if (!is_known(sk))
-		established(sk, ledger_on_state(sk, oldstate, newstate));
+	if (newstate == TCP_CLOSE || !is_known(sk))
+		on_change(sk, oldstate, newstate);
 }
 
 static __always_inline int on_set_state(const bool first, struct sock *sk, int oldstate,

@@ -33,10 +33,11 @@ static __always_inline bool is_v4_mapped(const struct in6_addr *addr)
 
 static __always_inline void store_v4(u8 *to, u32 addr)
 {
-	u32 *words = (u32 *)to;
+	u32 *words = (u32 *)to, zero = 0;
 
+	FORGET(zero, addr); /* the verifier tells zeros from the bytes of an IPv6 address */
 	words[0] = addr;
-	words[1] = words[2] = words[3] = 0;
+	words[1] = words[2] = words[3] = zero;
 }
 
 static __always_inline void store_v6(u8 *to, const struct in6_addr *addr)

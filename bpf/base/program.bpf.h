@@ -137,6 +137,28 @@ static __always_inline bool is_done(const bool first, struct sock *sk)
 	return true;
 }
 
+/*
+ * Function that the verifier of typed programs walks once, and not for each path that leads to its calls: a
+ * global function. These take numbers and pointers to structs, which they must compare with NULL, since Linux
+ * kernel commit e5069b9c23b3 "bpf: Support pointers in global func args" (in v5.12). A pointer to a kernel's
+ * object is neither. Linux 6.1 takes no key of a map in an argument's memory. Raw programs, for kernels that
+ * lack these, inline it, or call it (OUT_OF_LINE).
+ */
+#if TYPED
+#define VERIFIED_ONCE __noinline
+#define OUT_OF_LINE __noinline
+#else
+#define VERIFIED_ONCE static __always_inline
+#define OUT_OF_LINE static __noinline
+#endif
+
+/*
+ * Have the verifier forget what it knows of a number: it walks what follows a branch on the number once, and
+ * not for each way that led to it. `unknown` is any number that the verifier knows nothing of.
+ */
+#define FORGET(number, unknown) \
+	asm volatile("%0 ^= %1; %0 ^= %1" : "+&r"(number) : "r"((typeof(number))(unknown)))
+
 /* Pass several arguments as one macro argument. */
 #define WITH(...) __VA_ARGS__
 

@@ -174,10 +174,13 @@ static __always_inline u32 class_of_function(u64 location)
 	return DROP_UNKNOWN;
 }
 
-static __always_inline u32 class_of(const struct drop *drop)
+VERIFIED_ONCE u32 class_of(const struct drop *drop)
 {
-	u32 reason = drop->reason, *class;
+	u32 reason, *class;
 
+	if (!drop)
+		return DROP_UNKNOWN;
+	reason = drop->reason;
 	if (is_benign(drop))
 		return DROP_BENIGN;
 	if (is_data_after_close(drop))

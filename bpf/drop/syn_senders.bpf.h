@@ -54,11 +54,12 @@ static __always_inline void remember_sender(struct sock *sk)
 	 SAME_WORD(sk, field, 2, address) && SAME_WORD(sk, field, 3, address))
 
 /* Whether a socket sent a SYN; the values of a freed one match no packet. Word by word: stacks are nearly full. */
-static __noinline bool has_sent(struct sock *sk, const struct flow *flow)
+OUT_OF_LINE int has_sent(u64 address, const struct flow *flow)
 {
+	struct sock *sk = (struct sock *)address;
 	struct inet_sock *inet = (struct inet_sock *)sk;
 
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
+	if (!flow || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
 	    BPF_CORE_READ(inet, inet_sport) != bpf_htons(flow->sport) ||
 	    BPF_CORE_READ(sk, __sk_common.skc_dport) != bpf_htons(flow->dport) ||
 	    netns_of(false, sk) != flow->netns)
@@ -94,7 +95,7 @@ static __always_inline struct ledger_entry *sender_of_syn(const struct flow *flo
 	for (u32 way = 0; way < SENDER_WAYS; way++) {
 		u64 address = set->sockets[way];
 
-		if (address && has_sent((struct sock *)address, flow))
+		if (address && has_sent(address, flow))
 			return ledger_at(address);
 	}
 	return NULL;

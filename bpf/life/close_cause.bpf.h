@@ -23,10 +23,12 @@ static __always_inline bool has_flag(const bool typed, struct sock *sk, u32 flag
 
 /* -- statistics */
 
+#define STATES_AFTER_OUR_FIN \
+	(1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSING | 1 << TCP_LAST_ACK)
+
 static __always_inline bool fin_was_sent(u32 state)
 {
-	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
-	       state == TCP_LAST_ACK;
+	return STATES_AFTER_OUR_FIN >> (state & 31) & 1;
 }
 
 /* bytes_acked counts the client's SYN, and our FIN. If the role is unknown: the bytes sent that are not in flight. */
@@ -35,7 +37,7 @@ static __always_inline u64 payload_acknowledged(const bool typed, struct tcp_soc
 {
 	u32 una = READ_AS(typed, tp, snd_una), end = READ_AS(typed, tp, write_seq),
 	    next = READ_AS(typed, tp, snd_nxt);
-	bool fin = fin_was_sent(state);
+	u32 fin = fin_was_sent(state);
 	u64 bytes, others;
 
 	if (role) {
@@ -123,34 +125,29 @@ static __always_inline bool reset_after_fin(struct sock *sk, u32 state)
 	       !has_flag(TYPED, sk, SOCK_DEAD) && !has_flag(TYPED, sk, SOCK_DONE);
 }
 
-static __always_inline void tell_ending(struct life *life, u8 by, u8 cause)
-{
-	life->closed_by = by;
-	life->close_cause = cause;
-}
+/* Side and cause in one number. */
+#define ENDING(by, cause) ((by) | (cause) << 8)
 
 /*
  * sk_err is still set: the kernel clears it when the application reads it. The last state shows whose FIN
  * came first, and a time-out takes precedence over the reset that we send then.
  */
-static __always_inline void how_it_ended(struct sock *sk, u32 state, u32 reset_received,
-					 const struct owner *owner, struct life *life)
+static __always_inline u32 how_it_ended(struct sock *sk, u32 state, u32 reset_received,
+					const struct owner *owner)
 {
 	int err = READ(sk, sk_err);
 
 	if (reset_received == RESET_FOR_LATE_DATA)
-		tell_ending(life, CLOSED_BY_LOCAL, CLOSE_RST);
-	else if (reset_received || err == ECONNRESET || err == EPIPE)
-		tell_ending(life, CLOSED_BY_PEER, CLOSE_RST);
-	else if (was_killed(sk, err, owner))
-		tell_ending(life, CLOSED_BY_KERNEL, CLOSE_ABORT);
-	else if (err)
-		tell_ending(life, CLOSED_BY_KERNEL, CLOSE_TIMEOUT);
-	else if (!fin_was_sent(state) || reset_after_fin(sk, state))
-		tell_ending(life, CLOSED_BY_LOCAL, CLOSE_RST);
-	else
-		tell_ending(life, state == TCP_LAST_ACK ? CLOSED_BY_PEER : CLOSED_BY_LOCAL,
-			    CLOSE_FIN);
+		return ENDING(CLOSED_BY_LOCAL, CLOSE_RST);
+	if (reset_received || err == ECONNRESET || err == EPIPE)
+		return ENDING(CLOSED_BY_PEER, CLOSE_RST);
+	if (was_killed(sk, err, owner))
+		return ENDING(CLOSED_BY_KERNEL, CLOSE_ABORT);
+	if (err)
+		return ENDING(CLOSED_BY_KERNEL, CLOSE_TIMEOUT);
+	if (!fin_was_sent(state) || reset_after_fin(sk, state))
+		return ENDING(CLOSED_BY_LOCAL, CLOSE_RST);
+	return ENDING(state == TCP_LAST_ACK ? CLOSED_BY_PEER : CLOSED_BY_LOCAL, CLOSE_FIN);
 }
 
 #endif

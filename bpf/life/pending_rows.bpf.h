@@ -32,7 +32,7 @@ static __always_inline void end_waiting(struct sock *sk, u32 rst_reason)
 
 	if (!rows_waiting)
 		return;
-	address = socket_address(sk);
+	address = object_address(sk);
 	row = bpf_map_lookup_elem(&waiting_rows, &address);
 	if (!row || __sync_lock_test_and_set(&row->told, 1))
 		return;
@@ -55,7 +55,7 @@ static __always_inline bool can_wait(struct sock *sk, const struct owner *owner,
 	if (!tells_rst_reason() || row->life.closed_by != CLOSED_BY_LOCAL ||
 	    row->life.close_cause != CLOSE_RST)
 		return false;
-	address = socket_address(sk);
+	address = object_address(sk);
 	row->owner = *owner;
 	if (!address || bpf_map_update_elem(&waiting_rows, &address, row, BPF_NOEXIST))
 		return false;

@@ -103,11 +103,11 @@ static __always_inline struct ledger_entry *ledger_of(const bool locked, struct 
 	if (likely(entry && entry->whole > 1 << RANK_GUESSED))
 		return entry;
 	if (!entry)
-		entry = ledger_open(sk);
+		entry = ledger_add(sk);
 	if (!entry || ledger_look_up(entry, sk))
 		return entry;
 	if (locked && runs_for_user(sk) && !is_subflow(sk)) {
-		ledger_learn(entry, current_task(), OWNER_LEARNED);
+		ledger_learn_current(entry);
 	} else if (!entry->whole) {
 		ledger_guess(entry, sk);
 	}
@@ -124,7 +124,7 @@ static __always_inline struct ledger_entry *ledger_connects(struct sock *sk)
 	entry->role = ROLE_CLIENT;
 	if ((subflow && joins_connection(sk)) || !runs_for_user(sk))
 		return entry;
-	ledger_learn(entry, current_task(), OWNER_LEARNED);
+	ledger_learn_current(entry);
 	if (subflow)
 		remember_connection(sk, &entry->holders[RANK_OPENED], BPF_ANY);
 	return entry;
@@ -219,6 +219,13 @@ static __always_inline void learn_reader(struct ledger_entry *entry)
 	rank_is_whole(entry, RANK_READ);
 }
 
+VERIFIED_ONCE int learn_reader_typed(struct ledger_entry *entry)
+{
+	if (entry)
+		learn_reader(entry);
+	return 0;
+}
+
 static __always_inline int on_read(struct sock *sk)
 {
 	u64 *known = reader_known(sk);
@@ -231,10 +238,13 @@ static __always_inline int on_read(struct sock *sk)
 		if (!runs_for_user(sk))
 			return 0;
 		if (!entry)
-			entry = ledger_open(sk);
+			entry = ledger_add(sk);
 		if (!entry)
 			return 0;
-		learn_reader(entry);
+		if (TYPED)
+			learn_reader_typed(entry);
+		else
+			learn_reader(entry);
 	}
 	if (known)
 		*known = (u64)sk;

@@ -116,15 +116,11 @@ static __always_inline struct ledger_entry *ledger_store(struct sock *sk)
 	return entry;
 }
 
-/* The same, in a slot if one is free. */
-static __always_inline struct ledger_entry *ledger_open(struct sock *sk)
+/* Add a socket that has no entry: in a slot if one is free. */
+static __always_inline struct ledger_entry *ledger_add(struct sock *sk)
 {
-	struct ledger_entry *entry = TYPED ? ledger_find(TYPED, sk) : NULL;
-	struct ledger_slot *slot;
+	struct ledger_slot *slot = TYPED ? ledger_slot_claim(sk, false) : NULL;
 
-	if (entry)
-		return entry;
-	slot = TYPED ? ledger_slot_claim(sk) : NULL;
 	return slot ? &slot->entry : ledger_store(sk);
 }
 
@@ -152,7 +148,7 @@ static __always_inline struct ledger_entry *ledger_store_anew(struct sock *sk)
 /* Blank entry for a socket that starts anew, in a slot if one is free. */
 static __always_inline struct ledger_entry *ledger_open_anew(struct sock *sk)
 {
-	struct ledger_slot *slot = TYPED && !ledger_stored(sk) ? ledger_slot_renew(sk) : NULL;
+	struct ledger_slot *slot = TYPED && !ledger_stored(sk) ? ledger_slot_claim(sk, true) : NULL;
 
 	return slot ? &slot->entry : ledger_store_anew(sk);
 }
@@ -190,6 +186,20 @@ static __always_inline bool ledger_learn(struct ledger_entry *entry, struct task
 		opener->owner.source = source;
 	rank_is_whole(entry, RANK_OPENED);
 	return true;
+}
+
+VERIFIED_ONCE int learn_current_typed(struct ledger_entry *entry)
+{
+	return entry && ledger_learn(entry, current_task(), OWNER_LEARNED);
+}
+
+/* Record the current task as the opener. */
+static __always_inline void ledger_learn_current(struct ledger_entry *entry)
+{
+	if (TYPED)
+		learn_current_typed(entry);
+	else
+		ledger_learn(entry, current_task(), OWNER_LEARNED);
 }
 
 #endif

@@ -39,9 +39,10 @@ struct {
 #define NO_FD (-1)
 #define FDS_TRIED 64 /* user space finds higher ones, a little later */
 
-/* File descriptor of a file in a task's files, NO_FD if it is not among the first. */
-static __noinline s32 find_fd(struct task_struct *task, u64 file)
+/* File descriptor of a file in the current task's files, NO_FD if it is not among the first. */
+OUT_OF_LINE int find_fd(u64 file)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	u64 *files = (u64 *)BPF_CORE_READ(fdt, fd), found = 0;
 	u32 count = BPF_CORE_READ(fdt, max_fds);
@@ -77,15 +78,17 @@ static __always_inline void describe(struct task_struct *task, u64 file, s32 fd,
  * Whether a process is alive and has a file open at the same descriptor as before. Its task may be freed: the
  * values read there are compared with values that only that process has.
  */
-static __noinline bool has_still(const struct descriptor *at, u32 pid)
+OUT_OF_LINE int has_still(const struct descriptor *at, u32 pid)
 {
-	struct task_struct *task = (struct task_struct *)at->task;
+	struct task_struct *task;
 	u64 file = 0, *files;
 	struct fdtable *fdt;
-	s32 fd = at->fd;
+	s32 fd;
 
-	if (!task)
+	if (!at || !at->task)
 		return true;
+	task = (struct task_struct *)at->task;
+	fd = at->fd;
 	if ((u32)BPF_CORE_READ(task, tgid) != pid || start_of_process(false, task) != at->start)
 		return false;
 	fdt = BPF_CORE_READ(task, files, fdt); /* a process that has exited has no files */
@@ -229,7 +232,6 @@ struct {
 static __always_inline void learn_listener(struct sock *sk)
 {
 	struct tcp_listener *mine = bpf_map_lookup_elem(&new_listener, &(u32){0});
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	bool alone = TYPED && listens_alone(sk);
 	struct ledger_entry *entry;
 	u64 file;
@@ -238,12 +240,12 @@ static __always_inline void learn_listener(struct sock *sk)
 		return;
 	mine->inode = socket_inode(sk);
 	file = (u64)BPF_CORE_READ(sk, sk_socket, file);
-	describe(current_task(), file, file ? find_fd(task, file) : NO_FD, &mine->at);
+	describe(current_task(), file, file ? find_fd(file) : NO_FD, &mine->at);
 	if (TYPED) {
 		entry = alone ? ledger_open_anew(sk) : ledger_store_anew(sk);
 		if (!entry)
 			return;
-		ledger_learn(entry, current_task(), OWNER_LEARNED);
+		ledger_learn_current(entry);
 		entry->listens = 1;
 		entry->listener = mine->inode;
 		mine->holder = entry->holders[RANK_OPENED];

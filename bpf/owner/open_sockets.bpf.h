@@ -49,7 +49,7 @@ static __always_inline void seed(struct task_struct *task, u64 file, u32 fd, str
 	bool alone = !entry && listens && listens_alone(sk);
 
 	if (!entry)
-		entry = alone ? ledger_open(sk) : ledger_store(sk);
+		entry = alone ? ledger_add(sk) : ledger_store(sk);
 	if (!entry)
 		return;
 	entry->listens = listens;

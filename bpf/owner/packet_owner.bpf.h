@@ -113,27 +113,29 @@ static __always_inline u64 address_cgroup_id(const struct flow *flow, const u8 *
  * A packet in transit belongs to the container that sent it, else to its destination. The devices that it
  * passes are more reliable than its addresses.
  */
-static __always_inline void guess_by_way(const struct place *place, const struct flow *flow,
-					 struct owner *owner)
+VERIFIED_ONCE int guess_by_way(u64 skb, const struct flow *flow, struct owner *owner)
 {
 	struct passage passage = {};
 
-	if (place->skb)
-		find_passage(place->skb, &passage);
+	if (!flow || !owner)
+		return 0;
+	if (skb)
+		find_passage((struct sk_buff *)skb, &passage);
 	owner->source = OWNER_DEVICE;
 	owner->cgroup_id = veth_cgroup_id(passage.in);
 	if (owner->cgroup_id)
-		return;
+		return 0;
 	owner->source = OWNER_ADDRESS;
 	owner->cgroup_id = address_cgroup_id(flow, flow->saddr);
 	if (owner->cgroup_id)
-		return;
+		return 0;
 	owner->source = OWNER_DEVICE;
 	owner->cgroup_id = veth_cgroup_id(passage.out);
 	if (owner->cgroup_id)
-		return;
+		return 0;
 	owner->source = OWNER_ADDRESS;
 	owner->cgroup_id = address_cgroup_id(flow, flow->daddr);
+	return 0;
 }
 
 static __always_inline void guess_owner(const struct place *place, const struct flow *flow,
@@ -145,7 +147,7 @@ static __always_inline void guess_owner(const struct place *place, const struct 
 	owner->source = OWNER_NETNS;
 	owner->cgroup_id = netns_cgroup_id(place->netns, place->cookie);
 	if (!owner->cgroup_id)
-		guess_by_way(place, flow, owner);
+		guess_by_way(TYPED ? object_address(place->skb) : (u64)place->skb, flow, owner);
 	if (!owner->cgroup_id)
 		owner->source = OWNER_UNKNOWN;
 	holder->wanted = owner->cgroup_id ? partial_owner_passes(owner) : unknown_owner_passes();

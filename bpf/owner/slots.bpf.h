@@ -42,10 +42,10 @@ TYPED_ONLY struct {
 #define TRIES 4 /* attempts, as a softirq may interrupt */
 
 /*
- * Address of a socket as a number. The verifier allows no arithmetic on a typed pointer, but a value read
+ * Address of a kernel's object as a number. The verifier allows no arithmetic on a typed pointer, but a value read
  * from memory is a number. 0: failed.
  */
-static __always_inline u64 socket_address(struct sock *sk)
+static __always_inline u64 object_address(const void *object)
 {
 	volatile u64 *word = bpf_map_lookup_elem(&scratch, &(u32){0});
 
@@ -54,21 +54,26 @@ static __always_inline u64 socket_address(struct sock *sk)
 	for (u32 i = 0; i < TRIES; i++) {
 		u64 address, read;
 
-		*word = (u64)sk;
+		*word = (u64)object;
 		address = read = *word;
 		barrier_var(address); /* else the compiler uses the pointer, which equals it */
-		if (likely(read == (u64)sk))
+		if (likely(read == (u64)object))
 			return address;
 	}
 	return 0;
 }
 
 /* Hash by 2^64 / golden ratio: Knuth, The Art of Computer Programming 3, 6.4. */
+static __always_inline u32 slot_number(u64 address, u32 way)
+{
+	return ((address >> 6) * 0x9e3779b97f4a7c15 >> 51) ^ way;
+}
+
 static __always_inline struct ledger_slot *ledger_slot_at(u64 address, u32 way)
 {
-	u32 index = ((address >> 6) * 0x9e3779b97f4a7c15 >> 51) ^ way;
+	u32 number = slot_number(address, way);
 
-	return bpf_map_lookup_elem(&ledger_slots, &index);
+	return bpf_map_lookup_elem(&ledger_slots, &number);
 }
 
 /*
@@ -82,7 +87,7 @@ static __always_inline bool is_its_own(struct sock *sk, const struct ledger_slot
 
 static __always_inline struct ledger_slot *ledger_slot_find(struct sock *sk)
 {
-	u64 address = socket_address(sk);
+	u64 address = object_address(sk);
 
 	for (u32 way = 0; way < LEDGER_WAYS; way++) {
 		struct ledger_slot *slot = ledger_slot_at(address, way);
@@ -91,19 +96,6 @@ static __always_inline struct ledger_slot *ledger_slot_find(struct sock *sk)
 			return address && is_its_own(sk, slot) ? slot : NULL;
 	}
 	return NULL;
-}
-
-/* An entry of the same address belongs to a previous socket, or to an earlier use of this one. */
-static __always_inline void ledger_slot_free(struct sock *sk)
-{
-	u64 address = socket_address(sk);
-
-	for (u32 way = 0; way < LEDGER_WAYS; way++) {
-		struct ledger_slot *slot = ledger_slot_at(address, way);
-
-		if (slot && slot->address == address)
-			__sync_val_compare_and_swap(&slot->address, address, 0);
-	}
 }
 
 /* Claim a slot for an address, with a blank entry, if its address is still `before`. */
@@ -117,43 +109,58 @@ static __always_inline bool address_take(struct ledger_slot *slot, u64 before, u
 	return true;
 }
 
-/* Claim a slot that is free, or whose socket is gone, with a blank entry. The socket has no slot. */
-static __always_inline struct ledger_slot *address_claim(u64 address)
-{
-	if (unlikely(!address))
-		return NULL;
-	for (u32 way = 0; way < LEDGER_WAYS; way++) {
-		struct ledger_slot *slot = ledger_slot_at(address, way);
-		u64 before;
+#define NO_SLOT LEDGER_SLOTS /* a lookup finds none */
 
+/*
+ * Claim a slot that is free, or whose socket is gone, with a blank entry; return its number. `anew`: the
+ * socket starts anew, and takes over a slot of its address; else it has none.
+ */
+VERIFIED_ONCE u32 claim_slot(u64 address, u32 anew)
+{
+	struct ledger_slot *slot;
+	u64 before;
+
+	if (unlikely(!address))
+		return NO_SLOT;
+	for (u32 way = 0; anew && way < LEDGER_WAYS; way++) {
+		slot = ledger_slot_at(address, way);
+		if (slot && slot->address == address && address_take(slot, address, address))
+			return slot_number(address, way);
+	}
+	for (u32 way = 0; way < LEDGER_WAYS; way++) {
+		slot = ledger_slot_at(address, way);
 		if (!slot)
 			continue;
 		before = slot->address;
 		if (before != SLOT_IS_TAKEN && (!before || slot->gone) &&
 		    address_take(slot, before, address))
-			return slot;
+			return slot_number(address, way);
 	}
-	return NULL;
+	return NO_SLOT;
 }
 
-static __always_inline struct ledger_slot *ledger_slot_claim(struct sock *sk)
+static __always_inline struct ledger_slot *ledger_slot_claim(struct sock *sk, bool anew)
 {
-	return address_claim(socket_address(sk));
+	u32 number = claim_slot(object_address(sk), anew);
+
+	return bpf_map_lookup_elem(&ledger_slots, &number);
 }
 
-/* The same for a socket that starts anew: it takes over a slot of its address. */
-static __always_inline struct ledger_slot *ledger_slot_renew(struct sock *sk)
+VERIFIED_ONCE int free_slot(u64 address)
 {
-	u64 address = socket_address(sk);
-
-	for (u32 way = 0; way < LEDGER_WAYS; way++) {
+	for (u32 way = 0; address && way < LEDGER_WAYS; way++) {
 		struct ledger_slot *slot = ledger_slot_at(address, way);
 
-		if (slot && address && slot->address == address &&
-		    address_take(slot, address, address))
-			return slot;
+		if (slot && slot->address == address)
+			__sync_val_compare_and_swap(&slot->address, address, 0);
 	}
-	return address_claim(address);
+	return 0;
+}
+
+/* An entry of the same address belongs to a previous socket, or to an earlier use of this one. */
+static __always_inline void ledger_slot_free(struct sock *sk)
+{
+	free_slot(object_address(sk));
 }
 
 #endif
