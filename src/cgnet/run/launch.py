@@ -261,7 +261,8 @@ class Launch:
                 if self._functions[each.name].code == function_hooks.MULTI_WAY:
                     obj.use_multi(each)
             obj.share_maps(main)
-            obj.set_constants({name: constants[name] for name in obj.constants})
+            here = obj.constants
+            obj.set_constants({name: value for name, value in constants.items() if name in here})
             obj.load()
             for each in programs:
                 self._attach_function(obj, each)

@@ -11,6 +11,7 @@ from cgnet.commands import connlat
 from cgnet.commands.connect import attempts
 from cgnet.commands.connect import command as connect
 from cgnet.filters.selection import Selection
+from cgnet.kernel.variants import SYNC_ERRORS
 from cgnet.records._layouts import ConnectConfig, Role
 
 CLIENT, SERVER = Role.ROLE_CLIENT, Role.ROLE_SERVER
@@ -46,9 +47,9 @@ def test_rows_of_both_sides_are_told_apart(module: object) -> None:
 
 
 def test_the_programs_are_told_what_sees_early_errors() -> None:
-    sets = (attempts.BY_FEXIT, attempts.BY_KPROBE, attempts.BY_SYSCALL, attempts.NO_SYNC_ERRORS)
-    found = [connect.COMMAND.config(each._replace(remarks=("x",))) for each in sets]
+    found = [connect.COMMAND.config([each]) for each in SYNC_ERRORS.variants]
     assert found == [[ConnectConfig(sync_errors=how)] for how in (1, 1, 2, 0)]
+    assert connect.COMMAND.config([]) == [ConnectConfig()]
 
 
 @pytest.mark.parametrize(

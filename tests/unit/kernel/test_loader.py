@@ -108,8 +108,10 @@ def test_maps_of_the_same_names_are_shared_but_those_left_out(
         obj.share_maps(main)
         own = set(obj.maps) - shared.keys()
     assert shared == {name: name for name in shared}
-    assert {"ring", "lost", "packets_in_flight", ".rodata.config"} <= shared.keys()
-    assert own == {"perf", "pending_records", "hook_calls", "trace_fu.rodata", "trace_fu.bss"}
+    assert {"ring", "lost", "packets_in_flight"} <= shared.keys()
+    assert own == {
+        "perf", "pending_records", "hook_calls", "trace_fu.rodata", "trace_fu.bss", ".rodata.config",
+    }  # fmt: skip
 
 
 def test_an_object_beside_another_is_detached_and_closed_before_it(

@@ -168,7 +168,10 @@ def test_an_address_is_told_as_function_and_distance(
 def test_the_first_function_of_a_name_is_found(code: Callable[[str], Kallsyms]) -> None:
     made = code(CODE)
     one, two, data = 0xFFFFFFFF81000000, 0xFFFFFFFF81000100, 0xFFFFFFFF81000180
-    assert made.ranges(("do_one", "do_two", "some_data")) == [one, two, two, data, 0, 0]
+    assert made.ranges(("do_one", "do_two", "some_data")) == (
+        CodeRange(one, two),
+        CodeRange(two, data),
+    )
     assert made.parts(("do_two", "do_one", "some_data")) == [
         Function(one, two, "do_one", ""),
         Function(two, data, "do_two", ""),
@@ -200,7 +203,7 @@ def test_without_the_right_to_see_them_there_are_no_functions(
 ) -> None:
     made = code(text)
     assert (made.text(0), made.text(5)) == (UNRESOLVED, UNRESOLVED)
-    assert made.ranges(("do_one",)) == [0, 0]
+    assert made.ranges(("do_one",)) == ()
 
 
 def test_ranges_of_functions_that_may_be_missing(code: Callable[[str], Kallsyms]) -> None:
@@ -220,7 +223,7 @@ def test_code_that_frees_packets_is_looked_for_where_it_may_be_split(
 
 
 def test_a_kernel_without_kallsyms_has_no_functions(tmp_path: Path) -> None:
-    assert Kallsyms(tmp_path / "none").ranges(("kfree_skb",)) == [0, 0]
+    assert Kallsyms(tmp_path / "none").ranges(("kfree_skb",)) == ()
 
 
 def test_a_stack_that_ends_on_the_way_to_the_program_tells_nothing(
