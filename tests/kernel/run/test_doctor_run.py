@@ -74,7 +74,7 @@ def creates(kind: int, key: int, value: int, entries: int, flags: int = 0) -> bo
 
 
 def test_the_host_is_described_as_it_is(report: dict[str, Any]) -> None:
-    assert (report["schema"], report["type"]) == (1, "doctor")
+    assert (report["schema"], report["type"]) == (2, "doctor")
     kernel = {"release": platform.release(), "machine": platform.machine()}
     assert report["kernel"] == kernel
     size = BTF.stat().st_size
