@@ -11,6 +11,7 @@
 #define CGNET_ABI_EVENTS_H
 
 #include "settings.h"
+#include "sockets.h"
 
 #define CGNET_PATH_LEN 1024
 #define CGNET_FRAMES 24
@@ -26,6 +27,7 @@ enum record_kind {
 	RECORD_DROP = 6,
 	RECORD_TRACE = 7,
 	RECORD_CGROUP_RENAMED = 8,
+	RECORD_SOCKET = 9,
 };
 
 /* Data that the kernel side could not emit or store: indices of the map `lost`. */
@@ -77,6 +79,13 @@ struct drop_event {
 	__u64 stack[CGNET_FRAMES]; /* innermost first */
 };
 
+struct socket_event {
+	struct head head;
+	struct owner owner;
+	struct flow flow;
+	struct open_socket socket;
+};
+
 /* Only the stages in use are sent. */
 struct trace_event {
 	struct head head;
@@ -113,6 +122,7 @@ _Static_assert(sizeof(struct connect_event) == 120, "struct connect_event");
 _Static_assert(sizeof(struct rtt_event) == 120, "struct rtt_event");
 _Static_assert(sizeof(struct life_event) == 184, "struct life_event");
 _Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
+_Static_assert(sizeof(struct socket_event) == 248, "struct socket_event");
 _Static_assert(sizeof(struct trace_event) == 944, "struct trace_event");
 _Static_assert(sizeof(struct in_flight_packet) == 1016, "struct in_flight_packet");
 _Static_assert(sizeof(struct cgroup_event) == 1056, "struct cgroup_event");

@@ -219,6 +219,9 @@ SYNC_ERRORS = Part(
 )
 # The path of a dropped packet: `stack`, and `direction` if the function alone doesn't show it.
 STACKS = Part("stacks", (Way("of the tracepoint", (STACK,)), Way("not seen", ())))
+# The processes that have sockets open, for `sockets`.
+HOLDERS = Part("holders", (Way("iterator over files", (TASK_FILE,)), Way("/proc", ())))
+WALK = Part("walk", (Way("raw_tp", (RAW_TP,)),))
 # The parts of each command. Commands that aren't listed need nothing of the kernel.
 CONNECTIONS = (HOOK, TRANSPORT, LEDGER, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
 SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)
@@ -229,6 +232,7 @@ NEEDS = {
     "life": (*SOCKETS, LIVING),
     "drop": (*SOCKETS, STACKS),
     "trace": SOCKETS,
+    "sockets": (WALK, HOLDERS, NETWORKS),
 }
 
 

@@ -58,6 +58,8 @@ CGNET_FREEING = 4
 CGNET_FUNCTION_CLASSES = 32
 CGNET_HIERARCHIES = 4
 CGNET_IN_FLIGHT = 16384
+CGNET_LISTED = 512
+CGNET_NAMESPACES = 256
 CGNET_PATH_LEN = 1024
 CGNET_PORTS = 65536
 CGNET_RECEIVING = 2
@@ -240,6 +242,26 @@ class SumsState(IntEnum):
     SUMS_OF_KEY = 2
 
 
+class SocketTimer(IntEnum):
+    TIMER_NONE = 0
+    TIMER_ON = 1
+    TIMER_KEEPALIVE = 2
+    TIMER_TIMEWAIT = 3
+    TIMER_PROBE = 4
+
+
+class SocketLimit(IntEnum):
+    LIMIT_NONE = 0
+    LIMIT_RWND = 2
+    LIMIT_SNDBUF = 3
+
+
+class WalkedTable(IntEnum):
+    WALK_NAMESPACES = 1
+    WALK_LISTENERS = 2
+    WALK_CONNECTIONS = 3
+
+
 class RecordKind(IntEnum):
     RECORD_CONNECT = 1
     RECORD_CGROUP_CREATED = 2
@@ -249,6 +271,7 @@ class RecordKind(IntEnum):
     RECORD_DROP = 6
     RECORD_TRACE = 7
     RECORD_CGROUP_RENAMED = 8
+    RECORD_SOCKET = 9
 
 
 class LostWhere(IntEnum):
@@ -916,6 +939,193 @@ CONFIG = Layout(
 )
 
 
+class OpenSocket(NamedTuple):
+    address: int
+    inode: int
+    age_us: int
+    timer_us: int
+    last_sent_us: int
+    last_received_us: int
+    delivery_rate: int
+    busy_us: int
+    rwnd_limited_us: int
+    sndbuf_limited_us: int
+    recv_q: int
+    send_q: int
+    unsent: int
+    cwnd: int
+    ssthresh: int
+    mss: int
+    srtt_us: int
+    min_rtt_us: int
+    retrans: int
+    backlog: int
+    queue: int
+    queue_high: int
+    drops: int
+    holders: int
+    tcp_state: int
+    role: int
+    timer: int
+    limited_by: int
+    shared: int
+
+
+OPEN_SOCKET = Layout(
+    "open_socket",
+    144,
+    (
+        Member("address", 0, 8),
+        Member("inode", 8, 8),
+        Member("age_us", 16, 8),
+        Member("timer_us", 24, 8),
+        Member("last_sent_us", 32, 8),
+        Member("last_received_us", 40, 8),
+        Member("delivery_rate", 48, 8),
+        Member("busy_us", 56, 8),
+        Member("rwnd_limited_us", 64, 8),
+        Member("sndbuf_limited_us", 72, 8),
+        Member("recv_q", 80, 4),
+        Member("send_q", 84, 4),
+        Member("unsent", 88, 4),
+        Member("cwnd", 92, 4),
+        Member("ssthresh", 96, 4),
+        Member("mss", 100, 4),
+        Member("srtt_us", 104, 4),
+        Member("min_rtt_us", 108, 4),
+        Member("retrans", 112, 4),
+        Member("backlog", 116, 4),
+        Member("queue", 120, 4),
+        Member("queue_high", 124, 4),
+        Member("drops", 128, 4),
+        Member("holders", 132, 4),
+        Member("tcp_state", 136, 1),
+        Member("role", 137, 1),
+        Member("timer", 138, 1),
+        Member("limited_by", 139, 1),
+        Member("shared", 140, 4),
+    ),
+    Struct("=QQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+)
+
+
+class SocketNetns(NamedTuple):
+    address: int
+    cookie: int
+    ehash: int
+    lhash2: int
+    ehash_mask: int
+    lhash2_mask: int
+    inode: int
+    first_port: int
+    last_port: int
+
+
+SOCKET_NETNS = Layout(
+    "socket_netns",
+    48,
+    (
+        Member("address", 0, 8),
+        Member("cookie", 8, 8),
+        Member("ehash", 16, 8),
+        Member("lhash2", 24, 8),
+        Member("ehash_mask", 32, 4),
+        Member("lhash2_mask", 36, 4),
+        Member("inode", 40, 4),
+        Member("first_port", 44, 2),
+        Member("last_port", 46, 2),
+    ),
+    Struct("=QQQQIIIHH"),
+)
+
+
+SOCKET_QUERY = Layout(
+    "socket_query",
+    72,
+    (
+        Member("name", 0, 16),
+        Member("buckets", 16, 8),
+        Member("next", 24, 8),
+        Member("first", 32, 8),
+        Member("table", 40, 4),
+        Member("bucket", 44, 4),
+        Member("count", 48, 4),
+        Member("used", 52, 4),
+        Member("strayed", 56, 4),
+        Member("listing", 60, 4),
+        Member("hz", 64, 4),
+        Member("hide", 68, 4),
+    ),
+    Struct("=QQQQQIIIIIIII"),
+)
+
+
+HELD_SOCKET = Layout(
+    "held_socket",
+    64,
+    (
+        Member("holder", 0, 48, HOLDER),
+        Member("listing", 48, 4),
+        Member("processes", 52, 4),
+        Member("last_pid", 56, 4),
+        Member("pad", 60, 4),
+    ),
+    Struct("=QIBBHII16sHHIIIII"),
+)
+
+
+class SharerKey(NamedTuple):
+    inode: int
+    pid: int
+    listing: int
+
+
+SHARER_KEY = Layout(
+    "sharer_key",
+    16,
+    (
+        Member("inode", 0, 8),
+        Member("pid", 8, 4),
+        Member("listing", 12, 4),
+    ),
+    Struct("=QII"),
+)
+
+
+class PortKey(NamedTuple):
+    netns: int
+    port: int
+
+
+PORT_KEY = Layout(
+    "port_key",
+    8,
+    (
+        Member("netns", 0, 4),
+        Member("port", 4, 4),
+    ),
+    Struct("=II"),
+)
+
+
+class PortOwner(NamedTuple):
+    inode: int
+    listing: int
+    pad: int
+
+
+PORT_OWNER = Layout(
+    "port_owner",
+    16,
+    (
+        Member("inode", 0, 8),
+        Member("listing", 8, 4),
+        Member("pad", 12, 4),
+    ),
+    Struct("=QII"),
+)
+
+
 class Head(NamedTuple):
     kind: int
     pad: int
@@ -984,6 +1194,19 @@ DROP_EVENT = Layout(
         Member("stack", 160, 192),
     ),
     Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBBBB4s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
+)
+
+
+SOCKET_EVENT = Layout(
+    "socket_event",
+    248,
+    (
+        Member("head", 0, 16, HEAD),
+        Member("owner", 16, 40, OWNER),
+        Member("flow", 56, 48, FLOW),
+        Member("socket", 104, 144, OPEN_SOCKET),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
 )
 
 
