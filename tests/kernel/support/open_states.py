@@ -12,7 +12,7 @@ import socket
 import sys
 
 LINGER_S = 600
-NOBODY = {socket.AF_INET: "192.0.2.77", socket.AF_INET6: "2001:db8::77"}  # routed, and silent
+NOBODY = "192.0.2.77"  # routed, and silent; IPv6 tells loopback's senders that nobody is there
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -86,11 +86,12 @@ def states(address: str, idle: int) -> tuple[dict[str, int], list[socket.socket]
     sock = socket.socket(deferring.family)
     sock.connect(deferring.getsockname()[:2])  # SYN_RECV until it sends data
     kept.append(sock)
-    sock = socket.socket(server.family)
-    sock.setblocking(False)
-    sock.connect_ex((NOBODY[server.family], 9))
-    ports["syn_sent"] = sock.getsockname()[1]
-    kept.append(sock)
+    if server.family == socket.AF_INET:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex((NOBODY, 9))
+        ports["syn_sent"] = sock.getsockname()[1]
+        kept.append(sock)
     for _ in range(idle):
         kept += pair(server)
     return ports, kept
