@@ -91,6 +91,8 @@ struct socket_query {
 	__u32 listing; /* number of this listing: older entries of maps are invalid */
 	__u32 hz;      /* jiffies a second */
 	__u32 hide;    /* 1: list no record */
+	__u32 chain;   /* sockets of this bucket so far */
+	__u32 pad;
 };
 
 /* Socket that processes have open, by inode. */
@@ -123,7 +125,7 @@ struct port_owner {
 
 _Static_assert(sizeof(struct open_socket) == 144, "struct open_socket");
 _Static_assert(sizeof(struct socket_netns) == 48, "struct socket_netns");
-_Static_assert(sizeof(struct socket_query) == 72, "struct socket_query");
+_Static_assert(sizeof(struct socket_query) == 80, "struct socket_query");
 _Static_assert(sizeof(struct held_socket) == 64, "struct held_socket");
 _Static_assert(sizeof(struct sharer_key) == 16, "struct sharer_key");
 _Static_assert(sizeof(struct port_key) == 8, "struct port_key");

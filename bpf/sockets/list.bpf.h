@@ -127,6 +127,7 @@ static __always_inline void list(const bool briefly, u64 address)
 	struct socket_event *record;
 	bool full, wanted;
 	u64 inode = 0;
+	u16 family;
 	u32 used;
 	u8 state;
 
@@ -140,6 +141,9 @@ static __always_inline void list(const bool briefly, u64 address)
 	record = &all->records[used];
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	full = state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6)
+		return;
 	if (state == TCP_CLOSE || (asked->table == WALK_LISTENERS) != (state == TCP_LISTEN))
 		return;
 	if (full)

@@ -14,6 +14,7 @@
 #define STEPS 128     /* of a run: buckets and sockets */
 #define FEW_STEPS 8   /* likewise, where the verifier walks each one */
 #define NAMESPACES 16 /* of a run */
+#define MAX_CHAIN (1 << 20)
 
 /* -- network namespaces */
 
@@ -112,8 +113,10 @@ static __always_inline void walk_namespaces(struct socket_query *asked)
 		if (is_namespace(net))
 			tell_namespace(asked, net);
 		asked->next = read_u64((u64)net + list) - list;
-		if (asked->next == asked->first)
-			asked->bucket = 1; /* done */
+		asked->chain += 1;
+		if (asked->next == asked->first || asked->next + list == 0 ||
+		    asked->chain > MAX_CHAIN)
+			asked->bucket = 1; /* done, or what came next has ended meanwhile */
 	}
 }
 
@@ -166,13 +169,14 @@ static __always_inline u64 first_of_bucket(const struct socket_query *asked)
 /* A chain of connections ends with its number; another number: a socket was moved during the walk. */
 static __always_inline void end_of_chain(struct socket_query *asked, u64 end)
 {
-	if (asked->table == WALK_CONNECTIONS && end && end >> 1 != asked->bucket)
+	if (asked->table == WALK_CONNECTIONS && end >> 1 != asked->bucket)
 		asked->strayed += 1;
 	asked->bucket += 1;
 	asked->next = 0;
+	asked->chain = 0;
 }
 
-/* `link` is 0 before the first one of a bucket. Return whether to go on. */
+/* A chain without an end leads through memory that was freed between two runs. */
 #define WALK_SOME(asked, steps, list_one)                                                       \
 	({                                                                                      \
 		u64 walk_offset = offset_of_link((asked)->table);                               \
@@ -185,8 +189,9 @@ static __always_inline void end_of_chain(struct socket_query *asked, u64 end)
 			if (!IS_END(link)) {                                                    \
 				list_one(link - walk_offset);                                   \
 				link = read_u64(link);                                          \
+				(asked)->chain += 1;                                            \
 			}                                                                       \
-			if (IS_END(link))                                                       \
+			if (IS_END(link) || (asked)->chain > MAX_CHAIN)                         \
 				end_of_chain(asked, link);                                      \
 			else                                                                    \
 				(asked)->next = link;                                           \

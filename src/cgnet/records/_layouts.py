@@ -1041,7 +1041,7 @@ SOCKET_NETNS = Layout(
 
 SOCKET_QUERY = Layout(
     "socket_query",
-    72,
+    80,
     (
         Member("name", 0, 16),
         Member("buckets", 16, 8),
@@ -1055,8 +1055,10 @@ SOCKET_QUERY = Layout(
         Member("listing", 60, 4),
         Member("hz", 64, 4),
         Member("hide", 68, 4),
+        Member("chain", 72, 4),
+        Member("pad", 76, 4),
     ),
-    Struct("=QQQQQIIIIIIII"),
+    Struct("=QQQQQIIIIIIIIII"),
 )
 
 

@@ -11,7 +11,9 @@ import pytest
 
 OBJECTS = Path(__file__).resolve().parents[3] / "src/cgnet/_bpf"
 COMMANDS = ("connect", "drop", "life", "rtt", "trace")
-OBJECTS_OF = {name: (f"{name}.typed.bpf.o", f"{name}.raw.bpf.o") for name in COMMANDS}
+OBJECTS_OF = {name: (f"{name}.typed.bpf.o", f"{name}.raw.bpf.o") for name in COMMANDS} | {
+    "sockets": ("sockets.raw.bpf.o",)
+}
 
 
 OURS = r"85 10 00 00 ((?:[0-9a-f]{2} ?){4})"  # a call of one of our own functions, and where it is

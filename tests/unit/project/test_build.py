@@ -9,7 +9,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 SOURCES = {path.name.partition(".")[0] for path in ROOT.glob("bpf/*.bpf.c")} - {"probe"}
-NAMES = {f"{name}.{way}.bpf.o" for name in SOURCES for way in ("typed", "raw")} | {"probe.bpf.o"}
+RAW_ALONE = {"sockets"}
+NAMES = (
+    {f"{name}.raw.bpf.o" for name in SOURCES}
+    | {f"{name}.typed.bpf.o" for name in SOURCES - RAW_ALONE}
+    | {"probe.bpf.o"}
+)
 
 
 def built_in(folder: Path, *arguments: str) -> dict[str, bytes]:

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from cgnet.records.fields import AnyGroup
     from cgnet.records.schema import Schema
 
-# By which the kernel lists sockets; requests are SYN_RECV, and CLOSE isn't in its tables.
+# Requests are SYN_RECV, and a socket that is closed is in none of the kernel's tables.
 STATES = {
-    name: number for number, name in enumerate(TCP_STATES) if 0 < number < len(TCP_STATES) - 2
+    name: number
+    for number, name in enumerate(TCP_STATES)
+    if name not in ("", "CLOSE", "NEW_SYN_RECV", "BOUND_INACTIVE")
 }
 LISTEN = 1 << STATES["LISTEN"]
 DEFAULT_BY = "container,state"
@@ -117,7 +119,7 @@ COMMAND = Sockets()
 EPILOG = """\b
 Examples:
   cgnet sockets                                 every socket of every network namespace
-  cgnet sockets --container web -o wide         a container's, with all that ss -tinmo shows
+  cgnet sockets --container web -o wide         a container's, with all values of each
   cgnet sockets --state CLOSE_WAIT              who doesn't close what its peers have closed
   cgnet sockets --listeners                     backlogs: how full, and what they dropped
   cgnet sockets --listeners -i 1                also how full they have been since the start
@@ -165,7 +167,7 @@ def command(*, listeners: bool, states: bool, ports: bool, **values: Any) -> int
             raise UsageError("--listeners: their state is LISTEN, which --state leaves out")
         bits = LISTEN
     if not states:
-        need("states", values, ("by",))
+        need("--states", values, ("by",))
     keys = keys_of(values, DEFAULT_BY, OF_LISTINGS) if states else None
     made = (Listeners if listeners else Sockets)(states=bits, keys=keys, ports=ports)
     return Session(made, collect(values, both_roles=True)).run()

@@ -50,8 +50,7 @@ class States:
     def __init__(self, keys: Sequence[Key], schema: Schema, given: Sequence[str]) -> None:
         """``schema`` is that of records; ``given`` has the texts of ``--cgroup``."""
         self._keys, self._schema, self._given = keys, schema, given
-        wanted = {OWNER_PART: None} if any(key.name in OF_OWNER for key in keys) else {}
-        parts: list[slice] = [*wanted]
+        parts = [OWNER_PART] if any(key.name in OF_OWNER for key in keys) else []
         for key in keys:
             parts += [part for part in PARTS.get(key.name, ()) if part not in parts]
         self._parts = parts

@@ -116,8 +116,14 @@ class Session:
             except BrokenPipeError:
                 return ExitStatus.DONE
         self._printer.raise_problem()
-        lost = self._options.strict and self._missed + self._listed > self._printer.records
-        return ExitStatus.EVENTS_LOST if lost and not self._sums else ExitStatus.DONE
+        strict = self._options.strict and self._missed + self._lost
+        return ExitStatus.EVENTS_LOST if strict else ExitStatus.DONE
+
+    @property
+    def _lost(self) -> int:
+        """Rows that standard output didn't take."""
+        limited = self._sums or self._options.limit
+        return 0 if limited else self._listed - self._printer.records
 
     def _begin(self, loaded: Loaded) -> None:
         gc.freeze()
@@ -199,7 +205,7 @@ class Session:
         for batch in loaded.walk.records(listeners=True, connections=not alone):
             records = [raw for raw in batch if not raw[OWNER_UNDECIDED] or self._is_wanted(raw)]
             for index, raw in enumerate(records):
-                if sharers and int.from_bytes(raw[HOLDERS_PART], sys.byteorder) in range(2, 2**31):
+                if sharers and int.from_bytes(raw[HOLDERS_PART], sys.byteorder) >= SEVERAL:
                     inode = int.from_bytes(raw[INODE_PART], sys.byteorder)
                     if inode not in numbers:
                         numbers[inode] = self._command.shared.add(sharers.get(inode, []))
@@ -223,13 +229,13 @@ class Session:
 
     # -- output
 
-    def _sort_key(self, raw: bytes) -> tuple[str, int, bytes]:
+    def _sort_key(self, raw: bytes) -> tuple[str, int, int]:
         owner = raw[OWNER_PART]
         name = self._sort_keys.get(owner)
         if name is None:
             row = with_owner(self._schema.row(raw))
             name = self._sort_keys[owner] = row["owner"] or "\U0010ffff"  # unknown ones last
-        return name, raw[STATE_PART.start], raw[AGE_PART]
+        return name, raw[STATE_PART.start], int.from_bytes(raw[AGE_PART], sys.byteorder)
 
     def _print(self, records: list[bytes]) -> None:
         self._sort_keys.clear()
@@ -251,7 +257,7 @@ class Session:
 
     def _print_summary(self, loaded: Loaded) -> None:
         printer, rows = self._printer, self._printer.records
-        lost = 0 if self._sums or self._options.limit else self._listed - rows
+        lost = self._lost
         counted = {
             "records": rows, "lost": lost, "unknown_owners": self._unknown,
             "namespaces": self._namespaces, "missed": self._missed,

@@ -9,19 +9,20 @@ next one.
 from __future__ import annotations
 
 import errno
+import struct
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet.errors import CgnetError, LibbpfError
+from cgnet.errors import LibbpfError
 from cgnet.owners import open_sockets
 from cgnet.owners.processes import facts
 from cgnet.owners.socket_queries import FIRST, asking
 from cgnet.records._layouts import (
     CGNET_LISTED,
     CGNET_NAMESPACES,
-    HELD_SOCKET,
     OWNER,
     SHARER_KEY,
     SOCKET_EVENT,
@@ -45,8 +46,9 @@ FILES = Path("/proc/sys/fs/file-nr")
 MIN_HELD, MAX_HELD = 4096, 1 << 22  # entries
 COARSE_CLOCK = 6  # linux/time.h: CLOCK_MONOTONIC_COARSE, whose resolution is a jiffy
 MAX_NAMESPACES = 1 << 20
-USED, BUCKET, COUNT, STRAYED, NEXT = (
-    SOCKET_QUERY.slice(name) for name in ("used", "bucket", "count", "strayed", "next")
+REST = struct.Struct("=4I")  # of struct held_socket, after the holder
+USED, BUCKET, COUNT, STRAYED = (
+    SOCKET_QUERY.slice(name) for name in ("used", "bucket", "count", "strayed")
 )
 
 
@@ -92,14 +94,14 @@ class Walk:
         self._obj, self._filters, self._by_files = obj, filters, by_files
         self._listing = 0
         self._hz = jiffies_a_second()
-        self._strayed = 0
+        self._strayed = self._not_held = 0
         self._before = (0, 0)  # entries without room, in earlier listings
         self.namespaces: list[SocketNetns] = []
 
     def begin(self) -> None:
         """Begin a listing: find the namespaces, and the processes that have sockets open."""
         self._listing += 1
-        self._strayed = 0
+        self._strayed = self._not_held = 0
         self._before = self._no_room()
         self.namespaces = list(self._find_namespaces())
         self._find_holders()
@@ -127,12 +129,14 @@ class Walk:
     def missed(self) -> Missed:
         """What this listing missed."""
         held, sharers = self._no_room()
-        return Missed(self._strayed, held - self._before[0], sharers - self._before[1])
+        return Missed(
+            self._strayed, held - self._before[0] + self._not_held, sharers - self._before[1]
+        )
 
     def _query(self, words: list[int], table: Table, *, hide: bool = False) -> bytes:
         return SOCKET_QUERY.packed.pack(
             *words, table.address, 0, 0, table.kind, 0, table.buckets, 0, 0, self._listing,
-            self._hz, int(hide),
+            self._hz, int(hide), 0, 0,
         )  # fmt: skip
 
     def _answers(self, table: Table, room: int, *, hide: bool = False) -> Iterator[int]:
@@ -172,27 +176,25 @@ class Walk:
             program = next(each for each in self._obj.programs if each.name == HOLDERS)
             self._obj.iterate(program)
             return
+        self._hold(open_sockets.find().holders)
+
+    def _hold(self, holders: dict[int, int]) -> None:
+        """Write the owners of sockets, PIDs by inode, as the iterator over files does."""
         owners: dict[int, bytes] = {}
         held = self._obj.map(HELD)
-        for inode, pid in open_sockets.find().holders.items():
+        for inode, pid in holders.items():
             if pid not in owners:
-                try:
+                owner = None
+                with suppress(OSError):  # it has exited
                     owner = facts(pid, self._filters.hierarchies)
-                except OSError:  # it has exited
-                    owner = None
                 owners[pid] = open_sockets.pack_holder(owner, self._filters, 1)
-            rest = HELD_SOCKET.size - len(owners[pid])
-            value = owners[pid] + b"".join(
-                number.to_bytes(4, sys.byteorder) for number in (self._listing, 1, pid, 0)
-            )
-            if len(value) != len(owners[pid]) + rest:
-                raise ValueError("struct held_socket has other members")
+            value = owners[pid] + REST.pack(self._listing, 1, pid, 0)
             try:
                 held.update(inode.to_bytes(8, sys.byteorder), value)
             except LibbpfError as error:
                 if error.errno != errno.E2BIG:
                     raise
-                raise CgnetError("more sockets are open than there is room for") from error
+                self._not_held += 1
 
     def tables(self, *, listeners: bool, connections: bool) -> list[Table]:
         """Return the tables to walk: those of listeners come first."""
