@@ -30,11 +30,13 @@ BPF_RAW := -mcpu=v2 -DTYPED=0
 BPF_PROBE := bpf/probe.bpf.c
 BPF_FUNCTIONS := $(wildcard bpf/*_functions.bpf.c)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
+# Programs at no event of the host gain nothing from typed arguments: the raw object runs on every kernel.
+BPF_RAW_ALONE := bpf/sockets.bpf.c
 # Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
 BPF_OBJECTS := $(BPF_PROBE:bpf/%.c=$(BPF_FOLDER)/%.o) \
 	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.raw.bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))) \
-	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.typed.bpf.o,$(filter-out $(BPF_PROBE) $(BPF_FUNCTIONS),$(BPF_SOURCES)))
+	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.typed.bpf.o,$(filter-out $(BPF_PROBE) $(BPF_FUNCTIONS) $(BPF_RAW_ALONE),$(BPF_SOURCES)))
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/*/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench hatch_build.py

@@ -46,8 +46,15 @@ typedef __kernel_uid32_t uid_t;
 typedef s64 ktime_t;
 
 typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
 	s64 counter;
 } atomic64_t;
+
+struct list_head {
+};
 
 struct hlist_node;
 
@@ -57,9 +64,12 @@ struct hlist_head {
 
 struct hlist_node {
 	struct hlist_node *next;
+	struct hlist_node **pprev;
 };
 
 struct files_struct;
+
+struct nsproxy;
 
 struct css_set;
 
@@ -72,6 +82,7 @@ struct task_struct {
 	void *cred;
 	char comm[16];
 	struct files_struct *files;
+	struct nsproxy *nsproxy;
 	void *signal;
 	struct css_set *cgroups;
 };
@@ -87,6 +98,11 @@ struct rb_root {
 	void *rb_node;
 };
 
+struct timer_list {
+	struct hlist_node entry;
+	long unsigned int expires;
+};
+
 typedef struct {
 	uid_t val;
 } kuid_t;
@@ -97,6 +113,12 @@ struct pid {
 
 struct cred {
 	kuid_t uid;
+};
+
+struct net;
+
+struct nsproxy {
+	struct net *net_ns;
 };
 
 struct cgroup_subsys_state;
@@ -115,6 +137,9 @@ struct cgroup_subsys_state {
 
 struct mem_cgroup {
 	struct cgroup_subsys_state css;
+};
+
+struct hlist_nulls_node {
 };
 
 struct inode;
@@ -187,10 +212,28 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct inet_hashinfo;
+
+struct inet_timewait_death_row {
+	struct inet_hashinfo *hashinfo;
+};
+
+struct local_ports {
+	u32 range;
+};
+
+struct netns_ipv4 {
+	struct inet_timewait_death_row tcp_death_row;
+	struct local_ports ip_local_ports;
+	int sysctl_max_syn_backlog;
+};
+
 struct net {
+	struct list_head list;
 	struct ns_common ns;
 	struct hlist_head *dev_index_head;
 	struct net_device *loopback_dev;
+	struct netns_ipv4 ipv4;
 	u64 net_cookie;
 };
 
@@ -234,6 +277,13 @@ struct sock_common {
 	atomic64_t skc_cookie;
 	union {
 		long unsigned int skc_flags;
+		struct sock *skc_listener;
+	};
+	union {
+		struct hlist_nulls_node skc_nulls_node;
+	};
+	union {
+		u32 skc_tw_rcv_nxt;
 	};
 };
 
@@ -257,12 +307,15 @@ struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
+	atomic_t sk_drops;
 	struct sk_buff_head sk_error_queue;
+	void *sk_filter;
 	int sk_err;
 	struct socket *sk_socket;
 	struct mem_cgroup *sk_memcg;
 	socket_lock_t sk_lock;
 	int sk_err_soft;
+	struct timer_list sk_timer;
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	u32 sk_ack_backlog;
@@ -335,6 +388,11 @@ enum sk_rst_reason {
 	SK_RST_REASON_MAX = 25,
 };
 
+struct request_sock {
+	u8 num_retrans;
+	struct timer_list rsk_timer;
+};
+
 enum cgroup_subsys_id {
 	cpuset_cgrp_id = 0,
 	cpu_cgrp_id = 1,
@@ -362,13 +420,30 @@ struct fdtable {
 	struct file **fd;
 };
 
+struct hlist_nulls_head {
+};
+
 struct bpf_iter_meta {
 	union {
 		void *seq;
 	};
+	u64 session_id;
 };
 
 struct bpf_ringbuf {
+};
+
+struct inet_listen_hashbucket;
+
+struct inet_hashinfo {
+	void *ehash;
+	unsigned int ehash_mask;
+	unsigned int lhash2_mask;
+	struct inet_listen_hashbucket *lhash2;
+};
+
+struct inet_listen_hashbucket {
+	struct hlist_nulls_head nulls_head;
 };
 
 struct skb_shared_info {
@@ -404,6 +479,10 @@ struct sock_exterr_skb {
 	struct sock_extended_err ee;
 };
 
+struct request_sock_queue {
+	atomic_t qlen;
+};
+
 struct minmax_sample {
 	u32 v;
 };
@@ -414,7 +493,13 @@ struct minmax {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct request_sock_queue icsk_accept_queue;
+	struct timer_list icsk_retransmit_timer;
 	void *icsk_ulp_data;
+	__u8 icsk_pending;
+	struct {
+		__u32 lrcvtime;
+	} icsk_ack;
 };
 
 struct tcp_rack {
@@ -429,11 +514,16 @@ struct tcp_sock {
 	u32 snd_cwnd;
 	u8 tcp_usec_ts: 1;
 	u32 copied_seq;
+	u32 snd_ssthresh;
 	struct minmax rtt_min;
 	struct rb_root out_of_order_queue;
 	u32 segs_out;
 	u64 bytes_sent;
+	u8 chrono_type;
+	u32 chrono_start;
+	u32 chrono_stat[3];
 	u32 write_seq;
+	u32 lsndtime;
 	u32 mdev_us;
 	u64 tcp_wstamp_ns;
 	u64 tcp_mstamp;
@@ -445,6 +535,8 @@ struct tcp_sock {
 	u64 bytes_received;
 	u32 segs_in;
 	u32 data_segs_in;
+	u32 rate_delivered;
+	u32 rate_interval_us;
 	u64 bytes_acked;
 	struct tcp_rack rack;
 	u8 fastopen_connect: 1;
@@ -456,6 +548,11 @@ struct tcp_sock {
 
 struct tcp_request_sock {
 	u64 snt_synack;
+};
+
+struct inet_timewait_sock {
+	unsigned char tw_substate;
+	struct timer_list tw_timer;
 };
 
 struct mptcp_sock {

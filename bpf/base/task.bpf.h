@@ -60,4 +60,18 @@ static __always_inline void learn(struct task_struct *task, struct owner *owner)
 	learn_comm(task, owner);
 }
 
+/*
+ * Whether the current thread takes the name that a query of user space has: it is unique. `given` is the
+ * argument of the tracepoint task_rename.
+ */
+static __always_inline bool is_asking(const char *given, const u64 *name)
+{
+	u64 words[CGNET_COMM_LEN / sizeof(u64)] = {};
+
+	if (!name[0])
+		return false;
+	bpf_probe_read_kernel(words, CGNET_COMM_LEN - 1, given); /* the kernel writes no more */
+	return words[0] == name[0] && words[1] == name[1];
+}
+
 #endif

@@ -3,7 +3,8 @@
 #ifndef CGNET_OWNER_GUESS_BPF_H
 #define CGNET_OWNER_GUESS_BPF_H
 
-#include "owner/ledger.bpf.h"
+#include "base/flow.bpf.h"
+#include "filter/filter.bpf.h"
 
 CROSSES_TO_USER_SPACE(netns_owner);
 CONFIG(owner_config);
@@ -43,6 +44,18 @@ static __always_inline u64 netns_cgroup_id(u32 inode, u64 cookie)
 	return found->cgroup_id;
 }
 
+/* Owner by the namespace alone: a request, or a socket in TIME_WAIT, has no other record. */
+static __always_inline void fall_back_to_netns(struct sock *sk, struct owner *owner)
+{
+	owner->cgroup_id = netns_cgroup_id(netns_of(TYPED, sk), socket_netns_cookie(TYPED, sk));
+	owner->source = owner->cgroup_id ? OWNER_NETNS : OWNER_UNKNOWN;
+}
+
+static __always_inline bool guess_passes(struct owner *owner)
+{
+	return owner->cgroup_id ? partial_owner_passes(owner) : unknown_owner_passes();
+}
+
 /* Owner of a socket that no process was seen to use; unknown if the kernel does not report the cgroup. */
 static __always_inline void fall_back(struct sock *sk, struct holder *holder)
 {
@@ -56,14 +69,9 @@ static __always_inline void fall_back(struct sock *sk, struct holder *holder)
 		owner.cgroup_id = memcg_id(sk);
 		owner.source = OWNER_MEMCG;
 	}
-	if (!owner.cgroup_id) {
-		owner.cgroup_id =
-			netns_cgroup_id(netns_of(TYPED, sk), socket_netns_cookie(TYPED, sk));
-		owner.source = OWNER_NETNS;
-	}
 	if (!owner.cgroup_id)
-		owner.source = OWNER_UNKNOWN;
-	holder->wanted = owner.cgroup_id ? partial_owner_passes(&owner) : unknown_owner_passes();
+		fall_back_to_netns(sk, &owner);
+	holder->wanted = guess_passes(&owner);
 	holder->owner = owner;
 }
 

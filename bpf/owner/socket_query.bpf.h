@@ -70,12 +70,8 @@ static __always_inline struct sock *socket_of(const struct question *asked)
 static __always_inline struct question *question_of(const char *name)
 {
 	struct question *asked = bpf_map_lookup_elem(&question, &(u32){0});
-	u64 given[2] = {};
 
-	if (!asked || !asked->name[0])
-		return NULL;
-	bpf_probe_read_kernel(given, CGNET_COMM_LEN - 1, name); /* the kernel writes no more */
-	return given[0] == asked->name[0] && given[1] == asked->name[1] ? asked : NULL;
+	return asked && is_asking(name, asked->name) ? asked : NULL;
 }
 
 #endif

@@ -39,6 +39,10 @@ COMMANDS = {
         "cgnet.commands.trace.command",
         "Each packet's way through the stack, with the delay of every stage.",
     ),
+    "sockets": Entry(
+        "cgnet.commands.sockets.command",
+        "What TCP is open, by container, over all network namespaces.",
+    ),
     "containers": Entry(
         "cgnet.commands.containers",
         "The containers that run on this host: names, pods, cgroups, namespaces.",

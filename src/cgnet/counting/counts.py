@@ -91,12 +91,13 @@ def _number(value: int | Histogram) -> int:
 
 
 @lru_cache(maxsize=8192)
-def _prefix(address: str, bits: int) -> str:
+def prefix(address: str, bits: int) -> str:
+    """Return the network of an address with a prefix of this many bits."""
     longest = 128 if ":" in address else 32
     return str(ip_network((address, min(bits, longest)), strict=False))
 
 
-def _cut(path: str | None, depth: int | None) -> str | None:
+def cut_path(path: str | None, depth: int | None) -> str | None:
     """Return the first ``depth`` components of a path."""
     if path is None or depth is None:
         return path
@@ -232,12 +233,12 @@ class Counts:
             row["stage"] = self._counting.stages.get(result)
         cgroup = next((key for key in self.keys if key.name == "cgroup"), None)
         if cgroup:
-            row["cgroup"] = _cut(row["cgroup"], cgroup.size)
+            row["cgroup"] = cut_path(row["cgroup"], cgroup.size)
         elif row["container"]:
             row["cgroup"] = None
         for key in self.keys:
             if key.name in ("saddr", "daddr") and key.size is not None:
-                row[key.name] = _prefix(row[key.name], key.size)
+                row[key.name] = prefix(row[key.name], key.size)
         return tuple(row[field] for field in self._key_fields)
 
     def _drop(self, symbols: Symbols, reason: int, location: int) -> dict[str, Any]:

@@ -55,10 +55,12 @@ KEYS: dict[str, CountBy] = {
     "location": CountBy.BY_LOCATION,
     "stack": CountBy.BY_STACK,
     "stage": CountBy.BY_STAGE,
+    "state": CountBy.BY_RESULT,  # counted in user space
 }
 OF_DROPS = ("reason", "location", "stack")
-OF_SOCKETS = tuple(name for name in KEYS if name not in {"result", "stage", *OF_DROPS})
+OF_SOCKETS = tuple(name for name in KEYS if name not in {"result", "stage", "state", *OF_DROPS})
 OF_CONNECTIONS = (*OF_SOCKETS, "result")
+OF_LISTINGS = (*OF_SOCKETS, "state")
 SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
 
 

@@ -230,7 +230,8 @@ class Filters:
             **dict.fromkeys(LISTENER_MAPS, LISTENERS if Role.ROLE_SERVER in self.roles else 1),
         }
         for name, size in sizes.items():
-            obj.resize(name, max(size, 1))
+            if obj.has_map(name):
+                obj.resize(name, max(size, 1))
 
     def fill(self, obj: Object) -> None:
         """Fill the maps, after attaching the program on cgroup_mkdir and before the others."""

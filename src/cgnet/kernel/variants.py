@@ -225,6 +225,11 @@ STACKS = Job("stacks", (
     Variant("of the tracepoint", (STACK,), shown_by=COMPARE_AND_SWAP),
     Variant("not seen", unseen=("stack", "direction")),
 ))  # fmt: skip
+# The walk over the kernel's sockets, and the processes that have them open, for `sockets`.
+WALK = Job("walk", (Variant(RAW, (RAW_TP,), load_tells=True),))
+HOLDERS = Job("holders", (
+    Variant("iterator over files", (TASK_FILE,), load_tells=True), Variant("/proc"),
+))  # fmt: skip
 # Of the objects that follow connection attempts, and of those that follow all sockets.
 CONNECTIONS = (HOOK, TRANSPORT, ATTEMPTS, LISTENERS, SEEDS, NETWORKS, COUNTS, SYNC_ERRORS)
 SOCKETS = (HOOK, TRANSPORT, OWNERS, LISTENERS, SEEDS, NETWORKS, COUNTS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_SOCKETS
+from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_LISTINGS, OF_SOCKETS
 from cgnet.kernel.btf import find_kernel_btf
 from cgnet.options import completion
 from cgnet.options.types import FieldList, OneOf, Seconds, Size, a_number
@@ -175,7 +175,11 @@ SHOW = (
     ),
     click.option("--no-header", is_flag=True, help="Leave out the line of headers."),
 )
-RUN = (
+LISTING = (
+    _by("count", ", state", "container,state", OF_LISTINGS),
+    _interval("List again at this interval, until Ctrl-C."),
+)
+ENDS = (
     click.option(
         "--duration",
         type=Seconds(min=0, min_open=True),
@@ -184,6 +188,8 @@ RUN = (
         help="End after this time: 30 or 30s, 5m, 1h.",
     ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after N rows."),
+)
+RING = (
     click.option(
         "--buffer",
         type=Size(),
@@ -197,6 +203,8 @@ RUN = (
         metavar="N",
         help="At most N rows a second; the rest is counted as lost.",
     ),
+)
+EVERYWHERE = (
     click.option("--strict", is_flag=True, help="Exit with 5 if events were lost."),
     click.option(
         "--btf",
@@ -213,6 +221,9 @@ RUN = (
         callback=_verbose,
         help="Say what is loaded, and what the programs cost if the kernel measured it.",
     ),
+)
+FORCED = (
     click.option("--hook", type=OneOf(["tp_btf", "raw_tp"]), hidden=True),
     click.option("--transport", type=OneOf(["ring", "perf"]), hidden=True),
 )
+RUN = (*ENDS, *RING, *EVERYWHERE, *FORCED)

@@ -17,8 +17,11 @@ from cgnet.options.groups import (
     DEFAULT_BY,
     DISTRIBUTION,
     DROPS,
+    ENDS,
+    EVERYWHERE,
     FLOWS,
     HIST,
+    LISTING,
     LIVING,
     OTHERS,
     OWNERS,
@@ -98,6 +101,11 @@ def living(function: F) -> F:
     return _add(LIVING)(function)
 
 
+def listing(function: F) -> F:
+    """Add the options of a command that lists what is there now; ``collect`` reads their values."""
+    return _add((*LISTING, *OWNERS, *FLOWS, *OTHERS, *SHOW, *ENDS, *EVERYWHERE))(function)
+
+
 def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:
     """Return the roles to trace, by default clients. Raises UsageError if none is left."""
     everybody = {Role.ROLE_CLIENT, Role.ROLE_SERVER}
@@ -172,6 +180,10 @@ def collect(
         "both": False,
         "result": (),
         "interval": None,
+        "buffer": 0,
+        "max_rate": None,
+        "hook": None,
+        "transport": None,
     }
     values = absent | values
     names = set(Selection._fields) - {"families", "roles"}

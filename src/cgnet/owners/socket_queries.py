@@ -38,38 +38,58 @@ def can_ask(obj: Object) -> bool:
     return any(program.name == PROGRAM for program in obj.attached())
 
 
+class UniqueName:
+    """A unique name for this thread: to set it runs the programs at that tracepoint."""
+
+    def __init__(self, file: int) -> None:
+        """``file`` is a descriptor of /proc/thread-self/comm."""
+        self._file = file
+        self._name = f"cgnet{secrets.token_hex(5)}".encode()
+        first, second = self._name[:8], self._name[8:]
+        self.words = number_in(first.ljust(8, b"\0")), number_in(second.ljust(8, b"\0"))
+
+    def take(self) -> None:
+        """Set the name."""
+        os.write(self._file, self._name)
+
+
+@contextmanager
+def asking(questions: Map, size: int) -> Iterator[UniqueName]:
+    """Yield a name for queries in a map of one entry; on exit, restore the name and end them.
+
+    ``size`` is the entry's, in bytes. Raises OSError without /proc.
+    """
+    file = os.open("/proc/thread-self/comm", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        before = os.read(file, NAME_BYTES).rstrip(b"\n")
+        try:
+            yield UniqueName(file)
+        finally:
+            questions.update(FIRST, bytes(size))
+            os.write(file, before)
+    finally:
+        os.close(file)
+
+
 class Voice:
     """Sends queries by setting the name of this thread."""
 
-    def __init__(self, questions: Map, name: int) -> None:
-        """``name`` is a descriptor of /proc/thread-self/comm. The name that it sets is unique."""
-        self._questions = questions
-        self._file = name
-        self._name = f"cgnet{secrets.token_hex(5)}".encode()
-        self._words = tuple(
-            number_in(part.ljust(8, b"\0")) for part in (self._name[:8], self._name[8:])
-        )
+    def __init__(self, questions: Map, name: UniqueName) -> None:
+        """Ask in ``questions``, under ``name``."""
+        self._questions, self._name = questions, name
 
     def ask(self, address: int = 0, process: int = -1, fd: int = -1) -> None:
         """Query a socket of the ledger, or a file of the process whose directory is open."""
-        self._questions.update(FIRST, Question(self._words, address, process, fd).pack())
-        os.write(self._file, self._name)
+        self._questions.update(FIRST, Question(self._name.words, address, process, fd).pack())
+        self._name.take()
 
 
 @contextmanager
 def _asking(obj: Object) -> Iterator[Voice]:
     """Yield a Voice, and restore the thread's name on exit."""
     questions = obj.map(QUESTIONS)
-    name = os.open("/proc/thread-self/comm", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        before = os.read(name, NAME_BYTES).rstrip(b"\n")
-        try:
-            yield Voice(questions, name)
-        finally:
-            questions.update(FIRST, bytes(QUESTION.size))
-            os.write(name, before)
-    finally:
-        os.close(name)
+    with asking(questions, QUESTION.size) as name:
+        yield Voice(questions, name)
 
 
 def learn_open(obj: Object, sockets: Sockets, proc: Path = PROC) -> None:

@@ -123,6 +123,8 @@ CGNET_FREEING = 4
 CGNET_FUNCTION_CLASSES = 32
 CGNET_HIERARCHIES = 4
 CGNET_IN_FLIGHT = 16384
+CGNET_LISTED = 512
+CGNET_NAMESPACES = 256
 CGNET_PATH_LEN = 1024
 CGNET_PORTS = 65536
 CGNET_RECEIVING = 2
@@ -184,6 +186,7 @@ class RecordKind(IntEnum):
     RECORD_DROP = 6
     RECORD_TRACE = 7
     RECORD_CGROUP_RENAMED = 8
+    RECORD_SOCKET = 9
 
 
 class LostWhere(IntEnum):
@@ -278,6 +281,26 @@ class CloseCause(IntEnum):
     CLOSE_RST = 2
     CLOSE_TIMEOUT = 3
     CLOSE_ABORT = 4
+
+
+class SocketTimer(IntEnum):
+    TIMER_NONE = 0
+    TIMER_ON = 1
+    TIMER_KEEPALIVE = 2
+    TIMER_TIMEWAIT = 3
+    TIMER_PROBE = 4
+
+
+class SocketLimit(IntEnum):
+    LIMIT_NONE = 0
+    LIMIT_RWND = 2
+    LIMIT_SNDBUF = 3
+
+
+class WalkedTable(IntEnum):
+    WALK_NAMESPACES = 1
+    WALK_LISTENERS = 2
+    WALK_CONNECTIONS = 3
 
 
 class StageAt(IntEnum):
@@ -1633,6 +1656,344 @@ class RttConfig(NamedTuple):
     def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
         """Read the struct at an offset. Raises struct.error."""
         return cls._make(RTT_CONFIG.packed.unpack_from(raw, start))
+
+
+OPEN_SOCKET = Layout(
+    "open_socket",
+    144,
+    (
+        Member("address", 0, 8, "Q"),
+        Member("inode", 8, 8, "Q"),
+        Member("age_us", 16, 8, "Q"),
+        Member("timer_us", 24, 8, "Q"),
+        Member("last_sent_us", 32, 8, "Q"),
+        Member("last_received_us", 40, 8, "Q"),
+        Member("delivery_rate", 48, 8, "Q"),
+        Member("busy_us", 56, 8, "Q"),
+        Member("rwnd_limited_us", 64, 8, "Q"),
+        Member("sndbuf_limited_us", 72, 8, "Q"),
+        Member("recv_q", 80, 4, "I"),
+        Member("send_q", 84, 4, "I"),
+        Member("unsent", 88, 4, "I"),
+        Member("cwnd", 92, 4, "I"),
+        Member("ssthresh", 96, 4, "I"),
+        Member("mss", 100, 4, "I"),
+        Member("srtt_us", 104, 4, "I"),
+        Member("min_rtt_us", 108, 4, "I"),
+        Member("retrans", 112, 4, "I"),
+        Member("backlog", 116, 4, "I"),
+        Member("queue", 120, 4, "I"),
+        Member("queue_high", 124, 4, "I"),
+        Member("drops", 128, 4, "I"),
+        Member("holders", 132, 4, "I"),
+        Member("tcp_state", 136, 1, "B"),
+        Member("role", 137, 1, "B"),
+        Member("timer", 138, 1, "B"),
+        Member("limited_by", 139, 1, "B"),
+        Member("shared", 140, 4, "I"),
+    ),
+    Struct("=QQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+)
+
+
+class OpenSocket(NamedTuple):
+    """struct open_socket."""
+
+    address: int = 0
+    inode: int = 0
+    age_us: int = 0
+    timer_us: int = 0
+    last_sent_us: int = 0
+    last_received_us: int = 0
+    delivery_rate: int = 0
+    busy_us: int = 0
+    rwnd_limited_us: int = 0
+    sndbuf_limited_us: int = 0
+    recv_q: int = 0
+    send_q: int = 0
+    unsent: int = 0
+    cwnd: int = 0
+    ssthresh: int = 0
+    mss: int = 0
+    srtt_us: int = 0
+    min_rtt_us: int = 0
+    retrans: int = 0
+    backlog: int = 0
+    queue: int = 0
+    queue_high: int = 0
+    drops: int = 0
+    holders: int = 0
+    tcp_state: int = 0
+    role: int = 0
+    timer: int = 0
+    limited_by: int = 0
+    shared: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return OPEN_SOCKET
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return OPEN_SOCKET.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(OPEN_SOCKET.packed.unpack_from(raw, start))
+
+
+SOCKET_EVENT = Layout(
+    "socket_event",
+    248,
+    (
+        Member("head", 0, 16, layout=HEAD),
+        Member("owner", 16, 40, layout=OWNER),
+        Member("flow", 56, 48, layout=FLOW),
+        Member("socket", 104, 144, layout=OPEN_SOCKET),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+)
+
+
+SOCKETS_CONFIG = Layout(
+    "sockets_config",
+    4,
+    (Member("by_state", 0, 4, "I"),),
+    Struct("=I"),
+)
+
+
+class SocketsConfig(NamedTuple):
+    """struct sockets_config."""
+
+    by_state: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SOCKETS_CONFIG
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SOCKETS_CONFIG.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(SOCKETS_CONFIG.packed.unpack_from(raw, start))
+
+
+SOCKET_NETNS = Layout(
+    "socket_netns",
+    48,
+    (
+        Member("address", 0, 8, "Q"),
+        Member("cookie", 8, 8, "Q"),
+        Member("ehash", 16, 8, "Q"),
+        Member("lhash2", 24, 8, "Q"),
+        Member("ehash_mask", 32, 4, "I"),
+        Member("lhash2_mask", 36, 4, "I"),
+        Member("inode", 40, 4, "I"),
+        Member("first_port", 44, 2, "H"),
+        Member("last_port", 46, 2, "H"),
+    ),
+    Struct("=QQQQIIIHH"),
+)
+
+
+class SocketNetns(NamedTuple):
+    """struct socket_netns."""
+
+    address: int = 0
+    cookie: int = 0
+    ehash: int = 0
+    lhash2: int = 0
+    ehash_mask: int = 0
+    lhash2_mask: int = 0
+    inode: int = 0
+    first_port: int = 0
+    last_port: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SOCKET_NETNS
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SOCKET_NETNS.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(SOCKET_NETNS.packed.unpack_from(raw, start))
+
+
+SOCKET_QUERY = Layout(
+    "socket_query",
+    80,
+    (
+        Member("name", 0, 16, "QQ", length=2),
+        Member("buckets", 16, 8, "Q"),
+        Member("next", 24, 8, "Q"),
+        Member("first", 32, 8, "Q"),
+        Member("table", 40, 4, "I"),
+        Member("bucket", 44, 4, "I"),
+        Member("count", 48, 4, "I"),
+        Member("used", 52, 4, "I"),
+        Member("strayed", 56, 4, "I"),
+        Member("listing", 60, 4, "I"),
+        Member("hz", 64, 4, "I"),
+        Member("hide", 68, 4, "I"),
+        Member("chain", 72, 4, "I"),
+        Member("pad", 76, 4, "I"),
+    ),
+    Struct("=QQQQQIIIIIIIIII"),
+)
+
+
+class SocketQuery(NamedTuple):
+    """struct socket_query."""
+
+    name: tuple[int, ...] = ()
+    buckets: int = 0
+    next: int = 0
+    first: int = 0
+    table: int = 0
+    bucket: int = 0
+    count: int = 0  # type: ignore[assignment] # hides a tuple's
+    used: int = 0
+    strayed: int = 0
+    listing: int = 0
+    hz: int = 0
+    hide: int = 0
+    chain: int = 0
+    pad: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SOCKET_QUERY
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SOCKET_QUERY.pack(self)
+
+
+HELD_SOCKET = Layout(
+    "held_socket",
+    64,
+    (
+        Member("holder", 0, 48, layout=HOLDER),
+        Member("listing", 48, 4, "I"),
+        Member("processes", 52, 4, "I"),
+        Member("last_pid", 56, 4, "I"),
+        Member("pad", 60, 4, "I"),
+    ),
+    Struct("=QIBBHII16sHHIIIII"),
+)
+
+
+SHARER_KEY = Layout(
+    "sharer_key",
+    16,
+    (
+        Member("inode", 0, 8, "Q"),
+        Member("pid", 8, 4, "I"),
+        Member("listing", 12, 4, "I"),
+    ),
+    Struct("=QII"),
+)
+
+
+class SharerKey(NamedTuple):
+    """struct sharer_key."""
+
+    inode: int = 0
+    pid: int = 0
+    listing: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SHARER_KEY
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SHARER_KEY.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(SHARER_KEY.packed.unpack_from(raw, start))
+
+
+PORT_KEY = Layout(
+    "port_key",
+    8,
+    (
+        Member("netns", 0, 4, "I"),
+        Member("port", 4, 4, "I"),
+    ),
+    Struct("=II"),
+)
+
+
+class PortKey(NamedTuple):
+    """struct port_key."""
+
+    netns: int = 0
+    port: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return PORT_KEY
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return PORT_KEY.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(PORT_KEY.packed.unpack_from(raw, start))
+
+
+PORT_OWNER = Layout(
+    "port_owner",
+    16,
+    (
+        Member("inode", 0, 8, "Q"),
+        Member("listing", 8, 4, "I"),
+        Member("pad", 12, 4, "I"),
+    ),
+    Struct("=QII"),
+)
+
+
+class PortOwner(NamedTuple):
+    """struct port_owner."""
+
+    inode: int = 0
+    listing: int = 0
+    pad: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return PORT_OWNER
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return PORT_OWNER.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(PORT_OWNER.packed.unpack_from(raw, start))
 
 
 STAGE = Layout(

@@ -19,7 +19,8 @@ SEPARATOR = " "
 # Amounts: shown in thousands, millions, … if too wide for their column.
 QUANTITIES = frozenset({
     "count", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans", "syn_retrans", "len", "payload",
-    "tx_bytes_delta", "rx_bytes_delta", "retrans_delta",
+    "tx_bytes_delta", "rx_bytes_delta", "retrans_delta", "recv_q", "send_q", "unsent", "cwnd",
+    "ssthresh", "delivery_rate", "drops",
 })  # fmt: skip
 
 
@@ -108,6 +109,31 @@ COLUMNS = {
     "share": Column("SHARE", 6, right=True, style="bold"),
     "selected": _path("SELECTED"),
     "count": Column("COUNT", 10, right=True, style="bold"),
+    "state": Column("STATE", 11),
+    "recv_q": Column("RECVQ", 6, right=True),
+    "send_q": Column("SENDQ", 6, right=True),
+    "unsent": Column("UNSENT", 6, right=True),
+    "cwnd": Column("CWND", 5, right=True),
+    "ssthresh": Column("SSTHRESH", 8, right=True),
+    "mss": Column("MSS", 5, right=True),
+    "timer": Column("TIMER", 9),
+    "timer_us": Column("LEFT", 7, right=True),
+    "limited_by": Column("LIMIT", 6),
+    "last_sent_us": Column("SENT", 7, right=True),
+    "last_received_us": Column("RECEIVED", 8, right=True),
+    "delivery_rate": Column("RATE", 7, right=True),
+    "busy_us": Column("BUSY", 7, right=True),
+    "rwnd_limited_us": Column("RWND", 7, right=True),
+    "sndbuf_limited_us": Column("SNDBUF", 7, right=True),
+    "age_us": Column("AGE", 7, right=True),
+    "queue": Column("QUEUE", 6, right=True),
+    "backlog": Column("BACKLOG", 7, right=True),
+    "queue_high": Column("HIGH", 6, right=True),
+    "drops": Column("DROPS", 6, right=True),
+    "used": Column("USED", 6, right=True, style="bold"),
+    "left": Column("LEFT", 6, right=True),
+    "first_port": Column("FIRST", 5, right=True),
+    "last_port": Column("LAST", 5, right=True),
     "owner_source": Column("OWNER FROM", 10, style="dim"),
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STDOUT = 1
+PARTS = ("hook", "transport", "ledger")  # of what runs, for the summary
 WHOLE_INTERVAL = 0.9  # of an interval: counts of less don't replace the last ones
 ROWS_AT_ONCE = 256  # more text doesn't stay in the cache until it is written: half as fast
 
@@ -128,7 +129,7 @@ class Printer:
         if not self._notice(self._run_record("summary", **counted, **runs)):
             also = "".join(f", {number} {name}" for name, number in more.items())
             if variants.is_second_best(runs) or log.isEnabledFor(logging.INFO):
-                also += f"; by {', '.join(runs[name] for name in ('hook', 'transport', 'ledger'))}"
+                also += f"; by {', '.join(runs[name] for name in PARTS if name in runs)}"
             tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")
 
     def rows(self, rows: list[Any]) -> None:

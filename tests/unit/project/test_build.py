@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 SOURCES = {path.name.partition(".")[0] for path in ROOT.glob("bpf/*.bpf.c")} - {"probe"}
-TYPED = {name for name in SOURCES if not name.endswith("_functions")}
+RAW_ALONE = {"sockets"}
+TYPED = {name for name in SOURCES - RAW_ALONE if not name.endswith("_functions")}
 NAMES = {"probe.bpf.o"} | {
     f"{name}.{way}.bpf.o" for way, names in (("typed", TYPED), ("raw", SOURCES)) for name in names
 }

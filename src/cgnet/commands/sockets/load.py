@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Load the programs of sockets.bpf.c: as many as this kernel takes."""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgnet.commands.sockets.walk import HELD, HOLDERS, Walk, room_for_held
+from cgnet.errors import (
+    CgnetError,
+    LibbpfError,
+    NotPermittedError,
+    UnsupportedError,
+    refusal,
+    strerror,
+)
+from cgnet.kernel import variants
+from cgnet.kernel.btf import check_layouts
+from cgnet.loader import Object
+from cgnet.owners import cgroups
+from cgnet.records._layouts import (
+    FLOW,
+    HEAD,
+    HELD_SOCKET,
+    HOLDER,
+    OPEN_SOCKET,
+    OWNER,
+    SHARER_KEY,
+    SOCKET_EVENT,
+    SOCKET_NETNS,
+    SOCKET_QUERY,
+    SocketsConfig,
+)
+from cgnet.run.launch import OBJECTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cgnet.filters.selection import Filters
+    from cgnet.records._layouts import Packable
+
+PATH = OBJECTS / "sockets.raw.bpf.o"
+LAYOUTS = (
+    SOCKET_EVENT, HEAD, OWNER, FLOW, OPEN_SOCKET, HOLDER, HELD_SOCKET, SHARER_KEY,
+    SOCKET_NETNS, SOCKET_QUERY,
+)  # fmt: skip
+WALKS = ("walk", "walk_briefly")  # best first
+FAILED = re.compile(r"prog '(\w+)': failed to load")  # libbpf names the program
+BRIEFLY = (
+    "timers, and the times since the last packet, aren't known: this kernel's programs have no jiffies "
+    "({why})"
+)
+BY_PROC = (
+    "/proc tells which processes have sockets open, one of each socket: this kernel refuses the "
+    "iterator over files ({why})"
+)
+
+
+class Loaded(NamedTuple):
+    """The attached programs, and what is said about them."""
+
+    obj: Object
+    walk: Walk
+    runs: dict[str, str]
+    remarks: list[str]
+
+
+def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
+    """Load and attach the programs. The caller closes the object.
+
+    Raises NotPermittedError, UnsupportedError, LayoutError, or CgnetError.
+    """
+    variants.require_capabilities()
+    variants.require_btf(btf)
+    made: list[Packable] = [cgroups.config(filters.hierarchies), filters.config(), config]
+    constants = {each.layout.name: each.pack() for each in made}
+    refused: dict[str, str] = {}  # by program: why
+    while True:
+        walk = next((name for name in WALKS if name not in refused), None)
+        programs = {walk, HOLDERS} - refused.keys()
+        try:
+            obj = _load({name for name in programs if name}, filters, constants, btf)
+        except LibbpfError as error:
+            why = refusal(error)
+            failed = FAILED.search(why.log)
+            if not failed or failed[1] in refused or failed[1] == WALKS[-1]:
+                raise _refused(why) from error
+            refused[failed[1]] = strerror(why.errno)
+            continue
+        remarks = [BRIEFLY.format(why=refused[WALKS[0]])] if WALKS[0] in refused else []
+        by_files = HOLDERS not in refused
+        remarks += [] if by_files else [BY_PROC.format(why=refused[HOLDERS])]
+        runs = {"holders": variants.HOLDERS.variants[not by_files].name}
+        return Loaded(obj, Walk(obj, filters, by_files=by_files), runs, remarks)
+
+
+def _load(
+    programs: set[str], filters: Filters, constants: dict[str, bytes], btf: Path | None
+) -> Object:
+    try:
+        obj = Object(PATH, btf, constants)
+    except LibbpfError as error:
+        if error.errno == errno.ENOENT:
+            raise CgnetError(f"{PATH} is missing; build or reinstall cgnet") from error
+        raise
+    try:
+        check_layouts(obj, LAYOUTS)
+        obj.keep(programs, set())
+        filters.resize(obj)
+        obj.resize(HELD, room_for_held())
+        obj.set_constants(constants)
+        obj.load()
+        filters.fill(obj)
+        obj.attach(next(each for each in obj.programs if each.name in programs & {*WALKS}))
+    except BaseException:
+        obj.close()
+        raise
+    return obj
+
+
+def _refused(why: LibbpfError) -> CgnetError:
+    said = f"\n{why.log}" if why.log else ""
+    if why.errno == errno.EPERM:
+        return NotPermittedError(f"the kernel forbids to load BPF programs ({why}){said}")
+    return UnsupportedError(f"this kernel takes no program that lists sockets ({why}){said}")
