@@ -47,10 +47,11 @@ DEVICE = What("network device", "ip link")
 UNSEEN_DEVICE = DEVICE._replace(name="network device where processes live")
 
 
-def sentence(what: What, wanted: str, there: Iterable[str]) -> str:
-    """Return the message that a name doesn't exist yet."""
+def sentence(what: What, wanted: str, there: Iterable[str], *, waits: bool = True) -> str:
+    """Return the message that a name doesn't exist; ``waits``: the run waits for it."""
     near = did_you_mean(wanted, there)
-    return f"no {what.name} named {wanted} yet; waiting{near}; {what.listed_by} lists them"
+    yet = " yet; waiting" if waits else ""
+    return f"no {what.name} named {wanted}{yet}{near}; {what.listed_by} lists them"
 
 
 def of_patterns(wanted: CgroupFilter, hierarchy: int, paths: Iterable[str]) -> list[str]:
@@ -61,13 +62,13 @@ def of_patterns(wanted: CgroupFilter, hierarchy: int, paths: Iterable[str]) -> l
     ]
 
 
-def of_names(wanted: NameFilter, known: list[Known]) -> list[str]:
+def of_names(wanted: NameFilter, known: list[Known], *, waits: bool = True) -> list[str]:
     """Return a message for each name that none of the cgroups in ``known`` has."""
     said = []
     for what, values, test in wanted.included():
         there = {name for each in known for name in what.names(each)}
         nobodys = [value for value in values if not any(test(each, value) for each in known)]
-        said += [sentence(what, _text(value), there) for value in nobodys]
+        said += [sentence(what, _text(value), there, waits=waits) for value in nobodys]
     return said
 
 

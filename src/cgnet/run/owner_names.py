@@ -63,12 +63,15 @@ class OwnerNames:
         for line in absent.of_patterns(self._filters.cgroups, self._naming.id, paths):
             tell(line)
 
-    def say_absent(self) -> None:
-        """Print once the names that match no owner, after the runtimes' names are known."""
+    def say_absent(self, *, waits: bool = True) -> None:
+        """Print once the names that match no owner, after the runtimes' names are known.
+
+        ``waits``: the run waits for them.
+        """
         if not self._filters.named.use or self._said_absent:
             return
         known = [self.runtimes.of(path) for path in self.cgroups.paths()]
-        if not any(each.expected for each in known):
+        if not (waits and any(each.expected for each in known)):
             self._said_absent = True
-            for line in absent.of_names(self._filters.named, known):
+            for line in absent.of_names(self._filters.named, known, waits=waits):
                 tell(line)

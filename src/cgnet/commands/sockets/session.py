@@ -171,6 +171,7 @@ class Session:
     def _list(self, loaded: Loaded) -> None:
         self._names.publish(loaded.obj)
         self._filters.cgroups.fill(loaded.obj.map("selected_cgroups"))
+        self._names.say_absent(waits=bool(self._options.interval))
         loaded.walk.begin()
         self._namespaces = len(loaded.walk.namespaces)
         self._command.shared.begin()
