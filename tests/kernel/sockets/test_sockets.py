@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -337,6 +340,37 @@ def test_a_burst_fills_one_of_three_listeners(netns: str) -> None:
         assert [row["backlog"] for row in rows] == [2, 2, 2]
     finally:
         process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+MANY = Path(__file__).parents[1] / "support/many_namespaces.py"
+NAMESPACES, CONNECTIONS, ENDED = 60, 40, 5
+
+
+def test_many_namespaces_without_a_process_or_a_name() -> None:
+    """Each has a listener, connections, and some that ended; all are counted in each."""
+    process = subprocess.Popen(
+        [PYTHON, MANY, *map(str, (NAMESPACES, CONNECTIONS, ENDED))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        inodes: set[str] = set()
+        while len(inodes) < NAMESPACES:
+            inodes.update(process.stdout.readline().split())
+        rows, summary = listed()
+        counts = Counter((row["netns"], row["state"]) for row in rows)
+        for inode in map(int, inodes):
+            assert counts[inode, "ESTABLISHED"] == 2 * (CONNECTIONS - ENDED)
+            assert counts[inode, "TIME_WAIT"] == ENDED
+            assert counts[inode, "LISTEN"] == 1
+        assert summary["namespaces"] > NAMESPACES
+        assert summary["lost"] == 0
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdin.close()
         process.stdout.close()
