@@ -20,7 +20,7 @@
 
 /*
  * netns_ipv4.tcp_death_row was a pointer between Linux kernel commits fbb8295248e1 "tcp: allocate
- * tcp_death_row outside of struct netns_ipv4" (in v5.19) and e9bd0cca09d1 "tcp: Don't allocate tcp_death_row
+ * tcp_death_row outside of struct netns_ipv4" (in v5.18) and e9bd0cca09d1 "tcp: Don't allocate tcp_death_row
  * outside of struct netns_ipv4" (in v6.1).
  */
 struct netns_ipv4___before_v61 {

@@ -191,7 +191,8 @@ class Grown:
     def evict_if_full(self, lines: Sequence[Sequence[str]]) -> None:
         """Widen the columns for new lines."""
         for index, column_texts in enumerate(zip(*lines, strict=True)):
-            widest = max(map(cells, column_texts))
+            width_of = len if "".join(column_texts).isascii() else cells
+            widest = max(map(width_of, column_texts))
             self.widths[index] = max(self.widths[index], min(widest, MAX_GROWN))
 
 
@@ -226,6 +227,7 @@ class Table(Renderer):
         order = dict.fromkeys([*first, *(field for field in then if field in fields), *fields])
         self._asked_for = len(first) == len(fields)  # all of them
         self._layout = Fitted(fields, [*order], len(first)) if self._fitted else Grown(fields)
+        self._is_plain = not terminal  # no colours, and nothing is cut
         if terminal:
             self._paint = _painter()
 
@@ -296,6 +298,12 @@ class Table(Renderer):
         return cell(field, row[field])
 
     def _line(self, texts: list[str], styles: list[str]) -> str:
+        if self._is_plain and "".join(texts).isascii():
+            widths = zip(self._columns, self._layout.widths, strict=True)
+            template = SEPARATOR.join(
+                f"%{'' if each.right else '-'}{width}s" for each, width in widths
+            )
+            return (template % tuple(texts)).rstrip() + "\n"
         padded = []
         for index, width in zip(self._layout.shown, self._layout.widths, strict=True):
             each, text = self._columns[index], texts[index]
