@@ -424,6 +424,7 @@ struct tcp_rack {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	u32 reordering;
 	u32 snd_wnd;
 	u32 mss_cache;
 	u32 snd_cwnd;
@@ -433,6 +434,9 @@ struct tcp_sock {
 	struct rb_root out_of_order_queue;
 	u32 segs_out;
 	u64 bytes_sent;
+	u8 chrono_type;
+	u32 chrono_start;
+	u32 chrono_stat[3];
 	u32 write_seq;
 	u32 mdev_us;
 	u64 tcp_wstamp_ns;
@@ -445,7 +449,10 @@ struct tcp_sock {
 	u64 bytes_received;
 	u32 segs_in;
 	u32 data_segs_in;
+	u32 rate_delivered;
+	u32 rate_interval_us;
 	u64 bytes_acked;
+	u32 dsack_dups;
 	struct tcp_rack rack;
 	u8 fastopen_connect: 1;
 	u32 retrans_stamp;
