@@ -509,6 +509,7 @@ struct tcp_rack {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	u32 reordering;
 	u32 snd_wnd;
 	u32 mss_cache;
 	u32 snd_cwnd;
@@ -538,6 +539,7 @@ struct tcp_sock {
 	u32 rate_delivered;
 	u32 rate_interval_us;
 	u64 bytes_acked;
+	u32 dsack_dups;
 	struct tcp_rack rack;
 	u8 fastopen_connect: 1;
 	u32 retrans_stamp;

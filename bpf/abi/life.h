@@ -23,21 +23,26 @@ enum close_cause {
 
 /* Connection at its end, or at present. */
 struct life {
-	__u64 duration_ns;  /* since it was established; 0: before the start */
-	__u64 handshake_ns; /* 0: unknown */
-	__u64 tx_bytes;	    /* payload, acknowledged */
-	__u64 rx_bytes;	    /* payload, received in order */
+	__u64 duration_ns;   /* since it was established; 0: before the start */
+	__u64 handshake_ns;  /* 0: unknown */
+	__u64 tx_bytes;	     /* payload, acknowledged */
+	__u64 rx_bytes;	     /* payload, received in order */
+	__u64 delivery_rate; /* bytes per second; 0: never measured */
 	__u32 tx_segs;
 	__u32 rx_segs;
 	__u32 retrans;
-	__u32 srtt_us;	  /* 0: never measured */
-	__u32 min_rtt_us; /* ~0: never measured */
-	__u16 rst_reason; /* enum sk_rst_reason, plus 1; 0: unknown */
-	__u8 tcp_state;	  /* last one before the end */
-	__u8 role;	  /* enum role; 0: open before the start */
-	__u8 closed_by;	  /* enum closed_by; 0: it is open */
-	__u8 close_cause; /* enum close_cause */
-	__u16 pad;
+	__u32 srtt_us;	     /* 0: never measured */
+	__u32 min_rtt_us;    /* ~0: never measured */
+	__u32 busy_ticks;    /* of the kernel, with data to send and not limited; ~0: unknown */
+	__u32 rwnd_ticks;    /* limited by the peer's receive window */
+	__u32 sndbuf_ticks;  /* limited by the send buffer */
+	__u32 dsack_dups;    /* ~0: unknown */
+	__u16 rst_reason;    /* enum sk_rst_reason, plus 1; 0: unknown */
+	__u8 tcp_state;	     /* last one before the end */
+	__u8 role;	     /* enum role; 0: open before the start */
+	__u8 closed_by;	     /* enum closed_by; 0: it is open */
+	__u8 close_cause;    /* enum close_cause */
+	__u16 reordering;    /* segments; 65535: as many or more */
 	__u32 retrans_delta; /* deltas since the connection's last record */
 	__u64 tx_bytes_delta;
 	__u64 rx_bytes_delta;
@@ -57,8 +62,8 @@ struct life_config {
 	__u32 by_cause;	 /* enum close_cause, as bits; 0: any */
 };
 
-_Static_assert(sizeof(struct life) == 80, "struct life");
-_Static_assert(sizeof(struct life_event) == 184, "struct life_event");
+_Static_assert(sizeof(struct life) == 104, "struct life");
+_Static_assert(sizeof(struct life_event) == 208, "struct life_event");
 _Static_assert(sizeof(struct life_config) == 24, "struct life_config");
 
 #endif

@@ -168,4 +168,17 @@ static __always_inline u64 socket_netns_cookie(const bool typed, struct sock *sk
 	return netns_cookie(typed, READ_AS(typed, sk, __sk_common.skc_net.net));
 }
 
+/*
+ * The kernel's clock of ticks can be read since Linux kernel commit 5576b991e9c1 "bpf: Add BPF_FUNC_jiffies64"
+ * (in v5.6).
+ */
+enum bpf_func_id___any {
+	BPF_FUNC_jiffies64___any = 118,
+};
+
+static __always_inline bool has_tick_clock(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id___any, BPF_FUNC_jiffies64___any);
+}
+
 #endif

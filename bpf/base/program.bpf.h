@@ -37,6 +37,7 @@
 #endif
 
 #define NSEC_PER_USEC 1000ULL
+#define USEC_PER_SEC 1000000ULL
 #define NSEC_PER_MSEC 1000000ULL
 
 /* Move rare code out of line: most of a program's cost is instruction cache misses. */

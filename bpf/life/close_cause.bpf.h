@@ -3,6 +3,7 @@
 #ifndef CGNET_LIFE_CLOSE_CAUSE_BPF_H
 #define CGNET_LIFE_CLOSE_CAUSE_BPF_H
 
+#include "life/limits.bpf.h"
 #include "life/private.bpf.h"
 #include "owner/ledger.bpf.h"
 #include "abi/life.h"
@@ -57,6 +58,7 @@ static __always_inline u64 payload_received(const bool typed, struct sock *sk, s
 static __always_inline void measure_life(const bool typed, struct sock *sk, struct tcp_sock *tp,
 					 u32 role, u32 state, struct life *life)
 {
+	measure_limits(typed, tp, life);
 	life->tx_bytes = payload_acknowledged(typed, tp, role, state);
 	life->rx_bytes = payload_received(typed, sk, tp);
 	life->tx_segs = READ_AS(typed, tp, segs_out);

@@ -18,7 +18,7 @@ from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, Head, LifeConfig
 from cgnet.records.fields import Group, Number
-from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, tcp_state_name
+from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
@@ -38,7 +38,11 @@ MARKS_PART = LIFE_EVENT.slice("life.rst_reason", "close_cause")
 CLOSED_BY_PART = LIFE_EVENT.slice("life.closed_by")
 DURATION_PART = LIFE_EVENT.slice("life.duration_ns")
 _MARKS = LIFE.part("rst_reason", "close_cause")
-NEVER_US = 2**32 - 1
+LIMITS = ("busy_us", "rwnd_limited_us", "sndbuf_limited_us")
+LIMITS_PART = LIFE_EVENT.slice("life.busy_ticks", "sndbuf_ticks")
+_LIMITS = LIFE.part("busy_ticks", "sndbuf_ticks")
+UNKNOWN = 2**32 - 1
+CLOCK_MONOTONIC_COARSE = 6
 
 
 SYMBOLS = Symbols()
@@ -53,6 +57,19 @@ def _end(symbols: Symbols, marks: bytes) -> tuple[Any, ...]:
     reason, _, _, by, cause = _MARKS.unpack(marks)
     named = symbols.rst_reason(reason - 1) if reason else None
     return CLOSERS.get(by), CAUSES.get(cause), named, not by
+
+
+def us_per_tick() -> int:
+    """Return the period of the kernel's tick: the resolution of its coarse clocks."""
+    hz = round(1 / time.clock_getres(CLOCK_MONOTONIC_COARSE))
+    return USEC_PER_SEC // hz  # truncated, as TCP_INFO has it
+
+
+def _limits(tick_us: int, limits: bytes) -> tuple[Any, ...]:
+    busy, rwnd, sndbuf = _LIMITS.unpack(limits)
+    if busy == UNKNOWN:
+        return None, None, None
+    return (busy + rwnd + sndbuf) * tick_us, rwnd * tick_us, sndbuf * tick_us
 
 
 def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> Number:
@@ -85,7 +102,8 @@ class Life(Command):
     wide = (
         "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
         "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans",
-        "srtt_us", "min_rtt_us", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns",
+        "srtt_us", "min_rtt_us", "delivery_rate", "busy_us", "rwnd_limited_us", "sndbuf_limited_us",
+        "reordering", "dsack_dups", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns",
         "owner_source", "cgroup",
     )  # fmt: skip
     first = ("owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause")
@@ -120,7 +138,11 @@ class Life(Command):
             _number("handshake_us", "handshake_ns", NSEC_PER_USEC, null=0),
             *map(_number, ("tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans")),
             _number("srtt_us", null=0),
-            _number("min_rtt_us", null=NEVER_US),
+            _number("min_rtt_us", null=UNKNOWN),
+            Group(LIMITS, LIMITS_PART, partial(_limits, us_per_tick()), repeats=True),
+            _number("delivery_rate", null=0),
+            _number("reordering"),
+            _number("dsack_dups", null=UNKNOWN),
             Group(end, MARKS_PART, partial(_end, self._symbols), repeats=True),
             *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
         ]

@@ -1460,28 +1460,33 @@ CGROUP_EVENT = Layout(
 
 LIFE = Layout(
     "life",
-    80,
+    104,
     (
         Member("duration_ns", 0, 8, "Q"),
         Member("handshake_ns", 8, 8, "Q"),
         Member("tx_bytes", 16, 8, "Q"),
         Member("rx_bytes", 24, 8, "Q"),
-        Member("tx_segs", 32, 4, "I"),
-        Member("rx_segs", 36, 4, "I"),
-        Member("retrans", 40, 4, "I"),
-        Member("srtt_us", 44, 4, "I"),
-        Member("min_rtt_us", 48, 4, "I"),
-        Member("rst_reason", 52, 2, "H"),
-        Member("tcp_state", 54, 1, "B"),
-        Member("role", 55, 1, "B"),
-        Member("closed_by", 56, 1, "B"),
-        Member("close_cause", 57, 1, "B"),
-        Member("pad", 58, 2, "H"),
-        Member("retrans_delta", 60, 4, "I"),
-        Member("tx_bytes_delta", 64, 8, "Q"),
-        Member("rx_bytes_delta", 72, 8, "Q"),
+        Member("delivery_rate", 32, 8, "Q"),
+        Member("tx_segs", 40, 4, "I"),
+        Member("rx_segs", 44, 4, "I"),
+        Member("retrans", 48, 4, "I"),
+        Member("srtt_us", 52, 4, "I"),
+        Member("min_rtt_us", 56, 4, "I"),
+        Member("busy_ticks", 60, 4, "I"),
+        Member("rwnd_ticks", 64, 4, "I"),
+        Member("sndbuf_ticks", 68, 4, "I"),
+        Member("dsack_dups", 72, 4, "I"),
+        Member("rst_reason", 76, 2, "H"),
+        Member("tcp_state", 78, 1, "B"),
+        Member("role", 79, 1, "B"),
+        Member("closed_by", 80, 1, "B"),
+        Member("close_cause", 81, 1, "B"),
+        Member("reordering", 82, 2, "H"),
+        Member("retrans_delta", 84, 4, "I"),
+        Member("tx_bytes_delta", 88, 8, "Q"),
+        Member("rx_bytes_delta", 96, 8, "Q"),
     ),
-    Struct("=QQQQIIIIIHBBBBHIQQ"),
+    Struct("=QQQQQIIIIIIIIIHBBBBHIQQ"),
 )
 
 
@@ -1492,17 +1497,22 @@ class Life(NamedTuple):
     handshake_ns: int = 0
     tx_bytes: int = 0
     rx_bytes: int = 0
+    delivery_rate: int = 0
     tx_segs: int = 0
     rx_segs: int = 0
     retrans: int = 0
     srtt_us: int = 0
     min_rtt_us: int = 0
+    busy_ticks: int = 0
+    rwnd_ticks: int = 0
+    sndbuf_ticks: int = 0
+    dsack_dups: int = 0
     rst_reason: int = 0
     tcp_state: int = 0
     role: int = 0
     closed_by: int = 0
     close_cause: int = 0
-    pad: int = 0
+    reordering: int = 0
     retrans_delta: int = 0
     tx_bytes_delta: int = 0
     rx_bytes_delta: int = 0
@@ -1524,14 +1534,14 @@ class Life(NamedTuple):
 
 LIFE_EVENT = Layout(
     "life_event",
-    184,
+    208,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("life", 104, 80, layout=LIFE),
+        Member("life", 104, 104, layout=LIFE),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQIIIIIHBBBBHIQQ"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQIIIIIIIIIHBBBBHIQQ"),
 )
 
 

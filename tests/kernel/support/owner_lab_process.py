@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,26 @@ class Actor(TcpClient):
     def set(self, fd: int, level: int, name: int, value: int | str) -> None:
         told = value.encode() if isinstance(value, str) else value
         self.sockets[fd].setsockopt(level, name, told)
+
+    def fill(self, fd: int) -> int:
+        """Send as much as the socket takes at once; return how much that is."""
+        sent = 0
+        try:
+            while True:
+                sent += self.sockets[fd].send(bytes(1 << 16), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return sent
+
+    def tcp_info(self, fd: int) -> str:
+        """Return struct tcp_info in hex."""
+        return self.sockets[fd].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256).hex()
+
+    def reset_after_tcp_info(self, fd: int) -> tuple[str, float]:
+        """Reset the connection; return struct tcp_info until then, and the seconds in between."""
+        begin = time.monotonic()
+        last = self.tcp_info(fd)
+        self.close(fd, "reset")
+        return last, time.monotonic() - begin
 
     def local_port(self, fd: int) -> int:
         return int(self.sockets[fd].getsockname()[1])

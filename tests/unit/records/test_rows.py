@@ -106,12 +106,20 @@ def test_any_sample_is_read(
     assert tuple(row.values()) == (side, TCP_STATES[state], measured, smoothed, handshake)
 
 
+@pytest.fixture(autouse=True)
+def _tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a kernel of CONFIG_HZ=300."""
+    monkeypatch.setattr("time.clock_getres", lambda _clock: 0.003333333)
+
+
 def test_a_life_has_all_that_was_counted() -> None:
     assert lived()["type"] == "life"
     assert own(lived()) == {
         "role": "client", "tcp_state": "FIN_WAIT2", "duration_us": 2_500_000, "handshake_us": 300,
         "tx_bytes": 10, "rx_bytes": 20, "tx_segs": 3, "rx_segs": 4, "retrans": 1, "srtt_us": 250,
-        "min_rtt_us": 200, "closed_by": "peer", "close_cause": "fin", "rst_reason": None,
+        "min_rtt_us": 200, "busy_us": 18 * 3333, "rwnd_limited_us": 6 * 3333,
+        "sndbuf_limited_us": 7 * 3333, "delivery_rate": 1000, "reordering": 3, "dsack_dups": 2,
+        "closed_by": "peer", "close_cause": "fin", "rst_reason": None,
         "open": False, "tx_bytes_delta": 9, "rx_bytes_delta": 19, "retrans_delta": 1,
     }  # fmt: skip
 
@@ -122,11 +130,17 @@ def test_what_was_before_the_start_or_never_measured_is_null() -> None:
         "handshake_ns": 0,
         "srtt_us": 0,
         "min_rtt_us": 2**32 - 1,
+        "busy_ticks": 2**32 - 1,
+        "delivery_rate": 0,
+        "dsack_dups": 2**32 - 1,
         "role": 0,
     }
     row = lived(None, **unknown)
-    fields = ("duration_us", "handshake_us", "srtt_us", "min_rtt_us", "role")
-    assert [row[name] for name in fields] == [None] * 5
+    fields = (
+        "duration_us", "handshake_us", "srtt_us", "min_rtt_us", "busy_us", "rwnd_limited_us",
+        "sndbuf_limited_us", "delivery_rate", "dsack_dups", "role",
+    )  # fmt: skip
+    assert [row[name] for name in fields] == [None] * 10
 
 
 def test_a_connection_that_is_open_has_no_end() -> None:

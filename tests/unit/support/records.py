@@ -139,8 +139,8 @@ def record_of(kind: RecordKind, tail: bytes, record: Connect | None = None) -> b
 
 SAMPLE = RttSample(1500, 1800, 1, Role.ROLE_SERVER, 0, bytes(5))
 ENDED = Life(
-    2_500_000_000, 300_000, 10, 20, 3, 4, 1, 250, 200, 0, 5, Role.ROLE_CLIENT,
-    ClosedBy.CLOSED_BY_PEER, CloseCause.CLOSE_FIN, 0, 1, 9, 19,
+    2_500_000_000, 300_000, 10, 20, 1000, 3, 4, 1, 250, 200, 5, 6, 7, 2, 0, 5, Role.ROLE_CLIENT,
+    ClosedBy.CLOSED_BY_PEER, CloseCause.CLOSE_FIN, 3, 1, 9, 19,
 )  # fmt: skip
 
 
