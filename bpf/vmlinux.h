@@ -414,7 +414,10 @@ struct minmax {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u32 icsk_rto;
 	void *icsk_ulp_data;
+	__u8 icsk_ca_state: 5;
+	__u8 icsk_pending;
 };
 
 struct tcp_rack {
@@ -427,12 +430,16 @@ struct tcp_sock {
 	u32 snd_wnd;
 	u32 mss_cache;
 	u32 snd_cwnd;
+	u32 lost_out;
+	u32 sacked_out;
 	u8 tcp_usec_ts: 1;
 	u32 copied_seq;
 	struct minmax rtt_min;
 	struct rb_root out_of_order_queue;
 	u32 segs_out;
 	u64 bytes_sent;
+	u32 retrans_out;
+	u32 snd_ssthresh;
 	u32 write_seq;
 	u32 mdev_us;
 	u64 tcp_wstamp_ns;
@@ -454,8 +461,23 @@ struct tcp_sock {
 	bool is_mptcp;
 };
 
+struct tcp_skb_cb {
+	__u32 seq;
+	union {
+		struct {
+			u16 tcp_gso_segs;
+		};
+	};
+	__u16 tcp_flags;
+};
+
+struct request_sock {
+	u8 num_retrans;
+};
+
 struct tcp_request_sock {
 	u64 snt_synack;
+	u32 snt_isn;
 };
 
 struct mptcp_sock {

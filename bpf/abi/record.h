@@ -24,6 +24,7 @@ enum record_kind {
 	RECORD_DROP = 6,
 	RECORD_TRACE = 7,
 	RECORD_CGROUP_RENAMED = 8,
+	RECORD_RETRANS = 9,
 };
 
 /* Data that the kernel side could not emit or store: indices of the map `lost`. */

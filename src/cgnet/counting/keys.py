@@ -55,10 +55,12 @@ KEYS: dict[str, CountBy] = {
     "location": CountBy.BY_LOCATION,
     "stack": CountBy.BY_STACK,
     "stage": CountBy.BY_STAGE,
+    "cause": CountBy.BY_CAUSE,
 }
 OF_DROPS = ("reason", "location", "stack")
-OF_SOCKETS = tuple(name for name in KEYS if name not in {"result", "stage", *OF_DROPS})
+OF_SOCKETS = tuple(name for name in KEYS if name not in {"result", "stage", "cause", *OF_DROPS})
 OF_CONNECTIONS = (*OF_SOCKETS, "result")
+OF_RESENDS = (*OF_SOCKETS, "cause")
 SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
 
 
