@@ -500,6 +500,8 @@ struct inet_connection_sock {
 	struct {
 		__u32 lrcvtime;
 	} icsk_ack;
+	__u32 icsk_rto;
+	__u8 icsk_ca_state: 5;
 };
 
 struct tcp_rack {
@@ -513,6 +515,8 @@ struct tcp_sock {
 	u32 snd_wnd;
 	u32 mss_cache;
 	u32 snd_cwnd;
+	u32 lost_out;
+	u32 sacked_out;
 	u8 tcp_usec_ts: 1;
 	u32 copied_seq;
 	u32 snd_ssthresh;
@@ -523,6 +527,7 @@ struct tcp_sock {
 	u8 chrono_type;
 	u32 chrono_start;
 	u32 chrono_stat[3];
+	u32 retrans_out;
 	u32 write_seq;
 	u32 lsndtime;
 	u32 mdev_us;
@@ -548,8 +553,19 @@ struct tcp_sock {
 	bool is_mptcp;
 };
 
+struct tcp_skb_cb {
+	__u32 seq;
+	union {
+		struct {
+			u16 tcp_gso_segs;
+		};
+	};
+	__u16 tcp_flags;
+};
+
 struct tcp_request_sock {
 	u64 snt_synack;
+	u32 snt_isn;
 };
 
 struct inet_timewait_sock {

@@ -28,14 +28,15 @@ enum count_by {
 	BY_LOCATION = 8192,
 	BY_STACK = 16384,
 	BY_STAGE = 32768,
+	BY_CAUSE = 65536,
 };
 
 /* Key of a count: the requested parts, and zeros. */
 struct count_key {
 	struct owner owner;
 	struct flow flow;
-	__u32 role;	/* enum role */
-	__s32 result;	/* errno, or enum attempt_result; of drops: the reason */
+	__u32 role; /* enum role */
+	__s32 result; /* errno, or enum attempt_result; of drops: the reason; of resends: enum retrans_cause */
 	__u64 location; /* of drops */
 };
 

@@ -25,6 +25,7 @@ enum record_kind {
 	RECORD_TRACE = 7,
 	RECORD_CGROUP_RENAMED = 8,
 	RECORD_SOCKET = 9,
+	RECORD_RETRANS = 10,
 };
 
 /* Data that the kernel side could not emit or store: indices of the map `lost`. */

@@ -64,12 +64,9 @@ static __always_inline u64 socket_inode(struct sock *sk)
 	return BPF_CORE_READ(alloc, vfs_inode.i_ino);
 }
 
-/*
- * The local side comes first. The local port is inet_sport: skc_num is already 0 when a socket that was not
- * bound gets to TCP_CLOSE (inet_put_port runs before the tracepoint).
- */
-static __always_inline void flow_of_sock(const bool typed, struct sock *sk, struct tcp_sock *tp,
-					 struct flow *flow)
+/* The local side comes first. `sk` may be a request. */
+static __always_inline void flow_from_port(const bool typed, struct sock *sk, u16 sport,
+					   struct flow *flow)
 {
 	u16 family = READ_AS(typed, sk, __sk_common.skc_family);
 
@@ -91,10 +88,22 @@ static __always_inline void flow_of_sock(const bool typed, struct sock *sk, stru
 		store_v4(flow->saddr, READ_AS(typed, sk, __sk_common.skc_rcv_saddr));
 		store_v4(flow->daddr, READ_AS(typed, sk, __sk_common.skc_daddr));
 	}
-	flow->sport = bpf_ntohs(READ_AS(typed, tp, inet_conn.icsk_inet.inet_sport));
+	flow->sport = sport;
 	flow->dport = bpf_ntohs(READ_AS(typed, sk, __sk_common.skc_dport));
 	flow->netns = netns_of(typed, sk);
 	__builtin_memset(flow->pad, 0, sizeof(flow->pad));
+}
+
+/*
+ * The local port is inet_sport: skc_num is already 0 when a socket that was not bound gets to TCP_CLOSE
+ * (inet_put_port runs before the tracepoint).
+ */
+static __always_inline void flow_of_sock(const bool typed, struct sock *sk, struct tcp_sock *tp,
+					 struct flow *flow)
+{
+	u16 sport = bpf_ntohs(READ_AS(typed, tp, inet_conn.icsk_inet.inet_sport));
+
+	flow_from_port(typed, sk, sport, flow);
 }
 
 #endif

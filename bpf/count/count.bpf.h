@@ -106,12 +106,17 @@ static __always_inline void *counted(void *tables, const struct count_key *key, 
 	return value;
 }
 
-static __always_inline void count(const struct count_key *key)
+static __always_inline void count_several(const struct count_key *key, u64 number)
 {
 	u64 zero = 0, *value = counted(&counts, key, &zero);
 
 	if (value)
-		__sync_fetch_and_add(value, 1);
+		__sync_fetch_and_add(value, number);
+}
+
+static __always_inline void count(const struct count_key *key)
+{
+	count_several(key, 1);
 }
 
 #endif

@@ -26,6 +26,7 @@ TESTS = {
     "connlat": (f"{EVERYWHERE}connlat",),
     "rtt": (f"{EVERYWHERE}rtt", f"{EVERYWHERE}rtt_samples"),
     "life": (f"{EVERYWHERE}life", "life/test_life_open.py::test_living_ones"),
+    "retrans": (f"{EVERYWHERE}retrans",),
     "drop": (f"{EVERYWHERE}drop", f"{EVERYWHERE}drop_counts"),
     "trace": ("trace/test_trace_path.py::test_loopback",),
     "containers": (f"{EVERYWHERE}containers",),

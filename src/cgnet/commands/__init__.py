@@ -35,6 +35,9 @@ COMMANDS = {
     "drop": Entry(
         "cgnet.commands.drop.command", "TCP packets that the kernel dropped: whose, where, and why."
     ),
+    "retrans": Entry(
+        "cgnet.commands.retrans", "Each TCP segment and SYN that was sent again: whose, and why."
+    ),
     "trace": Entry(
         "cgnet.commands.trace.command",
         "Each packet's way through the stack, with the delay of every stage.",

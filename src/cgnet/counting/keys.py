@@ -56,11 +56,15 @@ KEYS: dict[str, CountBy] = {
     "stack": CountBy.BY_STACK,
     "stage": CountBy.BY_STAGE,
     "state": CountBy.BY_RESULT,  # counted in user space
+    "cause": CountBy.BY_CAUSE,
 }
 OF_DROPS = ("reason", "location", "stack")
-OF_SOCKETS = tuple(name for name in KEYS if name not in {"result", "stage", "state", *OF_DROPS})
+OF_SOCKETS = tuple(
+    name for name in KEYS if name not in {"result", "stage", "state", "cause", *OF_DROPS}
+)
 OF_CONNECTIONS = (*OF_SOCKETS, "result")
 OF_LISTINGS = (*OF_SOCKETS, "state")
+OF_RESENDS = (*OF_SOCKETS, "cause")
 SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
 
 

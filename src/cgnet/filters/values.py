@@ -19,7 +19,7 @@ from cgnet.records._layouts import (
 from cgnet.text import is_number, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -65,6 +65,26 @@ def choose(option: str, values: Iterable[str], read: Callable[[str], Iterable[T]
         except ValueError as error:
             raise UsageError(f"{option} {value!r}: {error}") from error
     return Choice(*(tuple(dict.fromkeys(each)) for each in chosen))
+
+
+def one_of(names: Mapping[str, int]) -> Callable[[str], Iterator[int]]:
+    """Return a function that yields the numbers of a list of names. It raises ValueError."""
+
+    def read(text: str) -> Iterator[int]:
+        for part in text.split(","):
+            if part not in names:
+                near = did_you_mean(part, names)
+                raise ValueError(f"no such one{near}; one of: {', '.join(names)}")
+            yield names[part]
+
+    return read
+
+
+def as_bits(option: str, given: Iterable[str], names: Mapping[str, int]) -> int:
+    """Return the chosen numbers as bits; 0 if the option isn't used. Raises UsageError."""
+    chosen = choose(option, given, one_of(names))
+    every = {0, *names.values()}  # 0 is no value: it isn't one of those to exclude
+    return sum(1 << number for number in chosen.chosen(every)) if chosen.use else 0
 
 
 def _items(text: str) -> Iterator[str]:

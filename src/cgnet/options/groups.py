@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_LISTINGS, OF_SOCKETS
+from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_LISTINGS, OF_RESENDS, OF_SOCKETS
 from cgnet.kernel.btf import find_kernel_btf
 from cgnet.options import completion
 from cgnet.options.types import FieldList, OneOf, Seconds, Size, a_number
@@ -103,6 +103,7 @@ BY = (
 )
 DEFAULT_BY = "container,result"
 DEFAULT_BY_OF_DROPS = "container,reason,location"
+DEFAULT_BY_OF_RESENDS = "container,cause"
 
 
 def _by(verb: str, more: str, default: str, usable: Collection[str]) -> Callable[[F], F]:
@@ -126,6 +127,13 @@ def _interval(text: str) -> Callable[[F], F]:
 DROPS = (
     click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each drop."),
     _by("Count by", ", reason, location, stack", DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS)),
+    _interval("Print the counts since the last print at this interval; implies -c."),
+)
+RESENDS = (
+    click.option(
+        "-c", "--count", is_flag=True, help="Count in the kernel, segments; no row for each resend."
+    ),
+    _by("Count by", ", cause", DEFAULT_BY_OF_RESENDS, OF_RESENDS),
     _interval("Print the counts since the last print at this interval; implies -c."),
 )
 COUNT = (

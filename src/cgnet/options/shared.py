@@ -26,6 +26,7 @@ from cgnet.options.groups import (
     OTHERS,
     OWNERS,
     PACKETS,
+    RESENDS,
     ROLE,
     RUN,
     SHOW,
@@ -79,6 +80,11 @@ def counting(function: F) -> F:
 def counting_drops(function: F) -> F:
     """Add the options of commands that count drops; ``counted`` reads their values."""
     return _add(DROPS)(function)
+
+
+def counting_resends(function: F) -> F:
+    """Add the options of commands that count resends; ``counted`` reads their values."""
+    return _add(RESENDS)(function)
 
 
 def histogram(function: F) -> F:

@@ -117,6 +117,7 @@ CGNET_BENIGN = 4
 CGNET_BUCKETS = 256
 CGNET_COMM_LEN = 16
 CGNET_DEV_LEN = 16
+CGNET_ERRNOS = 256
 CGNET_EVICTED = 2
 CGNET_FRAMES = 24
 CGNET_FREEING = 4
@@ -125,6 +126,7 @@ CGNET_HIERARCHIES = 4
 CGNET_IN_FLIGHT = 16384
 CGNET_LISTED = 512
 CGNET_NAMESPACES = 256
+CGNET_NO_FLIGHT = 4294967295
 CGNET_PATH_LEN = 1024
 CGNET_PORTS = 65536
 CGNET_RECEIVING = 2
@@ -187,6 +189,7 @@ class RecordKind(IntEnum):
     RECORD_TRACE = 7
     RECORD_CGROUP_RENAMED = 8
     RECORD_SOCKET = 9
+    RECORD_RETRANS = 10
 
 
 class LostWhere(IntEnum):
@@ -229,6 +232,7 @@ class CountBy(IntEnum):
     BY_LOCATION = 8192
     BY_STACK = 16384
     BY_STAGE = 32768
+    BY_CAUSE = 65536
 
 
 class SumsState(IntEnum):
@@ -281,6 +285,15 @@ class CloseCause(IntEnum):
     CLOSE_RST = 2
     CLOSE_TIMEOUT = 3
     CLOSE_ABORT = 4
+
+
+class RetransCause(IntEnum):
+    RETRANS_TIMEOUT = 1
+    RETRANS_FAST = 2
+    RETRANS_SLOW_START = 3
+    RETRANS_TAIL_LOSS_PROBE = 4
+    RETRANS_SYN = 5
+    RETRANS_SYNACK = 6
 
 
 class SocketTimer(IntEnum):
@@ -1579,6 +1592,109 @@ class LifeConfig(NamedTuple):
     def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
         """Read the struct at an offset. Raises struct.error."""
         return cls._make(LIFE_CONFIG.packed.unpack_from(raw, start))
+
+
+RETRANS = Layout(
+    "retrans",
+    40,
+    (
+        Member("seq", 0, 4, "I"),
+        Member("len", 4, 4, "I"),
+        Member("segs", 8, 4, "I"),
+        Member("attempt", 12, 4, "I"),
+        Member("rto_us", 16, 4, "I"),
+        Member("srtt_us", 20, 4, "I"),
+        Member("cwnd", 24, 4, "I"),
+        Member("ssthresh", 28, 4, "I"),
+        Member("in_flight", 32, 4, "I"),
+        Member("cause", 36, 1, "B"),
+        Member("tcp_state", 37, 1, "B"),
+        Member("role", 38, 1, "B"),
+        Member("pad", 39, 1, "B"),
+    ),
+    Struct("=IIIIIIIIIBBBB"),
+)
+
+
+class Retrans(NamedTuple):
+    """struct retrans."""
+
+    seq: int = 0
+    len: int = 0
+    segs: int = 0
+    attempt: int = 0
+    rto_us: int = 0
+    srtt_us: int = 0
+    cwnd: int = 0
+    ssthresh: int = 0
+    in_flight: int = 0
+    cause: int = 0
+    tcp_state: int = 0
+    role: int = 0
+    pad: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return RETRANS
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return RETRANS.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(RETRANS.packed.unpack_from(raw, start))
+
+
+RETRANS_EVENT = Layout(
+    "retrans_event",
+    144,
+    (
+        Member("head", 0, 16, layout=HEAD),
+        Member("owner", 16, 40, layout=OWNER),
+        Member("flow", 56, 48, layout=FLOW),
+        Member("retrans", 104, 40, layout=RETRANS),
+    ),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIIIIIIIIBBBB"),
+)
+
+
+RETRANS_CONFIG = Layout(
+    "retrans_config",
+    16,
+    (
+        Member("by_cause", 0, 4, "I"),
+        Member("tick_ns", 4, 4, "I"),
+        Member("arguments", 8, 4, "I"),
+        Member("pad", 12, 4, "I"),
+    ),
+    Struct("=IIII"),
+)
+
+
+class RetransConfig(NamedTuple):
+    """struct retrans_config."""
+
+    by_cause: int = 0
+    tick_ns: int = 0
+    arguments: int = 0
+    pad: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return RETRANS_CONFIG
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return RETRANS_CONFIG.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(RETRANS_CONFIG.packed.unpack_from(raw, start))
 
 
 RTT_SAMPLE = Layout(

@@ -22,6 +22,7 @@ from cgnet.records._layouts import (
     HEAD,
     OUTCOME,
     AttemptResult,
+    RetransCause,
     Role,
 )
 from cgnet.records.fields import AnyGroup, Group, Number, Parts, TimestampField, values_of
@@ -39,6 +40,8 @@ TCP_STATES = (
     "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV", "BOUND_INACTIVE",
 )  # fmt: skip
 ROLES: dict[int, str] = {Role.ROLE_CLIENT: "client", Role.ROLE_SERVER: "server"}
+# Why TCP sent a segment again.
+CAUSES: dict[int, str] = {each: each.name.removeprefix("RETRANS_").lower() for each in RetransCause}
 RESULTS: dict[int, str] = {
     AttemptResult.RESULT_OK: "ok",
     AttemptResult.RESULT_ABORTED: "aborted",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cgnet.counting.counts import Counting
@@ -109,8 +110,8 @@ class Command:
         """Return such a record as text for people."""
         raise NotImplementedError
 
-    def summary(self, obj: Object) -> dict[str, int]:  # noqa: ARG002
-        """Return the command's fields of the summary."""
+    def summary(self, obj: Object) -> Mapping[str, int | dict[str, int]]:  # noqa: ARG002
+        """Return the command's fields of the summary: numbers, or numbers by name."""
         return {}
 
 

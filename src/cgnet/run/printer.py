@@ -30,6 +30,15 @@ WHOLE_INTERVAL = 0.9  # of an interval: counts of less don't replace the last on
 ROWS_AT_ONCE = 256  # more text doesn't stay in the cache until it is written: half as fast
 
 
+def _summed(item: tuple[str, int | dict[str, int]]) -> str:
+    """Return a command's field of the summary as text for people."""
+    name, number = item
+    if not isinstance(number, dict):
+        return f", {number} {name}"
+    parts = ", ".join(f"{each} {count}" for each, count in number.items())
+    return f", {sum(number.values())} {name} ({parts})" if number else ""
+
+
 def _for_people(options: Options) -> bool:
     return options.output in ("table", "wide")
 
@@ -127,7 +136,7 @@ class Printer:
         more = signal.command.summary(signal.obj)
         counted = {"records": self.records, "lost": lost, "unknown_owners": unknown, **more}
         if not self._notice(self._run_record("summary", **counted, **runs)):
-            also = "".join(f", {number} {name}" for name, number in more.items())
+            also = "".join(map(_summed, more.items()))
             if variants.is_second_best(runs) or log.isEnabledFor(logging.INFO):
                 also += f"; by {', '.join(runs[name] for name in PARTS if name in runs)}"
             tell(f"{self.records} records, {lost} lost, {unknown} of unknown owners{also}")

@@ -111,7 +111,7 @@ SHORT = {"ring buffer": "ring", "perf buffers": "perf"}
 LEDGERS = {"slots by": "slots", "slots, then": "storage", "hash by": "hash"}
 
 
-@pytest.mark.parametrize("name", ["connect", "connlat", "rtt", "life", "drop", "trace"])
+@pytest.mark.parametrize("name", ["connect", "connlat", "rtt", "life", "retrans", "drop", "trace"])
 def test_what_a_command_takes_is_what_its_summary_says(report: dict[str, Any], name: str) -> None:
     uses = next(each["uses"] for each in report["commands"] if each["name"] == name)
     done = cgnet(name, "-o", "json", "--duration", "0.1")

@@ -21,6 +21,7 @@ from harness import (
     wait_until,
 )
 from owner_lab import Server
+from router_chain import chain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from owner_lab import Stage
 
 BURSTS = 20
+NOBODY = "198.51.100.7", "02:00:00:00:00:01"
 
 
 def path_of(stage: Stage) -> str:
@@ -95,6 +97,27 @@ def test_rtt_samples(hook: str, stage: Stage) -> None:
         (client.pid, "learned", "client")
     }
     assert [row["handshake"] for row in rows] == [True] + (len(rows) - 1) * [False]
+
+
+def test_retrans(hook: str) -> None:
+    """A SYN to a neighbour that isn't there: a row for each time that it is sent again."""
+    with chain(0) as (client, _), client.remote() as sender:
+        client.run("ip", "route", "add", NOBODY[0], "dev", "e0")
+        client.run("ip", "neigh", "replace", NOBODY[0], "lladdr", NOBODY[1], "dev", "e0")
+        how = ("--hook", hook, "--netns", f"/run/netns/{client.netns}", "--cause", "syn")
+        with (
+            tracing(*how, command="retrans") as tracer,
+            tracing(*how, "-c", command="retrans") as counting,
+        ):
+            sender.connect(NOBODY[0], 9)
+            (row, *_) = tracer.wait_for(1)
+            tracer.stop()
+            sender.do("client.close()")
+            counts = counting.stop()
+    told = (row["pid"], row["owner_source"], row["role"], row["attempt"], row["segs"], row["dport"])
+    assert told == (sender.pid, "learned", "client", 1, 1, 9)
+    assert sum(each["count"] for each in counts) >= 1
+    assert {each["cause"] for each in counts} == {"syn"}
 
 
 def test_life(hook: str, stage: Stage) -> None:

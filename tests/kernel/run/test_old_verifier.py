@@ -21,7 +21,7 @@ from cgnet.run.launch import RING_TYPE, object_path
 (PERF,) = TRANSPORT.only("perf").variants
 
 
-@pytest.mark.parametrize("name", ["connect", "rtt", "life", "drop", "trace"])
+@pytest.mark.parametrize("name", ["connect", "rtt", "life", "retrans", "drop", "trace"])
 def test_a_verifier_that_knows_no_constants_takes_the_raw_programs(name: str) -> None:
     """Without BPF_F_RDONLY_PROG a map's values are unknown to any verifier."""
     with (
@@ -48,7 +48,7 @@ def walked(caplog: pytest.LogCaptureFixture, obj: Object) -> int:
     return sum(int(found) for found in WALKED.findall(caplog.text))
 
 
-@pytest.mark.parametrize("name", ["connect", "rtt", "life", "drop", "trace"])
+@pytest.mark.parametrize("name", ["connect", "rtt", "life", "retrans", "drop", "trace"])
 def test_constants_in_the_code_are_known_to_any_verifier(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from records import no_runtimes, packed_address
 
 from cgnet.counting.counts import COUNTS, Counting, Counts
-from cgnet.counting.keys import read_by
+from cgnet.counting.keys import KEYS, read_by
 from cgnet.filters.selection import Filters
 from cgnet.records._layouts import OwnerSource, Role, Undecided
 
@@ -33,7 +33,7 @@ def run(made: Callable[..., CgroupFilter]) -> Callable[..., Run]:
     def begin(by: str, *cgroups: str) -> Run:
         filters = Filters()
         filters.cgroups = made(*cgroups)
-        return Run(Kernel(), Counts(Counting(read_by([by])), filters, NAMES, no_runtimes()))
+        return Run(Kernel(), Counts(Counting(read_by([by], KEYS)), filters, NAMES, no_runtimes()))
 
     return begin
 
@@ -52,6 +52,7 @@ def run(made: Callable[..., CgroupFilter]) -> Callable[..., Run]:
         ("role", SERVER, ("server",)),
         ("result", {"result": 111}, ("ECONNREFUSED",)),
         ("result", {"result": -1}, ("aborted",)),
+        ("cause", {"result": 4}, ("tail_loss_probe",)),
         ("cgroup", {}, ("/docker/web",)),
         ("container", {}, (None, None, None, "/docker/web")),
         ("container,cgroup/1", {}, (None, None, None, "/docker")),

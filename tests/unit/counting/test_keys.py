@@ -12,6 +12,7 @@ from cgnet.counting.keys import (
     OF_CONNECTIONS,
     OF_DROPS,
     OF_LISTINGS,
+    OF_RESENDS,
     OF_SOCKETS,
     SIZED,
     Key,
@@ -74,7 +75,7 @@ def test_what_the_records_have_alone_is_counted_by(usable: tuple[str, ...]) -> N
 
 
 def test_every_name_belongs_to_some_records() -> None:
-    assert set(KEYS) == {*OF_CONNECTIONS, *OF_DROPS, *OF_LISTINGS, "stage"}
+    assert set(KEYS) == {*OF_CONNECTIONS, *OF_DROPS, *OF_LISTINGS, *OF_RESENDS, "stage"}
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_what_is_no_object_is_said_to_be_none(file: bytes) -> None:
         fold(file, CONSTANTS)
 
 
-@pytest.mark.parametrize("name", ["connect", "drop", "life", "rtt", "trace"])
+@pytest.mark.parametrize("name", ["connect", "drop", "life", "retrans", "rtt", "trace"])
 def test_most_of_an_object_has_its_constants(name: str, tmp_path: Path) -> None:
     """The rest is loaded in loops, or where ways meet."""
     path = OBJECTS / f"{name}.raw.bpf.o"

@@ -29,7 +29,7 @@ from cgnet.kernel._libbpf import lib
 from cgnet.loader import Object
 
 OBJECTS = Path(__file__).resolve().parents[3] / "src/cgnet/_bpf"
-COMMANDS = ("connect", "drop", "life", "rtt", "trace")
+COMMANDS = ("connect", "drop", "life", "retrans", "rtt", "trace")
 ALL = (*COMMANDS, "connect_functions", "trace_functions")
 UNTYPED = ("raw_tp", "kprobe", "kretprobe", "tracepoint", ".text")
 LAST_HELPER_OF_54 = 111
@@ -42,10 +42,10 @@ RING = "ring"
 # Arguments that these tracepoints have in 5.4.
 ARGUMENTS = {
     "inet_sock_set_state": 3, "tcp_probe": 2, "kfree_skb": 2, "consume_skb": 1,
-    "tcp_retransmit_skb": 2, "tcp_send_reset": 2, "tcp_receive_reset": 1, "tcp_destroy_sock": 1,
-    "tcp_rcv_space_adjust": 1, "net_dev_queue": 1, "netif_receive_skb": 1, "netif_rx_entry": 1,
-    "napi_gro_receive_entry": 1, "net_dev_start_xmit": 2, "qdisc_dequeue": 4, "cgroup_mkdir": 2,
-    "cgroup_rmdir": 2, "cgroup_rename": 2, "task_rename": 2,
+    "tcp_retransmit_skb": 2, "tcp_retransmit_synack": 2, "tcp_send_reset": 2,
+    "tcp_receive_reset": 1, "tcp_destroy_sock": 1, "tcp_rcv_space_adjust": 1, "net_dev_queue": 1,
+    "netif_receive_skb": 1, "netif_rx_entry": 1, "napi_gro_receive_entry": 1, "net_dev_start_xmit": 2,
+    "qdisc_dequeue": 4, "cgroup_mkdir": 2, "cgroup_rmdir": 2, "cgroup_rename": 2, "task_rename": 2,
 }  # fmt: skip
 # Not there at all, and its program is left out.
 NEWER = {"qdisc_enqueue", "inet_sk_error_report", "sock_send_length"}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import EPOCH_NS, MEMORY, Connect, Names, fixed_clock, no_runtimes, record_of, renderer
 
-from cgnet.commands import connlat, life, rtt
+from cgnet.commands import connlat, life, retrans, rtt
 from cgnet.commands.drop import command as drop
 from cgnet.commands.drop.record import drop_groups
 from cgnet.commands.trace.record import COUNT_AT, LEAST, trace_group
@@ -54,7 +54,7 @@ def schemas() -> dict[str, tuple[Schema, int]]:
     names: Any = NAMES
     symbols = anonymous()
     found = {}
-    for command in (connlat.COMMAND, rtt.COMMAND):
+    for command in (connlat.COMMAND, rtt.COMMAND, retrans.COMMAND):
         groups: Sequence[AnyGroup] = command.fields(names, no_runtimes())
         found[command.name] = groups, command.layouts[0].size, None
     found["life"] = (
@@ -99,7 +99,7 @@ def some_records(name: str, size: int, number: int) -> list[bytes]:
     return chance.choices(made, k=2 * number)
 
 
-@pytest.mark.parametrize("name", ["connlat", "rtt", "life", "drop", "trace"])
+@pytest.mark.parametrize("name", ["connlat", "rtt", "life", "retrans", "drop", "trace"])
 def test_a_line_of_each_command_is_its_row(name: str) -> None:
     schema, size = schemas()[name]
     shown = JsonLines(schema, None)
@@ -110,7 +110,7 @@ def test_a_line_of_each_command_is_its_row(name: str) -> None:
         assert [list(line) for line in lines] == [list(schema.fields)] * len(part)
 
 
-@pytest.mark.parametrize("name", ["connlat", "rtt", "life", "drop", "trace"])
+@pytest.mark.parametrize("name", ["connlat", "rtt", "life", "retrans", "drop", "trace"])
 @pytest.mark.parametrize("change", [-1, 1])
 def test_bytes_of_another_size_make_no_line(name: str, change: int) -> None:
     schema, size = schemas()[name]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from records import (
     ENDED,
     MEMORY,
+    RESENT,
     SAMPLE,
     Connect,
     Names,
@@ -24,15 +25,19 @@ from records import (
     u,
 )
 
-from cgnet.commands import connlat, life, rtt
+from cgnet.commands import connlat, life, retrans, rtt
 from cgnet.records._layouts import (
+    CGNET_NO_FLIGHT,
     LIFE,
     LIFE_EVENT,
+    RETRANS,
+    RETRANS_EVENT,
     RTT_EVENT,
     RTT_SAMPLE,
     ClosedBy,
     Life,
     RecordKind,
+    RetransCause,
 )
 from cgnet.records.schema import TCP_STATES, Schema
 from cgnet.render import make_renderer
@@ -66,13 +71,18 @@ def lived(record: Connect | None = None, **values: Any) -> dict[str, Any]:
     return schema(life.COMMAND).row(record_of(RecordKind.RECORD_LIFE, tail, record))
 
 
+def resent(record: Connect | None = None, **values: Any) -> dict[str, Any]:
+    tail = RETRANS.packed.pack(*RESENT._replace(**values))
+    return schema(retrans.COMMAND).row(record_of(RecordKind.RECORD_RETRANS, tail, record))
+
+
 def own(row: dict[str, Any]) -> dict[str, Any]:
     """Return what a row has behind the local port."""
     names = list(row)
     return {name: row[name] for name in names[names.index("sport") + 1 :]}
 
 
-@pytest.mark.parametrize("row", [sample(), lived()], ids=["rtt", "life"])
+@pytest.mark.parametrize("row", [sample(), lived(), resent()], ids=["rtt", "life", "retrans"])
 def test_owner_and_addresses_are_those_of_every_record(row: dict[str, Any]) -> None:
     assert tuple(row)[2 : 2 + len(SHARED)] == SHARED
     assert {name: row[name] for name in LEARNT} == LEARNT
@@ -81,7 +91,7 @@ def test_owner_and_addresses_are_those_of_every_record(row: dict[str, Any]) -> N
 @given(connects())
 def test_what_records_share_is_read_alike(record: Connect) -> None:
     expected = connect_schema(NAMES).row(record.raw())
-    for row in (sample(record), lived(record)):
+    for row in (sample(record), lived(record), resent(record)):
         assert {name: row[name] for name in SHARED} == {name: expected[name] for name in SHARED}
 
 
@@ -110,6 +120,27 @@ def test_any_sample_is_read(
 def _tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a kernel of CONFIG_HZ=300."""
     monkeypatch.setattr("time.clock_getres", lambda _clock: 0.003333333)
+
+
+def test_a_resend_has_its_cause_and_what_the_socket_was_like() -> None:
+    assert resent()["type"] == "retrans"
+    assert own(resent()) == {
+        "role": "server", "tcp_state": "ESTABLISHED", "cause": "fast", "seq": 1000, "len": 2896,
+        "segs": 2, "attempt": 1, "rto_us": 204_000, "srtt_us": 1800, "cwnd": 10, "ssthresh": 7,
+        "in_flight": 3,
+    }  # fmt: skip
+
+
+def test_what_a_syn_ack_has_not_is_null() -> None:
+    absent = {"rto_us": 0, "srtt_us": 0, "cwnd": 0, "ssthresh": 0, "in_flight": CGNET_NO_FLIGHT}
+    row = resent(cause=6, tcp_state=12, **absent)
+    assert (row["cause"], row["tcp_state"]) == ("synack", "NEW_SYN_RECV")
+    assert {row[name] for name in absent} == {None}
+
+
+@pytest.mark.parametrize("cause", RetransCause)
+def test_a_cause_has_a_name(cause: RetransCause) -> None:
+    assert resent(cause=cause)["cause"] == cause.name.removeprefix("RETRANS_").lower()
 
 
 def test_a_life_has_all_that_was_counted() -> None:
@@ -189,7 +220,12 @@ def test_any_life_is_read(tail: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "size"), [(rtt.COMMAND, RTT_EVENT.size), (life.COMMAND, LIFE_EVENT.size)]
+    ("command", "size"),
+    [
+        (rtt.COMMAND, RTT_EVENT.size),
+        (life.COMMAND, LIFE_EVENT.size),
+        (retrans.COMMAND, RETRANS_EVENT.size),
+    ],
 )
 @pytest.mark.parametrize("change", [-1, 1])
 def test_bytes_of_another_size_are_no_record(command: Command, size: int, change: int) -> None:
@@ -207,11 +243,14 @@ def test_connlat_has_the_records_of_connect_and_its_own_name() -> None:
 TABLES = [
     (rtt.COMMAND, record_of(RecordKind.RECORD_RTT, RTT_SAMPLE.packed.pack(*SAMPLE)), "1.50 ms"),
     (life.COMMAND, record_of(RecordKind.RECORD_LIFE, LIFE.packed.pack(*ENDED)), "2.50 s"),
+    (retrans.COMMAND, record_of(RecordKind.RECORD_RETRANS, RETRANS.packed.pack(*RESENT)), "204 ms"),
     (connlat.COMMAND, Connect(latency_ns=1_020_000_000, syn_retrans=1).raw(), "1.02 s"),
 ]
 
 
-@pytest.mark.parametrize(("command", "record", "shown"), TABLES, ids=["rtt", "life", "connlat"])
+@pytest.mark.parametrize(
+    ("command", "record", "shown"), TABLES, ids=["rtt", "life", "retrans", "connlat"]
+)
 @pytest.mark.parametrize("kind", ["table", "wide"])
 def test_a_table_has_a_cell_for_each_column(
     command: Command, record: bytes, shown: str, kind: str

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     SetSize = Callable[..., None]
 
 pytestmark = pytest.mark.usefixtures("utc", "plain")
-ROWS = ("connect", "connlat", "life", "rtt", "drop")
+ROWS = ("connect", "connlat", "life", "rtt", "retrans", "drop")
 WIDTHS = (40, 80, 100, 120, 200)
 # What an issue of people at 80 columns asks for.
 KEPT = {
@@ -42,6 +42,7 @@ KEPT = {
     "connlat": {"time", "owner", "daddr", "dport", "result", "latency_us"},
     "life": {"owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause"},
     "drop": {"owner", "saddr", "daddr", "dport", "reason"},
+    "retrans": {"owner", "daddr", "dport", "cause", "len", "attempt"},
     "rtt": {"time", "owner", "daddr", "dport", "rtt_us", "srtt_us"},
 }
 COUNTED = ("container", "pod", "cgroup", "daddr", "dport", "reason", "location", "count")

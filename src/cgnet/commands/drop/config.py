@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet.errors import did_you_mean
-from cgnet.filters.values import choose
+from cgnet.filters.values import as_bits, choose
 from cgnet.findings.class_rule import function_classes, number_of
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: skip
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
@@ -14,7 +13,7 @@ from cgnet.records._layouts import CGNET_DEV_LEN, DropClass, DropConfig, u32
 from cgnet.records.schema import TCP_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cgnet.kernel.symbols import Symbols
@@ -40,23 +39,6 @@ class DropOptions(NamedTuple):
     def devices(self) -> tuple[str, ...]:
         """The names of devices to include, which may appear later."""
         return tuple(name for name in self.dev if not name.startswith("!"))
-
-
-def _one_of(names: Mapping[str, int]) -> Any:
-    def read(text: str) -> Iterator[int]:
-        for part in text.split(","):
-            if part not in names:
-                near = did_you_mean(part, names)
-                raise ValueError(f"no such one{near}; one of: {', '.join(names)}")
-            yield names[part]
-
-    return read
-
-
-def _bits(option: str, given: tuple[str, ...], names: Mapping[str, int]) -> int:
-    chosen = choose(option, given, _one_of(names))
-    every = {0, *names.values()}  # 0 is no value: it isn't one of those to exclude
-    return sum(1 << number for number in chosen.chosen(every)) if chosen.use else 0
 
 
 def _device(text: str) -> Iterator[bytes]:
@@ -90,8 +72,8 @@ def settings(
         benign=int(asked.every or "benign" in ",".join(asked.reason_class)),
         stacks=int(asked.stacks == "each"),
         by_reason=reasons.use,
-        by_class=_bits("--reason-class", asked.reason_class, names),
-        by_state=_bits("--state", asked.state, STATES),
+        by_class=as_bits("--reason-class", asked.reason_class, names),
+        by_state=as_bits("--state", asked.state, STATES),
         by_dev=devices.use,
         no_socket_reason=number_of("NO_SOCKET", known),
         overflow_reason=symbols.overflow,

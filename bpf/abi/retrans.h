@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Segments that TCP sends again. */
+#ifndef CGNET_ABI_RETRANS_H
+#define CGNET_ABI_RETRANS_H
+
+#include "flow.h"
+#include "owner.h"
+#include "record.h"
+
+#define CGNET_NO_FLIGHT 4294967295
+#define CGNET_ERRNOS 256 /* counted separately; 0 is any other */
+
+/* Why TCP sent a segment again. */
+enum retrans_cause {
+	RETRANS_TIMEOUT = 1,
+	RETRANS_FAST = 2,
+	RETRANS_SLOW_START = 3,
+	RETRANS_TAIL_LOSS_PROBE = 4,
+	RETRANS_SYN = 5,
+	RETRANS_SYNACK = 6,
+};
+
+/* Resent segment, and its socket when that left. */
+struct retrans {
+	__u32 seq;
+	__u32 len;     /* payload */
+	__u32 segs;    /* segments on the wire, which the kernel counts */
+	__u32 attempt; /* 1: the first resend */
+	/* A SYN-ACK, for which there is no connection yet, has none of these. */
+	__u32 rto_us;	 /* 0: none */
+	__u32 srtt_us;	 /* 0: never measured */
+	__u32 cwnd;	 /* 0: none */
+	__u32 ssthresh;	 /* 0: none yet */
+	__u32 in_flight; /* CGNET_NO_FLIGHT: none */
+	__u8 cause;	 /* enum retrans_cause */
+	__u8 tcp_state;
+	__u8 role; /* enum role; 0: open before the start */
+	__u8 pad;
+};
+
+struct retrans_event {
+	struct head head;
+	struct owner owner;
+	struct flow flow;
+	struct retrans retrans;
+};
+
+struct retrans_config {
+	__u32 by_cause;	 /* enum retrans_cause, as bits; 0: any */
+	__u32 tick_ns;	 /* of the kernel's timers */
+	__u32 arguments; /* of tcp_retransmit_skb: 2, 3 with the error */
+	__u32 pad;
+};
+
+_Static_assert(sizeof(struct retrans) == 40, "struct retrans");
+_Static_assert(sizeof(struct retrans_event) == 144, "struct retrans_event");
+_Static_assert(sizeof(struct retrans_config) == 16, "struct retrans_config");
+
+#endif
