@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from compare import inner
 from drops import Drops, dropping, of, owned
+from harness import HIERARCHY, new_cgroup
+from remote_python import RemotePython
 from segments import ACK, RST, send, tcp_packet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from remote_python import RemotePython
     from two_containers import TwoContainers
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -89,6 +92,29 @@ def test_closed_port_of_a_namespace_that_several_share(
         nobodys = drops.one(receiver(family), netns=router.inode, sport=4000)
     assert mine == mine | {"owner_source": "learned", "role": "client", "dport": PORT}
     assert nobodys == nobodys | {"owner_source": "unknown", "pid": None}
+
+
+@FAMILIES
+def test_closed_port_of_the_hosts_network(group: Path, family: int, hook: str) -> None:
+    """Each cgroup that uses it has its own."""
+    address = "127.0.0.1" if family == 4 else "::1"
+    with (
+        new_cgroup(HIERARCHY) as other,
+        dropping("--hook", hook) as drops,
+        RemotePython("/proc/self/ns/net", (group,)) as one,
+        RemotePython("/proc/self/ns/net", (other,)) as two,
+    ):
+        for remote in (one, two):
+            assert remote.connect(address, PORT, timeout=5) == "ECONNREFUSED"
+        rows = [drops.one(receiver(family), pid=remote.pid, dport=PORT) for remote in (one, two)]
+    for row, cgroup in zip(rows, (group, other), strict=True):
+        assert row == row | {
+            "cgroup": inner(cgroup, HIERARCHY),
+            "owner_source": "learned",
+            "role": "client",
+            "daddr": address,
+            "reason": "NO_SOCKET",
+        }
 
 
 @FAMILIES
