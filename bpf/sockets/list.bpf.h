@@ -141,6 +141,7 @@ static __always_inline void list(const bool briefly, u64 address)
 	barrier_var(used);
 	used &= CGNET_LISTED - 1;
 	record = &all->records[used];
+	barrier_var(record); /* as in tell_namespace() */
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	full = state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);

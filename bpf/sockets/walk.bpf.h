@@ -86,6 +86,8 @@ static __always_inline void tell_namespace(struct socket_query *asked, struct ne
 	barrier_var(used);
 	used &= CGNET_NAMESPACES - 1;
 	to = &all->found[used];
+	/* A kernel 5.4 forgets the bounds of an index that is spilled, but not those of a pointer. */
+	barrier_var(to);
 	to->address = (u64)net;
 	to->cookie = netns_cookie(false, net);
 	to->inode = BPF_CORE_READ(net, ns.inum);

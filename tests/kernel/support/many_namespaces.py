@@ -45,8 +45,10 @@ def fill(namespaces: int, connections: int, ended: int) -> tuple[list[int], list
         for number in range(connections):
             pair = connect(server)
             if number < ended:
-                for sock in pair:
-                    sock.close()
+                near, far = pair
+                near.close()
+                far.recv(1)  # else both sides may end in TIME_WAIT
+                far.close()
             else:
                 kept += pair
     return inodes, kept
