@@ -11,6 +11,7 @@ import click
 
 from cgnet.commands import COMMANDS
 from cgnet.kernel.symbols import Symbols
+from cgnet.kernel.ticks import ticks_a_second
 from cgnet.kernel.variants import LIVING, SOCKETS
 from cgnet.options.shared import collect, common, living, role
 from cgnet.options.types import OneOf, Span
@@ -42,7 +43,6 @@ LIMITS = ("busy_us", "rwnd_limited_us", "sndbuf_limited_us")
 LIMITS_PART = LIFE_EVENT.slice("life.busy_ticks", "sndbuf_ticks")
 _LIMITS = LIFE.part("busy_ticks", "sndbuf_ticks")
 UNKNOWN = 2**32 - 1
-CLOCK_MONOTONIC_COARSE = 6
 
 
 SYMBOLS = Symbols()
@@ -60,9 +60,8 @@ def _end(symbols: Symbols, marks: bytes) -> tuple[Any, ...]:
 
 
 def us_per_tick() -> int:
-    """Return the period of the kernel's tick: the resolution of its coarse clocks."""
-    hz = round(1 / time.clock_getres(CLOCK_MONOTONIC_COARSE))
-    return USEC_PER_SEC // hz  # truncated, as TCP_INFO has it
+    """Return the period of the kernel's tick, truncated, as TCP_INFO has it."""
+    return USEC_PER_SEC // ticks_a_second()
 
 
 def _limits(tick_us: int, limits: bytes) -> tuple[Any, ...]:

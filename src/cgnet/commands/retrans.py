@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from cgnet.commands import COMMANDS
 from cgnet.counting.keys import OF_RESENDS
 from cgnet.filters.values import as_bits
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
+from cgnet.kernel.ticks import ticks_a_second
 from cgnet.kernel.variants import SOCKETS
 from cgnet.options import completion
 from cgnet.options.groups import DEFAULT_BY_OF_RESENDS, select
@@ -29,7 +29,7 @@ from cgnet.records._layouts import (
     u32,
 )
 from cgnet.records.fields import Group, Number
-from cgnet.records.schema import CAUSES, FLOW_GROUPS, ROLES, tcp_state_name
+from cgnet.records.schema import CAUSES, FLOW_GROUPS, NSEC_PER_SEC, ROLES, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from cgnet.run.command import Options
 
 NUMBERS = {name: value for value, name in CAUSES.items()}
-CLOCK_MONOTONIC_COARSE = 6  # linux/time.h: it moves with each tick of the kernel's timers
 
 
 def _marks(marks: bytes) -> tuple[Any, ...]:
@@ -66,10 +65,6 @@ RESEND: tuple[AnyGroup, ...] = (
     *(_number(field, null=0) for field in ("rto_us", "srtt_us", "cwnd", "ssthresh")),
     _number("in_flight", null=CGNET_NO_FLIGHT),
 )
-
-
-def _tick_ns() -> int:
-    return round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
 
 
 class Retrans(Command):
@@ -95,7 +90,7 @@ class Retrans(Command):
         self._options = options
         self._config = RetransConfig(
             by_cause=as_bits("--cause", causes, NUMBERS),
-            tick_ns=_tick_ns(),
+            tick_ns=NSEC_PER_SEC // ticks_a_second(),
             arguments=tracepoint_arguments(
                 "tcp_retransmit_skb", (options and options.btf) or KERNEL_BTF
             ),

@@ -32,7 +32,7 @@ TRACEPOINTS = (
     "tcp_receive_reset", "inet_sk_error_report", "kfree_skb", "consume_skb",
     "net_dev_queue", "net_dev_start_xmit",
     "qdisc_enqueue", "qdisc_dequeue", "netif_rx_entry", "napi_gro_receive_entry",
-    "netif_receive_skb", "sock_send_length",
+    "netif_receive_skb", "sock_send_length", "tcp_retransmit_skb", "tcp_retransmit_synack",
 )  # fmt: skip
 CONNECT_FUNCTIONS = ("tcp_v4_connect", "tcp_v6_connect")
 TRACE_FUNCTIONS = (

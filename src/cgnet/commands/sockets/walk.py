@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import struct
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import LibbpfError
+from cgnet.kernel.ticks import ticks_a_second
 from cgnet.owners import open_sockets
 from cgnet.owners.processes import facts
 from cgnet.owners.socket_queries import FIRST, asking
@@ -44,7 +44,6 @@ PORT_OWNERS, NO_ROOM = "port_owners", "no_room"
 NO_ROOM_HELD, NO_ROOM_SHARERS = range(2)  # enum no_room
 FILES = Path("/proc/sys/fs/file-nr")
 MIN_HELD, MAX_HELD = 4096, 1 << 22  # entries
-COARSE_CLOCK = 6  # linux/time.h: CLOCK_MONOTONIC_COARSE, whose resolution is a jiffy
 MAX_NAMESPACES = 1 << 20
 REST = struct.Struct("=4I")  # of struct held_socket, after the holder
 USED, BUCKET, COUNT, STRAYED = (
@@ -68,11 +67,6 @@ class Missed(NamedTuple):
     sharers: int  # further processes of sockets
 
 
-def jiffies_a_second() -> int:
-    """Return CONFIG_HZ of the kernel."""
-    return round(1 / time.clock_getres(COARSE_CLOCK))
-
-
 def room_for_held() -> int:
     """Return how many sockets processes may have open: no more than there are open files."""
     try:
@@ -93,7 +87,7 @@ class Walk:
         """``by_files``: the iterator over files finds holders, else /proc does."""
         self._obj, self._filters, self._by_files = obj, filters, by_files
         self._listing = 0
-        self._hz = jiffies_a_second()
+        self._hz = ticks_a_second()
         self._strayed = self._not_held = 0
         self._before = (0, 0)  # entries without room, in earlier listings
         self.namespaces: list[SocketNetns] = []
