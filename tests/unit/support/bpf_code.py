@@ -20,6 +20,8 @@ CALL, EXIT, JA, JEQ, JNE = 0x85, 0x95, 0x05, 0x10, 0x50
 LD_IMM64, MOV64_IMM, MOV64_REG, LOAD, STORE = 0x18, 0xB7, 0xBF, 0x79, 0x7B  # 64-bit ones
 BYTES_OF_CODE = 8
 TYPE_EXISTS = 8  # BPF_CORE_TYPE_EXISTS: transport.bpf.h uses it for the ring buffer only
+VALUE_EXISTS = 10  # BPF_CORE_ENUMVAL_EXISTS
+HELPERS = "bpf_func_id"  # the enum that compat.bpf.h looks for later helpers in
 
 
 class Code(NamedTuple):
@@ -87,7 +89,7 @@ class Sections:
         return btf[start : btf.index(0, start)].decode()
 
     def questions(self) -> set[tuple[str, int]]:
-        """Return the checks for types of the kernel, as (section, instruction)."""
+        """Return the checks for types and helpers of the kernel, as (section, instruction)."""
         ext = self[".BTF.ext"]
         head_size, *_, begin, size = struct.unpack_from("<IIIIIII", ext, 4)
         at, end = head_size + begin, head_size + begin + size
@@ -96,25 +98,33 @@ class Sections:
         while at < end:
             name, count = struct.unpack_from("<II", ext, at)
             for i in range(count):
-                offset, _, _, kind = struct.unpack_from("<IIII", ext, at + 8 + i * record)
-                if kind == TYPE_EXISTS:
+                offset, type_, _, kind = struct.unpack_from("<IIII", ext, at + 8 + i * record)
+                helper = kind == VALUE_EXISTS and self._type_names()[type_].startswith(HELPERS)
+                if kind == TYPE_EXISTS or helper:
                     found.add((self._string(name), offset // BYTES_OF_CODE))
             at += 8 + count * record
         return found
 
-    def kinds_of_btf(self) -> set[int]:
-        """Return the kinds of types in the BTF."""
+    def _types(self) -> Iterator[tuple[int, int]]:
+        """Yield (name, kind) of each type in the BTF; a name is an offset of strings."""
         btf = self[".BTF"]
         head_size, start, size = struct.unpack_from("<III", btf, 4)
-        at, end, found = head_size + start, head_size + start + size, set()
+        at, end = head_size + start, head_size + start + size
         more = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, var, decl_tag
         each = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, func_proto, …
         while at < end:
-            _, info, _ = struct.unpack_from("<III", btf, at)
+            name, info, _ = struct.unpack_from("<III", btf, at)
             kind, count = info >> 24 & 31, info & 0xFFFF
-            found.add(kind)
+            yield name, kind
             at += 12 + more.get(kind, 0) + each.get(kind, 0) * count
-        return found
+
+    def _type_names(self) -> list[str]:
+        """Return the types' names, by number: that of 0, void, is empty."""
+        return ["", *(self._string(name) for name, _ in self._types())]
+
+    def kinds_of_btf(self) -> set[int]:
+        """Return the kinds of types in the BTF."""
+        return {kind for _, kind in self._types()}
 
 
 CTX = "ctx"  # the value of a register that holds the program's context
@@ -168,9 +178,12 @@ def _after(code: Code, known: Known) -> Known:
 def reached(codes: list[Code], starts: set[int], without: set[int]) -> dict[int, Known]:
     """Return the reachable instructions of these functions, with the values known there.
 
-    ``without``: checks for types that fail.
+    ``without``: checks for types and helpers that fail.
     """
-    codes = [each._replace(value=0) if at in without else each for at, each in enumerate(codes)]
+    codes = [
+        each._replace(opcode=MOV64_IMM, value=0) if at in without else each
+        for at, each in enumerate(codes)
+    ]
     todo: list[tuple[int, Known]] = [(at, {1: CTX}) for at in starts]
     seen: dict[int, Known] = {}
     while todo:
