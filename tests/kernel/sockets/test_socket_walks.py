@@ -12,7 +12,7 @@ from cgnet.commands.sockets import load
 from cgnet.commands.sockets.walk import HOLDERS, Walk
 from cgnet.filters.selection import Filters, Selection
 from cgnet.owners.netns import OWN
-from cgnet.records._layouts import OWNER, SOCKET_EVENT, OwnerSource, Role, SyncErrors
+from cgnet.records._layouts import OWNER, SOCKET_EVENT, OwnerSource, Role, SocketsConfig
 from cgnet.records.schema import OWNER_PART, flow_row
 
 FLOW_PART = SOCKET_EVENT.slice("flow")
@@ -22,7 +22,7 @@ FLOW_PART = SOCKET_EVENT.slice("flow")
 @pytest.mark.parametrize("program", load.WALKS)
 def test_each_way_finds_a_socket_and_who_holds_it(program: str, by_files: bool) -> None:
     filters = Filters(Selection(roles=frozenset(Role)))
-    constants = filters.config(SyncErrors.SYNC_ERRORS_UNSEEN)
+    constants = load.constants_of(filters, SocketsConfig())
     programs = {program, HOLDERS} if by_files else {program}
     with (
         socket.create_server(("127.0.0.1", 0)) as server,

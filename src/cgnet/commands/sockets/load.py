@@ -74,8 +74,7 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
     """
     variants.require_capabilities()
     variants.require_btf(btf)
-    made: list[Packable] = [cgroups.config(filters.hierarchies), filters.config(), config]
-    constants = {each.layout.name: each.pack() for each in made}
+    constants = constants_of(filters, config)
     refused: dict[str, str] = {}  # by program: why
     while True:
         walk = next((name for name in WALKS if name not in refused), None)
@@ -94,6 +93,12 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
         remarks += [] if by_files else [BY_PROC.format(why=refused[HOLDERS])]
         runs = {"holders": variants.HOLDERS.variants[not by_files].name}
         return Loaded(obj, Walk(obj, filters, by_files=by_files), runs, remarks)
+
+
+def constants_of(filters: Filters, config: SocketsConfig) -> dict[str, bytes]:
+    """Return the constants of the programs, by name."""
+    made: list[Packable] = [cgroups.config(filters.hierarchies), filters.config(), config]
+    return {each.layout.name: each.pack() for each in made}
 
 
 def _load(
