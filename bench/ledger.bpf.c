@@ -21,29 +21,29 @@ u64 asked; /* so that the answer is used */
 
 EMPTY(first_probe, TRACEPOINT_WAY "tcp_probe")
 
-static __always_inline int look_up(const bool typed, struct sock *sk)
+static __always_inline int look_up(struct sock *sk)
 {
-	struct ledger_entry *entry = ledger_of(typed, true, sk);
+	struct ledger_entry *entry = ledger_of(true, sk);
 
 	if (entry)
 		asked += holder_of(entry)->owner.cgroup_id;
 	return 0;
 }
 
-TRACEPOINT_PROGRAM(lookup, tcp_probe, WITH(struct sock *sk), look_up(typed, sk))
+TRACEPOINT_PROGRAM(lookup, tcp_probe, WITH(struct sock *sk), look_up(sk))
 EMPTY(last_probe, TRACEPOINT_WAY "tcp_probe")
 
 /* After the ledger's own, which stands before these in the object. */
 EMPTY(last_read, TRACEPOINT_WAY "tcp_rcv_space_adjust")
 
-static __always_inline int on_state(const bool typed, struct sock *sk, int oldstate, int newstate)
+static __always_inline int on_state(struct sock *sk, int oldstate, int newstate)
 {
-	if (is_tcp(typed, sk))
-		ledger_on_state(typed, sk, oldstate, newstate);
+	if (is_tcp(sk))
+		ledger_on_state(sk, oldstate, newstate);
 	return 0;
 }
 
 TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
-		   on_state(typed, sk, oldstate, newstate))
+		   on_state(sk, oldstate, newstate))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

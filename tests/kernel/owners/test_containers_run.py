@@ -45,7 +45,7 @@ def listed(*arguments: str) -> dict[str, Row]:
     """Return the rows by the path of the cgroup."""
     lines = cgnet("-o", "json", *arguments).stdout.splitlines()
     rows = [json.loads(line) for line in lines]
-    assert {(row["schema"], row["type"]) for row in rows} <= {(1, "container")}
+    assert {(row["schema"], row["type"]) for row in rows} <= {(2, "container")}
     return {row["cgroup"]: row for row in rows}
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DURATION = ("--duration", "0.2")
 ELSEWHERE = ("--cgroup", "--container", "--pid", "--unit")
-TRACING = ("connect", "connlat", "rtt", "life", "drop", "trace")
+TRACING = ("connect", "connlat", "rtt", "life", "drop", "retrans", "trace")
 LISTING = "sockets"
 AT_ONCE = ("--help", "--list-reasons")  # with these, nothing is traced
 LINES = {line.arguments: line for line in all_lines()}

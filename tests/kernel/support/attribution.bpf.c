@@ -68,22 +68,22 @@ static __always_inline void add(void *map, void *key)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline void see(const bool typed, struct sock *sk, u32 hook, const bool locked)
+static __always_inline void see(struct sock *sk, u32 hook, const bool locked)
 {
-	struct tcp_sock *tp = tcp_sock_of(typed, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 	struct seen key = {.hook = hook};
 	const struct holder *holder;
 	struct ledger_entry *entry;
 	struct flow flow;
 	u64 zero = 0;
 
-	entry = ledger_of(typed, locked, sk);
+	entry = ledger_of(locked, sk);
 	if (!entry || !tp) {
 		add(&unseen, &(u32){0});
 		return;
 	}
 	holder = holder_of(entry);
-	flow_of_sock(typed, sk, tp, &flow);
+	flow_of_sock(TYPED, sk, tp, &flow);
 	key.cgroup_id = holder->owner.cgroup_id;
 	key.source = holder->owner.source;
 	key.pid = holder->owner.pid;
@@ -91,7 +91,7 @@ static __always_inline void see(const bool typed, struct sock *sk, u32 hook, con
 	key.stale = hook == HOOK_NEW && entry->private.looks;
 	entry->private.looks++;
 	key.current_id =
-		task_cgroup_id(typed, current_task(typed), owner_config.hierarchy[0].controller);
+		task_cgroup_id(TYPED, current_task(), owner_config.hierarchy[0].controller);
 	if (flow.sport == SHARED_PORT)
 		key.peer = flow.dport;
 	__builtin_memcpy(key.address, flow.saddr, sizeof(key.address));
@@ -101,36 +101,34 @@ static __always_inline void see(const bool typed, struct sock *sk, u32 hook, con
 	add(&seen, &key);
 }
 
-static __always_inline int on_set_state(const bool typed, struct sock *sk, int oldstate,
-					int newstate)
+static __always_inline int on_set_state(struct sock *sk, int oldstate, int newstate)
 {
-	if (!is_tcp(typed, sk))
+	if (!is_tcp(sk))
 		return 0;
-	ledger_on_state(typed, sk, oldstate, newstate);
+	ledger_on_state(sk, oldstate, newstate);
 	if (newstate == TCP_SYN_SENT || (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV))
-		see(typed, sk, HOOK_NEW, true);
+		see(sk, HOOK_NEW, true);
 	else if (newstate == TCP_ESTABLISHED)
-		see(typed, sk, HOOK_ESTABLISHED, true);
+		see(sk, HOOK_ESTABLISHED, true);
 	else if (newstate == TCP_CLOSE) /* `ss -K` comes here, under the lock */
-		see(typed, sk, HOOK_CLOSE, false);
+		see(sk, HOOK_CLOSE, false);
 	else
-		see(typed, sk, HOOK_STATE, true);
+		see(sk, HOOK_STATE, true);
 	return 0;
 }
 
 TRACEPOINT_PROGRAM(seen_state, inet_sock_set_state,
 		   WITH(struct sock *sk, int oldstate, int newstate),
-		   on_set_state(typed, sk, oldstate, newstate))
-TRACEPOINT_PROGRAM(seen_probe, tcp_probe, WITH(struct sock *sk),
-		   (see(typed, sk, HOOK_PROBE, true), 0))
+		   on_set_state(sk, oldstate, newstate))
+TRACEPOINT_PROGRAM(seen_probe, tcp_probe, WITH(struct sock *sk), (see(sk, HOOK_PROBE, true), 0))
 TRACEPOINT_PROGRAM(seen_retransmit, tcp_retransmit_skb, WITH(struct sock *sk),
-		   (see(typed, sk, HOOK_RETRANSMIT, true), 0))
+		   (see(sk, HOOK_RETRANSMIT, true), 0))
 TRACEPOINT_PROGRAM(seen_reset, tcp_receive_reset, WITH(struct sock *sk),
-		   (see(typed, sk, HOOK_RESET, true), 0))
+		   (see(sk, HOOK_RESET, true), 0))
 
 #if TYPED /* the other ledger may have forgotten the socket just before */
 TRACEPOINT_PROGRAM(seen_destroy, tcp_destroy_sock, WITH(struct sock *sk),
-		   (see(typed, sk, HOOK_DESTROY, false), 0))
+		   (see(sk, HOOK_DESTROY, false), 0))
 #endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
