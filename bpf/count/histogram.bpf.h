@@ -33,19 +33,23 @@ struct {
 
 /*
  * Bucket of a value below 2^63, by binary search. The sign of a difference takes the place of a branch, which
- * verifiers would explore both ways.
+ * verifiers would explore both ways. What clang makes of the sums has no bounds that a kernel 5.10 knows: the
+ * masks give them.
  */
-static __always_inline u32 bucket_of(u64 value)
+static __always_inline u64 bucket_of(u64 value)
 {
-	u32 bucket = 0;
+	u64 bucket = 0;
 
-	for (u32 step = CGNET_BUCKETS / 2; step; step >>= 1) {
-		u64 difference = value - count_config.bucket_starts[bucket + step - 1];
+	for (u64 step = CGNET_BUCKETS / 2; step; step >>= 1) {
+		u64 at = bucket + step - 1, difference;
 
+		barrier_var(at);
+		difference = value - count_config.bucket_starts[at & (CGNET_BUCKETS - 1)];
 		barrier_var(difference);
 		bucket += (~difference >> 63) * step;
 	}
-	return bucket;
+	barrier_var(bucket);
+	return bucket & (CGNET_BUCKETS - 1);
 }
 
 #define EXCHANGES 4 /* attempts, as another CPU may win */
@@ -69,7 +73,7 @@ static __always_inline void keep_extreme(u64 *place, u64 value, bool least)
 
 static __always_inline void histogram_put(struct histogram *histogram, u64 value)
 {
-	u32 bucket = bucket_of(value);
+	u64 bucket = bucket_of(value);
 
 	/* The addition of a constant 0 would become an atomic or, which kernels before 5.12 do not know. */
 	barrier_var(value);
