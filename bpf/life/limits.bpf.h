@@ -39,6 +39,7 @@ static __always_inline u32 running_clock(const bool typed, struct tcp_sock *tp)
 	const void *at = (void *)tp + __CORE_RELO(tp, chrono_type, BYTE_OFFSET);
 	u8 byte;
 
+	barrier_var(at); /* libbpf refuses a load that has the relocation itself, of a bit-field */
 	if (typed)
 		byte = *(const u8 *)at;
 	else
