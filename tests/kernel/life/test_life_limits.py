@@ -54,6 +54,7 @@ class Scene(NamedTuple):
         self.server.begin("receive", self.far, count)
         self.client.do("stream", self.near, count)
         assert self.server.finish() == count
+        wait_until("acknowledged", lambda: not self.unacked())
 
     def end(self) -> Row:
         """Reset the connection; return its row, which must tell what TCP_INFO did."""
