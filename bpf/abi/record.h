@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Records: their kinds, their head, and what is lost.
+ * Records: kinds, head, and causes of loss.
  *
  * The headers of this folder are the interface between the kernel and user space, one for each subject. clang
  * compiles them into the BPF objects, and tools/gen_layouts.py reads them with pycparser to write

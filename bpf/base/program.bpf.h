@@ -69,8 +69,8 @@
 	((typed) ? BPF_CORE_READ_BITFIELD(src, field) : BPF_CORE_READ_BITFIELD_PROBED(src, field))
 
 /*
- * As this object's programs read what they are given. A body that typed programs also call with pointers that
- * the verifier does not know takes `const bool typed`, and reads by READ_AS.
+ * Read a field as this object's programs do. A body that typed programs also call with pointers that the
+ * verifier does not know takes `const bool typed`, and reads by READ_AS.
  */
 #define READ(src, field) READ_AS(TYPED, src, field)
 #define READ_ARRAY(to, src, field) READ_ARRAY_AS(TYPED, to, src, field)
@@ -154,8 +154,8 @@ static __always_inline bool is_done(const bool first, struct sock *sk)
 #endif
 
 /*
- * Have the verifier forget what it knows of a number: it walks what follows a branch on the number once, and
- * not for each way that led to it. `unknown` is any number that the verifier knows nothing of.
+ * Make a number unknown to the verifier, which then walks the code after it once, and not once for each value
+ * that it tracks. `unknown` is any number whose value the verifier does not know.
  */
 #define FORGET(number, unknown) \
 	asm volatile("%0 ^= %1; %0 ^= %1" : "+&r"(number) : "r"((typeof(number))(unknown)))

@@ -22,8 +22,8 @@ static __always_inline struct tcp_skb_cb *control_block(struct sk_buff *skb)
 }
 
 /*
- * A timer clears what is pending before it acts, but a tail loss probe only after it. What ACKs lead to is
- * sent in Recovery, or in Loss after the first segment.
+ * The retransmission timer clears icsk_pending before it sends, a tail loss probe after it. Segments that ACKs
+ * trigger are sent in TCP_CA_Recovery, or in TCP_CA_Loss after the first segment.
  */
 static __always_inline u8 cause_of(struct tcp_sock *tp, struct sk_buff *skb)
 {

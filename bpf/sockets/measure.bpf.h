@@ -197,7 +197,7 @@ static __always_inline void measure_request(const struct socket_query *asked, u6
 
 /*
  * Side of a connection. `bytes_acked` counts the client's SYN and an acknowledged FIN, and `bytes_sent`
- * neither: what is left tells the side. A socket that was restored (TCP_REPAIR) sent no SYN.
+ * neither: the difference shows the side. A socket that was restored (TCP_REPAIR) sent no SYN.
  */
 static __always_inline u8 role_of(struct sock *sk, u8 state)
 {

@@ -116,9 +116,13 @@ static __always_inline void walk_namespaces(struct socket_query *asked)
 			tell_namespace(asked, net);
 		asked->next = read_u64((u64)net + list) - list;
 		asked->chain += 1;
-		if (asked->next == asked->first || asked->next + list == 0 ||
-		    asked->chain > MAX_CHAIN)
-			asked->bucket = 1; /* done, or what came next has ended meanwhile */
+		if (asked->next == asked->first) {
+			asked->bucket = 1;
+		} else if (asked->next + list == 0 || asked->chain > MAX_CHAIN) {
+			asked->bucket =
+				1; /* the next namespace has ended: those behind it are missed */
+			asked->strayed += 1;
+		}
 	}
 }
 

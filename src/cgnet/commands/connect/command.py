@@ -35,7 +35,7 @@ class Connect(Attempts):
     def __init__(
         self, selection: Selection = ANY, sync_errors: str = "auto", by: str | None = None
     ) -> None:
-        """Show what was selected, and errors before a SYN as ``sync_errors`` says."""
+        """Show the selected attempts; ``sync_errors`` chooses whether errors before a SYN are seen."""
         super().__init__(selection, sync_errors, by)
 
 
