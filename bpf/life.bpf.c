@@ -211,12 +211,15 @@ static __always_inline void tell_living(struct sock *sk, struct ledger_entry *en
 {
 	u32 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	const struct holder *holder = holder_of(entry);
 	u64 now = bpf_ktime_get_ns();
 	struct life life = {};
+	struct holder holder;
 	struct flow flow;
 
-	if (entry->private.ended || entry->listens || !holder->wanted || !role_passes(entry->role))
+	/* Iterators over maps may not load at a variable offset of an element. */
+	if (bpf_probe_read_kernel(&holder, sizeof(holder), holder_of(entry)))
+		return;
+	if (entry->private.ended || entry->listens || !holder.wanted || !role_passes(entry->role))
 		return;
 	if (!is_open(state))
 		return;
@@ -224,7 +227,7 @@ static __always_inline void tell_living(struct sock *sk, struct ledger_entry *en
 	if (!flow_passes(false, sk, &flow))
 		return;
 	life_so_far(false, now, sk, tp, entry, state, &life);
-	if (emit_life(now, &holder->owner, &flow, &life))
+	if (emit_life(now, &holder.owner, &flow, &life))
 		told(&entry->private, &life);
 }
 

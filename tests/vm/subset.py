@@ -12,6 +12,7 @@ DOCTOR = (
     "every_feature_is_answered_and_a_no_has_a_reason",
     "a_hook_works_if_a_run_that_must_take_it_does",
     "the_hook_that_is_named_is_the_one_that_is_attached",
+    "the_way_to_what_is_open_is_the_one_that_is_loaded",
     "the_way_to_errors_before_a_syn_is_the_one_that_is_attached",
     "maps_are_there_if_the_kernel_makes_them",
 )

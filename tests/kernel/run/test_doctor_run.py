@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 from contextlib import suppress
@@ -126,6 +127,27 @@ def test_the_way_to_what_is_open_is_the_one_that_is_loaded(report: dict[str, Any
     uses = next(each["uses"] for each in report["commands"] if each["name"] == "life")
     done = cgnet("life", "-i", "1", "--duration", "0.1")
     assert ("connections" in done.stderr) == (uses["living"] != "iterators over the ledger's maps")
+
+
+@pytest.mark.parametrize("hook", ["tp_btf", "raw_tp"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["connect"], ["connlat"], ["rtt"], ["life", "-i", "1"], ["retrans"], ["drop"],
+        ["trace"],
+    ],
+    ids=lambda each: each[0],
+)  # fmt: skip
+def test_what_doctor_takes_is_not_refused_when_it_is_loaded(
+    report: dict[str, Any], works: dict[str, bool], arguments: list[str], hook: str
+) -> None:
+    if not works[hook]:
+        pytest.skip(f"this kernel has no {hook}")
+    done = cgnet("-v", *arguments, "--hook", hook, "--duration", "0.1")
+    assert done.returncode == 0, done.stderr
+    at_load = set(re.findall(r"^cgnet\.run\.launch: no (.+?): ", done.stderr, re.MULTILINE))
+    uses = next(each for each in report["commands"] if each["name"] == arguments[0])
+    assert at_load <= {each["way"] for each in uses["refused"]}
 
 
 def test_the_way_to_errors_before_a_syn_is_the_one_that_is_attached(
