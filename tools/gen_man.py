@@ -33,6 +33,7 @@ EXIT_STATUSES = {
     ExitStatus.NOT_PERMITTED: "Not permitted; the message names the capability.",
     ExitStatus.UNSUPPORTED: "This kernel, or its libbpf, lacks something; the message says what.",
     ExitStatus.EVENTS_LOST: "Events were lost, and --strict was given.",
+    ExitStatus.FOUND: "why found something of the severity that --fail-on names, or worse.",
 }
 ENVIRONMENT = (
     (

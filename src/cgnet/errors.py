@@ -47,6 +47,7 @@ class ExitStatus(IntEnum):
     NOT_PERMITTED = 3
     UNSUPPORTED = 4
     EVENTS_LOST = 5
+    FOUND = 10
 
 
 class CgnetError(Exception):

@@ -18,6 +18,10 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
+    "why": Entry(
+        "cgnet.commands.why.command",
+        "Which TCP connections fail, are slow or lose packets, and why.",
+    ),
     "connect": Entry(
         "cgnet.commands.connect.command",
         "Every outbound TCP connection attempt, and its result.",

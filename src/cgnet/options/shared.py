@@ -20,6 +20,7 @@ from cgnet.options.groups import (
     ENDS,
     EVERYWHERE,
     FLOWS,
+    FORCED,
     HIST,
     LISTING,
     LIVING,
@@ -27,6 +28,7 @@ from cgnet.options.groups import (
     OWNERS,
     PACKETS,
     RESENDS,
+    RING,
     ROLE,
     RUN,
     SHOW,
@@ -110,6 +112,11 @@ def living(function: F) -> F:
 def listing(function: F) -> F:
     """Add the options of a command that lists what is there now; ``collect`` reads their values."""
     return _add((*LISTING, *OWNERS, *FLOWS, *OTHERS, *SHOW, *ENDS, *EVERYWHERE))(function)
+
+
+def watching(function: F) -> F:
+    """Add the options of a command that watches everything; ``collect`` reads their values."""
+    return _add((*OWNERS, *FLOWS, *OTHERS, *SHOW, *ENDS, *RING[:1], *EVERYWHERE, *FORCED))(function)
 
 
 def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:

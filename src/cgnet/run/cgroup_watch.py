@@ -81,16 +81,16 @@ class CgroupWatch:
         self._names = names
         self._runtimes = runtimes
         self._tell = tell
-        self._leaving: deque[tuple[float, int, int]] = deque()
+        self._leaving: deque[tuple[float, Object, int, int]] = deque()
         self._held: dict[bytes, Held] = {}  # by cgroup
         self._ends: list[tuple[float, bytes]] = []  # a heap: when to decide, by cgroup
         self._number = 0
-        self._follower: tuple[int, Follower] | None = None
+        self._followers: dict[Object, tuple[int, Follower]] = {}
         self._too_many = 0  # records that were dropped before their names were known
 
-    def tell_changes(self, hierarchy: int, follower: Follower) -> None:
-        """Pass changes of a hierarchy's cgroups to ``follower`` from now on."""
-        self._follower = hierarchy, follower
+    def tell_changes(self, obj: Object, hierarchy: int, follower: Follower) -> None:
+        """Pass changes of a hierarchy's cgroups that ``obj`` tells to ``follower`` from now on."""
+        self._followers[obj] = hierarchy, follower
 
     @property
     def is_waiting(self) -> bool:
@@ -157,17 +157,16 @@ class CgroupWatch:
         if change.path:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
         created = change.kind == RecordKind.RECORD_CGROUP_CREATED
-        if follower := self._follower_of(change.hierarchy):
+        if follower := self._follower_of(obj, change.hierarchy):
             (follower.made if created else follower.gone)(change.path)
         if created:
             self._on_created(obj, change)
         else:
-            self._on_removed(change)
+            self._on_removed(obj, change)
 
-    def _follower_of(self, hierarchy: int) -> Follower | None:
-        if self._follower and self._follower[0] == hierarchy:
-            return self._follower[1]
-        return None
+    def _follower_of(self, obj: Object, hierarchy: int) -> Follower | None:
+        followed, follower = self._followers.get(obj, (None, None))
+        return follower if followed == hierarchy else None
 
     def _on_created(self, obj: Object, change: CgroupChange) -> None:
         self._runtimes.expect(change.path)
@@ -179,11 +178,11 @@ class CgroupWatch:
             self._tell,
         )
 
-    def _on_removed(self, change: CgroupChange) -> None:
+    def _on_removed(self, obj: Object, change: CgroupChange) -> None:
         self._runtimes.gone(change.path)
         if change.marks or self._filters.undecided:  # it may have been marked meanwhile
             forget = time.monotonic() + FORGET_CGROUP_AFTER_S
-            self._leaving.append((forget, change.hierarchy, change.cgroup_id))
+            self._leaving.append((forget, obj, change.hierarchy, change.cgroup_id))
             given = self._filters.cgroups.is_given(change.hierarchy, change.path)
             if given:
                 self._tell(
@@ -192,7 +191,7 @@ class CgroupWatch:
 
     def _on_renamed(self, obj: Object, change: CgroupChange) -> None:
         old = self._names.rename(change.hierarchy, change.cgroup_id, change.path)
-        if follower := self._follower_of(change.hierarchy):
+        if follower := self._follower_of(obj, change.hierarchy):
             if old:
                 follower.gone(old)
             follower.made(change.path)
@@ -202,12 +201,12 @@ class CgroupWatch:
             obj.map("selected_cgroups"), change.hierarchy, change.path, self._tell
         )
 
-    def forget(self, obj: Object) -> None:
+    def forget(self) -> None:
         """Forget the cgroups that were removed long ago, and former names of others."""
         self._names.tidy()
         now = time.monotonic()
         while self._leaving and (self._leaving[0][0] <= now or len(self._leaving) > MAX_LEAVING):
-            _, hierarchy, cgroup = self._leaving.popleft()
+            _, obj, hierarchy, cgroup = self._leaving.popleft()
             obj.map("selected_cgroups").discard(cgroup_key(hierarchy, cgroup))
             self._filters.named.forget(obj.map("named_cgroups"), cgroup)
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class OwnerNames:
     """Names cgroups for records, and publishes names and namespace owners to the kernel side."""
 
-    def __init__(self, filters: Filters) -> None:
-        """Begin to read cgroups and runtimes."""
+    def __init__(self, filters: Filters, shared: OwnerNames | None = None) -> None:
+        """Begin to read cgroups and runtimes, or use those of ``shared``, for other filters."""
         self._filters, self._naming = filters, filters.hierarchies[0]
-        self.cgroups = CgroupNames(filters.hierarchies)
-        self.runtimes = Runtimes(hierarchy=self._naming)
+        self.cgroups: CgroupNames = shared.cgroups if shared else CgroupNames(filters.hierarchies)
+        self.runtimes: Runtimes = shared.runtimes if shared else Runtimes(hierarchy=self._naming)
         self.watch = CgroupWatch(filters, self.cgroups, self.runtimes, tell)
-        self._netns_owners: NetnsOwners | None = None
+        self._netns_owners: dict[Object, NetnsOwners] = {}
         self._said_absent = False
 
     def close(self) -> None:
@@ -47,14 +47,14 @@ class OwnerNames:
         for path in paths:
             owners.made(path)
         owners.follow(math.inf)
-        self.watch.tell_changes(self._naming.id, owners)
-        self._netns_owners = owners
+        self.watch.tell_changes(obj, self._naming.id, owners)
+        self._netns_owners[obj] = owners
 
-    def follow(self, obj: Object) -> None:
+    def follow(self) -> None:
         """Follow changes since the last call, for some milliseconds at most."""
-        self.watch.forget(obj)
-        if self._netns_owners:
-            self._netns_owners.follow()
+        self.watch.forget()
+        for each in self._netns_owners.values():
+            each.follow()
         self.say_absent()
 
     def say_unmatched(self) -> None:

@@ -167,6 +167,18 @@ def batches(ring: Reader, stop: Stop, signals: int, output: int) -> Iterator[lis
         yield batch
 
 
+def ticks(stop: Stop, signals: int, output: int) -> Iterator[None]:
+    """Yield every TICK_MS until the end. Raises BrokenPipeError."""
+    poller = select.poll()
+    poller.register(signals, select.POLLIN)
+    poller.register(output, 0)
+    while not stop.reached():
+        ready = dict(poller.poll(stop.wait_ms()))
+        if ready.get(output, 0) & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
+        yield
+
+
 def drain(ring: Reader) -> Iterator[list[bytes]]:
     """Yield the remaining records, once no program writes any more."""
     while batch := ring.consume():

@@ -115,7 +115,7 @@ class Session:
     def _look_around(self) -> bool:
         """Process changes other than records; return whether the limit is reached."""
         self.clock.adjust()
-        self.names.follow(self.signal.obj)
+        self.names.follow()
         self.printer.lost()
         expired = self.signal.expired(ended=False)
         return bool(expired) and self._emit(expired)

@@ -33,7 +33,7 @@ class Signal:
     ) -> None:
         """Choose the fields of its rows. Loads nothing yet."""
         self.command = command
-        self._options, self._filters, self._names = options, filters, names
+        self._options, self._filters, self.names = options, filters, names
         self.counts: Counts | None = None
         self.schema: Schema | CountSchema
         if options.counting is None:
@@ -64,8 +64,8 @@ class Signal:
 
     def records(self, batch: list[bytes]) -> list[bytes]:
         """Return the records of a batch, and of earlier ones, to be printed now."""
-        records = self._names.watch.pass_on(self.obj, batch)
-        self.losses.add("names", self._names.watch.take_too_many())
+        records = self.names.watch.pass_on(self.obj, batch)
+        self.losses.add("names", self.names.watch.take_too_many())
         return self.command.wanted(records)
 
     def expired(self, *, ended: bool) -> list[bytes]:
@@ -88,4 +88,4 @@ class Signal:
     @property
     def is_waiting(self) -> bool:
         """Whether records or counts wait for names."""
-        return self._names.watch.is_waiting or bool(self.counts and self.counts.is_waiting)
+        return self.names.watch.is_waiting or bool(self.counts and self.counts.is_waiting)

@@ -177,7 +177,8 @@ def test_the_examples_of_a_commands_help_name_real_options(name: str) -> None:
     assert command is not None
     known = {opt for each in command.params for opt in each.opts} | {"-h", "--help"}
     lines = [line for line in (command.epilog or "").splitlines() if f"cgnet {name}" in line]
-    lines = [line.partition(" | ")[0] for line in lines]  # what comes after is another command's
+    # What comes after is another command's.
+    lines = [line.partition(" | ")[0].partition(" -- ")[0] for line in lines]
     used = {word for line in lines for word in line.split() if word.startswith("-")}
     assert used
     assert used - known == set()

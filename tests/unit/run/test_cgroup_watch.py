@@ -216,13 +216,13 @@ def test_a_mark_stays_as_long_as_sockets_may_live_on(
     run.pids(gone("/a", marks=SELECTED))
     clock.s += 1
     run.pids(gone("/b", CGROUP + 1, marks=SELECTED))
-    run.cgroup_watch.forget(run.obj)
+    run.cgroup_watch.forget()
     assert set(run.obj.entries("selected_cgroups")) == {first, second}
     clock.s += FORGET_CGROUP_AFTER_S - 1
-    run.cgroup_watch.forget(run.obj)
+    run.cgroup_watch.forget()
     assert set(run.obj.entries("selected_cgroups")) == {second}
     clock.s += 1
-    run.cgroup_watch.forget(run.obj)
+    run.cgroup_watch.forget()
     assert run.obj.entries("selected_cgroups") == {}
 
 
@@ -236,7 +236,7 @@ def test_what_was_not_marked_is_forgotten_only_where_it_may_have_been_since(
     key = mark(run)
     run.pids(gone("/a"))
     clock.s += FORGET_CGROUP_AFTER_S
-    run.cgroup_watch.forget(run.obj)
+    run.cgroup_watch.forget()
     assert (key in run.obj.entries("selected_cgroups")) == kept
 
 
@@ -249,7 +249,7 @@ def test_what_was_told_of_a_name_is_forgotten_with_the_cgroup(
     run.pids(gone("/docker/a"))
     assert run.obj.entries("named_cgroups")
     clock.s += FORGET_CGROUP_AFTER_S
-    run.cgroup_watch.forget(run.obj)
+    run.cgroup_watch.forget()
     assert run.obj.entries("named_cgroups") == {}
 
 
@@ -307,7 +307,7 @@ def test_of_too_many_that_left_the_oldest_are_forgotten(
     run = begin()
     keys = [mark(run, CGROUP + number) for number in range(3)]
     run.pids(*(gone(f"/{number}", CGROUP + number, marks=SELECTED) for number in range(3)))
-    run.cgroup_watch.forget(run.obj)
+    run.cgroup_watch.forget()
     assert set(run.obj.entries("selected_cgroups")) == {keys[2]}
 
 

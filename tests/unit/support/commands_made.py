@@ -13,7 +13,7 @@ from cgnet.cli import _run
 from cgnet.commands import COMMANDS
 from cgnet.run.command import Command
 
-TRACING = [name for name in NAMES if name not in {"containers", "doctor"}]
+TRACING = [name for name in NAMES if name not in {"containers", "doctor", "why"}]
 
 
 def command_of(name: str) -> Command:

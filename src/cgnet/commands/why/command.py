@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cgnet why``: which connections fail, are slow or lose packets, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cgnet.commands import COMMANDS
+from cgnet.errors import UsageError
+from cgnet.filters.selection import Filters
+from cgnet.findings.finding import SEVERITIES
+from cgnet.options.shared import collect, watching
+from cgnet.options.types import OneOf
+
+DURATION_S = 30.0
+
+EPILOG = """\b
+Examples:
+  cgnet why                                    the whole host, for 30 seconds
+  cgnet why --container web                    what is wrong with a container's connections
+  cgnet why --port 5432 --duration 2m          with whatever talks to, or serves, a port
+  cgnet why -- curl -sS https://example.org/   run a command, and tell what went wrong
+  cgnet why -o json --fail-on error            for a script: exits with 10 if something fails
+
+\b
+A finding has a sentence, what was seen, what to do, and the command that shows more. "certain" is
+what was seen to be the cause; "likely" and "possible" are less. docs/why.md lists all findings.
+"""
+
+
+@click.command(
+    name="why", help=COMMANDS["why"].help, epilog=EPILOG,
+    context_settings={"allow_interspersed_args": False},
+)  # fmt: skip
+@watching
+@click.option(
+    "--fail-on",
+    type=OneOf([*SEVERITIES]),
+    help="Exit with 10 if there is a finding of this severity, or worse.",
+)
+@click.option(
+    "--sync-errors",
+    type=OneOf(["auto", "on", "off"]),
+    default="on",
+    show_default=True,
+    help="Errors before a SYN is sent, such as no route. on: where the kernel has no cheap hook for "
+    "them, by the tracepoints of system calls, which make each system call on the host some 50 ns "
+    "slower meanwhile.",
+)
+@click.option("--user", metavar="USER", help="Run COMMAND as this user.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
+def command(
+    fail_on: str | None, sync_errors: str, user: str | None, words: tuple[str, ...], **values: Any
+) -> int:
+    """Run the command."""
+    from cgnet.commands.why.session import Session  # noqa: PLC0415 - after --help
+
+    options = collect(values, both_roles=True)
+    if user and not words:
+        raise UsageError("--user: goes with a COMMAND to watch")
+    if not words:
+        options = options._replace(duration=options.duration or DURATION_S)
+        return Session(options, sync_errors, fail_on).run()
+    from cgnet.commands.why.child import Child  # noqa: PLC0415
+
+    hierarchy = Filters(options.selection).hierarchies[0]
+    child = Child(words, hierarchy, user, quiet=options.output in ("json", "csv"))
+    try:
+        chosen = options.selection._replace(cgroup=(str(child.cgroup),))
+        session = Session(options._replace(selection=chosen), sync_errors, fail_on, child)
+    except BaseException:
+        child.close()
+        raise
+    return session.run()

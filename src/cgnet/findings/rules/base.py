@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the rules of ``cgnet why`` share: how a finding is made, and the causes of drops."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from cgnet.findings.advice import Seen, advise
+from cgnet.findings.drop_reasons import BY_REASON, CLASSES
+from cgnet.findings.finding import Finding, Harm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgnet.findings.tally import Group
+    from cgnet.findings.watched import Row, Watched
+
+SURE, LIKELY, POSSIBLE = "certain", "likely", "possible"
+LOOPBACK = ("127.", "::1")
+# By the kernel's reason of a drop: the id of what dropped it.
+CAUSES = {
+    "NO_SOCKET": "no-listener",
+    "NETFILTER_DROP": "firewall-drop",
+    "BPF_CGROUP_EGRESS": "firewall-drop",
+    "SOCKET_FILTER": "firewall-drop",
+    "XDP": "firewall-drop",
+    "TC_INGRESS": "firewall-drop",
+    "TC_EGRESS": "firewall-drop",
+    "IP_RPFILTER": "rp-filter",
+    "TCP_LISTEN_OVERFLOW": "accept-queue-full",
+    "TCP_SYN_QUEUE_FULL": "accept-queue-full",
+    "PROTO_MEM": "tcp-memory",
+    "SOCKET_RCVBUFF": "tcp-memory",
+    "TCP_ZEROWINDOW": "tcp-memory",
+    "TCP_OFO_QUEUE_PRUNE": "tcp-memory",
+    "TCP_OFO_DROP": "tcp-memory",
+    "SOCKET_BACKLOG": "tcp-memory",
+    "QDISC_DROP": "qdisc-limit",
+    "QDISC_OVERLIMIT": "qdisc-limit",
+    "QDISC_CONGESTED": "qdisc-limit",
+    "QDISC_CORRUPTED": "qdisc-limit",
+    "FQ_FLOW_LIMIT": "qdisc-limit",
+    "FQ_BAND_LIMIT": "qdisc-limit",
+    "TC_RECLASSIFY_LOOP": "qdisc-limit",
+    "PKT_TOO_BIG": "mtu-blackhole",
+    "IP_OUTNOROUTES": "no-route",
+    "IP_INNOROUTES": "no-route",
+    "IP_INADDRERRORS": "no-route",
+    "NEIGH_FAILED": "no-route",
+    "NEIGH_QUEUEFULL": "no-route",
+    "NEIGH_CREATEFAIL": "no-route",
+}
+OF_CLASS = {"firewall": "firewall-drop", "resource": "qdisc-limit", "configuration": "no-route"}
+BY_FUNCTION = {
+    "ip_error": "no-route", "ip6_pkt_drop": "no-route", "nf_hook_slow": "firewall-drop",
+    "nft_do_chain": "firewall-drop", "sk_filter_trim_cap": "firewall-drop",
+    "ip_finish_output": "firewall-drop", "ip6_finish_output": "firewall-drop",
+}  # fmt: skip
+
+
+def address_port(address: str | None, port: int | None) -> str:
+    """Return an address and a port as text: 10.0.0.1:80, [fd00::1]:80."""
+    shown = f"[{address}]" if address and ":" in address else address
+    return f"{shown}:{port}" if port is not None else str(shown)
+
+
+def select_owner(row: Row) -> str:
+    """Return the options that select an owner, quoted for a shell."""
+    if row.get("container"):
+        return f" --container {shlex.quote(row['container'])}"
+    if row.get("cgroup"):
+        return f" --cgroup {shlex.quote(row['cgroup'])}"
+    return f" --netns {row['netns']}" if row.get("netns") else ""
+
+
+def more(command: str, row: Row, *options: str) -> str:
+    """Return a command that shows more of an owner, to be typed."""
+    return " ".join((f"cgnet {command}{select_owner(row)}", *options)).strip()
+
+
+def cause_of(row: Row) -> str | None:
+    """Return the id of what a drop is: of its reason, its function, or its class."""
+    if row.get("tcp_state") == "TIME_WAIT" and row.get("reason_class") == "peer":
+        return "time-wait-refused"
+    function = (row.get("location") or "").partition("+")[0].partition(".")[0]
+    found = CAUSES.get(row.get("reason") or "") or BY_FUNCTION.get(function)
+    return found or OF_CLASS.get(row.get("reason_class") or "")
+
+
+def advice_on(w: Watched, group: Group) -> tuple[str, dict[str, Any]]:
+    """Return advice on drops, and its evidence: what ``cgnet drop --explain`` says of them."""
+    row = group.row
+    kind = row.get("reason_class")
+    if kind is None and row.get("reason") in BY_REASON:
+        kind = CLASSES[BY_REASON[row["reason"]]]
+    known = {name: row[name] for name in Seen._fields if row.get(name) is not None}
+    nothing = {"reason": None, "netns": 0}
+    seen = Seen(**nothing | known | {"drops": group.count, "reason_class": kind})
+    text, evidence = advise(seen, w.look) or ("it isn't known what dropped it", {})
+    shown = {"reason": row.get("reason"), "location": row.get("location"), "drops": group.count}
+    return text, shown | evidence
+
+
+def finding(
+    w: Watched, ident: str, owner: Row, *, harm: Harm, text: str, fix: str, more: str,
+    severity: str | None = None, confidence: str = SURE, peer: Row | None = None,
+    daddr: str | None = None, dport: int | None = None, count: int = 0, seconds: float = 0.0,
+    evidence: dict[str, Any] | None = None, signals: Iterable[str] = (),
+) -> Finding:  # fmt: skip
+    """Return a finding. What rests on a signal that lost records isn't certain."""
+    if confidence == SURE and any(w.lost.get(name) for name in signals):
+        confidence = LIKELY
+    if severity is None:
+        severity = {Harm.NONE: "info", Harm.SLOWED: "warning"}.get(harm, "error")
+    return Finding(
+        ident, severity, confidence, harm, owner, peer or {}, daddr, dport, count, seconds, text,
+        {name: value for name, value in (evidence or {}).items() if value is not None}, fix, more,
+    )  # fmt: skip
+
+
+def plural(number: int, what: str) -> str:
+    """Return a number and what it counts: 1 connection, 2 connections."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def enter(w: Watched, netns: int) -> str:
+    """Return the prefix that runs a command in a network namespace."""
+    return w.look.place(netns).enter

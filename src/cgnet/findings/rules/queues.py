@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Accept queues that are full, and listeners that end with connections in their queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cgnet.findings.finding import Finding, Harm, who
+from cgnet.findings.rules.base import LIKELY, SURE, address_port, finding, more, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgnet.findings.watched import Row, Watched
+
+ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
+
+
+def full_listeners(w: Watched) -> list[Row]:
+    """Return the listeners whose accept queue was full, and that dropped for it, or are full now."""
+    return [
+        each
+        for each in w.listeners
+        if each["fullest"] >= max(each["backlog"] or 0, 1)
+        and (each["drops_grown"] or each["recv_q"] > (each["backlog"] or 0))
+    ]
+
+
+def accept_queue(w: Watched) -> Iterator[Finding]:
+    """Listeners that accept too slowly."""
+    for each in full_listeners(w):
+        callers = [
+            group
+            for group in w.attempts
+            if group.row["role"] == "client"
+            and group.row["dport"] == each["sport"]
+            and each["saddr"] in (*ANY, group.row["daddr"])
+            and (group.row["result"] != "ok" or group.sums["syn_retrans"])
+        ]
+        waiting = [
+            row
+            for row in w.pending
+            if row["state"] == "SYN_SENT" and row["dport"] == each["sport"] and row["retrans"]
+            and each["saddr"] in (*ANY, row["daddr"])
+        ]  # fmt: skip
+        peers: list[Row] = [group.row for group in callers] + waiting
+        if not w.selects(each, *peers):
+            continue
+        count = sum(group.count for group in callers) + len(waiting) or each["drops_grown"]
+        seconds = sum(group.sums["latency_ns"] for group in callers) / 1e9
+        where = address_port(each["saddr"], each["sport"])
+        names = {who(row) for row in peers}
+        called = next(iter(peers), {}) if len(names) == 1 else {}
+        somaxconn = w.look.sysctl(each["netns"], "net/core/somaxconn")
+        evidence: dict[str, Any] = {
+            "queue": each["recv_q"], "fullest": each["fullest"], "backlog": each["backlog"],
+            "drops": each["drops_grown"], "net.core.somaxconn": somaxconn and int(somaxconn),
+        }  # fmt: skip
+        cpu = w.throttled.get(each.get("cgroup") or "")
+        text = (
+            f"{who(each)} accepts too slowly at {where}: {each['fullest']} connections waited, "
+            f"{each['backlog']} may; {plural(each['drops_grown'], 'connection')} or SYN dropped "
+            "meanwhile"
+        )
+        fix = "have the application call accept() faster or in more processes; a longer backlog"
+        if somaxconn and (each["backlog"] or 0) >= int(somaxconn):
+            fix += f" (and net.core.somaxconn, {somaxconn} there)"
+        fix += " helps with bursts only"
+        if cpu:
+            evidence |= cpu
+            text += f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods"
+        yield finding(
+            w, "accept-queue-full", each, peer=called, harm=Harm.FAILED, text=text, fix=fix,
+            more=more("sockets --listeners", each), dport=each["sport"],
+            daddr=None if each["saddr"] in ANY else each["saddr"], count=count, seconds=seconds,
+            evidence=evidence, confidence=SURE if each["drops_grown"] else LIKELY,
+        )  # fmt: skip
+
+
+RULES = (accept_queue,)

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Connections that are open and don't get on: loss, closed windows, waits for the other side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from cgnet.findings.connections import service_port
+from cgnet.findings.finding import Finding, Harm, who
+from cgnet.findings.rules.attempts import FIX
+from cgnet.findings.rules.base import (
+    LIKELY,
+    POSSIBLE,
+    SURE,
+    address_port,
+    advice_on,
+    cause_of,
+    finding,
+    more,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cgnet.findings.connections import Connection
+    from cgnet.findings.tally import Group
+    from cgnet.findings.watched import Row, Watched
+
+MIN_RESENT = 4  # segments: fewer are no finding
+MIN_LOOKS = 2
+LIMITED = 0.3  # share of the time
+MOSTLY = 0.7
+DELAY_US = 100_000  # a constant delay that is told
+BIG = 1000  # bytes of a segment that is as large as its link takes
+DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
+THROTTLED = 0.1  # share of the periods of a CPU limit
+MIN_TURNS = 3
+UNREAD = 1 << 14  # bytes that wait for their reader
+
+
+def _destination(row: Row) -> tuple[Any, ...]:
+    remote = (row["daddr"], row["dport"]) if row.get("role") != "server" else (None, row["sport"])
+    return who(row), row["netns"], *remote
+
+
+def _by_destination(connections: Iterable[Connection]) -> list[list[Connection]]:
+    found: dict[tuple[Any, ...], list[Connection]] = defaultdict(list)
+    for each in connections:
+        found[_destination(each.row)].append(each)
+    return list(found.values())
+
+
+def _ends(row: Row) -> dict[str, Any]:
+    """Return daddr and dport of a finding: a server's clients aren't named one by one."""
+    if row.get("role") == "server":
+        return {"daddr": None, "dport": row["sport"]}
+    return {"daddr": row["daddr"], "dport": row["dport"]}
+
+
+def _between(row: Row) -> str:
+    if row.get("role") == "server":
+        return f"{who(row)} and the clients of its port {row['sport']}"
+    return f"{who(row)} and {address_port(row['daddr'], row['dport'])}"
+
+
+# -- loss
+
+
+def loss(w: Watched) -> Iterator[Finding]:
+    """Segments that are sent again: dropped on this host, too large for the way, or lost on it."""
+    by_place: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    for group in w.resends:
+        if group.row["cause"] in DATA_CAUSES and w.selects(group.row):
+            by_place[_destination(group.row)].append(group)
+    stuck: dict[tuple[Any, ...], list[Connection]] = defaultdict(list)
+    for each in w.connections:
+        if each.stuck:
+            stuck[_destination(each.row)].append(each)
+    for place, groups in by_place.items():
+        yield from _lost(w, groups, stuck.get(place, []))
+    for place, several in stuck.items():
+        if place not in by_place and w.selects(several[0].row):
+            yield from _lost(w, [], several)
+
+
+def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[Finding]:
+    segs = sum(group.sums["segs"] for group in groups)
+    row = groups[0].row if groups else stuck[0].row
+    stalled = [each for each in stuck if each.stuck >= 1.0]
+    if segs < MIN_RESENT and not stalled:
+        return
+    seqs = {seq for group in groups for seq in group.ids}
+    drops = w.drops_of(seqs)
+    cause = next((name for one in drops if (name := cause_of(one.row))), None)
+    counts: dict[str, Any] = {"resent": segs}
+    for group in groups:
+        counts[group.row["cause"]] = counts.get(group.row["cause"], 0) + group.sums["segs"]
+    timeouts = [group for group in groups if group.row["cause"] == "timeout"]
+    seconds = max(
+        sum(each.stuck for each in stalled), sum(group.sums["rto_us"] for group in timeouts) / 1e6
+    )
+    common: dict[str, Any] = {
+        **_ends(row), "harm": Harm.STALLED if stalled else Harm.SLOWED,
+        "count": max(len(stalled), 1), "seconds": seconds, "signals": ("retrans", "drop"),
+        "peer": w.peer_of(row),
+    }  # fmt: skip
+    if cause:
+        drop = next(one for one in drops if cause_of(one.row) == cause)
+        text, evidence = advice_on(w, drop)
+        if cause == "no-listener":  # of a connection, not of an attempt
+            return
+        yield finding(
+            w, cause, row,
+            text=f"segments between {_between(row)} are dropped on this host, and sent again: {text}",
+            fix=FIX.get(cause, FIX["firewall-drop"]),
+            more=more("drop", drop.row, "--explain", f"--port {service_port(row)}"),
+            evidence=counts | evidence, **common,
+        )  # fmt: skip
+        return
+    big = [group for group in timeouts if group.most["len"] >= BIG and group.most["attempt"] > 1]
+    alive = _answers(w, row)
+    if stalled and (big or not groups) and alive and _all_big(stalled, groups):
+        yield finding(
+            w, "mtu-blackhole", row, confidence=LIKELY,
+            text=f"large segments between {_between(row)} never arrive, and small ones do: a link "
+            "on the way "
+            "takes less, and its ICMP 'too big' doesn't come back",
+            fix=FIX["mtu-blackhole"] + "; net.ipv4.tcp_mtu_probing 1 finds the size",
+            more=more("retrans", row, "--cause timeout", "-o wide"), evidence=counts, **common,
+        )  # fmt: skip
+        return
+    if stalled and not alive:
+        yield finding(
+            w, "peer-vanished", row, confidence=LIKELY,
+            text=f"what {who(row)} sent to {address_port(row['daddr'], row['dport'])} isn't "
+            "acknowledged any "
+            f"more, for {max(each.stuck for each in stalled):.0f} s: the other side is gone, or "
+            "the way to it",
+            fix="check the other host and the way to it; TCP_USER_TIMEOUT or keepalive ends such "
+            "connections "
+            "sooner",
+            more=more("sockets", row, f"--daddr {row['daddr']}"), evidence=counts, **common,
+        )  # fmt: skip
+        return
+    yield finding(
+        w, "path-loss", row, confidence=LIKELY,
+        text=f"segments between {_between(row)} are lost on the way: {segs} were sent again, and "
+        "this host "
+        "dropped none of them",
+        fix="look for loss on the links and hosts between (interface errors, policers, a full queue)",
+        more=more("retrans", row, "-c", "--by daddr,cause"), evidence=counts, **common,
+    )  # fmt: skip
+
+
+def _answers(w: Watched, row: Row) -> bool:
+    """Return whether the other side answers at all: an attempt to it was made."""
+    if row.get("role") == "server":
+        return True
+    to_it = (group for group in w.attempts if group.row["daddr"] == row["daddr"])
+    return any(each.row["result"] == "ok" and not each.sums["syn_retrans"] for each in to_it)
+
+
+def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
+    waiting = [each.row["send_q"] - (each.row["unsent"] or 0) for each in stalled]
+    return all(number >= BIG for number in waiting) and all(
+        group.most["len"] >= BIG for group in groups
+    )
+
+
+def delay(w: Watched) -> Iterator[Finding]:
+    """A long way: the least round-trip time is long."""
+    for several in _by_destination(
+        each for each in w.connections if (each.min_rtt_us or 0) >= DELAY_US and w.selects(each.row)
+    ):
+        row = several[0].row
+        least = min(each.min_rtt_us or 0 for each in several)
+        yield finding(
+            w, "path-delay", row, harm=Harm.NONE, confidence=SURE, **_ends(row),
+            text=f"between {_between(row)} each round trip takes {least / 1000:.0f} ms at least: "
+            "distance, or a "
+            "queue that is always full",
+            fix="serve it from nearer, need fewer round trips (keep connections open), or shorten "
+            "the queue",
+            more=more("rtt", row, f"--port {service_port(row)}"), count=len(several),
+            evidence={"min_rtt_us": least}, peer=w.peer_of(row),
+        )  # fmt: skip
+
+
+# -- windows
+
+
+def windows(w: Watched) -> Iterator[Finding]:
+    """Senders that the receiver's window holds up."""
+    held = [
+        each
+        for each in w.connections
+        if each.probing >= LIMITED or (each.seconds and each.rwnd_limited / each.seconds >= LIMITED)
+    ]
+    done: set[tuple[Any, ...]] = set()
+    for several in _by_destination(held):
+        row = several[0].row
+        ends = [(each, w.sockets.other_end(each.row)) for each in several]
+        other = next((one for _, one in ends if one), {})
+        if not w.selects(row, other):
+            continue
+        seconds = sum(max(each.rwnd_limited, each.probing * each.seconds) for each in several)
+        unread = max((one["recv_q"] for _, one in ends if one), default=0)
+        evidence: dict[str, Any] = {
+            "rwnd_limited_s": round(sum(each.rwnd_limited for each in several), 1),
+            "closed_window": any(each.probing for each in several), "send_q": row["send_q"],
+            "recv_q": unread if other else None,
+        }  # fmt: skip
+        common: dict[str, Any] = {
+            "count": len(several), "seconds": seconds, "evidence": evidence,
+            "harm": Harm.STALLED if any(each.probing >= MOSTLY for each in several) else Harm.SLOWED,
+        }  # fmt: skip
+        if other:
+            done.add(_destination(other))
+        if other and unread < UNREAD and not any(each.probing for each in several):
+            yield finding(
+                w, "receive-buffer-small", other, peer=row, **_ends(other), **common,
+                text=f"{who(other)} reads what {who(row)} sends at once, and its receive buffer "
+                "is too small: "
+                "the sender waits for the window a good part of the time",
+                fix="let the application not set SO_RCVBUF, or set more; net.ipv4.tcp_rmem bounds "
+                "what the "
+                "kernel gives",
+                more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
+            )  # fmt: skip
+        elif other:
+            cpu = w.throttled.get(other.get("cgroup") or "")
+            yield finding(
+                w, "cpu-limit" if cpu else "slow-reader", other, peer=row, **_ends(other),
+                **common | {"evidence": evidence | (cpu or {})},
+                text=f"{who(other)} reads too slowly what {who(row)} sends: {unread} bytes wait "
+                "for it, and "
+                "the window is closed" + (_throttle(cpu) if cpu else ""),
+                fix="have the application read faster (or in a thread of its own)"
+                + ("; raise its CPU limit" if cpu else ""),
+                more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
+            )  # fmt: skip
+        else:
+            closed = any(each.probing for each in several)
+            yield finding(
+                w, "slow-reader" if closed else "receive-buffer-small", row, confidence=LIKELY,
+                **_ends(row), **common,
+                text=f"the other side of {_between(row)} "
+                + ("doesn't read what it gets: its window is closed" if closed else
+                   "gives too small a window: it reads slowly, or its receive buffer is small"),
+                fix="look at the receiver: its CPU, what it does between reads, its SO_RCVBUF",
+                more=more("sockets", row, f"--port {service_port(row)}", "-o wide"),
+            )  # fmt: skip
+    yield from _unread(w, done)
+
+
+def _throttle(cpu: dict[str, int]) -> str:
+    return f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods"
+
+
+def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
+    """Receivers that don't read, whose sender isn't on this host or isn't held up yet."""
+    waiting = [
+        each
+        for each in w.connections
+        if each.looks >= MIN_LOOKS and each.unread >= MOSTLY and _destination(each.row) not in done
+        and each.row["recv_q"] >= UNREAD
+    ]  # fmt: skip
+    for several in _by_destination(waiting):
+        row = several[0].row
+        if not w.selects(row):
+            continue
+        unread = max(each.row["recv_q"] for each in several)
+        cpu = w.throttled.get(row.get("cgroup") or "")
+        yield finding(
+            w, "cpu-limit" if cpu else "slow-reader", row, harm=Harm.STALLED, **_ends(row),
+            confidence=LIKELY,
+            text=f"{who(row)} doesn't read what it gets from the other side: {unread} bytes wait for it"
+            + (_throttle(cpu) if cpu else ""),
+            fix="have the application read faster (or in a thread of its own)",
+            more=more("sockets", row, f"--port {service_port(row)}"), count=len(several),
+            seconds=sum(each.seconds for each in several), peer=w.peer_of(row),
+            evidence={"recv_q": unread} | (cpu or {}),
+        )  # fmt: skip
+
+
+# -- waits for an answer
+
+
+def answers(w: Watched) -> Iterator[Finding]:
+    """Clients that wait for their server: it thinks, or its CPU limit holds it up."""
+    waiting = [
+        each
+        for each in w.connections
+        if each.waiting >= LIMITED and each.turns >= MIN_TURNS and each.row["role"] != "server"
+    ]
+    for several in _by_destination(waiting):
+        row = several[0].row
+        other = w.peer_of(row)
+        if not w.selects(row, other):
+            continue
+        owner = other or row
+        cpu = w.throttled.get(owner.get("cgroup") or "") if other else None
+        limited = cpu and cpu["nr_throttled"] >= THROTTLED * max(1, cpu["nr_periods"])
+        seconds = sum(each.waiting * each.seconds for each in several)
+        share = sum(each.waiting for each in several) / len(several)
+        evidence: dict[str, Any] = {
+            "waiting": round(share, 2),
+            "turns": sum(e.turns for e in several),
+        }
+        yield finding(
+            w, "cpu-limit" if limited else "slow-server", owner, harm=Harm.SLOWED,
+            peer=row if other else {}, daddr=row["daddr"], dport=row["dport"],
+            confidence=SURE if limited else LIKELY if other else POSSIBLE,
+            text=f"{who(row)} waits for {address_port(row['daddr'], row['dport'])} {share:.0%} of "
+            "the time: "
+            + (f"{who(other)} " if other else "it ")
+            + "has the requests, and takes long to answer" + (_throttle(cpu) if limited and cpu else ""),
+            fix="raise its CPU limit, or give it more instances" if limited else
+            "look at the application that answers: what it waits for, its threads, its database",
+            more=more("sockets", owner, f"--port {row['dport']}", "-o wide"), count=len(several),
+            seconds=seconds, evidence=evidence | (cpu or {}),
+        )  # fmt: skip
+
+
+RULES = (loss, delay, windows, answers)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""All that a watch saw, as the rules ask for it: events by group, open sockets, counters, settings."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cgnet.findings.connections import service_port
+from cgnet.findings.finding import who
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgnet.filters.matching import Matcher
+    from cgnet.findings.connections import Connection, Connections
+    from cgnet.findings.evidence import Look
+    from cgnet.findings.tally import Group
+
+SYN = "S"
+Row = dict[str, Any]
+
+
+class Watched:
+    """The evidence. Rows are as the commands print them in JSON."""
+
+    def __init__(
+        self,
+        groups: dict[str, list[Group]],
+        sockets: Connections,
+        look: Look,
+        matcher: Matcher,
+        *,
+        seconds: float,
+        end_ns: int,
+        lost: dict[str, int],
+        throttled: dict[str, dict[str, int]],
+    ) -> None:
+        """``groups`` are the events by signal; ``lost`` those that each signal lost."""
+        self.attempts = groups.get("connect", [])
+        self.drops = groups.get("drop", [])
+        self.resends = groups.get("retrans", [])
+        self.ends = groups.get("life", [])
+        self.sockets, self.look, self.matcher = sockets, look, matcher
+        self.seconds, self.end_ns, self.lost = seconds, end_ns, lost
+        self.throttled = throttled
+
+    @cached_property
+    def connections(self) -> list[Connection]:
+        """The connections that may have trouble."""
+        return self.sockets.connections(self.end_ns)
+
+    @cached_property
+    def listeners(self) -> list[Row]:
+        """The listeners, of all namespaces."""
+        return self.sockets.listeners()
+
+    @cached_property
+    def pending(self) -> list[Row]:
+        """The attempts that are under way at the end."""
+        return self.sockets.attempts()
+
+    @cached_property
+    def _drops_of_seq(self) -> dict[int, list[Group]]:
+        found: dict[int, list[Group]] = {}
+        for group in self.drops:
+            for seq in group.ids:
+                found.setdefault(seq, []).append(group)
+        return found
+
+    def drops_of(self, seqs: Iterable[int]) -> list[Group]:
+        """Return the groups of drops of packets with these sequence numbers, most drops first."""
+        found: dict[int, Group] = {}
+        for seq in seqs:
+            for group in self._drops_of_seq.get(seq, ()):
+                found[id(group)] = group
+        return sorted(found.values(), key=lambda group: -group.count)
+
+    def drops_on_way(self, row: Row, *, flags: str | None = SYN) -> list[Group]:
+        """Return the drops of packets between the ends of a connection, by address and port.
+
+        Of attempts alone, whose source port may be any of the group's. NAT hides some of them.
+        """
+        ends = {row["saddr"], row["daddr"]}
+        port = service_port(row)
+        return [
+            group
+            for group in self.drops
+            if (flags is None or group.row["tcp_flags"] == flags)
+            and port in (group.row["dport"], group.row["sport"])
+            and {group.row["saddr"], group.row["daddr"]} & ends
+        ]
+
+    def listeners_at(self, port: int, netns: int | None = None) -> list[Row]:
+        """Return the listeners at a port, of one namespace or of all."""
+        return [
+            each
+            for each in self.listeners
+            if each["sport"] == port and netns in (None, each["netns"])
+        ]
+
+    def peer_of(self, row: Row) -> Row:
+        """Return the row of the other end on this host; {} if none is known for sure."""
+        other = self.sockets.other_end(row)
+        if other:
+            return other
+        near = (
+            [each for each in self.listeners_at(row["dport"]) if each["saddr"] == row["daddr"]]
+            if row.get("role") != "server"
+            else []
+        )
+        names = {who(each) for each in near}
+        return near[0] if len(names) == 1 else {}
+
+    def selects(self, *rows: Row) -> bool:
+        """Return whether one of the rows is of a selected owner and connection."""
+        return any(
+            self.matcher.owner(row) and ("saddr" not in row or self.matcher.flow(row))
+            for row in rows
+            if row
+        )
+
+    def selects_packet(self, row: Row) -> bool:
+        """Return whether a drop is of a selected owner and of a selected packet."""
+        return self.matcher.owner(row) and self.matcher.flow(row, either_way=True)
