@@ -207,6 +207,14 @@ class Connections:
             )
         return found
 
+    def closed_listeners(self) -> list[dict[str, Any]]:
+        """Return the listeners that were there at a look, and aren't any more, with ``fullest``."""
+        return [
+            self._schema.row(raw) | {"fullest": self._fullest.get(address, 0)}
+            for address, raw in self._listened.items()
+            if address not in self._listeners
+        ]
+
     def attempts(self) -> list[dict[str, Any]]:
         """Return the attempts that are under way at the last look: SYN_SENT, SYN_RECV."""
         return [self._schema.row(raw) for raw in list(self._attempts.values())[:MAX_TOLD]]

@@ -34,6 +34,7 @@ LISTENING = 1 << LISTEN  # of TCP states, for inet_diag
 LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs no programs from elsewhere
 MAX_CGROUPS = 64  # of a namespace, that are examined
+REJECTS = 0x200  # include/uapi/linux/route.h: RTF_REJECT
 NFT_S = 10  # the time limit of nft
 DROPPING = ("drop", "reject", "queue", "xt")  # "xt": of iptables, opaque to nft
 
@@ -263,6 +264,29 @@ def rules(place: Path) -> dict[str, int] | None:
     return inside(place, _rules)
 
 
+def _routes(address: str) -> bool:
+    wanted = ipaddress.ip_address(address)
+    if wanted.version == 4:
+        rows = (PROC / "thread-self/net/route").read_text().splitlines()[1:]
+        for line in rows:
+            device, network, _, flags, *_, mask = line.split()[:8]
+            given = int.from_bytes(wanted.packed, sys.byteorder)
+            if given & int(mask, 16) == int(network, 16) and not int(flags, 16) & REJECTS:
+                return device != "*"
+        return False
+    for line in (PROC / "thread-self/net/ipv6_route").read_text().splitlines():
+        network, length, *_, flags, _ = line.split()
+        there = ipaddress.ip_network((bytes.fromhex(network), int(length, 16)))
+        if wanted in there and not int(flags, 16) & REJECTS:
+            return True
+    return False
+
+
+def has_route(place: Path, address: str) -> bool | None:
+    """Return whether a namespace has a route to an address, by its main table; None if unknown."""
+    return inside(place, lambda: _routes(address))
+
+
 def has_netlink() -> bool:
     """Return whether pyroute2, which reads queues, is installed."""
     try:
@@ -348,6 +372,13 @@ class Look:
         """Return the number of a namespace's rules that may drop packets, by hook."""
         place = self.places.get(netns)
         return self._once(("rules", netns), lambda: rules(place)) if place else None
+
+    def has_route(self, netns: int, address: str) -> bool | None:
+        """Return whether a namespace has a route to an address."""
+        place = self.places.get(netns)
+        if not place:
+            return None
+        return self._once(("route", netns, address), lambda: has_route(place, address))
 
     def place(self, netns: int) -> Place:
         """Return a namespace's name, and a prefix for commands to run there."""

@@ -40,7 +40,9 @@ class Watched:
         self.attempts = groups.get("connect", [])
         self.drops = groups.get("drop", [])
         self.resends = groups.get("retrans", [])
-        self.ends = groups.get("life", [])
+        lives = groups.get("life", [])
+        self.ends = [each for each in lives if not each.row["open"]]
+        self.lives = lives  # with those of open connections
         self.sockets, self.look, self.matcher = sockets, look, matcher
         self.seconds, self.end_ns, self.lost = seconds, end_ns, lost
         self.throttled = throttled
@@ -98,6 +100,12 @@ class Watched:
             for each in self.listeners
             if each["sport"] == port and netns in (None, each["netns"])
         ]
+
+    def role_of(self, row: Row) -> str:
+        """Return a connection's role; of one from before the start, by who listens at its port."""
+        if row.get("role"):
+            return str(row["role"])
+        return "server" if self.listeners_at(row["sport"], row["netns"]) else "client"
 
     def peer_of(self, row: Row) -> Row:
         """Return the row of the other end on this host; {} if none is known for sure."""

@@ -30,7 +30,6 @@ HOST = {"container": None, "cgroup": None}
 FIELDS = tuple(
     Finding("", "error", "certain", Harm.NONE, HOST, {}, None, None, 0, 0, "", {}, "", "").row(0)
 )
-COLUMNS = ("rank", "severity", "id", "owner", "daddr", "dport", "count", "text")
 CLEAR_LINE = "\r\x1b[K"
 NOTHING = "nothing seen to judge: no attempt, no segment, no open connection of what is selected"
 FINE = "nothing wrong was seen: {seen}; look at the application"
@@ -61,9 +60,8 @@ class Report:
         self._out = Writer(STDOUT, Patience(stop.reached, lambda: stop.insisted))
         self.for_people = options.output in ("table", "wide") and not options.fields
         self._renderer = make_renderer(
-            options.output, self._schema, options.fields,
-            {"table": COLUMNS, "wide": COLUMNS}, terminal=os.isatty(STDOUT),
-            header=not options.no_header,
+            options.output, self._schema, options.fields or list(self._schema.fields),
+            {}, terminal=os.isatty(STDOUT), header=not options.no_header,
         )  # fmt: skip
         self._progress = sys.stderr.isatty() and self.for_people
         self._told = ""

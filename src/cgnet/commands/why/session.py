@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgnet.commands.connect.command import Connect
 from cgnet.commands.drop.command import Drop
@@ -66,11 +65,12 @@ class Session:
         self._symbols = Symbols(options.btf)
         asked = DropOptions(btf=options.btf)
         connect = Connect(options.selection._replace(roles=BOTH), sync_errors)
+        self._life = Life(options._replace(interval=LOOK_S))  # of open connections, too
         self._clock = Clock()
         self._signals = Signals(
             [
                 Source(connect, chosen),
-                Source(Life(), chosen),
+                Source(self._life, chosen),
                 Source(Retrans(), chosen),
                 Source(Drop(self._symbols, asked), everybody),
             ],
@@ -148,13 +148,13 @@ class Session:
         self._throttled = self._cpu()
         self._signals.names.publish(self._walk_obj)
         self._look()
+        self._tell_open()  # what they carried before isn't counted
         self._began_ns = time.monotonic_ns()
         self._stop.start()
         if self._child:
             self._child.start()
-        if not (sys.stderr.isatty() and self._report.for_people):
-            length = f"{self._options.duration:g} s" if self._options.duration else "until it ends"
-            tell(f"watching for {length}; Ctrl-C ends it with what was seen until then")
+        length = f" for {self._options.duration:g} s" if self._options.duration else ""
+        tell(f"tracing why{length}; Ctrl-C ends it with what was seen until then")
 
     def _cpu(self) -> dict[str, dict[str, int]]:
         """Return the throttling of each cgroup that has a CPU limit."""
@@ -185,6 +185,7 @@ class Session:
                 self._report.progress(self._told())
             if self._child and self._child.ended():
                 break
+        self._tell_open()
         self._signals.detach()
         for _ in range(DRAIN_BATCHES):
             if not self._read():
@@ -209,6 +210,12 @@ class Session:
             self._tallies[signal.command.name].add(records)
             anything = True
         return anything
+
+    def _tell_open(self) -> None:
+        """Have the lives of open connections told, as if they ended now."""
+        signal = next(each for each in self._signals.all if each.command is self._life)
+        found = self._life.on_interval(signal.obj)
+        self._tallies[self._life.name].add(signal.records(found))
 
     def _look(self) -> None:
         """Look at all open sockets."""
@@ -254,8 +261,3 @@ class Session:
             if grown["nr_throttled"] > 0:
                 found[path] = grown
         return found
-
-
-def wanted_everywhere() -> dict[str, Any]:
-    """Return the options that a session has whatever the user gives."""
-    return {"counting": None, "interval": None}

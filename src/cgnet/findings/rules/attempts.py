@@ -256,6 +256,9 @@ def silent(w: Watched) -> Iterator[Finding]:
         if row.get("result") in ("EHOSTUNREACH", "ENETUNREACH"):
             yield _unreachable(w, row, common, counts)
             continue
+        if back := _no_way_back(w, row, common, counts):
+            yield back
+            continue
         if not failed:
             yield finding(
                 w, "path-loss", row, confidence=LIKELY,
@@ -276,6 +279,29 @@ def silent(w: Watched) -> Iterator[Finding]:
             "and back",
             more=more("connect", row, f"--dport {row['dport']}"), evidence=counts, **common,
         )  # fmt: skip
+
+
+def _no_way_back(
+    w: Watched, row: Row, common: dict[str, Any], counts: dict[str, Any]
+) -> Finding | None:
+    """Return a finding if a listener of this host got the SYN and has no route for its answer."""
+    for each in w.listeners_at(row["dport"]):
+        to_it = each["saddr"] in (*ANY, row["daddr"])
+        if not to_it or each["netns"] == row["netns"] or not each["drops_grown"]:
+            continue
+        if w.look.has_route(each["netns"], row["saddr"]) is not False:
+            continue
+        place = w.look.place(each["netns"]).name
+        return finding(
+            w, "no-route", row, peer=each,
+            text=f"{who(row)} gets no answer from {address_port(row['daddr'], row['dport'])}: its "
+            "SYN comes "
+            f"to {who(each)}, and {place} has no route back to {row['saddr']}",
+            fix=f"add the route back: '{enter(w, each['netns'])}ip route get {row['saddr']}' tells",
+            more=more("connect", row, f"--dport {row['dport']}"),
+            evidence=counts | {"listener_drops": each["drops_grown"]}, **common,
+        )  # fmt: skip
+    return None
 
 
 def _unreachable(w: Watched, row: Row, common: dict[str, Any], counts: dict[str, Any]) -> Finding:

@@ -37,7 +37,7 @@ def kills(w: Watched) -> Iterator[Finding]:
     """Connections that somebody on this host killed."""
     for group in w.ends:
         row = group.row
-        if row["close_cause"] != "abort" or not w.selects(row):
+        if row["close_cause"] != "abort" or not w.selects(row) or _far_forgot(w, row):
             continue
         yield finding(
             w, "killed-locally", row,
@@ -47,6 +47,15 @@ def kills(w: Watched) -> Iterator[Finding]:
             more=more("life", row, "--close-cause abort"), peer=w.peer_of(row),
             evidence={"killed": group.count}, **_common(group),
         )  # fmt: skip
+
+
+def _far_forgot(w: Watched, row: Row) -> bool:
+    """Return whether the other side's data came later: the kill was a server forgetting the idle."""
+    back = {
+        "saddr": row["daddr"], "daddr": row["saddr"], "sport": row["dport"], "dport": row["sport"],
+        "role": "client" if w.role_of(row) == "server" else "server",
+    }  # fmt: skip
+    return w.role_of(row) == "server" and bool(_forgot(w, back))
 
 
 def vanished(w: Watched) -> Iterator[Finding]:
@@ -66,4 +75,114 @@ def vanished(w: Watched) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULES = (kills, vanished)
+def resets(w: Watched) -> Iterator[Finding]:
+    """Clients that are reset in the middle of what they do."""
+    for group in w.ends:
+        row = group.row
+        if (row["closed_by"], row["close_cause"]) != ("peer", "rst") or w.role_of(row) != "client":
+            continue
+        if not w.selects(row) or _is_killed(w, row):
+            continue
+        yield _closed_listener(w, group) or _idle(w, group) or _reset(w, group)
+
+
+def _far_ends(w: Watched, row: Row) -> list[Group]:
+    """Return the ends at the other side, where it is on this host: by the service's address and port."""
+    return [
+        each
+        for each in w.ends
+        if each.row["sport"] == row["dport"] and each.row["saddr"] == row["daddr"]
+    ]
+
+
+def _is_killed(w: Watched, row: Row) -> bool:
+    """Return whether the other side was killed: a finding of its own."""
+    return any(
+        each.row["close_cause"] == "abort" and not _forgot(w, row) for each in _far_ends(w, row)
+    )
+
+
+def _forgot(w: Watched, row: Row) -> list[Group]:
+    """Return the drops of a client's data that found no connection any more at the other side."""
+    found = w.drops_on_way(row, flags=None)
+    return [
+        each
+        for each in found
+        if "P" in (each.row["tcp_flags"] or "")
+        and each.row["sport"] != row["dport"]
+        and (each.row["reason"] in GONE or each.row["reason_class"] == "application")
+    ]
+
+
+GONE = ("NO_SOCKET", "TCP_FLAGS", "NOT_SPECIFIED", "TCP_ABORT_ON_DATA", "TCP_RESET", None)
+
+
+def _closed_listener(w: Watched, group: Group) -> Finding | None:
+    """Return a finding if the listener closed with connections in its queue."""
+    row = group.row
+    gone = [
+        each
+        for each in w.sockets.closed_listeners()
+        if each["sport"] == row["dport"] and each["fullest"]
+    ]
+    resets = [
+        each
+        for each in _far_ends(w, row)
+        if (each.row["closed_by"], each.row["close_cause"]) == ("local", "rst")
+    ]
+    if not gone or not resets:
+        return None
+    owner = gone[0]
+    return finding(
+        w, "listener-closed", owner, peer=row, confidence=LIKELY,
+        text=f"{who(owner)} closed its listener at port {row['dport']} with connections in its "
+        "queue: they "
+        f"were reset, {group.count} of {who(row)}",
+        fix="accept what is in the queue before closing, or hand the listener on (SO_REUSEPORT doesn't: "
+        "each has a queue of its own)",
+        more=more("life", row, "--close-cause rst"),
+        evidence={"reset": group.count, "queue": owner["fullest"]}, **_common(group),
+    )  # fmt: skip
+
+
+def _idle(w: Watched, group: Group) -> Finding | None:
+    """Return a finding if the other side, or something on the way, had forgotten the connection."""
+    row = group.row
+    dropped = _forgot(w, row)
+    if not dropped:
+        return None
+    by = dropped[0].row
+    where = w.look.place(by["netns"]).name
+    return finding(
+        w, "idle-reset", row, peer=w.peer_of(row), confidence=LIKELY,
+        text=f"{who(row)} used connections to {_far(row)} that were over there already, and was "
+        "reset: its "
+        f"data found no connection in {where}",
+        fix="let the client's idle time-out be shorter than the server's (and than that of a NAT "
+        "between), "
+        "use keepalive, and try again once",
+        more=more("drop", by, f"--port {row['dport']}"),
+        evidence={
+            "reset": group.count, "reason": by["reason"], "location": by["location"],
+            "drops": sum(each.count for each in dropped),
+        },
+        **_common(group),
+    )  # fmt: skip
+
+
+def _reset(w: Watched, group: Group) -> Finding:
+    row = group.row
+    there = [each for each in _far_ends(w, row) if each.row["closed_by"] == "local"]
+    reason = there[0].row["rst_reason"] if there else None
+    return finding(
+        w, "reset-by-peer", row, peer=there[0].row if there else w.peer_of(row),
+        text=f"{_far(row)} reset {plural(group.count, 'connection')} of {who(row)}"
+        + (f": {who(there[0].row)} closed them by a reset ({reason})" if there else ""),
+        fix="look at the server's log: it aborts, closes with data unread, or a proxy in between "
+        "gives up",
+        more=more("life", row, "--close-cause rst", f"--dport {row['dport']}"),
+        evidence={"reset": group.count, "rst_reason": reason}, **_common(group),
+    )  # fmt: skip
+
+
+RULES = (kills, vanished, resets)

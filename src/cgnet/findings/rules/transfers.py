@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MIN_RESENT = 4  # segments: fewer are no finding
 MIN_LOOKS = 2
+REORDERING = 3  # the kernel's own threshold, net.ipv4.tcp_reordering
+NEEDLESS = 0.5  # share of resends that weren't needed
 LIMITED = 0.3  # share of the time
 MOSTLY = 0.7
 DELAY_US = 100_000  # a constant delay that is told
@@ -118,6 +120,16 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
             evidence=counts | evidence, **common,
         )  # fmt: skip
         return
+    if shuffled := _reordered(w, row, segs):
+        yield finding(
+            w, "path-reordering", row, confidence=LIKELY,
+            text=f"segments between {_between(row)} overtake each other on the way: "
+            f"{shuffled['dsack_dups']} of "
+            f"{segs} were sent again for nothing",
+            fix="let all packets of a connection take one way (hash by connection, not by packet)",
+            more=more("life", row, "-i 5", "-o wide"), evidence=counts | shuffled, **common,
+        )  # fmt: skip
+        return
     big = [group for group in timeouts if group.most["len"] >= BIG and group.most["attempt"] > 1]
     alive = _answers(w, row)
     if stalled and (big or not groups) and alive and _all_big(stalled, groups):
@@ -151,6 +163,18 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         fix="look for loss on the links and hosts between (interface errors, policers, a full queue)",
         more=more("retrans", row, "-c", "--by daddr,cause"), evidence=counts, **common,
     )  # fmt: skip
+
+
+def _reordered(w: Watched, row: Row, segs: int) -> dict[str, int]:
+    """Return what connections say of reordering, if that is why they send again; else {}."""
+    place = _destination(row)
+    lives = [each for each in w.lives if _destination(each.row) == place]
+    most = max((each.most["reordering"] for each in lives), default=0)
+    known = [each for each in lives if each.row["dsack_dups"] is not None]
+    needless = sum(each.sums["dsack_dups"] for each in known)
+    if most <= REORDERING or needless < NEEDLESS * segs:
+        return {}
+    return {"reordering": most, "dsack_dups": needless}
 
 
 def _answers(w: Watched, row: Row) -> bool:
