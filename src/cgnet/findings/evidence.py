@@ -282,6 +282,25 @@ def _routes(address: str) -> bool:
     return False
 
 
+def _addresses() -> frozenset[str]:
+    found = set()
+    last = ""
+    for line in (PROC / "thread-self/net/fib_trie").read_text().splitlines():
+        if "|-- " in line:
+            last = line.rpartition(" ")[2]
+        elif line.strip() == "/32 host LOCAL":
+            found.add(last)
+    with suppress(OSError):  # missing without IPv6
+        for line in (PROC / "thread-self/net/if_inet6").read_text().splitlines():
+            found.add(str(ipaddress.ip_address(bytes.fromhex(line.split()[0]))))
+    return frozenset(found)
+
+
+def addresses(place: Path) -> frozenset[str]:
+    """Return the addresses of a namespace's devices; none if they can't be read."""
+    return inside(place, _addresses) or frozenset()
+
+
 def has_route(place: Path, address: str) -> bool | None:
     """Return whether a namespace has a route to an address, by its main table; None if unknown."""
     return inside(place, lambda: _routes(address))
@@ -372,6 +391,11 @@ class Look:
         """Return the number of a namespace's rules that may drop packets, by hook."""
         place = self.places.get(netns)
         return self._once(("rules", netns), lambda: rules(place)) if place else None
+
+    def addresses(self, netns: int) -> frozenset[str]:
+        """Return a namespace's own addresses."""
+        place = self.places.get(netns)
+        return self._once(("addresses", netns), lambda: addresses(place)) if place else frozenset()
 
     def has_route(self, netns: int, address: str) -> bool | None:
         """Return whether a namespace has a route to an address."""

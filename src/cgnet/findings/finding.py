@@ -114,15 +114,10 @@ def ranked(found: Iterable[Finding]) -> list[Finding]:
     for several in by_cause.values():
         named += several[:MAX_NAMED]
         if others := several[MAX_NAMED:]:
-            last = named[-1]
-            text = f"{last.text}; likewise {len(others)} more destinations"
-            count = last.count + sum(each.count for each in others)
-            named[-1] = replace(
-                last,
-                text=text,
-                count=count,
-                evidence=last.evidence | {"destinations": len(others) + 1},
-            )
+            last, more = named[-1], sum(each.count for each in others)
+            text = f"{last.text}; likewise {len(others)} more destinations ({more} connections)"
+            evidence = last.evidence | {"destinations": len(others) + 1, "connections": more}
+            named[-1] = replace(last, text=text, evidence=evidence)
     return sorted(named, key=lambda one: one.weight)
 
 

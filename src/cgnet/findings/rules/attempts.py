@@ -187,6 +187,14 @@ def _not_listening(w: Watched, group: Group, drop: Group | None, common: dict[st
         text += f"; {others} does in another network namespace, where 127.0.0.1 is another one"
         fix = f"call {others} by its own address or name, or share its network namespace"
         evidence["elsewhere"] = [f"{each['saddr']}:{each['sport']}" for each in there][:5]
+    elif twice := _twice(w, row, netns, there):
+        return finding(
+            w, "duplicate-address", row, confidence=LIKELY, peer=twice,
+            text=f"{called} is there twice: {place} and {w.look.place(twice['netns']).name} have the "
+            f"address, and {who(twice)} listens in one of them alone; who answers is a matter of chance",
+            fix=f"take {row['daddr']} away from one of them ('{enter(w, netns)}ip addr')",
+            more=more("connect", row, f"--daddr {row['daddr']}"), evidence=evidence, **common,
+        )  # fmt: skip
     elif there:
         others = ", ".join(sorted({who(each) for each in there})[:3])
         text += f"; {others} does in another network namespace"
@@ -197,6 +205,19 @@ def _not_listening(w: Watched, group: Group, drop: Group | None, common: dict[st
         more=more("connect", row, "--result ECONNREFUSED", f"--dport {port}"),
         evidence=evidence, confidence=SURE if drop else LIKELY, **common,
     )  # fmt: skip
+
+
+def _twice(w: Watched, row: Row, netns: int, there: list[Row]) -> Row | None:
+    """Return the listener of another namespace that has the address, too, and was reached there."""
+    reached = any(
+        group.row["result"] == "ok"
+        and (group.row["daddr"], group.row["dport"]) == (row["daddr"], row["dport"])
+        for group in w.attempts
+    )
+    if row["daddr"] not in w.look.addresses(netns):
+        return None
+    found = [each for each in there if row["daddr"] in w.look.addresses(each["netns"])]
+    return found[0] if found and reached else None
 
 
 FIX = {

@@ -26,6 +26,14 @@ def full_listeners(w: Watched) -> list[Row]:
     ]
 
 
+def _called(listener: Row, peers: list[Row]) -> str | None:
+    """Return the address that a listener is called by, if it is one alone."""
+    if listener["saddr"] not in ANY:
+        return str(listener["saddr"])
+    called = {row["daddr"] for row in peers}
+    return called.pop() if len(called) == 1 else None
+
+
 def accept_queue(w: Watched) -> Iterator[Finding]:
     """Listeners that accept too slowly."""
     for each in full_listeners(w):
@@ -72,7 +80,7 @@ def accept_queue(w: Watched) -> Iterator[Finding]:
         yield finding(
             w, "accept-queue-full", each, peer=called, harm=Harm.FAILED, text=text, fix=fix,
             more=more("sockets --listeners", each), dport=each["sport"],
-            daddr=None if each["saddr"] in ANY else each["saddr"], count=count, seconds=seconds,
+            daddr=_called(each, peers), count=count, seconds=seconds,
             evidence=evidence, confidence=SURE if each["drops_grown"] else LIKELY,
         )  # fmt: skip
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MIN_RESENT = 4  # segments: fewer are no finding
 MIN_LOOKS = 2
+# Of attempts, and of queues: rules of their own tell.
+OTHERS = frozenset({"no-listener", "accept-queue-full", "time-wait-refused"})
 REORDERING = 3  # the kernel's own threshold, net.ipv4.tcp_reordering
 NEEDLESS = 0.5  # share of resends that weren't needed
 LIMITED = 0.3  # share of the time
@@ -110,7 +112,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     if cause:
         drop = next(one for one in drops if cause_of(one.row) == cause)
         text, evidence = advice_on(w, drop)
-        if cause == "no-listener":  # of a connection, not of an attempt
+        if cause in OTHERS:
             return
         yield finding(
             w, cause, row,
@@ -195,7 +197,9 @@ def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
 def delay(w: Watched) -> Iterator[Finding]:
     """A long way: the least round-trip time is long."""
     for several in _by_destination(
-        each for each in w.connections if (each.min_rtt_us or 0) >= DELAY_US and w.selects(each.row)
+        each
+        for each in w.connections
+        if (each.min_rtt_us or 0) >= DELAY_US and not each.row["retrans"] and w.selects(each.row)
     ):
         row = several[0].row
         least = min(each.min_rtt_us or 0 for each in several)

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The findings of `cgnet why`, from watches that are made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from watches import (
+    BACK,
+    FLOW,
+    NETNS,
+    OTHER_NETNS,
+    SERVER,
+    WHO,
+    attempt,
+    connection,
+    drop,
+    end,
+    listener,
+    resend,
+    watched,
+)
+
+from cgnet.findings.finding import MAX_NAMED, Finding, ranked
+from cgnet.findings.rules import judge
+
+if TYPE_CHECKING:
+    from cgnet.findings.watched import Watched
+
+NS = 1_000_000_000
+
+
+def only(made: Watched) -> Finding:
+    found = judge(made)
+    assert len(found) == 1, [(each.id, each.text) for each in found]
+    return found[0]
+
+
+def ids(made: Watched) -> list[str]:
+    return [each.id for each in judge(made)]
+
+
+# -- attempts
+
+
+def test_nobody_listens_where_the_syn_was_dropped() -> None:
+    found = only(watched(attempt("ECONNREFUSED", 3), drop("NO_SOCKET")))
+    assert (found.id, found.severity, found.confidence) == ("no-listener", "error", "certain")
+    assert (found.owner["container"], found.daddr, found.dport, found.count) == (
+        "app",
+        "10.0.0.2",
+        80,
+        3,
+    )
+
+
+def test_another_host_refuses() -> None:
+    found = only(watched(attempt("ECONNREFUSED")))
+    assert (found.id, found.confidence) == ("no-listener", "likely")
+
+
+def test_the_service_listens_elsewhere() -> None:
+    there = listener(netns=300, container="db")
+    found = only(watched(attempt("ECONNREFUSED"), drop("NO_SOCKET"), listeners=[there]))
+    assert found.id == "no-listener"
+    assert "db does in another network namespace" in found.text
+
+
+def test_the_service_listens_on_loopback_alone() -> None:
+    made = watched(
+        attempt("ECONNREFUSED"), drop("NO_SOCKET"), listeners=[listener(address="127.0.0.1")]
+    )
+    found = only(made)
+    assert (found.id, found.peer["container"]) == ("wrong-bind-address", "web")
+
+
+def test_two_hosts_have_the_address() -> None:
+    both = {OTHER_NETNS: {"10.0.0.2"}, 300: {"10.0.0.2"}}
+    made = watched(
+        attempt("ECONNREFUSED"), attempt("ok", state="ESTABLISHED"), drop("NO_SOCKET"),
+        listeners=[listener(netns=300)], addresses=both,
+    )  # fmt: skip
+    assert only(made).id == "duplicate-address"
+    # Networks of containers may have equal addresses: that is no fault.
+    made = watched(
+        attempt("ECONNREFUSED"), drop("NO_SOCKET"), listeners=[listener(netns=300)], addresses=both
+    )
+    assert only(made).id == "no-listener"
+
+
+def test_a_firewall_refuses() -> None:
+    assert only(watched(attempt("ECONNREFUSED"), drop("NETFILTER_DROP"))).id == "firewall-reject"
+
+
+@pytest.mark.parametrize(
+    ("reason", "ident"),
+    [
+        ("NETFILTER_DROP", "firewall-drop"), ("IP_RPFILTER", "rp-filter"),
+        ("QDISC_DROP", "qdisc-limit"), ("IP_INNOROUTES", "no-route"), ("PROTO_MEM", "tcp-memory"),
+    ],
+)  # fmt: skip
+def test_a_syn_that_was_dropped_here(reason: str, ident: str) -> None:
+    made = watched(
+        attempt("ETIMEDOUT", syn_retrans=3, latency_ns=7 * NS), resend("syn"), drop(reason)
+    )
+    found = only(made)
+    assert (found.id, found.confidence, found.seconds) == (ident, "certain", 7.0)
+
+
+def test_a_syn_that_is_dropped_by_its_address_alone_is_likely() -> None:
+    made = watched(attempt("ETIMEDOUT", syn_retrans=3), drop("NETFILTER_DROP", seq=8))
+    assert only(made).confidence == "likely"
+
+
+def test_what_lost_records_is_not_certain() -> None:
+    made = watched(
+        attempt("ETIMEDOUT", syn_retrans=1), resend("syn"), drop("NETFILTER_DROP"), lost={"drop": 1}
+    )
+    assert only(made).confidence == "likely"
+
+
+def test_nothing_comes_back() -> None:
+    found = only(watched(attempt("aborted", 2, syn_retrans=4), resend("syn")))
+    assert (found.id, found.count) == ("syn-unanswered", 2)
+
+
+def test_an_attempt_that_waits_at_the_end() -> None:
+    waiting = WHO | FLOW | {"state": "SYN_SENT", "role": "client", "retrans": 2}
+    assert only(watched(pending=[waiting])).id == "syn-unanswered"
+    # The first second shows nothing.
+    assert ids(watched(pending=[waiting | {"retrans": 0}])) == []
+
+
+def test_an_attempt_that_its_application_gives_up_at_once_is_no_fault() -> None:
+    assert ids(watched(attempt("aborted", latency_ns=1000))) == []
+
+
+def test_the_listener_has_no_way_back() -> None:
+    made = watched(
+        attempt("ETIMEDOUT", syn_retrans=3), resend("syn"), listeners=[listener(drops_grown=4)],
+        has_route=False,
+    )  # fmt: skip
+    found = only(made)
+    assert (found.id, found.peer["container"]) == ("no-route", "web")
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "ident"),
+    [
+        ("EPERM", "CLOSE", "connect-denied"), ("EACCES", "CLOSE", "connect-denied"),
+        ("ENETUNREACH", "CLOSE", "no-route"), ("EHOSTUNREACH", "CLOSE", "no-route"),
+        ("EINVAL", "CLOSE", "source-address-missing"),
+        ("EADDRNOTAVAIL", "CLOSE", "source-address-missing"),
+        ("EADDRNOTAVAIL", "SYN_SENT", "ports-exhausted"), ("EHOSTUNREACH", "SYN_SENT", "no-route"),
+    ],
+)  # fmt: skip
+def test_an_errno(result: str, state: str, ident: str) -> None:
+    assert only(watched(attempt(result, state=state))).id == ident
+
+
+# -- queues
+
+
+def test_a_full_accept_queue_is_the_servers() -> None:
+    full = listener(recv_q=129, fullest=129, drops_grown=40)
+    made = watched(attempt("aborted", 5, syn_retrans=9), resend("syn"), listeners=[full])
+    found = only(made)
+    assert (found.id, found.confidence, found.count) == ("accept-queue-full", "certain", 5)
+    assert (found.owner["container"], found.peer["container"]) == ("web", "app")
+    assert (found.daddr, found.dport) == ("10.0.0.2", 80)
+
+
+def test_a_queue_that_was_never_full_is_no_fault() -> None:
+    assert ids(watched(listeners=[listener(recv_q=100, fullest=128)])) == []
+
+
+# -- transfers
+
+
+def test_loss_on_the_way() -> None:
+    found = only(watched(resend("fast", 9), resend("timeout", 2, rto_us=300_000)))
+    assert (found.id, found.severity) == ("path-loss", "warning")
+    assert found.evidence["resent"] == 11
+    assert ids(watched(resend("fast", 2))) == []
+
+
+def test_a_full_queue_of_this_host() -> None:
+    made = watched(resend("fast", 9), drop("QDISC_DROP", "PA", netns=NETNS))
+    assert only(made).id == "qdisc-limit"
+
+
+def test_segments_that_overtake_each_other() -> None:
+    made = watched(resend("fast", 10), end(None, None, reordering=40, dsack_dups=9))
+    assert only(made).id == "path-reordering"
+    made = watched(resend("fast", 10), end(None, None, reordering=40, dsack_dups=1))
+    assert only(made).id == "path-loss"
+
+
+def test_large_segments_that_never_arrive() -> None:
+    stuck = connection(WHO | FLOW | {"send_q": 3000}, stuck=5.0)
+    made = watched(
+        attempt("ok", state="ESTABLISHED"), resend("timeout", 4, len=1448, attempt=4),
+        connections=[stuck],
+    )  # fmt: skip
+    found = only(made)
+    assert (found.id, found.severity, found.seconds) == ("mtu-blackhole", "error", 5.0)
+
+
+def test_a_peer_that_is_gone() -> None:
+    stuck = connection(WHO | FLOW | {"send_q": 3000}, stuck=5.0)
+    made = watched(resend("timeout", 4, len=1448, attempt=4), connections=[stuck])
+    assert only(made).id == "peer-vanished"
+
+
+def test_a_reader_that_does_not_read() -> None:
+    held = connection(WHO | FLOW | {"send_q": 90_000}, probing=1.0)
+    other = SERVER | BACK | {"recv_q": 300_000, "role": "server"}
+    found = only(watched(connections=[held], others=[other]))
+    assert (found.id, found.owner["container"], found.peer["container"]) == (
+        "slow-reader",
+        "web",
+        "app",
+    )
+
+
+def test_a_receive_buffer_that_is_too_small() -> None:
+    held = connection(WHO | FLOW | {"send_q": 90_000}, rwnd_limited=8.0)
+    other = SERVER | BACK | {"recv_q": 0, "role": "server"}
+    assert only(watched(connections=[held], others=[other])).id == "receive-buffer-small"
+
+
+def test_a_server_that_thinks_long_and_one_whose_cpu_is_limited() -> None:
+    waits = connection(WHO | FLOW, waiting=0.9, turns=8)
+    other = SERVER | BACK | {"recv_q": 0, "role": "server"}
+    assert only(watched(connections=[waits], others=[other])).id == "slow-server"
+    limited = {"/web": {"nr_periods": 100, "nr_throttled": 90}}
+    found = only(watched(connections=[waits], others=[other], throttled=limited))
+    assert (found.id, found.owner["container"]) == ("cpu-limit", "web")
+
+
+def test_a_long_poll_is_no_fault() -> None:
+    assert ids(watched(connections=[connection(WHO | FLOW, waiting=1.0, turns=1)])) == []
+
+
+def test_a_long_way_is_told_and_is_no_fault() -> None:
+    found = only(watched(connections=[connection(WHO | FLOW, min_rtt_us=150_000)]))
+    assert (found.id, found.severity) == ("path-delay", "info")
+
+
+# -- ends
+
+
+def test_a_reset_of_the_peer() -> None:
+    found = only(watched(end("peer", "rst", 4)))
+    assert (found.id, found.count) == ("reset-by-peer", 4)
+
+
+@pytest.mark.parametrize(
+    ("closed_by", "cause"), [("local", "rst"), ("peer", "fin"), ("local", "fin")]
+)
+def test_an_end_that_harms_nobody(closed_by: str, cause: str) -> None:
+    assert ids(watched(end(closed_by, cause, 9))) == []
+
+
+def test_a_client_that_resets_is_no_fault_of_the_server() -> None:
+    server = {**SERVER, **BACK, "role": "server"}
+    assert ids(watched(end("peer", "rst", 9, **server))) == []
+
+
+def test_an_idle_connection_that_the_server_had_closed() -> None:
+    late = drop("TCP_FLAGS", "PA", reason_class="application")
+    assert only(watched(end("peer", "rst"), late)).id == "idle-reset"
+
+
+def test_a_kill_is_one_finding_of_both_ends() -> None:
+    server = {**SERVER, **BACK, "role": "server"}
+    made = watched(end("kernel", "abort", **server), end("peer", "rst"))
+    assert ids(made) == ["killed-locally"]
+
+
+def test_a_listener_that_closes_with_a_queue() -> None:
+    server = {**SERVER, **BACK, "role": "server"}
+    made = watched(end("local", "rst", **server), end("peer", "rst"), closed=[listener(fullest=3)])
+    assert ids(made) == ["listener-closed"]
+
+
+def test_a_time_out() -> None:
+    assert only(watched(end("kernel", "timeout"))).id == "peer-vanished"
+
+
+# -- all together
+
+
+def test_only_what_is_selected_is_judged() -> None:
+    made = watched(
+        attempt("ECONNREFUSED"), drop("NO_SOCKET"), end("kernel", "timeout"), resend("fast", 20),
+        selects=lambda row: row.get("container") == "another",
+    )  # fmt: skip
+    assert ids(made) == []
+
+
+def test_the_worst_comes_first_and_few_destinations_are_named() -> None:
+    refused = [attempt("ECONNREFUSED", number, daddr=f"10.0.1.{number}") for number in range(1, 9)]
+    found = judge(watched(*refused, resend("fast", 20)))
+    assert [each.id for each in found] == ["no-listener"] * MAX_NAMED + ["path-loss"]
+    assert [each.count for each in found[:MAX_NAMED]] == [8, 7, 6]
+    assert (found[2].evidence["destinations"], found[2].evidence["connections"]) == (6, 15)
+
+
+def test_findings_of_one_cause_and_place_are_one() -> None:
+    one = only(watched(attempt("ECONNREFUSED", 2), drop("NO_SOCKET")))
+    (both,) = ranked([one, replace(one, count=3)])
+    assert both.count == 5
+
+
+def test_what_is_typed_is_quoted() -> None:
+    made: Any = watched(attempt("ECONNREFUSED", container="a; rm -rf /"), drop("NO_SOCKET"))
+    assert "--container 'a; rm -rf /'" in only(made).more
