@@ -31,6 +31,7 @@ CARRY = frozenset({ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING})
 NO_U32, NO_U64 = 2**32 - 1, 2**64 - 1
 TIMER_ON, TIMER_PROBE = 1, 4
 US = 1_000_000
+LONG_US = 100_000  # a round trip
 STUCK_US = US  # without an acknowledgement
 
 
@@ -250,7 +251,7 @@ def _is_suspicious(each: _Followed, first: OpenSocket, last: OpenSocket) -> bool
         or _known(last.retrans) > _known(first.retrans)
         or _known(last.rwnd_limited_us, NO_U64) > _known(first.rwnd_limited_us, NO_U64)
         or _known(last.sndbuf_limited_us, NO_U64) > _known(first.sndbuf_limited_us, NO_U64)
-        or _known(last.min_rtt_us) > 100_000
+        or _known(last.srtt_us) >= LONG_US
     )
 
 

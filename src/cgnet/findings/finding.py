@@ -111,6 +111,7 @@ def ranked(found: Iterable[Finding]) -> list[Finding]:
     for each in sorted(merged.values(), key=lambda one: one.weight):
         by_cause[each.cause].append(each)
     named: list[Finding] = []
+    by_cause = _of_both_ends(by_cause)
     for several in by_cause.values():
         named += several[:MAX_NAMED]
         if others := several[MAX_NAMED:]:
@@ -119,6 +120,21 @@ def ranked(found: Iterable[Finding]) -> list[Finding]:
             evidence = last.evidence | {"destinations": len(others) + 1, "connections": more}
             named[-1] = replace(last, text=text, evidence=evidence)
     return sorted(named, key=lambda one: one.weight)
+
+
+def _of_both_ends(
+    found: dict[tuple[Any, ...], list[Finding]],
+) -> dict[tuple[Any, ...], list[Finding]]:
+    """Leave out what is found at both ends of the same connections: the heavier one stays."""
+    kept: dict[tuple[Any, ...], list[Finding]] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for cause, several in found.items():
+        for each in several:
+            ends = frozenset({who(each.owner), who(each.peer)}) if each.peer else None
+            if ends and seen.setdefault((each.id, ends, each.dport), cause[1]) != cause[1]:
+                continue
+            kept.setdefault(cause, []).append(each)
+    return kept
 
 
 def _merge(one: Finding, other: Finding) -> Finding:

@@ -212,6 +212,9 @@ def test_a_peer_that_is_gone() -> None:
     stuck = connection(WHO | FLOW | {"send_q": 3000}, stuck=5.0)
     made = watched(resend("timeout", 4, len=1448, attempt=4), connections=[stuck])
     assert only(made).id == "peer-vanished"
+    small = connection(WHO | FLOW | {"send_q": 50}, stuck=5.0)
+    made = watched(resend("timeout", 4, len=50, attempt=4), connections=[small])
+    assert only(made).id == "peer-vanished"
 
 
 def test_a_reader_that_does_not_read() -> None:
@@ -247,6 +250,24 @@ def test_a_long_poll_is_no_fault() -> None:
 def test_a_long_way_is_told_and_is_no_fault() -> None:
     found = only(watched(connections=[connection(WHO | FLOW, min_rtt_us=150_000)]))
     assert (found.id, found.severity) == ("path-delay", "info")
+
+
+def test_a_way_that_has_grown_long() -> None:
+    grown = connection(WHO | FLOW | {"srtt_us": 300_000}, min_rtt_us=1000)
+    assert only(watched(connections=[grown])).id == "path-delay"
+    # Its samples are of segments that were sent again.
+    lost = connection(WHO | FLOW | {"srtt_us": 300_000, "retrans": 3}, min_rtt_us=1000)
+    assert ids(watched(connections=[lost])) == []
+
+
+def test_loss_explains_a_wait() -> None:
+    waits = connection(WHO | FLOW, waiting=0.9, turns=8)
+    other = SERVER | BACK | {"recv_q": 0, "role": "server"}
+    back = {**SERVER, **BACK, "role": "server"}
+    made = watched(
+        resend("timeout", 9), resend("timeout", 5, **back), connections=[waits], others=[other]
+    )
+    assert ids(made) == ["path-loss", "path-loss"]
 
 
 # -- ends

@@ -12,6 +12,7 @@ from cgnet.findings.watched import Watched
 
 Row = dict[str, Any]
 NETNS, OTHER_NETNS = 100, 200
+END_NS = 10**10
 WHO: Row = {
     "container": "app", "pod": None, "cgroup": "/app", "cgroup_id": "1", "netns": NETNS, "pid": 1,
     "comm": "app",
@@ -30,9 +31,9 @@ BACK: Row = {
 def group(row: Row, count: int = 1, ids: tuple[int, ...] = (), **sums: int) -> Group:
     known = {
         "latency_ns": 0, "syn_retrans": 0, "segs": count, "len": 0, "attempt": 1, "rto_us": 0,
-        "retrans": 0, "dsack_dups": 0, "reordering": 3,
+        "retrans": 0, "dsack_dups": 0, "reordering": 3, "tx_bytes_delta": 0, "tx_bytes": 0,
     }  # fmt: skip
-    return Group(row, count, known | sums, known | sums, frozenset(ids), 0, 0)
+    return Group(row, count, known | sums, known | sums, frozenset(ids), 0, END_NS)
 
 
 def attempt(result: str, count: int = 1, state: str = "SYN_SENT", **more: Any) -> Group:
@@ -79,7 +80,7 @@ def listener(port: int = 80, address: str = "0.0.0.0", **more: Any) -> Row:
 
 
 def connection(row: Row, **more: Any) -> Connection:
-    base = {"role": "client", "recv_q": 0, "send_q": 0, "unsent": 0, "retrans": 0}
+    base = {"role": "client", "recv_q": 0, "send_q": 0, "unsent": 0, "retrans": 0, "srtt_us": 100}
     known: Row = {
         "seconds": 10.0, "looks": 10, "retrans": 0, "busy": 0.0, "rwnd_limited": 0.0,
         "sndbuf_limited": 0.0, "unread": 0.0, "waiting": 0.0, "probing": 0.0, "stuck": 0.0,
@@ -167,6 +168,6 @@ def watched(
     look: Any = Look(**known)
     made: Any = sockets
     return Watched(
-        by_signal, made, look, matcher, seconds=10.0, end_ns=10**10, lost=lost or {},
+        by_signal, made, look, matcher, seconds=10.0, end_ns=END_NS, lost=lost or {},
         throttled=throttled or {},
     )  # fmt: skip

@@ -126,6 +126,6 @@ def tally_of(name: str, schema: Schema) -> Tally:
         return Tally(schema, _resend(), numbers, RETRANS_EVENT.slice("retrans.seq"))
     numbers = _numbers(
         LIFE_EVENT, "life", "duration_ns", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans",
-        "busy_ticks", "rwnd_ticks", "sndbuf_ticks", "dsack_dups", "reordering",
+        "tx_bytes_delta", "busy_ticks", "rwnd_ticks", "sndbuf_ticks", "dsack_dups", "reordering",
     )  # fmt: skip
     return Tally(schema, _end(), numbers, SPORT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgnet.findings.finding import ranked
+from cgnet.findings.finding import UNKNOWN, ranked, who
 from cgnet.findings.rules import attempts, ends, queues, transfers
 
 if TYPE_CHECKING:
@@ -17,4 +17,33 @@ RULES = (*attempts.RULES, *queues.RULES, *transfers.RULES, *ends.RULES)
 
 def judge(watched: Watched) -> list[Finding]:
     """Return the findings, ranked: the worst first."""
-    return ranked(finding for rule in RULES for finding in rule(watched))
+    found = [finding for rule in RULES for finding in rule(watched)]
+    return ranked(each for each in found if not _is_explained(each, found))
+
+
+# By a symptom: the causes that explain it, where they hit the same connections.
+EXPLAINED = {
+    "slow-server": frozenset(
+        {
+            "path-loss", "path-reordering", "mtu-blackhole", "qdisc-limit", "firewall-drop",
+            "tcp-memory", "accept-queue-full", "peer-vanished", "cpu-limit",
+        }
+    ),
+    "path-loss": frozenset({"mtu-blackhole", "qdisc-limit", "firewall-drop", "tcp-memory"}),
+    "mtu-blackhole": frozenset({"firewall-drop", "firewall-reject", "rp-filter", "no-route"}),
+    "peer-vanished": frozenset(
+        {"firewall-drop", "firewall-reject", "rp-filter", "no-route", "mtu-blackhole", "qdisc-limit"}
+    ),
+}  # fmt: skip
+
+
+def _is_explained(symptom: Finding, found: list[Finding]) -> bool:
+    """Return whether another finding, of the same service and owner, tells why."""
+    causes = EXPLAINED.get(symptom.id, frozenset[str]())
+    ends = {who(symptom.owner), who(symptom.peer)} - {UNKNOWN}
+    return any(
+        each.id in causes
+        and each.dport == symptom.dport
+        and (not ends or ends & {who(each.owner), who(each.peer)})
+        for each in found
+    )

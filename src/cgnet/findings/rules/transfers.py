@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cgnet.findings.watched import Row, Watched
 
 MIN_RESENT = 4  # segments: fewer are no finding
+MIN_WAITS = 3  # for the retransmission timer
+MIN_SHARE = 0.002  # of the bytes sent
 MIN_LOOKS = 2
 # Of attempts, and of queues: rules of their own tell.
 OTHERS = frozenset({"no-listener", "accept-queue-full", "time-wait-refused"})
@@ -35,11 +37,14 @@ REORDERING = 3  # the kernel's own threshold, net.ipv4.tcp_reordering
 NEEDLESS = 0.5  # share of resends that weren't needed
 LIMITED = 0.3  # share of the time
 MOSTLY = 0.7
-DELAY_US = 100_000  # a constant delay that is told
+DELAY_US = 100_000  # a delay that is told
+GROWN = 4  # times the least round trip
+MANY = 20  # segments
 BIG = 1000  # bytes of a segment that is as large as its link takes
 DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
 THROTTLED = 0.1  # share of the periods of a CPU limit
 MIN_TURNS = 3
+NS = 1_000_000_000
 UNREAD = 1 << 14  # bytes that wait for their reader
 
 
@@ -92,7 +97,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     segs = sum(group.sums["segs"] for group in groups)
     row = groups[0].row if groups else stuck[0].row
     stalled = [each for each in stuck if each.stuck >= 1.0]
-    if segs < MIN_RESENT and not stalled:
+    if not stalled and not _is_much(w, row, groups):
         return
     seqs = {seq for group in groups for seq in group.ids}
     drops = w.drops_of(seqs)
@@ -133,8 +138,9 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         )  # fmt: skip
         return
     big = [group for group in timeouts if group.most["len"] >= BIG and group.most["attempt"] > 1]
-    alive = _answers(w, row)
-    if stalled and (big or not groups) and alive and _all_big(stalled, groups):
+    alive = _answers(w, row, stalled)
+    too_big = _all_big(stalled, groups) and (alive or not _much_went(w, row))
+    if stalled and (big or not groups) and too_big:
         yield finding(
             w, "mtu-blackhole", row, confidence=LIKELY,
             text=f"large segments between {_between(row)} never arrive, and small ones do: a link "
@@ -167,6 +173,17 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     )  # fmt: skip
 
 
+def _is_much(w: Watched, row: Row, groups: list[Group]) -> bool:
+    """Return whether resends harm: waits for the timer, or a good share of what was sent."""
+    waits = sum(group.sums["segs"] for group in groups if group.row["cause"] == "timeout")
+    segs = sum(group.sums["segs"] for group in groups)
+    if waits >= MIN_WAITS or segs < MIN_RESENT:
+        return waits >= MIN_WAITS
+    place = _destination(row)
+    sent = sum(each.sums["tx_bytes_delta"] for each in w.lives if _destination(each.row) == place)
+    return sum(group.sums["len"] for group in groups) >= MIN_SHARE * sent
+
+
 def _reordered(w: Watched, row: Row, segs: int) -> dict[str, int]:
     """Return what connections say of reordering, if that is why they send again; else {}."""
     place = _destination(row)
@@ -179,12 +196,20 @@ def _reordered(w: Watched, row: Row, segs: int) -> dict[str, int]:
     return {"reordering": most, "dsack_dups": needless}
 
 
-def _answers(w: Watched, row: Row) -> bool:
-    """Return whether the other side answers at all: an attempt to it was made."""
+def _answers(w: Watched, row: Row, stalled: list[Connection]) -> bool:
+    """Return whether the other side answers while connections stand still: an attempt was made."""
     if row.get("role") == "server":
         return True
+    since = w.end_ns - int(max((each.stuck for each in stalled), default=0.0) * NS)
     to_it = (group for group in w.attempts if group.row["daddr"] == row["daddr"])
-    return any(each.row["result"] == "ok" and not each.sums["syn_retrans"] for each in to_it)
+    return any(each.row["result"] == "ok" and each.last_ns >= since for each in to_it)
+
+
+def _much_went(w: Watched, row: Row) -> bool:
+    """Return whether large segments arrived before: then it isn't their size that stops them now."""
+    place = _destination(row)
+    lives = [each for each in w.lives if each.row["open"] and _destination(each.row) == place]
+    return any(each.most["tx_bytes"] > MANY * BIG for each in lives) or not lives
 
 
 def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
@@ -195,24 +220,35 @@ def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
 
 
 def delay(w: Watched) -> Iterator[Finding]:
-    """A long way: the least round-trip time is long."""
+    """A long way: round trips take long, always, or many times longer than the least one did."""
     for several in _by_destination(
-        each
-        for each in w.connections
-        if (each.min_rtt_us or 0) >= DELAY_US and not each.row["retrans"] and w.selects(each.row)
+        each for each in w.connections if _is_slow(each) and w.selects(each.row)
     ):
         row = several[0].row
         least = min(each.min_rtt_us or 0 for each in several)
+        now = max(each.row["srtt_us"] or 0 for each in several)
+        text = f"between {_between(row)} each round trip takes {least / 1000:.0f} ms at least: "
+        "distance, or "
+        text += "a queue that is always full"
+        if least < DELAY_US:
+            text = f"between {_between(row)} round trips take {now / 1000:.0f} ms now, and took "
+            text += f"{least / 1000:.1f} ms at least: a queue on the way has grown, or the way "
+            "has changed"
         yield finding(
-            w, "path-delay", row, harm=Harm.NONE, confidence=SURE, **_ends(row),
-            text=f"between {_between(row)} each round trip takes {least / 1000:.0f} ms at least: "
-            "distance, or a "
-            "queue that is always full",
+            w, "path-delay", row, harm=Harm.NONE, confidence=SURE, **_ends(row), text=text,
             fix="serve it from nearer, need fewer round trips (keep connections open), or shorten "
             "the queue",
             more=more("rtt", row, f"--port {service_port(row)}"), count=len(several),
-            evidence={"min_rtt_us": least}, peer=w.peer_of(row),
+            evidence={"min_rtt_us": least, "srtt_us": now}, peer=w.peer_of(row),
         )  # fmt: skip
+
+
+def _is_slow(each: Connection) -> bool:
+    """Return whether a connection's round trips take long, and not for lost segments."""
+    if each.row["retrans"] or not each.min_rtt_us:
+        return False
+    now = each.row["srtt_us"] or 0
+    return each.min_rtt_us >= DELAY_US or now >= max(DELAY_US, GROWN * each.min_rtt_us)
 
 
 # -- windows
