@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -20,6 +21,7 @@ WHO = (
 PEER = ("container", "pod", "cgroup", "pid", "comm")
 MAX_NAMED = 3  # findings of one cause and owner, with destinations of their own
 UNKNOWN = "an unknown owner"
+WATCHED = re.compile(r"/cgnet-why-\d+$")  # the cgroup of a command that `why` runs
 
 
 class Harm(IntEnum):
@@ -93,6 +95,8 @@ class Finding:
 
 def who(row: dict[str, Any]) -> str:
     """Return an owner's name for people: the container, with its pod, else the unit or cgroup."""
+    if WATCHED.search(row.get("cgroup") or ""):
+        return "the command"
     if row.get("container"):
         return f"{row['pod']}/{row['container']}" if row.get("pod") else str(row["container"])
     return str(row.get("cgroup") or row.get("cgroup_id") or UNKNOWN)

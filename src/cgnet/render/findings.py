@@ -6,41 +6,42 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from cgnet.render.layout import ELLIPSIS, shortened
 from cgnet.render.text import safe
 
 INDENT = "   "
 MIN_WIDTH = 40
-MAX_EVIDENCE = 4  # entries of a finding's evidence that one line shows
+TEXT_LINES = 3  # so that three findings fit on a screen of 24 lines
 
 
-def _wrapped(label: str, text: str, width: int) -> list[str]:
-    first = f"{INDENT}{label}"
+def _wrapped(label: str, text: str, width: int, most: int | None) -> list[str]:
+    """Return a paragraph's lines; of more than ``most`` the last one is cut."""
     return textwrap.wrap(
-        safe(text), max(width, MIN_WIDTH), initial_indent=first,
-        subsequent_indent=INDENT + " " * len(label), break_long_words=True, break_on_hyphens=False,
+        safe(text), width, initial_indent=f"{INDENT}{label}",
+        subsequent_indent=INDENT + " " * len(label), break_on_hyphens=False,
+        max_lines=most, placeholder=f" {ELLIPSIS}",
     )  # fmt: skip
 
 
-def _evidence(evidence: dict[str, Any]) -> str:
+def _evidence(evidence: dict[str, Any], *, whole: bool) -> str:
     told = [
-        f"{name} {value}"
+        (name, value)
         for name, value in evidence.items()
-        if isinstance(value, int | float | str)
+        if whole or not isinstance(value, list | dict)
     ]
-    return ", ".join(told[:MAX_EVIDENCE])
+    return ", ".join(f"{name} {value}" for name, value in told)
 
 
 def finding_text(row: dict[str, Any], owner: str, harm: str, width: int, *, whole: bool) -> str:
-    """Return a finding's lines. ``whole``: with all its evidence, and uncut commands."""
-    head = f"{row['rank']}  {row['severity'].upper()}  {row['id']}  {safe(owner)}"
-    lines = [f"{head}  ({row['confidence']}; {harm})"]
-    lines += _wrapped("", row["text"], width)
-    told = _evidence(row["evidence"])
-    if whole:
-        told = ", ".join(f"{name} {value}" for name, value in row["evidence"].items())
-    if told:
-        seen = _wrapped("seen: ", told, width)
-        lines += seen if whole else seen[:1]
-    lines += _wrapped("fix:  ", row["fix"], width)
+    """Return a finding's lines. ``whole``: nothing is cut."""
+    width = max(width, MIN_WIDTH)
+    start = f"{row['rank']}  {row['severity'].upper()}  {row['id']}  "
+    end = f"  ({row['confidence']}; {harm})"
+    name = safe(owner)
+    lines = [f"{start}{name if whole else shortened(name, width - len(start) - len(end))}{end}"]
+    lines += _wrapped("", row["text"], width, None if whole else TEXT_LINES)
+    if told := _evidence(row["evidence"], whole=whole):
+        lines += _wrapped("seen: ", told, width, None if whole else 1)
+    lines += _wrapped("fix:  ", row["fix"], width, None if whole else 1)
     lines.append(f"{INDENT}more: {safe(row['more'])}")
     return "\n".join(lines) + "\n"

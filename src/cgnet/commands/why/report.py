@@ -9,10 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.finding import Finding, Harm, who
+from cgnet.findings.rules.base import plural
 from cgnet.records.schema import SCHEMA, CountSchema
 from cgnet.render import make_renderer
 from cgnet.render.findings import finding_text
-from cgnet.render.layout import terminal_width
+from cgnet.render.layout import terminal_lines, terminal_width
 from cgnet.render.text import duration, escape
 from cgnet.run import output
 from cgnet.run.output import STALLED, Patience, Writer, cannot_write, tell
@@ -30,6 +31,7 @@ HOST = {"container": None, "cgroup": None}
 FIELDS = tuple(
     Finding("", "error", "certain", Harm.NONE, HOST, {}, None, None, 0, 0, "", {}, "", "").row(0)
 )
+FEWEST = 3  # findings that are shown on any terminal
 CLEAR_LINE = "\r\x1b[K"
 NOTHING = "nothing seen to judge: no attempt, no segment, no open connection of what is selected"
 FINE = "nothing wrong was seen: {seen}; look at the application"
@@ -38,7 +40,7 @@ FINE = "nothing wrong was seen: {seen}; look at the application"
 def harm_text(row: dict[str, Any], harm: Harm) -> str:
     """Return what connections suffered."""
     count, seconds = row["count"], row["seconds"]
-    connections = f"{count} connection" + ("s" if count != 1 else "")
+    connections = plural(count, "connection")
     lasted = f", {duration(round(seconds * 1e6))}" if seconds else ""
     if harm is Harm.FAILED:
         return f"{connections} failed{lasted}"
@@ -52,18 +54,19 @@ def harm_text(row: dict[str, Any], harm: Harm) -> str:
 class Report:
     """Writes to standard output; progress goes to standard error."""
 
-    def __init__(self, options: Options, clock: Clock, stop: Stop) -> None:
-        """Choose the format. Raises UsageError for unknown fields."""
+    def __init__(self, options: Options, clock: Clock, stop: Stop, *, quiet: bool) -> None:
+        """Choose the format; ``quiet``: show no progress. Raises UsageError for unknown fields."""
         self._options, self._clock = options, clock
         self._schema = CountSchema("finding", clock, FIELDS)
         self.fd = STDOUT
         self._out = Writer(STDOUT, Patience(stop.reached, lambda: stop.insisted))
+        self._terminal = os.isatty(STDOUT)
         self.for_people = options.output in ("table", "wide") and not options.fields
         self._renderer = make_renderer(
             options.output, self._schema, options.fields or list(self._schema.fields),
-            {}, terminal=os.isatty(STDOUT), header=not options.no_header,
+            {}, terminal=self._terminal, header=not options.no_header,
         )  # fmt: skip
-        self._progress = sys.stderr.isatty() and self.for_people
+        self._progress = sys.stderr.isatty() and self.for_people and not quiet
         self._told = ""
         self.records = 0
 
@@ -105,10 +108,16 @@ class Report:
             self._write(self._renderer.finish())
             return
         whole = self._options.output == "wide"
-        width = terminal_width()
-        for row, each in zip(rows, found, strict=True):
-            text = finding_text(row, who(row), harm_text(row, each.harm), width, whole=whole)
-            self._write(f"{text}\n")
+        texts = [
+            finding_text(row, who(row), harm_text(row, each.harm), terminal_width(), whole=whole)
+            for row, each in zip(rows, found, strict=True)
+        ]
+        shown = len(texts)
+        if self._terminal and not whole:
+            shown = _on_screen(texts)
+        self._write("".join(texts[:shown]))
+        if left := len(texts) - shown:
+            self._write(f"and {plural(left, 'finding')} that harm less: -o wide shows all\n")
         if not rows:
             self._write(f"{verdict(watched)}\n")
 
@@ -142,9 +151,21 @@ class Report:
                 self._write(notice)
                 return
         told = ", ".join(f"{number} {name}" for name, number in seen.items() if name != "seconds")
-        tell(f"{len(found)} findings in {seen['seconds']:g} s: {told}, {fields['lost']} lost")
+        findings = plural(len(found), "finding")
+        tell(f"{findings} in {seen['seconds']:g} s: {told}, {fields['lost']} lost")
         if child:
             tell(f"the command {child.ending}")
+
+
+def _on_screen(texts: list[str]) -> int:
+    """Return how many findings fit on the terminal; at least the first three."""
+    room, shown = terminal_lines(), 0
+    for text in texts:
+        room -= text.count("\n")
+        if room < 0 and shown >= FEWEST:
+            break
+        shown += 1
+    return shown
 
 
 def seen_of(watched: Watched) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Session:
         fields = socket_groups(names.cgroups, names.runtimes, Shared())
         self._sockets = Connections(Schema("sockets", self._clock, fields, SOCKET_EVENT.size))
         self._stop = reader.Stop(options.duration)
-        self._report = Report(options, self._clock, self._stop)
+        self._report = Report(options, self._clock, self._stop, quiet=bool(child))
         self._walk: Walk
         self._missed = 0
         self._began_ns = 0

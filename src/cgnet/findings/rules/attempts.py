@@ -255,7 +255,8 @@ def silent(w: Watched) -> Iterator[Finding]:
         drops = w.drops_of(each.seqs) or w.drops_on_way(row) or w.drops_on_way(row, flags="SA")
         drops = [one for one in drops if one.row["tcp_flags"] in ("S", "SA", "SE", "SEC")] or drops
         cause = next((name for one in drops if (name := cause_of(one.row))), None)
-        counts = {"failed": each.failed, "waiting": each.pending, "late": each.late}
+        numbers = {"failed": each.failed, "waiting": each.pending, "late": each.late}
+        counts = {name: number for name, number in numbers.items() if number}
         if drops and cause:
             drop = next(one for one in drops if cause_of(one.row) == cause)
             text, evidence = advice_on(w, drop)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.advice import Seen, advise
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
-from cgnet.findings.finding import Finding, Harm
+from cgnet.findings.finding import WATCHED, Finding, Harm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,6 +67,8 @@ def address_port(address: str | None, port: int | None) -> str:
 
 def select_owner(row: Row) -> str:
     """Return the options that select an owner, quoted for a shell."""
+    if WATCHED.search(row.get("cgroup") or ""):
+        return ""  # it is gone
     if row.get("container"):
         return f" --container {shlex.quote(row['container'])}"
     if row.get("cgroup"):
