@@ -21,7 +21,7 @@ def _common(group: Group) -> dict[str, Any]:
     row = group.row
     server = row["role"] == "server"
     return {
-        "daddr": None if server else row["daddr"],
+        "daddr": row["saddr"] if server else row["daddr"],
         "dport": row["sport"] if server else row["dport"],
         "count": group.count, "signals": ("life",), "harm": Harm.FAILED,
     }  # fmt: skip

@@ -61,9 +61,9 @@ def _by_destination(connections: Iterable[Connection]) -> list[list[Connection]]
 
 
 def _ends(row: Row) -> dict[str, Any]:
-    """Return daddr and dport of a finding: a server's clients aren't named one by one."""
+    """Return daddr and dport of a finding: those of the server, whichever end has it."""
     if row.get("role") == "server":
-        return {"daddr": None, "dport": row["sport"]}
+        return {"daddr": row["saddr"], "dport": row["sport"]}
     return {"daddr": row["daddr"], "dport": row["dport"]}
 
 
