@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgnet.records._layouts import SOCKET_EVENT, OpenSocket, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from cgnet.records.schema import Schema
 
 MAX_SOCKETS = 262_144  # that are followed: some 150 MB
 MAX_TOLD = 4096  # connections that are handed to the rules
+MAX_WAITING = 1024  # of them, that wait for an answer and have no other trouble
 SOCKET_PART = SOCKET_EVENT.slice("socket")
 ADDRESS_PART = SOCKET_EVENT.slice("socket.address")
 STATE_AT = SOCKET_EVENT.slice("socket.tcp_state").start
@@ -53,6 +54,7 @@ class Connection(NamedTuple):
     probing: float  # share of looks with a closed window
     stuck: float  # seconds, to the end, without an acknowledgement of what was sent
     turns: int  # looks between which data came and was sent
+    gone: bool  # it wasn't there any more at the last look
     min_rtt_us: int | None
 
 
@@ -94,10 +96,12 @@ class Connections:
         self.states: dict[int, int] = {}  # at the last look
         self.untold = 0
         self.looks = 0
+        self._looked_ns = 0
 
     def look(self, batches: Iterable[list[bytes]], now_ns: int) -> None:
         """Take all sockets of a listing."""
         self.looks += 1
+        self._looked_ns = now_ns
         self.states = {}
         listeners: dict[bytes, bytes] = {}
         attempts: dict[bytes, bytes] = {}
@@ -146,15 +150,16 @@ class Connections:
 
     # -- what the rules ask
 
-    def connections(
-        self, end_ns: int, wanted: Callable[[_Followed, OpenSocket, OpenSocket], bool] | None = None
-    ) -> list[Connection]:
+    def connections(self, end_ns: int) -> list[Connection]:
         """Return the connections that carry data and may have trouble; those of the last looks."""
         found: list[Connection] = []
+        waiting = 0  # for an answer, and nothing else: long polls may be many
         for each in self._followed.values():
             first, last = _socket(each.first), _socket(each.last)
-            if not (wanted or _is_suspicious)(each, first, last):
-                continue
+            if not _is_suspicious(each, first, last):
+                if each.waiting * 2 <= each.looks or waiting >= MAX_WAITING:
+                    continue
+                waiting += 1
             if len(found) >= MAX_TOLD:
                 self.untold += 1
                 continue
@@ -186,6 +191,7 @@ class Connections:
             probing=each.probing / each.looks,
             stuck=stuck,
             turns=each.turns,
+            gone=each.seen_ns < self._looked_ns,
             min_rtt_us=None if last.min_rtt_us == NO_U32 else last.min_rtt_us,
         )
 
@@ -246,7 +252,6 @@ def _is_suspicious(each: _Followed, first: OpenSocket, last: OpenSocket) -> bool
         each.stuck_ns
         or each.probing
         or each.unread * 2 > each.looks
-        or (each.waiting * 2 > each.looks and each.turns > 1)
         or last.timer == TIMER_PROBE
         or _known(last.retrans) > _known(first.retrans)
         or _known(last.rwnd_limited_us, NO_U64) > _known(first.rwnd_limited_us, NO_U64)

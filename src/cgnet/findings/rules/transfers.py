@@ -45,6 +45,7 @@ DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
 THROTTLED = 0.1  # share of the periods of a CPU limit
 MIN_TURNS = 3
 NS = 1_000_000_000
+LIFE_NS = 15 * NS  # longer ones may idle, or poll
 UNREAD = 1 << 14  # bytes that wait for their reader
 
 
@@ -354,11 +355,16 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
 def answers(w: Watched) -> Iterator[Finding]:
     """Clients that wait for their server: it thinks, or its CPU limit holds it up."""
     waiting = [
-        each
-        for each in w.connections
-        if each.waiting >= LIMITED and each.turns >= MIN_TURNS and each.row["role"] != "server"
+        each for each in w.connections if each.waiting >= LIMITED and each.row["role"] != "server"
     ]
-    for several in _by_destination(waiting):
+    for everyone in _by_destination(waiting):
+        # Again and again, on one connection or on one after the other: a long poll isn't.
+        several = [each for each in everyone if each.turns >= MIN_TURNS]
+        one_by_one = [each for each in everyone if each.gone]
+        if len(one_by_one) >= MIN_TURNS and _ends_soon(w, one_by_one[0].row):
+            several += [each for each in one_by_one if each.turns < MIN_TURNS]
+        if not several:
+            continue
         row = several[0].row
         other = w.peer_of(row)
         if not w.selects(row, other):
@@ -385,6 +391,14 @@ def answers(w: Watched) -> Iterator[Finding]:
             more=more("sockets", owner, f"--port {row['dport']}", "-o wide"), count=len(several),
             seconds=seconds, evidence=evidence | (cpu or {}),
         )  # fmt: skip
+
+
+def _ends_soon(w: Watched, row: Row) -> bool:
+    """Return whether the connections to a destination live as long as an answer takes."""
+    place = _destination(row)
+    ends = [each for each in w.ends if _destination(each.row) == place]
+    count = sum(each.count for each in ends)
+    return count > 0 and sum(each.sums["duration_ns"] for each in ends) / count <= LIFE_NS
 
 
 RULES = (loss, delay, windows, answers)
