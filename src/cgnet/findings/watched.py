@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cgnet.findings.tally import Group
 
 SYN = "S"
+ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
 Row = dict[str, Any]
 
 
@@ -100,6 +101,12 @@ class Watched:
             for each in self.listeners
             if each["sport"] == port and netns in (None, each["netns"])
         ]
+
+    def lacks_source(self, row: Row) -> bool:
+        """Return whether no device of a socket's namespace has its address, as far as is known."""
+        addresses = self.look.addresses(row["netns"])
+        source = row["saddr"]
+        return bool(addresses) and source not in (*ANY, *addresses) and source[:4] != "127."
 
     def role_of(self, row: Row) -> str:
         """Return a connection's role; of one from before the start, by who listens at its port."""

@@ -243,6 +243,13 @@ def test_a_server_that_thinks_long_and_one_whose_cpu_is_limited() -> None:
     assert (found.id, found.owner["container"]) == ("cpu-limit", "web")
 
 
+def test_a_server_that_thinks_long_on_a_connection_a_request() -> None:
+    waits = [connection(WHO | FLOW | {"sport": n}, waiting=1.0, gone=True) for n in range(3)]
+    made = watched(end("local", "fin", 3, duration_ns=3 * NS), connections=waits)
+    assert (only(made).id, only(made).confidence) == ("slow-server", "possible")
+    assert ids(watched(end("local", "fin", 3, duration_ns=90 * NS), connections=waits)) == []
+
+
 def test_a_long_poll_is_no_fault() -> None:
     assert ids(watched(connections=[connection(WHO | FLOW, waiting=1.0, turns=1)])) == []
 

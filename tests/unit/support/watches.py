@@ -31,7 +31,8 @@ BACK: Row = {
 def group(row: Row, count: int = 1, ids: tuple[int, ...] = (), **sums: int) -> Group:
     known = {
         "latency_ns": 0, "syn_retrans": 0, "segs": count, "len": 0, "attempt": 1, "rto_us": 0,
-        "retrans": 0, "dsack_dups": 0, "reordering": 3, "tx_bytes_delta": 0, "tx_bytes": 0,
+        "retrans": 0, "dsack_dups": 0, "reordering": 3, "tx_bytes_delta": 0,
+        "tx_bytes": 0, "duration_ns": 0,
     }  # fmt: skip
     return Group(row, count, known | sums, known | sums, frozenset(ids), 0, END_NS)
 
@@ -57,7 +58,9 @@ def resend(cause: str, segs: int = 1, seq: int = 7, **more: Any) -> Group:
 
 
 def end(closed_by: str | None, cause: str | None, count: int = 1, **more: Any) -> Group:
-    sums = {name: more.pop(name) for name in ("reordering", "dsack_dups") if name in more}
+    sums = {
+        name: more.pop(name) for name in ("reordering", "dsack_dups", "duration_ns") if name in more
+    }
     row = WHO | FLOW | {
         "role": "client", "tcp_state": "ESTABLISHED", "closed_by": closed_by, "close_cause": cause,
         "rst_reason": None, "open": closed_by is None, "srtt_us": 100, "dsack_dups": 0,
@@ -84,7 +87,7 @@ def connection(row: Row, **more: Any) -> Connection:
     known: Row = {
         "seconds": 10.0, "looks": 10, "retrans": 0, "busy": 0.0, "rwnd_limited": 0.0,
         "sndbuf_limited": 0.0, "unread": 0.0, "waiting": 0.0, "probing": 0.0, "stuck": 0.0,
-        "turns": 0, "min_rtt_us": 100,
+        "turns": 0, "gone": False, "min_rtt_us": 100,
     }  # fmt: skip
     return Connection(row=base | row, **known | more)
 

@@ -21,19 +21,22 @@ def judge(watched: Watched) -> list[Finding]:
     return ranked(each for each in found if not _is_explained(each, found))
 
 
+HERE = frozenset(
+    {
+        "firewall-drop", "firewall-reject", "rp-filter", "no-route", "qdisc-limit", "tcp-memory",
+        "source-address-missing",
+    }
+)  # fmt: skip
 # By a symptom: the causes that explain it, where they hit the same connections.
 EXPLAINED = {
-    "slow-server": frozenset(
-        {
-            "path-loss", "path-reordering", "mtu-blackhole", "qdisc-limit", "firewall-drop",
-            "tcp-memory", "accept-queue-full", "peer-vanished", "cpu-limit",
-        }
-    ),
-    "path-loss": frozenset({"mtu-blackhole", "qdisc-limit", "firewall-drop", "tcp-memory"}),
-    "mtu-blackhole": frozenset({"firewall-drop", "firewall-reject", "rp-filter", "no-route"}),
-    "peer-vanished": frozenset(
-        {"firewall-drop", "firewall-reject", "rp-filter", "no-route", "mtu-blackhole", "qdisc-limit"}
-    ),
+    "slow-server": HERE
+    | {
+        "path-loss", "path-reordering", "mtu-blackhole", "accept-queue-full", "peer-vanished",
+        "cpu-limit",
+    },
+    "path-loss": HERE | {"mtu-blackhole"},
+    "mtu-blackhole": HERE,
+    "peer-vanished": HERE | {"mtu-blackhole"},
 }  # fmt: skip
 
 

@@ -364,7 +364,7 @@ def denied(w: Watched) -> Iterator[Finding]:
             )  # fmt: skip
         elif result == "EADDRNOTAVAIL" and row["tcp_state"] != "CLOSE":
             yield _no_port(w, group, common)
-        elif result in ("EADDRNOTAVAIL", "EINVAL"):
+        elif result in ("EADDRNOTAVAIL", "EINVAL") or _lacks_source(w, row):
             source = row["saddr"]
             yield finding(
                 w, "source-address-missing", row,
@@ -382,6 +382,13 @@ def denied(w: Watched) -> Iterator[Finding]:
                 fix=f"add the route ('{at}ip route get {row['daddr']}' tells), or call another address",
                 **common,
             )  # fmt: skip
+
+
+def _lacks_source(w: Watched, row: Row) -> bool:
+    """Return whether an attempt fails before a SYN from an address that no device there has."""
+    if row["result"] not in ("ENETUNREACH", "EHOSTUNREACH") or row["tcp_state"] != "CLOSE":
+        return False
+    return w.lacks_source(row)
 
 
 def _no_port(w: Watched, group: Group, common: dict[str, Any]) -> Finding:

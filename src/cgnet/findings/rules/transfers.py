@@ -87,11 +87,31 @@ def loss(w: Watched) -> Iterator[Finding]:
     for each in w.connections:
         if each.stuck:
             stuck[_destination(each.row)].append(each)
+    yield from _sourceless(w)
     for place, groups in by_place.items():
         yield from _lost(w, groups, stuck.get(place, []))
     for place, several in stuck.items():
         if place not in by_place and w.selects(several[0].row):
             yield from _lost(w, [], several)
+
+
+def _sourceless(w: Watched) -> Iterator[Finding]:
+    """Connections whose own address was taken away."""
+    held = [each for each in w.connections if each.stuck or each.probing or each.retrans]
+    for several in _by_destination(held):
+        row = several[0].row
+        if not w.lacks_source(row) or not w.selects(row):
+            continue
+        yield finding(
+            w, "source-address-missing", row, harm=Harm.STALLED, **_ends(row),
+            text=f"what {who(row)} sends to {address_port(row['daddr'], row['dport'])} doesn't "
+            "leave: no device "
+            f"there has its source address {row['saddr']} any more",
+            fix="give the address back, or have the connections made again from another one",
+            more=more("sockets", row, f"--saddr {row['saddr']}"), count=len(several),
+            seconds=sum(max(each.stuck, each.probing * each.seconds) for each in several),
+            peer=w.peer_of(row), evidence={"saddr": row["saddr"]},
+        )  # fmt: skip
 
 
 def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[Finding]:
@@ -280,6 +300,8 @@ def windows(w: Watched) -> Iterator[Finding]:
             "count": len(several), "seconds": seconds, "evidence": evidence,
             "harm": Harm.STALLED if any(each.probing >= MOSTLY for each in several) else Harm.SLOWED,
         }  # fmt: skip
+        if other and not unread and not any(each.rwnd_limited for each in several):
+            continue  # the window is open: what is sent doesn't leave
         if other:
             done.add(_destination(other))
         if other and unread < UNREAD and not any(each.probing for each in several):
@@ -376,7 +398,7 @@ def answers(w: Watched) -> Iterator[Finding]:
         share = sum(each.waiting for each in several) / len(several)
         evidence: dict[str, Any] = {
             "waiting": round(share, 2),
-            "turns": sum(e.turns for e in several),
+            "turns": sum(max(1, each.turns) for each in several),
         }
         yield finding(
             w, "cpu-limit" if limited else "slow-server", owner, harm=Harm.SLOWED,
