@@ -102,6 +102,16 @@ class Watched:
             if each["sport"] == port and netns in (None, each["netns"])
         ]
 
+    def reaches(self, row: Row, listener: Row) -> bool:
+        """Return whether an attempt goes to a listener: by its address, which no NAT changes."""
+        if row["dport"] != listener["sport"]:
+            return False
+        if listener["saddr"] not in ANY:
+            return bool(listener["saddr"] == row["daddr"])
+        return row["daddr"] in self.look.addresses(listener["netns"]) or (
+            row["netns"] == listener["netns"] and row["daddr"].startswith(("127.", "::1"))
+        )
+
     def lacks_source(self, row: Row) -> bool:
         """Return whether no device of a socket's namespace has its address, as far as is known."""
         addresses = self.look.addresses(row["netns"])

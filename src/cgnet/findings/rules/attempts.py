@@ -248,9 +248,7 @@ def silent(w: Watched) -> Iterator[Finding]:
             "harm": harm, "daddr": row["daddr"], "dport": row["dport"], "count": each.count,
             "seconds": each.seconds, "signals": ("connect", "drop", "retrans"),
         }  # fmt: skip
-        if any(
-            one["sport"] == row["dport"] and one["saddr"] in (*ANY, row["daddr"]) for one in full
-        ):
+        if any(w.reaches(row, one) for one in full):
             continue  # the rule of accept queues tells
         drops = w.drops_of(each.seqs) or w.drops_on_way(row) or w.drops_on_way(row, flags="SA")
         drops = [one for one in drops if one.row["tcp_flags"] in ("S", "SA", "SE", "SEC")] or drops
@@ -308,8 +306,7 @@ def _no_way_back(
 ) -> Finding | None:
     """Return a finding if a listener of this host got the SYN and has no route for its answer."""
     for each in w.listeners_at(row["dport"]):
-        to_it = each["saddr"] in (*ANY, row["daddr"])
-        if not to_it or each["netns"] == row["netns"] or not each["drops_grown"]:
+        if each["netns"] == row["netns"] or not each["drops_grown"] or not w.reaches(row, each):
             continue
         if w.look.has_route(each["netns"], row["saddr"]) is not False:
             continue

@@ -41,16 +41,14 @@ def accept_queue(w: Watched) -> Iterator[Finding]:
             group
             for group in w.attempts
             if group.row["role"] == "client"
-            and group.row["dport"] == each["sport"]
-            and each["saddr"] in (*ANY, group.row["daddr"])
             and (group.row["result"] != "ok" or group.sums["syn_retrans"])
+            and w.reaches(group.row, each)
         ]
         waiting = [
             row
             for row in w.pending
-            if row["state"] == "SYN_SENT" and row["dport"] == each["sport"] and row["retrans"]
-            and each["saddr"] in (*ANY, row["daddr"])
-        ]  # fmt: skip
+            if row["state"] == "SYN_SENT" and row["retrans"] and w.reaches(row, each)
+        ]
         peers: list[Row] = [group.row for group in callers] + waiting
         if not w.selects(each, *peers):
             continue

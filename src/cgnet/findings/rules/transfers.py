@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.connections import service_port
-from cgnet.findings.finding import Finding, Harm, who
+from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.attempts import FIX
 from cgnet.findings.rules.base import (
     LIKELY,
@@ -140,8 +140,11 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         text, evidence = advice_on(w, drop)
         if cause in OTHERS:
             return
+        owner = row
+        if cause == "tcp-memory" and who(drop.row) != UNKNOWN:  # whose memory it is
+            owner, common["peer"] = drop.row, row if who(row) != who(drop.row) else common["peer"]
         yield finding(
-            w, cause, row,
+            w, cause, owner,
             text=f"segments between {_between(row)} are dropped on this host, and sent again: {text}",
             fix=FIX.get(cause, FIX["firewall-drop"]),
             more=more("drop", drop.row, "--explain", f"--port {service_port(row)}"),
