@@ -91,6 +91,7 @@ class Connections:
         self._followed: dict[bytes, _Followed] = {}
         self._listeners: dict[bytes, bytes] = {}  # the last look
         self._listened: dict[bytes, bytes] = {}  # the first look at each
+        self._from_start: set[bytes] = set()  # listeners that were there at the first look
         self._fullest: dict[bytes, int] = {}
         self._attempts: dict[bytes, bytes] = {}
         self.states: dict[int, int] = {}  # at the last look
@@ -117,6 +118,8 @@ class Connections:
                     attempts[raw[ADDRESS_PART]] = raw
         self._listeners, self._attempts = listeners, attempts
         for address, raw in listeners.items():
+            if self.looks == 1:
+                self._from_start.add(address)
             self._listened.setdefault(address, raw)
             waiting = _socket(raw).recv_q
             self._fullest[address] = max(self._fullest.get(address, 0), waiting)
@@ -201,7 +204,10 @@ class Connections:
         return len(self._followed)
 
     def listeners(self) -> list[dict[str, Any]]:
-        """Return the listeners of the last look, with ``drops_grown`` and ``fullest``."""
+        """Return the listeners of the last look, with ``drops_grown`` and ``fullest``.
+
+        ``old``: it was there at the first look.
+        """
         found = []
         for address, raw in self._listeners.items():
             first, last = _socket(self._listened[address]), _socket(raw)
@@ -209,9 +215,8 @@ class Connections:
             if raw[SPORT_PART] != self._listened[address][SPORT_PART]:
                 drops = 0
             row = self._schema.row(raw)
-            found.append(
-                row | {"drops_grown": max(0, drops), "fullest": self._fullest.get(address, 0)}
-            )
+            seen = {"fullest": self._fullest.get(address, 0), "old": address in self._from_start}
+            found.append(row | {"drops_grown": max(0, drops)} | seen)
         return found
 
     def closed_listeners(self) -> list[dict[str, Any]]:

@@ -76,6 +76,14 @@ def test_the_service_listens_on_loopback_alone() -> None:
     assert (found.id, found.peer["container"]) == ("wrong-bind-address", "web")
 
 
+def test_the_service_listens_on_the_other_family_alone() -> None:
+    other = listener(address="::", family=6)
+    made = watched(attempt("ECONNREFUSED"), drop("NO_SOCKET"), listeners=[other])
+    assert only(made).id == "wrong-bind-address"
+    made = watched(attempt("ECONNREFUSED"), drop("NO_SOCKET"), listeners=[other | {"old": False}])
+    assert only(made).id == "no-listener"
+
+
 def test_two_hosts_have_the_address() -> None:
     both = {OTHER_NETNS: {"10.0.0.2"}, 300: {"10.0.0.2"}}
     made = watched(

@@ -71,7 +71,7 @@ def end(closed_by: str | None, cause: str | None, count: int = 1, **more: Any) -
 def listener(port: int = 80, address: str = "0.0.0.0", **more: Any) -> Row:
     state = {
         "state": "LISTEN", "role": None, "recv_q": 0, "send_q": 128, "backlog": 128,
-        "drops_grown": 0, "fullest": 0,
+        "drops_grown": 0, "fullest": 0, "old": True,
     }  # fmt: skip
     return (
         SERVER

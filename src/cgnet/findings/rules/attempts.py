@@ -165,7 +165,9 @@ def _not_listening(w: Watched, group: Group, drop: Group | None, common: dict[st
     }
     peer = _other(drop.row, row) if drop else {}
     if here:
-        if any(each["saddr"] in (*ANY, target) for each in here):
+        deaf = [each for each in here if each["old"] and each["family"] != row["family"]]
+        fitting = [each for each in here if each["saddr"] in (*ANY, target) and each not in deaf]
+        if fitting:
             return finding(
                 w, "no-listener", row, confidence=LIKELY, peer=here[0],
                 text=f"{who(row)} was refused by {called}: nobody listened there, and "
