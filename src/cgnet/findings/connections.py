@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgnet.records._layouts import SOCKET_EVENT, OpenSocket, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cgnet.records.schema import Schema
 
 MAX_SOCKETS = 262_144  # that are followed: some 150 MB
+MAX_DECIDED = 16_384  # connections that filters are asked about
 MAX_TOLD = 4096  # connections that are handed to the rules
 MAX_WAITING = 1024  # of them, that wait for an answer and have no other trouble
 SOCKET_PART = SOCKET_EVENT.slice("socket")
@@ -198,10 +199,12 @@ class Connections:
             min_rtt_us=None if last.min_rtt_us == NO_U32 else last.min_rtt_us,
         )
 
-    @property
-    def open(self) -> int:
-        """How many connections that carry data were followed."""
-        return len(self._followed)
+    def open(self, wanted: Callable[[dict[str, Any]], bool] | None = None) -> int:
+        """Return how many connections carried data at the last look; those that are wanted."""
+        there = [each for each in self._followed.values() if each.seen_ns == self._looked_ns]
+        if wanted is None:
+            return len(there)
+        return sum(wanted(self._schema.row(each.last)) for each in there[:MAX_DECIDED])
 
     def listeners(self) -> list[dict[str, Any]]:
         """Return the listeners of the last look, with ``drops_grown`` and ``fullest``.

@@ -54,6 +54,12 @@ class Watched:
         return self.sockets.connections(self.end_ns)
 
     @cached_property
+    def open(self) -> int:
+        """How many selected connections are open at the end."""
+        selective = self.matcher.by_owner or self.matcher.by_flow
+        return self.sockets.open(self.selects if selective else None)
+
+    @cached_property
     def listeners(self) -> list[Row]:
         """The listeners, of all namespaces."""
         return self.sockets.listeners()

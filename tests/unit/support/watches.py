@@ -100,7 +100,6 @@ class Sockets:
     ) -> None:
         self._listeners, self._connections, self._others = listeners, connections, others
         self.states: dict[int, int] = {}
-        self.open = len(connections)
         self.pending: list[Row] = []
         self.closed: list[Row] = []
 

@@ -54,6 +54,8 @@ class Child:
             os.close(go)
             self._become(ready)
         os.close(ready)
+        for number in PASSED_ON:
+            self._previous[number] = signal.signal(number, lambda sig, _: self.kill(sig))
         try:
             (self.cgroup / "cgroup.procs").write_text(str(self._pid))
         except OSError as error:
@@ -62,8 +64,6 @@ class Child:
         finally:
             os.write(go, b".")
             os.close(go)
-        for number in PASSED_ON:
-            self._previous[number] = signal.signal(number, lambda sig, _: self.kill(sig))
 
     def _become(self, ready: int) -> None:
         """Wait until this process is in the cgroup, then become the command."""

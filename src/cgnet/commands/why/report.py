@@ -179,7 +179,7 @@ def seen_of(watched: Watched) -> dict[str, Any]:
         "resends": sum(each.sums["segs"] for each in watched.resends),
         "drops": sum(each.count for each in watched.drops if watched.selects_packet(each.row)),
         "ends": sum(each.count for each in watched.ends),
-        "open": watched.sockets.open,
+        "open": watched.open,
     }
 
 

@@ -200,7 +200,7 @@ class Session:
         return (
             f"watching, {seconds:.0f}{whole} s: {counts['connect']} attempts, "
             f"{counts['life']} ends, {counts['retrans']} resends, {counts['drop']} drops, "
-            f"{self._sockets.open} connections open"
+            f"{self._sockets.open()} connections open"
         )
 
     def _read(self) -> bool:
