@@ -36,6 +36,8 @@ struct open_socket {
 	__u64 last_sent_us;
 	__u64 last_received_us;
 	__u64 delivery_rate; /* bytes a second */
+	__u64 tx_bytes; /* payload, acknowledged */
+	__u64 rx_bytes; /* payload, received in order */
 	__u64 busy_us;
 	__u64 rwnd_limited_us;
 	__u64 sndbuf_limited_us;
@@ -137,8 +139,8 @@ struct port_owner {
 	__u32 pad;
 };
 
-_Static_assert(sizeof(struct open_socket) == 144, "struct open_socket");
-_Static_assert(sizeof(struct socket_event) == 248, "struct socket_event");
+_Static_assert(sizeof(struct open_socket) == 160, "struct open_socket");
+_Static_assert(sizeof(struct socket_event) == 264, "struct socket_event");
 _Static_assert(sizeof(struct sockets_config) == 4, "struct sockets_config");
 _Static_assert(sizeof(struct socket_netns) == 48, "struct socket_netns");
 _Static_assert(sizeof(struct socket_query) == 80, "struct socket_query");

@@ -4,6 +4,7 @@
 #define CGNET_SOCKETS_MEASURE_BPF_H
 
 #include "base/flow.bpf.h"
+#include "base/payload.bpf.h"
 #include "sockets/query.bpf.h"
 
 /* include/net/inet_connection_sock.h */
@@ -159,6 +160,8 @@ static __always_inline void measure_connection(const struct socket_query *asked,
 	to->last_sent_us = since(asked, now, BPF_CORE_READ(tp, lsndtime));
 	to->last_received_us = since(asked, now, BPF_CORE_READ(icsk, icsk_ack.lrcvtime));
 	to->delivery_rate = delivery_rate(tp);
+	to->tx_bytes = payload_acknowledged(false, tp, 0, to->tcp_state);
+	to->rx_bytes = payload_received(false, sk, tp);
 	measure_limits(asked, now, tp, to);
 	measure_timer(asked, now, sk, to);
 }

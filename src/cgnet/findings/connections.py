@@ -63,8 +63,8 @@ class _Followed:
     """A socket between looks."""
 
     __slots__ = (
-        "answers", "first", "last", "looks", "probing", "seen_ns", "since_ns", "stuck_ns", "turns",
-        "unread", "waiting",
+        "first", "last", "looks", "probing", "seen_ns", "since_ns", "stuck_ns", "turns", "unread",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, now_ns: int) -> None:
@@ -72,7 +72,6 @@ class _Followed:
         self.since_ns = self.seen_ns = now_ns
         self.looks = self.unread = self.waiting = self.probing = self.turns = 0
         self.stuck_ns = 0  # since when nothing is acknowledged; 0: something was
-        self.answers = 0
 
 
 def _socket(raw: bytes) -> OpenSocket:
@@ -141,11 +140,10 @@ class Connections:
         each.looks += 1
         sent, came = now.last_sent_us, now.last_received_us
         each.unread += now.recv_q > 0 and (now.recv_q == before.recv_q or now.recv_q > 1 << 16)
-        each.waiting += now.send_q == 0 and sent < came != NO_U64
+        asked = now.send_q == 0 and now.tx_bytes > 0
+        each.waiting += asked and (now.rx_bytes == 0 or sent < came)
         each.probing += now.timer == TIMER_PROBE
-        passed = (now_ns - each.seen_ns) // 1000
-        if each.looks > 1 and sent <= passed and came <= passed:
-            each.turns += 1
+        each.turns += now.tx_bytes > before.tx_bytes and now.rx_bytes > before.rx_bytes
         # A resend isn't a sending here: without an acknowledgement nothing new leaves.
         late = sent != NO_U64 and sent > max(STUCK_US, 5 * _known(now.srtt_us))
         unacked = now.send_q - _known(now.unsent) > 0

@@ -1786,7 +1786,7 @@ class RttConfig(NamedTuple):
 
 OPEN_SOCKET = Layout(
     "open_socket",
-    144,
+    160,
     (
         Member("address", 0, 8, "Q"),
         Member("inode", 8, 8, "Q"),
@@ -1795,30 +1795,32 @@ OPEN_SOCKET = Layout(
         Member("last_sent_us", 32, 8, "Q"),
         Member("last_received_us", 40, 8, "Q"),
         Member("delivery_rate", 48, 8, "Q"),
-        Member("busy_us", 56, 8, "Q"),
-        Member("rwnd_limited_us", 64, 8, "Q"),
-        Member("sndbuf_limited_us", 72, 8, "Q"),
-        Member("recv_q", 80, 4, "I"),
-        Member("send_q", 84, 4, "I"),
-        Member("unsent", 88, 4, "I"),
-        Member("cwnd", 92, 4, "I"),
-        Member("ssthresh", 96, 4, "I"),
-        Member("mss", 100, 4, "I"),
-        Member("srtt_us", 104, 4, "I"),
-        Member("min_rtt_us", 108, 4, "I"),
-        Member("retrans", 112, 4, "I"),
-        Member("backlog", 116, 4, "I"),
-        Member("queue", 120, 4, "I"),
-        Member("queue_high", 124, 4, "I"),
-        Member("drops", 128, 4, "I"),
-        Member("holders", 132, 4, "I"),
-        Member("tcp_state", 136, 1, "B"),
-        Member("role", 137, 1, "B"),
-        Member("timer", 138, 1, "B"),
-        Member("limited_by", 139, 1, "B"),
-        Member("shared", 140, 4, "I"),
+        Member("tx_bytes", 56, 8, "Q"),
+        Member("rx_bytes", 64, 8, "Q"),
+        Member("busy_us", 72, 8, "Q"),
+        Member("rwnd_limited_us", 80, 8, "Q"),
+        Member("sndbuf_limited_us", 88, 8, "Q"),
+        Member("recv_q", 96, 4, "I"),
+        Member("send_q", 100, 4, "I"),
+        Member("unsent", 104, 4, "I"),
+        Member("cwnd", 108, 4, "I"),
+        Member("ssthresh", 112, 4, "I"),
+        Member("mss", 116, 4, "I"),
+        Member("srtt_us", 120, 4, "I"),
+        Member("min_rtt_us", 124, 4, "I"),
+        Member("retrans", 128, 4, "I"),
+        Member("backlog", 132, 4, "I"),
+        Member("queue", 136, 4, "I"),
+        Member("queue_high", 140, 4, "I"),
+        Member("drops", 144, 4, "I"),
+        Member("holders", 148, 4, "I"),
+        Member("tcp_state", 152, 1, "B"),
+        Member("role", 153, 1, "B"),
+        Member("timer", 154, 1, "B"),
+        Member("limited_by", 155, 1, "B"),
+        Member("shared", 156, 4, "I"),
     ),
-    Struct("=QQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+    Struct("=QQQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
 )
 
 
@@ -1832,6 +1834,8 @@ class OpenSocket(NamedTuple):
     last_sent_us: int = 0
     last_received_us: int = 0
     delivery_rate: int = 0
+    tx_bytes: int = 0
+    rx_bytes: int = 0
     busy_us: int = 0
     rwnd_limited_us: int = 0
     sndbuf_limited_us: int = 0
@@ -1872,14 +1876,14 @@ class OpenSocket(NamedTuple):
 
 SOCKET_EVENT = Layout(
     "socket_event",
-    248,
+    264,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("socket", 104, 144, layout=OPEN_SOCKET),
+        Member("socket", 104, 160, layout=OPEN_SOCKET),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
 )
 
 

@@ -31,7 +31,7 @@ from cgnet.records._layouts import (
 from cgnet.records.schema import Clock, Schema
 
 NETNS = 4026531833
-NOTHING = OpenSocket(*[NO_U64] * 10, *[NO_U32] * 14, STATES["ESTABLISHED"], 0, 0, 0, 0)
+NOTHING = OpenSocket(*[NO_U64] * 12, *[NO_U32] * 14, STATES["ESTABLISHED"], 0, 0, 0, 0)
 
 
 def record(sport: int = 40000, dport: int = 80, netns: int = NETNS, **values: int) -> bytes:

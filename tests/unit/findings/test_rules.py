@@ -102,6 +102,12 @@ def test_a_firewall_refuses() -> None:
     assert only(watched(attempt("ECONNREFUSED"), drop("NETFILTER_DROP"))).id == "firewall-reject"
 
 
+def test_a_router_prohibits_by_icmp() -> None:
+    made = watched(attempt("EACCES"), drop("NETFILTER_DROP"))
+    assert (only(made).id, only(made).confidence) == ("firewall-reject", "certain")
+    assert only(watched(attempt("EACCES"))).confidence == "likely"
+
+
 @pytest.mark.parametrize(
     ("reason", "ident"),
     [
@@ -271,7 +277,7 @@ def test_a_way_that_has_grown_long() -> None:
     grown = connection(WHO | FLOW | {"srtt_us": 300_000}, min_rtt_us=1000)
     assert only(watched(connections=[grown])).id == "path-delay"
     # Its samples are of segments that were sent again.
-    lost = connection(WHO | FLOW | {"srtt_us": 300_000, "retrans": 3}, min_rtt_us=1000)
+    lost = connection(WHO | FLOW | {"srtt_us": 300_000}, retrans=3, min_rtt_us=1000)
     assert ids(watched(connections=[lost])) == []
 
 

@@ -86,7 +86,8 @@ def groups(names: CgroupNames, runtimes: Runtimes, shared: Shared) -> list[AnyGr
             (
                 "age_us", "recv_q", "send_q", "unsent", "cwnd", "ssthresh", "mss", "srtt_us",
                 "min_rtt_us", "retrans", "timer_us", "last_sent_us", "last_received_us",
-                "delivery_rate", "busy_us", "rwnd_limited_us", "sndbuf_limited_us", "backlog", "queue",
+                "delivery_rate", "tx_bytes", "rx_bytes",
+                "busy_us", "rwnd_limited_us", "sndbuf_limited_us", "backlog", "queue",
                 "queue_high", "drops",
             ),
         ),

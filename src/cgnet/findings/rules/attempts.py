@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cgnet.findings.watched import Row, Watched
 
 ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
+# ICMP tells of a firewall: of IPv6 as EACCES, by administrators as EPERM or EACCES.
+REFUSALS = ("ECONNREFUSED", "EACCES", "EPERM")
 MIN_WAIT_US = 900_000  # before the first resend of a SYN nothing can be told
 US = 1_000_000
 
@@ -102,7 +104,9 @@ def refused(w: Watched) -> Iterator[Finding]:
     """Attempts that were refused: nobody listens, or a firewall rejects."""
     for group in w.attempts:
         row = group.row
-        if row["role"] != "client" or row["result"] != "ECONNREFUSED" or not w.selects(row):
+        if row["role"] != "client" or row["tcp_state"] == "CLOSE" or not w.selects(row):
+            continue
+        if row["result"] not in REFUSALS:
             continue
         drops = _refusing(w, row)
         rejecting = [each for each in drops if cause_of(each.row) == "firewall-drop"]
@@ -113,6 +117,15 @@ def refused(w: Watched) -> Iterator[Finding]:
         }  # fmt: skip
         if rejecting and not missing:
             yield _rejected(w, group, rejecting[0], common)
+        elif row["result"] != "ECONNREFUSED":
+            yield finding(
+                w, "firewall-reject", row, confidence=LIKELY,
+                text=f"{who(row)} is refused on its way to {address_port(row['daddr'], row['dport'])} "
+                f"({row['result']}): a firewall or router answers by ICMP that it is prohibited",
+                fix=f"let the firewalls on the way accept port {row['dport']}",
+                more=more("connect", row, f"--result {row['result']}"),
+                evidence={"result": row["result"]}, **common,
+            )  # fmt: skip
         elif missing:
             yield _not_listening(w, group, missing[0], common)
         elif row["daddr"].startswith(LOOPBACK):
@@ -352,7 +365,7 @@ def denied(w: Watched) -> Iterator[Finding]:
             "count": group.count, "signals": ("connect",), "evidence": {"result": result},
             "more": more("connect", row, f"--result {result}", "--sync-errors on"),
         }  # fmt: skip
-        if result in ("EPERM", "EACCES"):
+        if result in ("EPERM", "EACCES") and row["tcp_state"] == "CLOSE":
             yield finding(
                 w, "connect-denied", row,
                 text=f"{who(row)} may not connect to {where} ({result}): a BPF program at its cgroup, a "

@@ -164,7 +164,8 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     big = [group for group in timeouts if group.most["len"] >= BIG and group.most["attempt"] > 1]
     alive = _answers(w, row, stalled)
     too_big = _all_big(stalled, groups) and (alive or not _much_went(w, row))
-    if stalled and (big or not groups) and too_big:
+    hangs = stalled or (big and len(seqs) > 1 and not _much_went(w, row))
+    if hangs and (big or not groups) and too_big:
         yield finding(
             w, "mtu-blackhole", row, confidence=LIKELY,
             text=f"large segments between {_between(row)} never arrive, and small ones do: a link "
@@ -232,7 +233,7 @@ def _answers(w: Watched, row: Row, stalled: list[Connection]) -> bool:
 def _much_went(w: Watched, row: Row) -> bool:
     """Return whether large segments arrived before: then it isn't their size that stops them now."""
     place = _destination(row)
-    lives = [each for each in w.lives if each.row["open"] and _destination(each.row) == place]
+    lives = [each for each in w.lives if _destination(each.row) == place]
     return any(each.most["tx_bytes"] > MANY * BIG for each in lives) or not lives
 
 
@@ -269,10 +270,11 @@ def delay(w: Watched) -> Iterator[Finding]:
 
 def _is_slow(each: Connection) -> bool:
     """Return whether a connection's round trips take long, and not for lost segments."""
-    if each.row["retrans"] or not each.min_rtt_us:
+    now, least = each.row["srtt_us"] or 0, each.min_rtt_us
+    if not least or each.retrans:
         return False
-    now = each.row["srtt_us"] or 0
-    return each.min_rtt_us >= DELAY_US or now >= max(DELAY_US, GROWN * each.min_rtt_us)
+    always = least >= DELAY_US and not each.row["retrans"]  # a sample of a resend is no round trip
+    return always or now >= max(DELAY_US, GROWN * least)
 
 
 # -- windows
