@@ -36,8 +36,8 @@ struct open_socket {
 	__u64 last_sent_us;
 	__u64 last_received_us;
 	__u64 delivery_rate; /* bytes a second */
-	__u64 tx_bytes; /* payload, acknowledged */
-	__u64 rx_bytes; /* payload, received in order */
+	__u64 tx_bytes;	     /* payload, acknowledged */
+	__u64 rx_bytes;	     /* payload, received in order */
 	__u64 busy_us;
 	__u64 rwnd_limited_us;
 	__u64 sndbuf_limited_us;
