@@ -11,6 +11,7 @@ from cgnet.records._layouts import SOCKET_EVENT, OpenSocket, Role
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cgnet.findings.thresholds import Thresholds
     from cgnet.records.schema import Schema
 
 MAX_SOCKETS = 262_144  # that are followed: some 150 MB
@@ -33,8 +34,6 @@ CARRY = frozenset({ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING})
 NO_U32, NO_U64 = 2**32 - 1, 2**64 - 1
 TIMER_ON, TIMER_PROBE = 1, 4
 US = 1_000_000
-LONG_US = 100_000  # a round trip
-STUCK_US = US  # without an acknowledgement
 
 
 class Connection(NamedTuple):
@@ -85,9 +84,10 @@ def _known(number: int, none: int = NO_U32) -> int:
 class Connections:
     """The sockets of a run. Looks are as often as their caller makes them."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, limits: Thresholds) -> None:
         """``schema`` decodes struct socket_event."""
         self._schema = schema
+        self._stuck_us, self._long_us = limits.stuck_s * US, limits.rtt_ms * 1000
         self._followed: dict[bytes, _Followed] = {}
         self._listeners: dict[bytes, bytes] = {}  # the last look
         self._listened: dict[bytes, bytes] = {}  # the first look at each
@@ -145,7 +145,7 @@ class Connections:
         each.probing += now.timer == TIMER_PROBE
         each.turns += now.tx_bytes > before.tx_bytes and now.rx_bytes > before.rx_bytes
         # A resend isn't a sending here: without an acknowledgement nothing new leaves.
-        late = sent != NO_U64 and sent > max(STUCK_US, 5 * _known(now.srtt_us))
+        late = sent != NO_U64 and sent > max(self._stuck_us, 5 * _known(now.srtt_us))
         unacked = now.send_q - _known(now.unsent) > 0
         each.stuck_ns = now_ns - sent * 1000 if late and unacked and now.timer == TIMER_ON else 0
         each.last, each.seen_ns = raw, now_ns
@@ -158,7 +158,7 @@ class Connections:
         waiting = 0  # for an answer, and nothing else: long polls may be many
         for each in self._followed.values():
             first, last = _socket(each.first), _socket(each.last)
-            if not _is_suspicious(each, first, last):
+            if not (_is_suspicious(each, first, last) or _known(last.srtt_us) >= self._long_us):
                 if each.waiting * 2 <= each.looks or waiting >= MAX_WAITING:
                     continue
                 waiting += 1
@@ -262,7 +262,6 @@ def _is_suspicious(each: _Followed, first: OpenSocket, last: OpenSocket) -> bool
         or _known(last.retrans) > _known(first.retrans)
         or _known(last.rwnd_limited_us, NO_U64) > _known(first.rwnd_limited_us, NO_U64)
         or _known(last.sndbuf_limited_us, NO_U64) > _known(first.sndbuf_limited_us, NO_U64)
-        or _known(last.srtt_us) >= LONG_US
     )
 
 

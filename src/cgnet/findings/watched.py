@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cgnet.findings.connections import Connection, Connections
     from cgnet.findings.evidence import Look
     from cgnet.findings.tally import Group
+    from cgnet.findings.thresholds import Thresholds
 
 SYN = "S"
 ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
@@ -36,6 +37,7 @@ class Watched:
         end_ns: int,
         lost: dict[str, int],
         throttled: dict[str, dict[str, int]],
+        limits: Thresholds,
     ) -> None:
         """``groups`` are the events by signal; ``lost`` those that each signal lost."""
         self.attempts = groups.get("connect", [])
@@ -46,7 +48,7 @@ class Watched:
         self.lives = lives  # with those of open connections
         self.sockets, self.look, self.matcher = sockets, look, matcher
         self.seconds, self.end_ns, self.lost = seconds, end_ns, lost
-        self.throttled = throttled
+        self.throttled, self.limits = throttled, limits
 
     @cached_property
     def connections(self) -> list[Connection]:

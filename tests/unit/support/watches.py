@@ -8,6 +8,7 @@ from typing import Any
 
 from cgnet.findings.connections import Connection
 from cgnet.findings.tally import Group
+from cgnet.findings.thresholds import Thresholds
 from cgnet.findings.watched import Watched
 
 Row = dict[str, Any]
@@ -172,5 +173,5 @@ def watched(
     made: Any = sockets
     return Watched(
         by_signal, made, look, matcher, seconds=10.0, end_ns=END_NS, lost=lost or {},
-        throttled=throttled or {},
+        throttled=throttled or {}, limits=Thresholds(),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from cgnet.commands import COMMANDS
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Filters
 from cgnet.findings.finding import SEVERITIES
+from cgnet.findings.thresholds import Thresholds, read
 from cgnet.options.shared import collect, watching
 from cgnet.options.types import OneOf
 
@@ -49,27 +50,34 @@ what was seen to be the cause; "likely" and "possible" are less. docs/why.md lis
     "them, by the tracepoints of system calls, which make each system call on the host some 50 ns "
     "slower meanwhile.",
 )
+@click.option(
+    "--threshold", "given", multiple=True, metavar="NAME=NUMBER",
+    help="Another threshold than the usual one: " + ", ".join(
+        f"{name}={number:g}" for name, number in Thresholds()._asdict().items()
+    ) + ".",
+)  # fmt: skip
 @click.option("--user", metavar="USER", help="Run COMMAND as this user.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
 def command(
-    fail_on: str | None, sync_errors: str, user: str | None, words: tuple[str, ...], **values: Any
-) -> int:
+    fail_on: str | None, sync_errors: str, given: tuple[str, ...], user: str | None,
+    words: tuple[str, ...], **values: Any,
+) -> int:  # fmt: skip
     """Run the command."""
     from cgnet.commands.why.session import Session  # noqa: PLC0415 - after --help
 
-    options = collect(values, both_roles=True)
+    options, limits = collect(values, both_roles=True), read(given)
     if user and not words:
         raise UsageError("--user: goes with a COMMAND to watch")
     if not words:
         options = options._replace(duration=options.duration or DURATION_S)
-        return Session(options, sync_errors, fail_on).run()
+        return Session(options, sync_errors, fail_on, limits).run()
     from cgnet.commands.why.child import Child  # noqa: PLC0415
 
     hierarchy = Filters(options.selection).hierarchies[0]
     child = Child(words, hierarchy, user, quiet=options.output in ("json", "csv"))
     try:
         chosen = options.selection._replace(cgroup=(str(child.cgroup),))
-        session = Session(options._replace(selection=chosen), sync_errors, fail_on, child)
+        session = Session(options._replace(selection=chosen), sync_errors, fail_on, limits, child)
     except BaseException:
         child.close()
         raise

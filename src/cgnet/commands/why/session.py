@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cgnet.commands.why.child import Child
     from cgnet.findings.finding import Finding
     from cgnet.findings.tally import Tally
+    from cgnet.findings.thresholds import Thresholds
     from cgnet.run.command import Options
 
 GC_THRESHOLD = 100_000
@@ -55,10 +56,12 @@ class Session:
     """A run, from the options to the exit status."""
 
     def __init__(
-        self, options: Options, sync_errors: str, fail_on: str | None, child: Child | None = None
-    ) -> None:
+        self, options: Options, sync_errors: str, fail_on: str | None, limits: Thresholds,
+        child: Child | None = None,
+    ) -> None:  # fmt: skip
         """Check the options; ``child`` is a command to watch. Raises UsageError. Loads nothing yet."""
         self._options, self._fail_on, self._child = options, fail_on, child
+        self._limits = limits
         chosen = Filters(options.selection._replace(roles=BOTH))
         everybody = Filters(Selection(roles=BOTH, hierarchy=options.selection.hierarchy))
         self._everybody = everybody
@@ -84,7 +87,9 @@ class Session:
             for each in self._signals.all
         }
         fields = socket_groups(names.cgroups, names.runtimes, Shared())
-        self._sockets = Connections(Schema("sockets", self._clock, fields, SOCKET_EVENT.size))
+        self._sockets = Connections(
+            Schema("sockets", self._clock, fields, SOCKET_EVENT.size), limits
+        )
         self._stop = reader.Stop(options.duration)
         self._report = Report(options, self._clock, self._stop, quiet=bool(child))
         self._walk: Walk
@@ -244,6 +249,7 @@ class Session:
             end_ns=end_ns,
             lost=lost,
             throttled=self._growth(),
+            limits=self._limits,
         )
         findings = judge(watched)
         self._report.findings(findings, watched)

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
 # ICMP tells of a firewall: of IPv6 as EACCES, by administrators as EPERM or EACCES.
 REFUSALS = ("ECONNREFUSED", "EACCES", "EPERM")
-MIN_WAIT_US = 900_000  # before the first resend of a SYN nothing can be told
-US = 1_000_000
+NS = 1_000_000_000
 
 
 class Unanswered:
@@ -54,14 +53,14 @@ def _where(row: Row) -> tuple[Any, ...]:
     return who(row), row["netns"], row["daddr"], row["dport"]
 
 
-def _unanswered_kind(group: Group) -> str:
+def _unanswered_kind(w: Watched, group: Group) -> str:
     """Return what became of attempts that waited for an answer: failed, late, or "" for neither."""
     result, resent = group.row["result"], group.sums["syn_retrans"]
     if group.row["role"] != "client" or group.row["tcp_state"] == "CLOSE":
         return ""
     if result in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"):
         return "failed"
-    if result == "aborted" and (resent or group.most["latency_ns"] / 1000 >= MIN_WAIT_US):
+    if result == "aborted" and (resent or group.most["latency_ns"] >= w.limits.syn_s * NS):
         return "failed"
     return "late" if result == "ok" and resent else ""
 
@@ -74,7 +73,7 @@ def unanswered(w: Watched) -> list[Unanswered]:
         return found.setdefault(_where(row), Unanswered(row))
 
     for group in w.attempts:
-        kind = _unanswered_kind(group)
+        kind = _unanswered_kind(w, group)
         if kind:
             each = of(group.row)
             each.failed += group.count if kind == "failed" else 0

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cgnet.findings.tally import Group
     from cgnet.findings.watched import Row, Watched
 
-MIN_RESENT = 4  # segments: fewer are no finding
 MIN_WAITS = 3  # for the retransmission timer
 MIN_SHARE = 0.002  # of the bytes sent
 MIN_LOOKS = 2
@@ -37,7 +36,6 @@ REORDERING = 3  # the kernel's own threshold, net.ipv4.tcp_reordering
 NEEDLESS = 0.5  # share of resends that weren't needed
 LIMITED = 0.3  # share of the time
 MOSTLY = 0.7
-DELAY_US = 100_000  # a delay that is told
 GROWN = 4  # times the least round trip
 MANY = 20  # segments
 BIG = 1000  # bytes of a segment that is as large as its link takes
@@ -46,7 +44,6 @@ THROTTLED = 0.1  # share of the periods of a CPU limit
 MIN_TURNS = 3
 NS = 1_000_000_000
 LIFE_NS = 15 * NS  # longer ones may idle, or poll
-UNREAD = 1 << 14  # bytes that wait for their reader
 
 
 def _destination(row: Row) -> tuple[Any, ...]:
@@ -117,7 +114,7 @@ def _sourceless(w: Watched) -> Iterator[Finding]:
 def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[Finding]:
     segs = sum(group.sums["segs"] for group in groups)
     row = groups[0].row if groups else stuck[0].row
-    stalled = [each for each in stuck if each.stuck >= 1.0]
+    stalled = [each for each in stuck if each.stuck >= w.limits.stuck_s]
     if not stalled and not _is_much(w, row, groups):
         return
     seqs = {seq for group in groups for seq in group.ids}
@@ -202,7 +199,7 @@ def _is_much(w: Watched, row: Row, groups: list[Group]) -> bool:
     """Return whether resends harm: waits for the timer, or a good share of what was sent."""
     waits = sum(group.sums["segs"] for group in groups if group.row["cause"] == "timeout")
     segs = sum(group.sums["segs"] for group in groups)
-    if waits >= MIN_WAITS or segs < MIN_RESENT:
+    if waits >= MIN_WAITS or segs < w.limits.resent:
         return waits >= MIN_WAITS
     place = _destination(row)
     sent = sum(each.sums["tx_bytes_delta"] for each in w.lives if _destination(each.row) == place)
@@ -247,7 +244,9 @@ def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
 def delay(w: Watched) -> Iterator[Finding]:
     """A long way: round trips take long, always, or many times longer than the least one did."""
     for several in _by_destination(
-        each for each in w.connections if _is_slow(each) and w.selects(each.row)
+        each
+        for each in w.connections
+        if _is_slow(each, w.limits.rtt_ms * 1000) and w.selects(each.row)
     ):
         row = several[0].row
         least = min(each.min_rtt_us or 0 for each in several)
@@ -255,7 +254,7 @@ def delay(w: Watched) -> Iterator[Finding]:
         text = f"between {_between(row)} each round trip takes {least / 1000:.0f} ms at least: "
         "distance, or "
         text += "a queue that is always full"
-        if least < DELAY_US:
+        if least < w.limits.rtt_ms * 1000:
             text = f"between {_between(row)} round trips take {now / 1000:.0f} ms now, and took "
             text += f"{least / 1000:.1f} ms at least: a queue on the way has grown, or the way "
             "has changed"
@@ -268,13 +267,13 @@ def delay(w: Watched) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _is_slow(each: Connection) -> bool:
+def _is_slow(each: Connection, long_us: float) -> bool:
     """Return whether a connection's round trips take long, and not for lost segments."""
     now, least = each.row["srtt_us"] or 0, each.min_rtt_us
     if not least or each.retrans:
         return False
-    always = least >= DELAY_US and not each.row["retrans"]  # a sample of a resend is no round trip
-    return always or now >= max(DELAY_US, GROWN * least)
+    always = least >= long_us and not each.row["retrans"]  # a sample of a resend is no round trip
+    return always or now >= max(long_us, GROWN * least)
 
 
 # -- windows
@@ -309,7 +308,7 @@ def windows(w: Watched) -> Iterator[Finding]:
             continue  # the window is open: what is sent doesn't leave
         if other:
             done.add(_destination(other))
-        if other and unread < UNREAD and not any(each.probing for each in several):
+        if other and unread < w.limits.unread and not any(each.probing for each in several):
             yield finding(
                 w, "receive-buffer-small", other, peer=row, **_ends(other), **common,
                 text=f"{who(other)} reads what {who(row)} sends at once, and its receive buffer "
@@ -356,7 +355,7 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
         each
         for each in w.connections
         if each.looks >= MIN_LOOKS and each.unread >= MOSTLY and _destination(each.row) not in done
-        and each.row["recv_q"] >= UNREAD
+        and each.row["recv_q"] >= w.limits.unread
     ]  # fmt: skip
     for several in _by_destination(waiting):
         row = several[0].row
