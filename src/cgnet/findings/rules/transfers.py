@@ -268,9 +268,9 @@ def delay(w: Watched) -> Iterator[Finding]:
 
 
 def _is_slow(each: Connection, long_us: float) -> bool:
-    """Return whether a connection's round trips take long, and not for lost segments."""
+    """Return whether a connection's round trips take long."""
     now, least = each.row["srtt_us"] or 0, each.min_rtt_us
-    if not least or each.retrans:
+    if not least:
         return False
     always = least >= long_us and not each.row["retrans"]  # a sample of a resend is no round trip
     return always or now >= max(long_us, GROWN * least)
