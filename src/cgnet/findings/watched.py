@@ -137,11 +137,9 @@ class Watched:
         other = self.sockets.other_end(row)
         if other:
             return other
-        near = (
-            [each for each in self.listeners_at(row["dport"]) if each["saddr"] == row["daddr"]]
-            if row.get("role") != "server"
-            else []
-        )
+        if row.get("role") == "server":
+            return {}
+        near = [each for each in self.listeners if self.reaches(row, each)]
         names = {who(each) for each in near}
         return near[0] if len(names) == 1 else {}
 

@@ -154,6 +154,8 @@ class Session:
         self._signals.names.publish(self._walk_obj)
         self._look()
         self._tell_open()  # what they carried before isn't counted
+        for _ in self._signals.read():  # signals begin one after the other: all count from now on
+            pass
         self._began_ns = time.monotonic_ns()
         self._stop.start()
         if self._child:

@@ -42,6 +42,7 @@ BIG = 1000  # bytes of a segment that is as large as its link takes
 DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
 THROTTLED = 0.1  # share of the periods of a CPU limit
 MIN_TURNS = 3
+FEW = 16  # connections whose other end is looked for
 NS = 1_000_000_000
 LIFE_NS = 15 * NS  # longer ones may idle, or poll
 
@@ -392,7 +393,7 @@ def answers(w: Watched) -> Iterator[Finding]:
         if not several:
             continue
         row = several[0].row
-        other = w.peer_of(row)
+        other = next((end for each in several[:FEW] if (end := w.peer_of(each.row))), {})
         if not w.selects(row, other):
             continue
         owner = other or row
