@@ -155,6 +155,12 @@ test-all: ## lint, test, and test-vm in the place of test-guests
 	for each in lint test-unit test-kernel test-vm; do $(MAKE) --no-print-directory $$each || failed=1; done; \
 	exit $$failed
 
+# FAULTS are options of the runner: FAULTS='--only firewall-drop --family 4', or --help.
+.PHONY: faults
+faults: ready ## `cgnet why` on real faults and healthy traffic, as root; the table and the score
+	@test -n "$(IS_ROOT)" || echo "the faults are made in network namespaces and cgroups: they run with sudo"
+	@$(AS_ROOT) $(BIN)/python tests/faults/run.py $(FAULTS)
+
 .PHONY: bench
 bench: ready ## measure cgnet on this host, as root, and others that this system's packages have
 	@$(AS_ROOT) tools/deps.sh --rivals || true

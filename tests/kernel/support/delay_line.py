@@ -2,12 +2,16 @@
 """Two network namespaces with an exact delay between them, and an adjustable loss.
 
 Run as ``python delay_line.py FD FD DELAY_S``: a process forwards packets between two TUN devices.
-Each line on stdin sets the share of packets to lose, and is answered with the number lost so far.
+Each line on stdin is a JSON object of values to change, and is answered with the number lost so far:
+``loss``, the share of packets to lose; ``max_size``, larger packets are lost; ``delay_s`` each way;
+``late``, the share of packets that take ``late_s`` longer, and are overtaken.
 """
 
 from __future__ import annotations
 
 import fcntl
+import heapq
+import json
 import os
 import random
 import select
@@ -15,7 +19,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections import deque
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,16 +35,17 @@ BATCH = 64  # packets of one side, before serving the other side and due packets
 
 def carry(one: int, other: int, delay_s: float) -> None:
     across = {one: other, other: one}
-    chance, loss, lost = random.Random(1), 0.0, 0
-    way: deque[tuple[float, int, bytes]] = deque()
+    chance, lost, count = random.Random(1), 0, 0
+    now_set = {"loss": 0.0, "max_size": MTU, "delay_s": delay_s, "late": 0.0, "late_s": 0.0}
+    way: list[tuple[float, int, int, bytes]] = []  # a heap: packets by when they are due
     while True:
         wait = max(way[0][0] - time.monotonic(), 0) if way else None
         for fd in select.select([*across, 0], [], [], wait)[0]:
             if fd == 0:
-                line = os.read(0, 64)
+                line = os.read(0, 4096)
                 if not line:
                     return
-                loss = float(line)
+                now_set |= json.loads(line)
                 os.write(1, f"{lost}\n".encode())
                 continue
             for _ in range(BATCH):
@@ -49,13 +53,16 @@ def carry(one: int, other: int, delay_s: float) -> None:
                     data = os.read(fd, 2048)
                 except BlockingIOError:
                     break
-                if chance.random() < loss:
+                if chance.random() < now_set["loss"] or len(data) > now_set["max_size"]:
                     lost += 1
-                else:
-                    way.append((time.monotonic() + delay_s, across[fd], data))
+                    continue
+                late_s = now_set["late_s"] if chance.random() < now_set["late"] else 0
+                count += 1
+                due = time.monotonic() + now_set["delay_s"] + late_s
+                heapq.heappush(way, (due, count, across[fd], data))
         now = time.monotonic()
         while way and way[0][0] <= now:
-            _, fd, data = way.popleft()
+            _, _, fd, data = heapq.heappop(way)
             os.write(fd, data)
 
 
@@ -68,9 +75,13 @@ class Line:
 
     def lose(self, share: float) -> int:
         """Lose this share of the packets; 1 is all. Return the number lost so far."""
+        return self.set(loss=share)
+
+    def set(self, **values: float) -> int:
+        """Change values of the line. Return the number of packets lost so far."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(f"{share}\n")
+        self._process.stdin.write(f"{json.dumps(values)}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 

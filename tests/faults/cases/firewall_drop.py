@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A firewall drops packets, without a word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from case import fault
+from cgroup_program import refusing_packets
+from lab import PORT
+from troubles import hanging, unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from case import Trouble
+    from lab import Lab
+
+
+@fault("firewall-drop")
+def nft_input(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(server.place.firewall("input", f"tcp dport {PORT} drop"))
+    yield unanswered(calls, client, server.address)
+
+
+@fault("firewall-drop")
+def nft_forward(lab: Lab) -> Iterator[Trouble | None]:
+    client, router, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(router.firewall("forward", f"tcp dport {PORT} drop"))
+    yield unanswered(calls, client, server.address)
+
+
+@fault("firewall-drop")
+def nft_output(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(client.place.firewall("output", f"tcp dport {PORT} drop"))
+    yield unanswered(calls, client, server.address)
+
+
+@fault("firewall-drop")
+def answers_are_dropped(lab: Lab) -> Iterator[Trouble | None]:
+    client, router, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(router.firewall("forward", f"tcp sport {PORT} drop"))
+    yield unanswered(calls, client, server.address)
+
+
+@fault("firewall-drop")
+def established_is_dropped(lab: Lab) -> Iterator[Trouble | None]:
+    """Connections are open, and hang from then on."""
+    client, router, server = lab.routed()
+    server.listen()
+    keeps = client.start("keep", to=server.address, port=PORT)
+    keeps.wait_for("ok", count=4)
+    yield None
+    lab.enter(router.firewall("forward", f"tcp dport {PORT} drop"))
+    yield hanging(lab, keeps, client, server)
+
+
+@fault("firewall-drop")
+def large_packets(lab: Lab) -> Iterator[Trouble | None]:
+    """Small requests pass; an upload doesn't."""
+    client, router, server = lab.routed()
+    server.listen()
+    keeps = client.start("keep", to=server.address, port=PORT, workers=1)
+    keeps.wait_for("ok")
+    yield None
+    lab.enter(router.firewall("forward", "meta l4proto tcp meta length > 1000 drop"))
+    large = client.start("keep", to=server.address, port=PORT, size=20000)
+    yield hanging(lab, large, client, server)
+
+
+@fault("firewall-drop")
+def conntrack_invalid(lab: Lab) -> Iterator[Trouble | None]:
+    """The connection's entry is gone, and no other is made in the middle of one."""
+    client, router, server = lab.routed()
+    server.listen()
+    router.sysctl("net.netfilter.nf_conntrack_tcp_loose", 0)
+    lab.enter(router.firewall("forward", "ct state invalid drop"))
+    keeps = client.start("keep", to=server.address, port=PORT)
+    keeps.wait_for("ok", count=4)
+    yield None
+    router.run("conntrack", "-F")
+    yield hanging(lab, keeps, client, server)
+
+
+@fault("firewall-drop")
+def cgroup_program_ingress(lab: Lab) -> Iterator[Trouble | None]:
+    """As systemd's IPAddressDeny= does it."""
+    client, _, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(refusing_packets(server.v2, "ingress"))
+    yield unanswered(calls, client, server.address)
+
+
+@fault("firewall-drop")
+def cgroup_program_egress(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(refusing_packets(client.v2, "egress"))
+    yield unanswered(calls, client, server.address)
+
+
+@fault("firewall-drop", families=(4,))
+def among_twenty_healthy(lab: Lab) -> Iterator[Trouble | None]:
+    """One container's calls are dropped; those of twenty others get on."""
+    client, router, server = lab.routed()
+    server.listen()
+    others = [lab.end(f"quiet{number}", client.place) for number in range(20)]
+    for each in others:
+        each.start("keep", to=server.address, port=PORT, workers=1, pause=0.3)
+    calls = client.start("call", to=server.address, port=PORT + 1)
+    server.listen(port=PORT + 1)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(router.firewall("forward", f"tcp dport {PORT + 1} drop"))
+    trouble = unanswered(calls, client, server.address)
+    trouble.dport, trouble.bystanders = PORT + 1, tuple(others)
+    yield trouble
+
+
+@fault("firewall-drop", families=(4,))
+def in_podman(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.in_podman()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    yield None
+    lab.enter(server.place.firewall("input", f"tcp dport {PORT} drop"))
+    yield unanswered(calls, client, server.address)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The server thinks long before it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from case import Trouble, fault
+from lab import PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab import Lab
+
+
+@fault("slow-server")
+def think_time(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen(think=0.8)
+    yield None
+    keeps = client.start("keep", to=server.address, port=PORT, workers=4)
+    keeps.wait_for("ok")
+    yield Trouble(
+        "each request takes 0.8 s",
+        lambda: keeps.count("ok") > 2 and keeps.slowest() > 0.75,
+        (server,),
+        (server.address,),
+        PORT,
+    )
+
+
+@fault("slow-server")
+def one_of_two_servers(lab: Lab) -> Iterator[Trouble | None]:
+    """A connection a request, and the other server at the same host is fast."""
+    client, _, server = lab.routed()
+    server.listen(think=1)
+    other = lab.end("fast", server.place)
+    other.listen(port=PORT + 1)
+    yield None
+    calls = client.start("call", to=server.address, port=PORT, limit=5)
+    client.start("call", to=server.address, port=PORT + 1)
+    calls.wait_for("ok")
+    yield Trouble(
+        "each request takes a second",
+        lambda: calls.count("ok") > 2 and calls.slowest() > 0.9,
+        (server,),
+        (server.address,),
+        PORT,
+    )
+
+
+@fault("slow-server")
+def clients_give_up(lab: Lab) -> Iterator[Trouble | None]:
+    """The server never answers; its clients close after a time, and try again."""
+    client, _, server = lab.routed()
+    server.listen(think=1000)
+    yield None
+    calls = client.start("call", to=server.address, port=PORT, workers=4, limit=1.5)
+    calls.wait_for("timeout")
+    yield Trouble(
+        "recv() times out",
+        lambda: calls.count("timeout") > 2 and not calls.count("ok"),
+        (server,),
+        (server.address,),
+        PORT,
+    )
+
+
+@fault("slow-server", families=(4,))
+def in_podman(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.in_podman()
+    server.listen(think=0.8)
+    yield None
+    keeps = client.start("keep", to=server.address, port=PORT, workers=4)
+    keeps.wait_for("ok")
+    yield Trouble(
+        "each request takes 0.8 s",
+        lambda: keeps.count("ok") > 2 and keeps.slowest() > 0.75,
+        (server,),
+        (server.address,),
+        PORT,
+    )
