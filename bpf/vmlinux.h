@@ -421,6 +421,7 @@ struct fdtable {
 };
 
 struct hlist_nulls_head {
+	struct hlist_nulls_node *first;
 };
 
 struct bpf_iter_meta {

@@ -166,7 +166,7 @@ static __always_inline u64 first_of_bucket(const struct socket_query *asked)
 	if (has_listener_nodes())
 		at += bpf_core_field_offset(struct inet_listen_hashbucket___before_v519, head);
 	else
-		at += bpf_core_field_offset(struct inet_listen_hashbucket, nulls_head);
+		at += bpf_core_field_offset(struct inet_listen_hashbucket, nulls_head.first);
 	return read_u64(at);
 }
 

@@ -217,7 +217,7 @@ SYNC_ERRORS = Job("sync_errors", (
         ),
     ),
     Variant("not seen", code="none", remark=(
-        "what fails before a SYN leaves (no route) isn't shown; --sync-errors on does it"
+        "what fails before a SYN (no route) isn't shown; --sync-errors on does it"
     )),
 ))  # fmt: skip
 # The path of a dropped packet: `stack`, and `direction` if the function alone doesn't show it.

@@ -17,7 +17,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import CGNET, HIERARCHY, PATIENCE_S, listener, new_cgroup, run, unique, wait_until
+from harness import (
+    CGNET,
+    HIERARCHY,
+    PATIENCE_S,
+    PYTHON,
+    listener,
+    new_cgroup,
+    run,
+    unique,
+    wait_until,
+)
+from router_chain import chain
 
 from cgnet.render.layout import cells
 
@@ -169,6 +180,66 @@ def test_rows_follow_the_terminals_width(group: Path, port: int) -> None:
     headers = [row for row in shown.rows if row.startswith("TIME")]
     assert [cells(row) <= 80 for row in headers] == [True, False]
     assert "COMM" in headers[1]
+
+
+LISTENS = """
+import os, socket, sys
+with open(sys.argv[1], "w") as procs:
+    procs.write(str(os.getpid()))
+listeners = [socket.create_server((address, int(sys.argv[2])), family=family)
+             for address, family in (("127.1.2.3", socket.AF_INET), ("::1", socket.AF_INET6))]
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def listening_in(group: Path, port: int) -> Iterator[None]:
+    """Have a process of a cgroup listen at two addresses."""
+    command = [PYTHON, "-c", LISTENS, f"{group}/cgroup.procs", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("more", [(), ("-i", "1")])
+def test_a_socket_takes_one_line(more: tuple[str, ...], width: int, group: Path) -> None:
+    with listening_in(group, 7):
+        arguments = ("sockets", "--cgroup", str(group), *more)
+        with terminal(width, 24, *arguments, ready="LISTEN") as shown:
+            if more:
+                wait_until(lambda: shown.text, lambda: len(shown.rows) >= 5)
+            else:
+                shown.process.wait(PATIENCE_S)
+            shown.stop()
+    assert max(map(cells, shown.rows)) <= width
+    header, *rows = shown.rows
+    if width == 80:
+        kept = {"CONTAINER/CGROUP", "STATE", "SPORT", "DESTINATION", "PORT", "RECVQ", "SENDQ"}
+        assert {*header.split()} == kept
+        assert {cells(row[: row.index(" LISTEN")]) for row in rows} == {header.index(" STATE")}
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_what_is_sent_again_takes_one_line(width: int, group: Path) -> None:
+    with (
+        chain(1) as (client, router, server),
+        terminal(width, 24, "retrans", "--netns", str(client.inode)) as shown,
+    ):
+        for family in (4, 6):
+            address = server.address(family)
+            with router.firewall("forward", "tcp dport 9 drop"):
+                run("own_timeout", address, 9, cgroups=(group,), netns=client.netns)
+        wait_until(lambda: shown.text, lambda: len(shown.rows) >= 3)
+        shown.stop()
+    assert max(map(cells, shown.rows)) <= width
+    header, *rows = shown.rows
+    if width == 80:
+        kept = {"CONTAINER/CGROUP", "DESTINATION", "PORT", "CAUSE", "LEN", "TRY"}
+        assert {*header.split()} == kept
+        assert {cells(row[: row.index(" syn")]) for row in rows} == {header.index(" CAUSE")}
 
 
 def many_ports(group: Path) -> None:

@@ -39,10 +39,14 @@ def send_all(sender: RemotePython, reader: RemotePython, size: int) -> None:
         remote.do(f"{name}.recv(1)")
 
 
-def check(again: PacketTraces, every: PacketTraces, port: int, counted: int) -> None:
+def check(
+    again: PacketTraces, every: PacketTraces, sums: PacketTraces, port: int, counted: int
+) -> None:
     """All of them are there, each with the packet that had its data before."""
     rows = [row for row in again.tracer.stop() if row["dport"] == port]
     assert sum(row["segs"] for row in rows) == counted
+    (in_sums,) = (row for row in sums.tracer.stop() if row["stage"] == "retransmit")
+    assert in_sums["count"] == len(rows)
     before = {row["packet"]: row for row in every.tracer.stop() if row["dport"] == port}
     told = [row for row in before.values() if row["retransmitted"]]
     assert {row["packet"] for row in told} <= set(before)
@@ -61,15 +65,15 @@ def test_on_a_line_that_loses(congestion: str, hook: str) -> None:
         )
         port = joined(sender, reader, RIGHT[4])
         sender.do(f"client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b{congestion!r})")
-        every, again = (
+        every, again, sums = (
             stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port), *options))
-            for options in ((), ("--retrans",))
+            for options in ((), ("--retrans",), ("--summary",))
         )
         line.lose(LOSS)
         send_all(sender, reader, SEGMENTS * MSS)
         counted = resent(line.left)
         assert counted
-        check(again, every, port, counted)
+        check(again, every, sums, port, counted)
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -79,15 +83,15 @@ def test_large_packets_that_a_router_loses(large: bool, hook: str) -> None:
         sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
         set_offload(client, "e0", tso=large, gso=large)
         port = joined(sender, reader, server.address(4))
-        every, again = (
+        every, again, sums = (
             stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port), *options))
-            for options in ((), ("--retrans",))
+            for options in ((), ("--retrans",), ("--summary",))
         )
         with router.firewall("forward", f"tcp dport {port} numgen random mod 25 == 0 drop"):
             send_all(sender, reader, 4 * SEGMENTS * MSS)
         counted = resent(client.netns)
         assert counted
-        check(again, every, port, counted)
+        check(again, every, sums, port, counted)
 
 
 @pytest.mark.parametrize("family", [4, 6])

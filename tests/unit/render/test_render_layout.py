@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     SetSize = Callable[..., None]
 
 pytestmark = pytest.mark.usefixtures("utc", "plain")
-ROWS = ("connect", "connlat", "life", "rtt", "retrans", "drop")
+ROWS = ("connect", "connlat", "life", "rtt", "retrans", "drop", "sockets")
 WIDTHS = (40, 80, 100, 120, 200)
 # What an issue of people at 80 columns asks for.
 KEPT = {
@@ -44,6 +44,7 @@ KEPT = {
     "drop": {"owner", "saddr", "daddr", "dport", "reason"},
     "retrans": {"owner", "daddr", "dport", "cause", "len", "attempt"},
     "rtt": {"time", "owner", "daddr", "dport", "rtt_us", "srtt_us"},
+    "sockets": {"owner", "state", "sport", "daddr", "dport", "recv_q", "send_q"},
 }
 COUNTED = ("container", "pod", "cgroup", "daddr", "dport", "reason", "location", "count")
 SUMMED = ("container", "stage", "count", "p50_ns", "p90_ns", "p99_ns", "max_ns", "share")

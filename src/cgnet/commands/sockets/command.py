@@ -58,26 +58,10 @@ class Sockets(Command):
         "srtt_us", "min_rtt_us", "limited_by", "last_sent_us", "last_received_us", "delivery_rate",
         "busy_us", "rwnd_limited_us", "sndbuf_limited_us", "age_us", "netns", "owner_source", "cgroup",
     )  # fmt: skip
-    first: tuple[str, ...] = (
-        "owner",
-        "state",
-        "daddr",
-        "dport",
-        "recv_q",
-        "send_q",
-        "saddr",
-        "sport",
-    )
+    first: tuple[str, ...] = ("owner", "state", "daddr", "dport", "recv_q", "send_q", "sport")
     then: tuple[str, ...] = (
-        "timer",
-        "comm",
-        "pid",
-        "retrans",
-        "srtt_us",
-        "timer_us",
-        "limited_by",
-        "cwnd",
-    )
+        "saddr", "timer", "comm", "pid", "retrans", "srtt_us", "timer_us", "limited_by", "cwnd",
+    )  # fmt: skip
 
     def __init__(
         self, *, states: int = 0, keys: list[Key] | None = None, ports: bool = False
