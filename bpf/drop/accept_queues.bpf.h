@@ -9,7 +9,7 @@
 
 #include "drop/emit.bpf.h"
 
-CONFIG(drop_config);
+CONFIG(class_config);
 
 #define TCP_FLAGS_OFFSET 13
 #define FLAG_SYN 0x02
@@ -167,7 +167,7 @@ static __always_inline u32 reason_of_syn(struct listening *listening)
 	u32 reason = 0;
 
 	if (accept_queue_is_full(sk))
-		reason = drop_config.overflow_reason;
+		reason = class_config.overflow_reason;
 	else if (syn_queue_is_full(sk) && (s32)(drops - listening->drops) > 0)
 		reason = REASON_SYN_QUEUE_FULL;
 	else if (!syn_queue_is_full(sk))
