@@ -198,6 +198,7 @@ static __always_inline int on_set_state(struct sock *sk, int oldstate, int newst
 /* The first program to attach: of a connection that `state` sees begin, it sees all drops. */
 TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
 		   on_drop(skb, caller_of_free(ctx, (u64)location), reason_in(ctx), rx_sk_in(ctx)))
+TRACEPOINT_PROGRAM(syn_arrived, consume_skb, WITH(struct sk_buff *skb), on_consume(skb))
 TRACEPOINT_PROGRAM(retransmit, tcp_retransmit_skb, WITH(struct sock *sk, struct sk_buff *skb),
 		   WITH_PERF_FLUSH(ctx, on_segment(sk, skb,
 						   retrans_config.arguments > 2

@@ -34,7 +34,8 @@ enum drop_unknown {
 	UNKNOWN_NO_ROOM = 1,	  /* a drop that may have been its own found no room */
 	UNKNOWN_AMBIGUOUS = 2,	  /* drops of several connections fit */
 	UNKNOWN_HIDDEN = 3,	  /* a packet that may have carried it in a tunnel was dropped */
-	DROP_UNKNOWN_COUNT = 4,
+	UNKNOWN_ARRIVED = 4, /* a SYN that reached its host's TCP, whose queue may have been full */
+	DROP_UNKNOWN_COUNT = 5,
 };
 
 /* Resent segment, and its socket when that left. */

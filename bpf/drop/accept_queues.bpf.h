@@ -11,10 +11,6 @@
 
 CONFIG(class_config);
 
-#define TCP_FLAGS_OFFSET 13
-#define FLAG_SYN 0x02
-#define FLAG_ACK 0x10
-
 struct listening {
 	u64 sk;	   /* read with fault handling; 0: several listen there, so a SYN's is unknown */
 	u32 drops; /* the part of its sk_drops that is accounted for */
@@ -92,21 +88,6 @@ static __always_inline void queue_on_state(struct sock *sk, int oldstate, int ne
 		forget_queue(sk);
 	if (newstate == TCP_LISTEN)
 		remember_queue(sk);
-}
-
-/* Whether a packet is a SYN that TCP has taken off its device. */
-static __always_inline bool is_received_syn(struct sk_buff *skb)
-{
-	u16 protocol = READ(skb, protocol);
-	u8 flags = 0;
-
-	if (READ(skb, dev) || !READ(skb, skb_iif))
-		return false;
-	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
-		return false;
-	bpf_probe_read_kernel(&flags, sizeof(flags),
-			      READ(skb, head) + READ(skb, transport_header) + TCP_FLAGS_OFFSET);
-	return (flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
 }
 
 /* Network namespace of a packet that has been routed to this host. */

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 NUMBERS = {name: value for value, name in CAUSES.items()}
 
 
+DROP_PROGRAMS = frozenset({"drop", "syn_arrived"})
 DROPPED_PACKETS: dict[int, str] = {
     DroppedHere.DROPPED_SEGMENT: "segment",
     DroppedHere.DROPPED_ANSWER: "answer",
@@ -160,10 +161,16 @@ class Retrans(Command):
 
     def maps(self) -> dict[str, dict[bytes, bytes]]:
         """Return the classes of drops by reason."""
-        return {"drop_classes": reason_classes(self._symbols)}
+        return {"drop_classes": reason_classes(self._symbols)} if self._options else {}
+
+    def left_out(self) -> frozenset[str]:
+        """Return the programs that see drops, beside other signals that don't ask for them."""
+        return frozenset() if self._options else DROP_PROGRAMS
 
     def on_started(self, obj: Object) -> None:
         """Tell the programs that from now on they see all drops."""
+        if not self._options:
+            return
         known = DropKnowledge(since_ns=time.monotonic_ns())
         obj.map("drop_knowledge").update(u32(0), known.pack())
 

@@ -309,7 +309,8 @@ class DropUnknown(IntEnum):
     UNKNOWN_NO_ROOM = 1
     UNKNOWN_AMBIGUOUS = 2
     UNKNOWN_HIDDEN = 3
-    DROP_UNKNOWN_COUNT = 4
+    UNKNOWN_ARRIVED = 4
+    DROP_UNKNOWN_COUNT = 5
 
 
 class SocketTimer(IntEnum):

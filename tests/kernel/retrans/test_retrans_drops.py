@@ -263,3 +263,19 @@ def test_before_the_start() -> None:
         for tracer in tracers:
             for row in tracer.stop():
                 assert row["dropped_here"] is None, row
+
+
+@FAMILIES
+def test_a_full_accept_queue(family: int) -> None:
+    """It swallows SYNs without a word: never "not here"."""
+    with chain(0) as (client, server), ExitStack() as stack:
+        tracers = stack.enter_context(both_hooks(client))
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
+        port = reader.listen(server.address(family), backlog=0)
+        assert sender.connect(server.address(family), port, "one", timeout=30) == "ok"
+        sender.connect(server.address(family), port, "two")
+        for row in first_rows(tracers, cause="syn"):
+            assert row["dropped_here"] is None, row
+        for tracer in tracers:
+            assert {row["dropped_here"] for row in tracer.stop()} == {None}
+            assert tracer.rows("summary")[0]["dropped_unknown"].keys() == {"arrived"}
