@@ -20,19 +20,6 @@ static __always_inline bool reason_passes(u32 reason)
 	       hash_passes(&selected_reasons, &reason, drop_config.by_reason);
 }
 
-/*
- * Whether a full accept queue refused the end of a handshake. It has a reason of its own in 6.18; 6.12
- * reports none, and with a SYN cookie each kernel reports a missing socket, but has the listener.
- */
-static __always_inline bool is_overflow(u32 reason, struct sock *rx_sk)
-{
-	if (!rx_sk ||
-	    (reason != class_config.not_specified && reason != drop_config.no_socket_reason) ||
-	    READ(rx_sk, __sk_common.skc_state) != TCP_LISTEN)
-		return false;
-	return READ(rx_sk, sk_ack_backlog) > READ(rx_sk, sk_max_ack_backlog);
-}
-
 struct sock___filtered {
 	void *sk_filter;
 } __attribute__((preserve_access_index));
@@ -53,7 +40,7 @@ static __always_inline int on_drop(void *ctx, struct sk_buff *skb, u64 location,
 	struct place place;
 
 	if (unlikely(is_overflow(reason, rx_sk)))
-		drop.reason = drop_config.overflow_reason;
+		drop.reason = class_config.overflow_reason;
 	if (!reason_passes(drop.reason) || !read_packet(skb, &packet))
 		return 0;
 	drop.location = caller_of_free(ctx, location);

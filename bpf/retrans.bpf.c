@@ -10,6 +10,7 @@
 #include "count/count.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 #include "retrans/cause.bpf.h"
+#include "retrans/dropped_here.bpf.h"
 
 /* include/net/tcp.h */
 #define TCP_INFINITE_SSTHRESH 0x7fffffff
@@ -55,25 +56,29 @@ static __always_inline void count_retrans(const struct owner *owner, const struc
 		key.role = retrans->role;
 	if (count_config.by & BY_CAUSE)
 		key.result = retrans->cause;
+	if (count_config.by & BY_DROPPED)
+		key.location = retrans->dropped;
 	count_several(&key, retrans->segs);
 }
 
-static __always_inline void emit_retrans(const struct owner *owner, const struct flow *flow,
-					 const struct retrans *retrans)
+/* A function of its own: the caller's stack has no room for a key. */
+static __noinline int emit_retrans(const struct owner *owner, const struct flow *flow,
+				   const struct retrans *retrans)
 {
 	struct retrans_event *event;
 
 	if (count_config.enabled) {
 		count_retrans(owner, flow, retrans);
-		return;
+		return 0;
 	}
 	event = reserve(sizeof(*event), RECORD_RETRANS, bpf_ktime_get_ns(), LOST_RING);
 	if (!event)
-		return;
+		return 0;
 	event->owner = *owner;
 	event->flow = *flow;
 	event->retrans = *retrans;
 	submit(event);
+	return 0;
 }
 
 static __always_inline u32 timer_us(u32 ticks)
@@ -107,6 +112,7 @@ static __always_inline int on_segment(struct sock *sk, struct sk_buff *skb, s32 
 	struct retrans retrans = {};
 	const struct holder *holder;
 	struct flow flow;
+	u64 before;
 
 	if (!entry || !tp)
 		return 0;
@@ -123,7 +129,8 @@ static __always_inline int on_segment(struct sock *sk, struct sk_buff *skb, s32 
 		return 0;
 	}
 	describe_segment(sk, tp, skb, &retrans);
-	retrans.attempt = next_attempt(sk, retrans.seq);
+	retrans.attempt = next_attempt(sk, retrans.seq, READ(tp, tcp_clock_cache), &before);
+	find_drop_of_segment(tp, skb, &flow, before, &retrans);
 	emit_retrans(&holder->owner, &flow, &retrans);
 	return 0;
 }
@@ -157,11 +164,13 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *reque
 	struct sock *part = (struct sock *)request; /* both begin with struct sock_common */
 	struct tcp_request_sock *tcp_request = (void *)request;
 	struct holder holder = {};
+	u64 now = bpf_ktime_get_ns(), before;
 	struct flow flow;
 
 	if (!retrans_passes(&retrans))
 		return 0;
 	find_owner(sk, &holder);
+	FORGET_VALUES(&holder);
 	if (!holder.wanted)
 		return 0;
 	flow_from_port(TYPED, part, READ(part, __sk_common.skc_num), &flow);
@@ -171,17 +180,25 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *reque
 	retrans.seq = BPF_CORE_READ(tcp_request, snt_isn);
 	retrans.in_flight = CGNET_NO_FLIGHT;
 	retrans.attempt = READ_BITFIELD(request, num_retrans) + 1;
+	next_attempt(part, retrans.seq, now, &before);
+	find_drop_of_synack(request, &flow, before, now, &retrans);
 	emit_retrans(&holder.owner, &flow, &retrans);
 	return 0;
 }
 
 static __always_inline int on_set_state(struct sock *sk, int oldstate, int newstate)
 {
-	if (is_tcp(sk))
-		ledger_on_state(sk, oldstate, newstate);
+	if (!is_tcp(sk))
+		return 0;
+	ledger_on_state(sk, oldstate, newstate);
+	remember_time_wait(sk, oldstate, newstate);
 	return 0;
 }
 
+/* The first program to attach: of a connection that `state` sees begin, it sees all drops. */
+TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
+		   on_drop(skb, caller_of_free(ctx, (u64)location), reason_in(ctx), rx_sk_in(ctx)))
+TRACEPOINT_PROGRAM(syn_arrived, consume_skb, WITH(struct sk_buff *skb), on_consume(skb))
 TRACEPOINT_PROGRAM(retransmit, tcp_retransmit_skb, WITH(struct sock *sk, struct sk_buff *skb),
 		   WITH_PERF_FLUSH(ctx, on_segment(sk, skb,
 						   retrans_config.arguments > 2

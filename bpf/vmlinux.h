@@ -532,7 +532,9 @@ struct tcp_sock {
 	u32 write_seq;
 	u32 lsndtime;
 	u32 mdev_us;
+	u32 tsoffset;
 	u64 tcp_wstamp_ns;
+	u64 tcp_clock_cache;
 	u64 tcp_mstamp;
 	u32 rcv_nxt;
 	u32 snd_nxt;
@@ -556,6 +558,7 @@ struct tcp_sock {
 
 struct tcp_skb_cb {
 	__u32 seq;
+	__u32 end_seq;
 	union {
 		struct {
 			u16 tcp_gso_segs;
@@ -567,6 +570,8 @@ struct tcp_skb_cb {
 struct tcp_request_sock {
 	u64 snt_synack;
 	u32 snt_isn;
+	u32 ts_off;
+	u32 rcv_nxt;
 };
 
 struct inet_timewait_sock {

@@ -29,6 +29,7 @@ enum count_by {
 	BY_STACK = 16384,
 	BY_STAGE = 32768,
 	BY_CAUSE = 65536,
+	BY_DROPPED = 131072,
 };
 
 /* Key of a count: the requested parts, and zeros. */
@@ -37,7 +38,7 @@ struct count_key {
 	struct flow flow;
 	__u32 role; /* enum role */
 	__s32 result; /* errno, or enum attempt_result; of drops: the reason; of resends: enum retrans_cause */
-	__u64 location; /* of drops */
+	__u64 location; /* of drops; of resends: enum dropped_here */
 };
 
 /* Histogram of values; see bucket_starts in struct count_config. */

@@ -65,11 +65,13 @@ struct function_classes {
 
 /* Rule of drop/class.bpf.h. A reason that the kernel does not have is a number that no drop has. */
 struct class_config {
-	__u32 not_specified; /* number of NOT_SPECIFIED, the reason that gives none */
-	__u32 flags_reason;  /* reason of a segment whose flags do not fit the state */
-	__u32 paws_reason;   /* reason of an old time stamp */
-	__u32 close_reason;  /* reason of a segment for a connection that has just ended */
-	__u32 filter_reason; /* reason of a filter at the socket or at its cgroup */
+	__u32 not_specified;	/* number of NOT_SPECIFIED, the reason that gives none */
+	__u32 flags_reason;	/* reason of a segment whose flags do not fit the state */
+	__u32 paws_reason;	/* reason of an old time stamp */
+	__u32 close_reason;	/* reason of a segment for a connection that has just ended */
+	__u32 filter_reason;	/* reason of a filter at the socket or at its cgroup */
+	__u32 no_socket_reason; /* reason of a packet for which there is no socket */
+	__u32 overflow_reason;	/* reason of a packet that a full accept queue refuses */
 	__u32 pad;
 	__u64 start_ns;				     /* start of the run, of CLOCK_MONOTONIC */
 	struct code_range benign_code[CGNET_BENIGN]; /* functions with benign drops */
@@ -84,8 +86,6 @@ struct drop_config {
 	__u32 by_class;		 /* enum drop_class, as bits; 0: any */
 	__u32 by_state;		 /* TCP states, as bits; 0: any */
 	__u32 by_dev;		 /* enum filter_use of the map selected_devices */
-	__u32 no_socket_reason;	 /* reason of a packet for which there is no socket */
-	__u32 overflow_reason;	 /* reason of a packet that a full accept queue refuses */
 	__u32 syn_drops;	 /* 1: show SYNs that a full queue dropped */
 	__u32 consume_arguments; /* of consume_skb: 1, 2 with the location */
 };
@@ -93,7 +93,7 @@ struct drop_config {
 _Static_assert(sizeof(struct drop) == 56, "struct drop");
 _Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
 _Static_assert(sizeof(struct function_classes) == 640, "struct function_classes");
-_Static_assert(sizeof(struct class_config) == 160, "struct class_config");
-_Static_assert(sizeof(struct drop_config) == 40, "struct drop_config");
+_Static_assert(sizeof(struct class_config) == 168, "struct class_config");
+_Static_assert(sizeof(struct drop_config) == 32, "struct drop_config");
 
 #endif

@@ -19,7 +19,10 @@ CONFIG(packet_config);
 #define NEXTHDR_DSTOPTS 60
 
 #define IP_OFFSET 0x1fff /* of a fragment: only the first one has the TCP header */
-#define NOT_SET 0xffff	 /* header offset that is not set */
+#define TCP_FLAGS_OFFSET 13
+#define RECEIVED_SYN 0x02
+#define RECEIVED_ACK 0x10
+#define NOT_SET 0xffff /* header offset that is not set */
 
 /* Optional arguments of kfree_skb about a drop; `ctx` is the tracepoint's. 0 or NULL if the kernel has none. */
 static __always_inline u32 reason_in(u64 *ctx)
@@ -172,6 +175,21 @@ static __always_inline bool read_packet(struct sk_buff *skb, struct packet *pack
 	if (packet->payload > packet->len) /* truncated, or no header yet */
 		packet->payload = 0;
 	return true;
+}
+
+/* Whether a packet is a SYN that TCP has taken off its device. */
+static __always_inline bool is_received_syn(struct sk_buff *skb)
+{
+	u16 protocol = READ(skb, protocol);
+	u8 flags = 0;
+
+	if (READ(skb, dev) || !READ(skb, skb_iif))
+		return false;
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+		return false;
+	bpf_probe_read_kernel(&flags, sizeof(flags),
+			      READ(skb, head) + READ(skb, transport_header) + TCP_FLAGS_OFFSET);
+	return (flags & (RECEIVED_SYN | RECEIVED_ACK)) == RECEIVED_SYN;
 }
 
 #endif

@@ -9,11 +9,7 @@
 
 #include "drop/emit.bpf.h"
 
-CONFIG(drop_config);
-
-#define TCP_FLAGS_OFFSET 13
-#define FLAG_SYN 0x02
-#define FLAG_ACK 0x10
+CONFIG(class_config);
 
 struct listening {
 	u64 sk;	   /* read with fault handling; 0: several listen there, so a SYN's is unknown */
@@ -94,21 +90,6 @@ static __always_inline void queue_on_state(struct sock *sk, int oldstate, int ne
 		remember_queue(sk);
 }
 
-/* Whether a packet is a SYN that TCP has taken off its device. */
-static __always_inline bool is_received_syn(struct sk_buff *skb)
-{
-	u16 protocol = READ(skb, protocol);
-	u8 flags = 0;
-
-	if (READ(skb, dev) || !READ(skb, skb_iif))
-		return false;
-	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
-		return false;
-	bpf_probe_read_kernel(&flags, sizeof(flags),
-			      READ(skb, head) + READ(skb, transport_header) + TCP_FLAGS_OFFSET);
-	return (flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
-}
-
 /* Network namespace of a packet that has been routed to this host. */
 static __always_inline u32 netns_of_route(struct sk_buff *skb)
 {
@@ -167,7 +148,7 @@ static __always_inline u32 reason_of_syn(struct listening *listening)
 	u32 reason = 0;
 
 	if (accept_queue_is_full(sk))
-		reason = drop_config.overflow_reason;
+		reason = class_config.overflow_reason;
 	else if (syn_queue_is_full(sk) && (s32)(drops - listening->drops) > 0)
 		reason = REASON_SYN_QUEUE_FULL;
 	else if (!syn_queue_is_full(sk))

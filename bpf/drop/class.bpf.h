@@ -62,6 +62,19 @@ static __always_inline bool is_resetting_code(u64 location)
 	return false;
 }
 
+/*
+ * Whether a full accept queue refused the end of a handshake. It has a reason of its own in 6.18; 6.12
+ * reports none, and with a SYN cookie each kernel reports a missing socket, but has the listener.
+ */
+static __always_inline bool is_overflow(u32 reason, struct sock *rx_sk)
+{
+	if (!rx_sk ||
+	    (reason != class_config.not_specified && reason != class_config.no_socket_reason) ||
+	    READ(rx_sk, __sk_common.skc_state) != TCP_LISTEN)
+		return false;
+	return READ(rx_sk, sk_ack_backlog) > READ(rx_sk, sk_max_ack_backlog);
+}
+
 static __always_inline bool has_no_reason(const struct drop *drop)
 {
 	return packet_config.drop_arguments > 2 && drop->reason == class_config.not_specified;

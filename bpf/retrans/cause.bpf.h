@@ -46,26 +46,36 @@ struct resent_segment {
 	u32 pad;
 };
 
-/* Number of resends of segments, by their first byte. The kernel itself has only the socket's total. */
+struct resends {
+	u64 last_ns;
+	u32 count;
+	u32 pad;
+};
+
+/* Resends of segments, by their first byte. The kernel itself has only the socket's total. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct resent_segment);
-	__type(value, u32);
+	__type(value, struct resends);
 } attempts SEC(".maps");
 
-/* Count a resend of a segment; return how many there were. */
-static __always_inline u32 next_attempt(struct sock *sk, u32 seq)
+/* Count a resend of a segment at `now`; return how many there were, and when the last one was (0: none). */
+static __always_inline u32 next_attempt(struct sock *sk, u32 seq, u64 now, u64 *last_ns)
 {
+	struct resends first = {.last_ns = now, .count = 1}, *known;
 	struct resent_segment key = {.seq = seq};
-	u32 *known, first = 1;
 
 	key.sock = TYPED ? object_address(sk) : (u64)sk;
 	known = bpf_map_lookup_elem(&attempts, &key);
-	if (known)
-		return ++*known; /* under the socket's lock */
-	bpf_map_update_elem(&attempts, &key, &first, BPF_ANY);
-	return first;
+	if (!known) {
+		*last_ns = 0;
+		bpf_map_update_elem(&attempts, &key, &first, BPF_ANY);
+		return 1;
+	}
+	*last_ns = known->last_ns;
+	known->last_ns = now;
+	return ++known->count; /* under the socket's lock */
 }
 
 #endif

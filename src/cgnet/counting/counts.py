@@ -21,7 +21,7 @@ from cgnet.errors import NotYetKnownError
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
 from cgnet.owners.runtimes import EXPECTED_S
 from cgnet.records._layouts import COUNT_KEY, OwnerSource, number_in
-from cgnet.records.schema import CAUSES, ROLES, flow_row, result_name
+from cgnet.records.schema import CAUSES, DROPPED_HERE, ROLES, flow_row, result_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -226,6 +226,7 @@ class Counts:
             "role": ROLES.get(role),
             "result": result_name(result),
             "cause": CAUSES.get(result),
+            "dropped_here": DROPPED_HERE.get(location),
             "selected": self._filters.cgroups.given[given - 1].text if given else None,
         }
         if self._counting.symbols:

@@ -57,14 +57,17 @@ KEYS: dict[str, CountBy] = {
     "stage": CountBy.BY_STAGE,
     "state": CountBy.BY_RESULT,  # counted in user space
     "cause": CountBy.BY_CAUSE,
+    "dropped_here": CountBy.BY_DROPPED,
 }
 OF_DROPS = ("reason", "location", "stack")
 OF_SOCKETS = tuple(
-    name for name in KEYS if name not in {"result", "stage", "state", "cause", *OF_DROPS}
+    name
+    for name in KEYS
+    if name not in {"result", "stage", "state", "cause", "dropped_here", *OF_DROPS}
 )
 OF_CONNECTIONS = (*OF_SOCKETS, "result")
 OF_LISTINGS = (*OF_SOCKETS, "state")
-OF_RESENDS = (*OF_SOCKETS, "cause")
+OF_RESENDS = (*OF_SOCKETS, "cause", "dropped_here")
 SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cgnet.findings.drop_reasons import (  # fmt: skip
     BENIGN_FUNCTIONS,
     BY_FUNCTION,
+    BY_REASON,
     RECEIVING,
     RESETTING,
     UNSPECIFIED,
@@ -23,6 +24,7 @@ from cgnet.records._layouts import (
     CodeRange,
     FunctionClasses,
     PacketConfig,
+    u32,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +50,14 @@ def function_classes(symbols: Symbols) -> bytes:
     ).pack()
 
 
+def reason_classes(symbols: Symbols) -> dict[bytes, bytes]:
+    """Return the entries of the map drop_classes: BY_REASON by the numbers of the running kernel."""
+    named = symbols.drop_reasons | symbols.swallowed
+    return {
+        u32(number): u32(BY_REASON[name]) for number, name in named.items() if name in BY_REASON
+    }
+
+
 def rule_of_class(symbols: Symbols, btf: Path) -> list[Packable]:
     """Return the constants of the rule that classifies drops, and of packets that are freed."""
     arguments = tracepoint_arguments("kfree_skb", btf)
@@ -60,6 +70,8 @@ def rule_of_class(symbols: Symbols, btf: Path) -> list[Packable]:
         paws_reason=number_of("TCP_RFC7323_PAWS", known),
         close_reason=number_of("TCP_CLOSE", known),
         filter_reason=number_of("SOCKET_FILTER", known),
+        no_socket_reason=number_of("NO_SOCKET", known),
+        overflow_reason=symbols.overflow,
         start_ns=time.monotonic_ns(),
         benign_code=symbols.functions.ranges(BENIGN_FUNCTIONS),
         receiving_code=symbols.functions.ranges(RECEIVING),

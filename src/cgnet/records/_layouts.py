@@ -233,6 +233,7 @@ class CountBy(IntEnum):
     BY_STACK = 16384
     BY_STAGE = 32768
     BY_CAUSE = 65536
+    BY_DROPPED = 131072
 
 
 class SumsState(IntEnum):
@@ -294,6 +295,22 @@ class RetransCause(IntEnum):
     RETRANS_TAIL_LOSS_PROBE = 4
     RETRANS_SYN = 5
     RETRANS_SYNACK = 6
+
+
+class DroppedHere(IntEnum):
+    DROPPED_UNKNOWN = 0
+    DROPPED_ELSEWHERE = 1
+    DROPPED_SEGMENT = 2
+    DROPPED_ANSWER = 3
+
+
+class DropUnknown(IntEnum):
+    UNKNOWN_BEFORE_START = 0
+    UNKNOWN_NO_ROOM = 1
+    UNKNOWN_AMBIGUOUS = 2
+    UNKNOWN_HIDDEN = 3
+    UNKNOWN_ARRIVED = 4
+    DROP_UNKNOWN_COUNT = 5
 
 
 class SocketTimer(IntEnum):
@@ -1119,20 +1136,22 @@ class FunctionClasses(NamedTuple):
 
 CLASS_CONFIG = Layout(
     "class_config",
-    160,
+    168,
     (
         Member("not_specified", 0, 4, "I"),
         Member("flags_reason", 4, 4, "I"),
         Member("paws_reason", 8, 4, "I"),
         Member("close_reason", 12, 4, "I"),
         Member("filter_reason", 16, 4, "I"),
-        Member("pad", 20, 4, "I"),
-        Member("start_ns", 24, 8, "Q"),
-        Member("benign_code", 32, 64, layout=CODE_RANGE, length=4),
-        Member("receiving_code", 96, 32, layout=CODE_RANGE, length=2),
-        Member("resetting_code", 128, 32, layout=CODE_RANGE, length=2),
+        Member("no_socket_reason", 20, 4, "I"),
+        Member("overflow_reason", 24, 4, "I"),
+        Member("pad", 28, 4, "I"),
+        Member("start_ns", 32, 8, "Q"),
+        Member("benign_code", 40, 64, layout=CODE_RANGE, length=4),
+        Member("receiving_code", 104, 32, layout=CODE_RANGE, length=2),
+        Member("resetting_code", 136, 32, layout=CODE_RANGE, length=2),
     ),
-    Struct("=IIIIIIQQQQQQQQQQQQQQQQQ"),
+    Struct("=IIIIIIIIQQQQQQQQQQQQQQQQQ"),
 )
 
 
@@ -1144,6 +1163,8 @@ class ClassConfig(NamedTuple):
     paws_reason: int = 0
     close_reason: int = 0
     filter_reason: int = 0
+    no_socket_reason: int = 0
+    overflow_reason: int = 0
     pad: int = 0
     start_ns: int = 0
     benign_code: tuple[CodeRange, ...] = ()
@@ -1162,7 +1183,7 @@ class ClassConfig(NamedTuple):
 
 DROP_CONFIG = Layout(
     "drop_config",
-    40,
+    32,
     (
         Member("benign", 0, 4, "I"),
         Member("stacks", 4, 4, "I"),
@@ -1170,12 +1191,10 @@ DROP_CONFIG = Layout(
         Member("by_class", 12, 4, "I"),
         Member("by_state", 16, 4, "I"),
         Member("by_dev", 20, 4, "I"),
-        Member("no_socket_reason", 24, 4, "I"),
-        Member("overflow_reason", 28, 4, "I"),
-        Member("syn_drops", 32, 4, "I"),
-        Member("consume_arguments", 36, 4, "I"),
+        Member("syn_drops", 24, 4, "I"),
+        Member("consume_arguments", 28, 4, "I"),
     ),
-    Struct("=IIIIIIIIII"),
+    Struct("=IIIIIIII"),
 )
 
 
@@ -1188,8 +1207,6 @@ class DropConfig(NamedTuple):
     by_class: int = 0
     by_state: int = 0
     by_dev: int = 0
-    no_socket_reason: int = 0
-    overflow_reason: int = 0
     syn_drops: int = 0
     consume_arguments: int = 0
 
@@ -1596,29 +1613,34 @@ class LifeConfig(NamedTuple):
 
 RETRANS = Layout(
     "retrans",
-    40,
+    56,
     (
-        Member("seq", 0, 4, "I"),
-        Member("len", 4, 4, "I"),
-        Member("segs", 8, 4, "I"),
-        Member("attempt", 12, 4, "I"),
-        Member("rto_us", 16, 4, "I"),
-        Member("srtt_us", 20, 4, "I"),
-        Member("cwnd", 24, 4, "I"),
-        Member("ssthresh", 28, 4, "I"),
-        Member("in_flight", 32, 4, "I"),
-        Member("cause", 36, 1, "B"),
-        Member("tcp_state", 37, 1, "B"),
-        Member("role", 38, 1, "B"),
-        Member("pad", 39, 1, "B"),
+        Member("drop_location", 0, 8, "Q"),
+        Member("drop_reason", 8, 4, "I"),
+        Member("seq", 12, 4, "I"),
+        Member("len", 16, 4, "I"),
+        Member("segs", 20, 4, "I"),
+        Member("attempt", 24, 4, "I"),
+        Member("rto_us", 28, 4, "I"),
+        Member("srtt_us", 32, 4, "I"),
+        Member("cwnd", 36, 4, "I"),
+        Member("ssthresh", 40, 4, "I"),
+        Member("in_flight", 44, 4, "I"),
+        Member("cause", 48, 1, "B"),
+        Member("tcp_state", 49, 1, "B"),
+        Member("role", 50, 1, "B"),
+        Member("dropped", 51, 1, "B"),
+        Member("pad", 52, 4, "4s"),
     ),
-    Struct("=IIIIIIIIIBBBB"),
+    Struct("=QIIIIIIIIIIBBBB4s"),
 )
 
 
 class Retrans(NamedTuple):
     """struct retrans."""
 
+    drop_location: int = 0
+    drop_reason: int = 0
     seq: int = 0
     len: int = 0
     segs: int = 0
@@ -1631,7 +1653,8 @@ class Retrans(NamedTuple):
     cause: int = 0
     tcp_state: int = 0
     role: int = 0
-    pad: int = 0
+    dropped: int = 0
+    pad: bytes = b""
 
     @property
     def layout(self) -> Layout:
@@ -1648,16 +1671,50 @@ class Retrans(NamedTuple):
         return cls._make(RETRANS.packed.unpack_from(raw, start))
 
 
+DROP_KNOWLEDGE = Layout(
+    "drop_knowledge",
+    24,
+    (
+        Member("since_ns", 0, 8, "Q"),
+        Member("hidden_ns", 8, 8, "Q"),
+        Member("long_ns", 16, 8, "Q"),
+    ),
+    Struct("=QQQ"),
+)
+
+
+class DropKnowledge(NamedTuple):
+    """struct drop_knowledge."""
+
+    since_ns: int = 0
+    hidden_ns: int = 0
+    long_ns: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return DROP_KNOWLEDGE
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return DROP_KNOWLEDGE.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(DROP_KNOWLEDGE.packed.unpack_from(raw, start))
+
+
 RETRANS_EVENT = Layout(
     "retrans_event",
-    144,
+    160,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("retrans", 104, 40, layout=RETRANS),
+        Member("retrans", 104, 56, layout=RETRANS),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIIIIIIIIBBBB"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIIIIIIIBBBB4s"),
 )
 
 
@@ -1668,7 +1725,7 @@ RETRANS_CONFIG = Layout(
         Member("by_cause", 0, 4, "I"),
         Member("tick_ns", 4, 4, "I"),
         Member("arguments", 8, 4, "I"),
-        Member("pad", 12, 4, "I"),
+        Member("too_big_reason", 12, 4, "I"),
     ),
     Struct("=IIII"),
 )
@@ -1680,7 +1737,7 @@ class RetransConfig(NamedTuple):
     by_cause: int = 0
     tick_ns: int = 0
     arguments: int = 0
-    pad: int = 0
+    too_big_reason: int = 0
 
     @property
     def layout(self) -> Layout:

@@ -22,6 +22,7 @@ from cgnet.records._layouts import (
     HEAD,
     OUTCOME,
     AttemptResult,
+    DroppedHere,
     RetransCause,
     Role,
 )
@@ -42,6 +43,12 @@ TCP_STATES = (
 ROLES: dict[int, str] = {Role.ROLE_CLIENT: "client", Role.ROLE_SERVER: "server"}
 # Why TCP sent a segment again.
 CAUSES: dict[int, str] = {each: each.name.removeprefix("RETRANS_").lower() for each in RetransCause}
+# Whether this host had dropped it, or its answer; unknown ones are in neither.
+DROPPED_HERE: dict[int, bool] = {
+    DroppedHere.DROPPED_ELSEWHERE: False,
+    DroppedHere.DROPPED_SEGMENT: True,
+    DroppedHere.DROPPED_ANSWER: True,
+}
 RESULTS: dict[int, str] = {
     AttemptResult.RESULT_OK: "ok",
     AttemptResult.RESULT_ABORTED: "aborted",

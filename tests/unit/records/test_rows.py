@@ -35,6 +35,7 @@ from cgnet.records._layouts import (
     RTT_EVENT,
     RTT_SAMPLE,
     ClosedBy,
+    DroppedHere,
     Life,
     RecordKind,
     RetransCause,
@@ -127,8 +128,25 @@ def test_a_resend_has_its_cause_and_what_the_socket_was_like() -> None:
     assert own(resent()) == {
         "role": "server", "tcp_state": "ESTABLISHED", "cause": "fast", "seq": 1000, "len": 2896,
         "segs": 2, "attempt": 1, "rto_us": 204_000, "srtt_us": 1800, "cwnd": 10, "ssthresh": 7,
-        "in_flight": 3,
+        "in_flight": 3, "dropped_here": False, "dropped_packet": None, "dropped_at": None,
+        "drop_reason": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dropped", "told"),
+    [
+        (DroppedHere.DROPPED_UNKNOWN, (None, None)),
+        (DroppedHere.DROPPED_ELSEWHERE, (False, None)),
+        (DroppedHere.DROPPED_SEGMENT, (True, "segment")),
+        (DroppedHere.DROPPED_ANSWER, (True, "answer")),
+    ],
+)
+def test_unknown_is_not_elsewhere(dropped: DroppedHere, told: tuple[Any, ...]) -> None:
+    row = resent(dropped=dropped, drop_location=1, drop_reason=2**32 - 2)
+    assert (row["dropped_here"], row["dropped_packet"]) == told
+    known = ("?", "TCP_LISTEN_OVERFLOW") if told[0] else (None, None)
+    assert (row["dropped_at"], row["drop_reason"]) == known
 
 
 def test_what_a_syn_ack_has_not_is_null() -> None:

@@ -19,6 +19,7 @@ from cgnet.records._layouts import (
     HEAD,
     CloseCause,
     ClosedBy,
+    DroppedHere,
     Flow,
     Head,
     Life,
@@ -142,7 +143,8 @@ def record_of(kind: RecordKind, tail: bytes, record: Connect | None = None) -> b
 SAMPLE = RttSample(1500, 1800, 1, Role.ROLE_SERVER, 0, bytes(5))
 RESENT = Retrans(
     seq=1000, len=2896, segs=2, attempt=1, rto_us=204_000, srtt_us=1800, cwnd=10, ssthresh=7,
-    in_flight=3, cause=RetransCause.RETRANS_FAST, tcp_state=1, role=Role.ROLE_SERVER, pad=0,
+    in_flight=3, cause=RetransCause.RETRANS_FAST, tcp_state=1, role=Role.ROLE_SERVER,
+    dropped=DroppedHere.DROPPED_ELSEWHERE, pad=bytes(4),
 )  # fmt: skip
 ENDED = Life(
     2_500_000_000, 300_000, 10, 20, 1000, 3, 4, 1, 250, 200, 5, 6, 7, 2, 0, 5, Role.ROLE_CLIENT,

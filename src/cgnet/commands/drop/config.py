@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.filters.values import as_bits, choose
-from cgnet.findings.class_rule import function_classes, number_of
-from cgnet.findings.drop_reasons import BY_REASON, CLASSES, numbers_of  # fmt: skip
+from cgnet.findings.class_rule import function_classes, reason_classes
+from cgnet.findings.drop_reasons import CLASSES, numbers_of
 from cgnet.kernel.btf import KERNEL_BTF, tracepoint_arguments
 from cgnet.records._layouts import CGNET_DEV_LEN, DropClass, DropConfig, u32
 from cgnet.records.schema import TCP_STATES
@@ -66,8 +66,6 @@ def settings(
     reasons = _reasons(symbols, asked.reason, syn_drops=asked.syn_drops)
     devices = choose("--dev", asked.dev, _device)
     names = {name: number for number, name in CLASSES.items() if number != DropClass.DROP_UNKNOWN}
-    known = symbols.drop_reasons
-    named = known | symbols.swallowed
     config = DropConfig(
         benign=int(asked.every or "benign" in ",".join(asked.reason_class)),
         stacks=int(asked.stacks == "each"),
@@ -75,15 +73,11 @@ def settings(
         by_class=as_bits("--reason-class", asked.reason_class, names),
         by_state=as_bits("--state", asked.state, STATES),
         by_dev=devices.use,
-        no_socket_reason=number_of("NO_SOCKET", known),
-        overflow_reason=symbols.overflow,
         syn_drops=int(asked.syn_drops),
         consume_arguments=tracepoint_arguments("consume_skb", asked.btf or KERNEL_BTF),
     )
     maps = {
-        "drop_classes": {
-            u32(number): u32(BY_REASON[name]) for number, name in named.items() if name in BY_REASON
-        },
+        "drop_classes": reason_classes(symbols),
         "function_classes": {u32(0): function_classes(symbols)},
         "selected_reasons": {u32(number): u32(use) for number, use in reasons.uses().items()},
         "selected_devices": {name: u32(use) for name, use in devices.uses().items()},
