@@ -6,10 +6,11 @@
 #include "base/flow.bpf.h"
 #define KEEPS_LIVES
 #include "life/private.bpf.h"
+#include "peer/ledger_end.bpf.h"
+#define ON_NEW_READER(sk, entry) reader_is_learnt(sk, entry)
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
-#include "peer/making.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 #include "count/count.bpf.h"
 #if !TYPED
@@ -56,16 +57,6 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 
 /* -- before the end */
 
-static __always_inline void end_of_life_is_made(u64 now, struct tcp_sock *tp,
-						const struct ledger_entry *entry)
-{
-	const struct holder *holder = holder_of(entry);
-	struct identity identity;
-
-	identity_in_life(TYPED, tp, entry, &identity);
-	end_is_made(now, &identity, &holder->owner, holder->wanted && role_passes(entry->role));
-}
-
 static __always_inline void established(struct sock *sk, struct ledger_entry *entry)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk);
@@ -75,8 +66,7 @@ static __always_inline void established(struct sock *sk, struct ledger_entry *en
 		return;
 	entry->private.established_ns = now;
 	entry->restored = is_restored(TYPED, tp);
-	if (peer_config.follow)
-		end_of_life_is_made(now, tp, entry);
+	ledger_end_is_made(now, tp, entry);
 	if (entry->private.begun_ns)
 		entry->private.handshake_ns = now - entry->private.begun_ns;
 	else

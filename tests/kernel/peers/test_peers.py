@@ -222,6 +222,36 @@ input()
 """
 
 
+def test_a_worker_that_reads_is_the_peer(hook: str, groups: tuple[Path, Path], netns: str) -> None:
+    """Its listener is another process's."""
+    with ExitStack() as stack:
+        server = stack.enter_context(background(netns, FORKS, (groups[1],)))
+        port, worker = map(int, server.wait("").split())
+        client = talking(stack, netns, groups[0], "127.0.0.1", port, COUNT)
+        tracer = stack.enter_context(tracing("--hook", hook, "--peers", command="life"))
+        client.say()
+        client.wait("talked")
+        wait_until(lambda: f"{tracer}", lambda: len(of(tracer, client.pid)) >= COUNT)
+        assert {row["peer_pid"] for row in of(tracer, client.pid)} == {worker}
+
+
+FORKS = """
+import os, socket, sys
+server = socket.create_server(("127.0.0.1", 0), backlog=4096)
+child = os.fork()
+if child:
+    print(server.getsockname()[1], child, flush=True)
+    sys.stdin.read()
+    os.kill(child, 9)
+    os._exit(0)
+while True:
+    sock = server.accept()[0]
+    while data := sock.recv(64):
+        sock.send(data)
+    sock.close()
+"""
+
+
 def test_a_restored_socket_takes_nobodys_place(
     hook: str, groups: tuple[Path, Path], netns: str
 ) -> None:
