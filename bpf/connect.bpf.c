@@ -9,6 +9,7 @@
 #include "connect/attempt.bpf.h"
 #include "connect/emit.bpf.h"
 #include "connect/inbound.bpf.h"
+#include "peer/making.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 
 static __always_inline void begin(struct sock *sk)
@@ -16,18 +17,33 @@ static __always_inline void begin(struct sock *sk)
 	struct task_struct *task = current_task();
 	struct attempt *attempt;
 	struct owner owner;
+	bool wanted;
 
 	if (!is_tcp(sk))
 		return;
 	connect_call_reached_tcp();
 	learn(task, &owner);
-	if (!owner_passes(task, &owner))
+	wanted = owner_passes(task, &owner) && role_passes(ROLE_CLIENT);
+	if (!wanted && !peer_config.follow)
 		return;
 	attempt = attempt_open(sk);
 	if (!attempt)
 		return;
 	attempt->owner = owner;
+	attempt->unwanted = !wanted;
 	attempt_begins(sk, attempt);
+}
+
+/* Before the record, which has the same identity. */
+static __always_inline void client_is_made(u64 now, struct tcp_sock *tp,
+					   const struct attempt *attempt, int newstate)
+{
+	struct identity identity;
+
+	if (!peer_config.follow || newstate != TCP_ESTABLISHED)
+		return;
+	identity_at_start(tp, ROLE_CLIENT, &identity);
+	end_is_made(now, &identity, &attempt->owner, !attempt->unwanted);
 }
 
 static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
@@ -45,7 +61,9 @@ static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
 	if (tp) {
 		flow_of_sock(TYPED, sk, tp, &flow);
 		outcome_of_attempt(sk, tp, attempt, now, oldstate, newstate, &outcome);
-		emit_connection(sk, now, &attempt->owner, &flow, &outcome);
+		client_is_made(now, tp, attempt, newstate);
+		if (!attempt->unwanted)
+			emit_connection(sk, now, &attempt->owner, &flow, &outcome, tp);
 	}
 	attempt->start_ns = 0;
 	attempt_done(sk, attempt);

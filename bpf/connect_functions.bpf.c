@@ -94,7 +94,7 @@ static __always_inline void emit_sync_error(struct sock *sk, const union address
 		return;
 	flow_to(&flow, to);
 	flow_from(&flow, sk);
-	emit_connection(sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
+	emit_connection(sk, bpf_ktime_get_ns(), &owner, &flow, &outcome, (struct tcp_sock *)sk);
 }
 
 /*

@@ -6,6 +6,8 @@
 #include "base/flow.bpf.h"
 #define KEEPS_LIVES
 #include "life/private.bpf.h"
+#include "peer/ledger_end.bpf.h"
+#define ON_NEW_READER(sk, entry) reader_is_learnt(sk, entry)
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
@@ -39,6 +41,7 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 	if (!flow_passes(TYPED, sk, &row.flow))
 		return;
 	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
+	identity_in_life(TYPED, tp, entry, &row.identity);
 	FORGET(state, now);
 	ending = how_it_ended(sk, state, mine->reset_received, &holder->owner);
 	FORGET(ending, now);
@@ -49,7 +52,7 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 		row.life.rst_reason = reason_of_late_data();
 	else if (TYPED && can_wait(sk, &holder->owner, &row))
 		return;
-	emit_life(now, &holder->owner, &row.flow, &row.life);
+	emit_life(now, &holder->owner, &row.flow, &row.life, &row.identity);
 }
 
 /* -- before the end */
@@ -62,6 +65,8 @@ static __always_inline void established(struct sock *sk, struct ledger_entry *en
 	if (!tp)
 		return;
 	entry->private.established_ns = now;
+	entry->restored = is_restored(TYPED, tp);
+	ledger_end_is_made(now, tp, entry);
 	if (entry->private.begun_ns)
 		entry->private.handshake_ns = now - entry->private.begun_ns;
 	else
@@ -212,6 +217,7 @@ static __always_inline void tell_living(struct sock *sk, struct ledger_entry *en
 	u32 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	u64 now = bpf_ktime_get_ns();
+	struct identity identity;
 	struct life life = {};
 	struct holder holder;
 	struct flow flow;
@@ -227,7 +233,8 @@ static __always_inline void tell_living(struct sock *sk, struct ledger_entry *en
 	if (!flow_passes(false, sk, &flow))
 		return;
 	life_so_far(false, now, sk, tp, entry, state, &life);
-	if (emit_life(now, &holder.owner, &flow, &life))
+	identity_in_life(false, tp, entry, &identity);
+	if (emit_life(now, &holder.owner, &flow, &life, &identity))
 		told(&entry->private, &life);
 }
 

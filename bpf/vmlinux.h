@@ -549,6 +549,7 @@ struct tcp_sock {
 	u64 bytes_acked;
 	u32 dsack_dups;
 	struct tcp_rack rack;
+	u8 repair: 1;
 	u8 fastopen_connect: 1;
 	u32 retrans_stamp;
 	u64 bytes_retrans;

@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "owner.h"
+#include "peer.h"
 #include "record.h"
 
 /* Results of an attempt that have no errno. Other values are errnos; 0 is success. */
@@ -21,12 +22,12 @@ struct outcome {
 	__u8 role;	/* enum role */
 };
 
-/* With the ring's header of 8 bytes it fills two 64-byte cache lines. */
 struct connect_event {
 	struct head head;
 	struct owner owner;
 	struct flow flow;
 	struct outcome outcome;
+	struct identity identity; /* none unless it was established */
 };
 
 /* Hook for errors of connect() that return before a SYN is sent. */
@@ -43,7 +44,7 @@ struct connect_config {
 };
 
 _Static_assert(sizeof(struct outcome) == 16, "struct outcome");
-_Static_assert(sizeof(struct connect_event) == 120, "struct connect_event");
+_Static_assert(sizeof(struct connect_event) == 128, "struct connect_event");
 _Static_assert(sizeof(struct connect_config) == 16, "struct connect_config");
 
 #endif

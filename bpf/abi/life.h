@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "owner.h"
+#include "peer.h"
 #include "record.h"
 
 /* Side that ended a connection. */
@@ -53,6 +54,7 @@ struct life_event {
 	struct owner owner;
 	struct flow flow;
 	struct life life;
+	struct identity identity; /* none: open before the start, or restored */
 };
 
 struct life_config {
@@ -63,7 +65,7 @@ struct life_config {
 };
 
 _Static_assert(sizeof(struct life) == 104, "struct life");
-_Static_assert(sizeof(struct life_event) == 208, "struct life_event");
+_Static_assert(sizeof(struct life_event) == 216, "struct life_event");
 _Static_assert(sizeof(struct life_config) == 24, "struct life_config");
 
 #endif

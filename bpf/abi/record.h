@@ -26,6 +26,7 @@ enum record_kind {
 	RECORD_CGROUP_RENAMED = 8,
 	RECORD_SOCKET = 9,
 	RECORD_RETRANS = 10,
+	RECORD_PAIR = 11,
 };
 
 /* Data that the kernel side could not emit or store: indices of the map `lost`. */
@@ -38,7 +39,8 @@ enum lost_where {
 	LOST_COUNTS = 5,
 	LOST_PACKETS = 6,
 	LOST_ENDS = 7,
-	LOST_WHERE_COUNT = 8,
+	LOST_PEERS = 8,
+	LOST_WHERE_COUNT = 9,
 };
 
 struct head {

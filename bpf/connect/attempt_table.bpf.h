@@ -24,7 +24,8 @@ struct attempt {
 	u64 start_ns;	   /* 0: none in progress */
 	u32 segs_out;	   /* of the socket, before the attempt */
 	u16 total_retrans; /* its lower half */
-	u16 icmp_error;	   /* errno of the last ICMP error in TCP_SYN_SENT; 0: none */
+	u8 icmp_error;	   /* errno of the last ICMP error in TCP_SYN_SENT; 0: none */
+	u8 unwanted;	   /* 1: followed for its peer alone */
 };
 
 _Static_assert(sizeof(struct attempt) == 64, "a line of the cache");

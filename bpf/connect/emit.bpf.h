@@ -6,6 +6,7 @@
 #include "count/count.bpf.h"
 #include "count/histogram.bpf.h"
 #include "filter/filter.bpf.h"
+#include "peer/identity.bpf.h"
 #include "abi/connect.h"
 
 CROSSES_TO_USER_SPACE(connect_event);
@@ -31,7 +32,8 @@ static __always_inline void count_connection(const struct owner *owner, const st
 
 /* The filters on the owner were applied when it was recorded. */
 static __always_inline void emit_connection(struct sock *sk, u64 now, const struct owner *owner,
-					    const struct flow *flow, const struct outcome *outcome)
+					    const struct flow *flow, const struct outcome *outcome,
+					    struct tcp_sock *tp)
 {
 	struct connect_event *event;
 
@@ -48,6 +50,10 @@ static __always_inline void emit_connection(struct sock *sk, u64 now, const stru
 	event->owner = *owner;
 	event->flow = *flow;
 	event->outcome = *outcome;
+	if (outcome->tcp_state == TCP_ESTABLISHED)
+		identity_at_start(tp, outcome->role, &event->identity);
+	else
+		no_identity(&event->identity);
 	submit(event);
 }
 

@@ -11,6 +11,7 @@ struct ledger_private {};
 #define SEEDED_STATES (1 << TCP_LISTEN)
 
 #include "owner/open_sockets.bpf.h"
+#include "peer/making.bpf.h"
 
 static __always_inline void outcome_of_child(struct tcp_sock *tp, struct outcome *outcome)
 {
@@ -21,6 +22,17 @@ static __always_inline void outcome_of_child(struct tcp_sock *tp, struct outcome
 	outcome->role = ROLE_SERVER;
 }
 
+static __always_inline void server_is_made(u64 now, struct tcp_sock *tp, const struct owner *owner,
+					   bool wanted)
+{
+	struct identity identity;
+
+	if (!peer_config.follow)
+		return;
+	identity_at_start(tp, ROLE_SERVER, &identity);
+	end_is_made(now, &identity, owner, wanted);
+}
+
 static __always_inline void emit_child(struct sock *sk)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk);
@@ -28,21 +40,28 @@ static __always_inline void emit_child(struct sock *sk)
 	struct outcome outcome;
 	struct owner owner = {};
 	struct flow flow;
+	bool wanted;
+	u64 now;
 
 	if (!tp)
 		return;
 	listener = listener_of(sk);
 	if (!listener && !is_new_child(sk))
 		return;
-	if (listener ? !listener->wanted : !unknown_owner_passes())
+	wanted = (listener ? listener->wanted : unknown_owner_passes()) && role_passes(ROLE_SERVER);
+	if (!wanted && !peer_config.follow)
 		return;
 	if (listener && listener->owner.source) {
 		owner = listener->owner;
 		owner.source = OWNER_INHERITED;
 	}
+	now = bpf_ktime_get_ns();
+	server_is_made(now, tp, &owner, wanted);
+	if (!wanted)
+		return;
 	flow_of_sock(TYPED, sk, tp, &flow);
 	outcome_of_child(tp, &outcome);
-	emit_connection(sk, bpf_ktime_get_ns(), &owner, &flow, &outcome);
+	emit_connection(sk, now, &owner, &flow, &outcome, tp);
 }
 
 /* Also free the slot: no later event uses it. */

@@ -8,6 +8,7 @@
 
 #include "life/private.bpf.h"
 #include "life/close_cause.bpf.h"
+#include "peer/ledger_identity.bpf.h"
 
 CROSSES_TO_USER_SPACE(life_event);
 CONFIG(life_config);
@@ -24,7 +25,7 @@ static __always_inline bool life_passes(const struct life *life)
 
 /* Return whether a record was sent. */
 static __always_inline bool emit_life(u64 now, const struct owner *owner, const struct flow *flow,
-				      const struct life *life)
+				      const struct life *life, const struct identity *identity)
 {
 	struct life_event *event;
 
@@ -36,6 +37,7 @@ static __always_inline bool emit_life(u64 now, const struct owner *owner, const 
 	event->owner = *owner;
 	event->flow = *flow;
 	event->life = *life;
+	event->identity = *identity;
 	submit(event);
 	return true;
 }

@@ -13,6 +13,7 @@ struct waiting_row {
 	struct owner owner;
 	struct flow flow;
 	struct life life;
+	struct identity identity;
 	u64 told; /* 1: a program is reporting it */
 };
 
@@ -38,7 +39,7 @@ static __always_inline void end_waiting(struct sock *sk, u32 rst_reason)
 		return;
 	if (rst_reason)
 		row->life.rst_reason = rst_reason;
-	emit_life(bpf_ktime_get_ns(), &row->owner, &row->flow, &row->life);
+	emit_life(bpf_ktime_get_ns(), &row->owner, &row->flow, &row->life, &row->identity);
 	bpf_map_delete_elem(&waiting_rows, &address);
 	__sync_fetch_and_add(&rows_waiting, -1);
 }

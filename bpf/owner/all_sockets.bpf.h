@@ -3,7 +3,8 @@
  * Ledger of all TCP sockets, for commands that follow connections beyond their start.
  *
  * The including file calls ledger_on_state() for each inet_sock_set_state event, before it handles the event
- * itself. The programs here do the rest.
+ * itself. The programs here do the rest. It may define ON_NEW_READER(sk, entry), which runs when a socket's first
+ * reader was learnt, and may emit records.
  */
 #ifndef CGNET_OWNER_ALL_SOCKETS_BPF_H
 #define CGNET_OWNER_ALL_SOCKETS_BPF_H
@@ -245,13 +246,21 @@ static __always_inline int on_read(struct sock *sk)
 			learn_reader_typed(entry);
 		else
 			learn_reader(entry);
+#ifdef ON_NEW_READER
+		ON_NEW_READER(sk, entry);
+#endif
 	}
 	if (known)
 		*known = (u64)sk;
 	return 0;
 }
 
+#ifdef ON_NEW_READER
+TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk),
+		   WITH_PERF_FLUSH(ctx, on_read(sk)))
+#else
 TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(sk))
+#endif
 
 /* -- the end: the kernel frees storage */
 

@@ -12,7 +12,14 @@ from cgnet.commands.connect.attempts import Attempts
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Selection
 from cgnet.kernel.variants import CONNECTIONS, SYNC_ERRORS
-from cgnet.options.shared import collect, common, connections, distributed, histogram
+from cgnet.options.shared import (
+    collect,
+    common,
+    connections,
+    distributed,
+    far_end,
+    histogram,
+)
 from cgnet.options.types import a_number
 from cgnet.run.session import Session
 
@@ -88,6 +95,7 @@ def _min_ns(min_ms: float | None, min_us: float | None) -> int:
 )
 @histogram
 @connections
+@far_end
 @common
 def command(*, min_ms: float | None, min_us: float | None, hist: bool, **values: Any) -> int:
     """Run the command."""

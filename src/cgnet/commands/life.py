@@ -13,11 +13,12 @@ from cgnet.commands import COMMANDS
 from cgnet.kernel.symbols import Symbols
 from cgnet.kernel.ticks import ticks_a_second
 from cgnet.kernel.variants import LIVING, SOCKETS
-from cgnet.options.shared import collect, common, living, role
+from cgnet.options.shared import collect, common, far_end, living, role
 from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, Head, LifeConfig
+from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
@@ -94,6 +95,7 @@ class Life(Command):
     name = object = "life"
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
+    identity = LIFE_EVENT.slice("identity")
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
         "tx_bytes", "rx_bytes", "retrans", "closed_by", "close_cause",
@@ -144,6 +146,7 @@ class Life(Command):
             _number("dsack_dups", null=UNKNOWN),
             Group(end, MARKS_PART, partial(_end, self._symbols), repeats=True),
             *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
+            conn_id_field(self.identity, self.conn_key),
         ]
 
     def config(self, _chosen: list[Variant]) -> list[Packable]:
@@ -170,6 +173,10 @@ class Life(Command):
         self._baseline_ns = self._baseline_ns or time.monotonic_ns()
         return found
 
+    def is_end(self, raw: bytes) -> bool:
+        """Return whether the connection has ended."""
+        return bool(raw[CLOSED_BY_PART.start])
+
     def wanted(self, records: list[bytes]) -> list[bytes]:
         """Leave out the baseline of deltas: the first look at what was open before the start."""
         if not self._baseline_ns:
@@ -190,6 +197,7 @@ Examples:
   cgnet life --container web --close-cause rst  a container's connections that a reset ended
   cgnet life --closed-by kernel                 time-outs, and what somebody killed
   cgnet life --min-duration 10s --min-bytes 1000000
+  cgnet life --container web --peers            and who is at the other end of each
   cgnet life -i 5                               also what is open, every five seconds
 
 Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
@@ -221,6 +229,7 @@ it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledge
 @click.option("--open-by", type=click.Choice([each.name for each in LIVING.variants]), hidden=True)
 @living
 @role
+@far_end
 @common
 def command(
     *,

@@ -12,6 +12,7 @@ import click
 from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_LISTINGS, OF_RESENDS, OF_SOCKETS
 from cgnet.kernel.btf import find_kernel_btf
 from cgnet.options import completion
+from cgnet.options.conn_key import KeyFile
 from cgnet.options.types import FieldList, OneOf, Seconds, Size, a_number
 
 if TYPE_CHECKING:
@@ -233,5 +234,33 @@ EVERYWHERE = (
 FORCED = (
     click.option("--hook", type=OneOf(["tp_btf", "raw_tp"]), hidden=True),
     click.option("--transport", type=OneOf(["ring", "perf"]), hidden=True),
+)
+FAR_END = (
+    click.option(
+        "--peers",
+        is_flag=True,
+        help="Name the other end of each connection: by its socket if that is on this host, through any "
+        "address translation; else the only container that has its address.",
+    ),
+    select(
+        "peer",
+        "NAME",
+        "Connections whose other end is this container or pod, or has this name of "
+        "--names; a pattern, too. Implies --peers.",
+        completion.containers,
+    ),
+    click.option(
+        "--names",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Names of other ends: on each line an address or a CIDR, and its name. Implies --peers.",
+    ),
+    click.option(
+        "--conn-key",
+        type=KeyFile(),
+        metavar="FILE",
+        help="The key of conn_id, 32 hexadecimal digits: the same on all hosts whose rows you join. "
+        "Default: a public one.",
+    ),
 )
 RUN = (*ENDS, *RING, *EVERYWHERE, *FORCED)

@@ -9,6 +9,7 @@ from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import MICROSECONDS, linear
 from cgnet.counting.keys import OF_CONNECTIONS, read_by
 from cgnet.errors import UsageError
+from cgnet.filters.peer_names import read_names
 from cgnet.filters.selection import Selection
 from cgnet.filters.values import choose, roles
 from cgnet.options.groups import (
@@ -19,6 +20,7 @@ from cgnet.options.groups import (
     DROPS,
     ENDS,
     EVERYWHERE,
+    FAR_END,
     FLOWS,
     FORCED,
     HIST,
@@ -34,8 +36,11 @@ from cgnet.options.groups import (
     SHOW,
     SUMMARY,
 )
+from cgnet.owners.peers import PEER_FIELDS
 from cgnet.records._layouts import Role
+from cgnet.records.conn_id import PUBLIC_KEY
 from cgnet.run.command import Options
+from cgnet.run.far_ends import PeerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -87,6 +92,11 @@ def counting_drops(function: F) -> F:
 def counting_resends(function: F) -> F:
     """Add the options of commands that count resends; ``counted`` reads their values."""
     return _add(RESENDS)(function)
+
+
+def far_end(function: F) -> F:
+    """Add the options of commands that tell connections apart by both ends."""
+    return _add(FAR_END)(function)
 
 
 def histogram(function: F) -> F:
@@ -177,6 +187,14 @@ def distributed(
     return None
 
 
+def _peers(values: dict[str, Any]) -> PeerOptions | None:
+    """Return how other ends are named; None if nobody asks for them. Raises UsageError."""
+    fields = {*(values["fields"] or ())} & {*PEER_FIELDS}
+    if not (values["peers"] or values["peer"] or values["names"] or fields):
+        return None
+    return PeerOptions(values["peer"], read_names(values["names"]) if values["names"] else None)
+
+
 def collect(
     values: dict[str, Any],
     counting: Counting | None = None,
@@ -197,8 +215,14 @@ def collect(
         "max_rate": None,
         "hook": None,
         "transport": None,
+        "conn_key": None,
+        "peers": False,
+        "peer": (),
+        "names": None,
     }
     values = absent | values
+    values["conn_key"] = values["conn_key"] or PUBLIC_KEY
+    values["peers"] = _peers(values)
     names = set(Selection._fields) - {"families", "roles"}
     selection = Selection(
         families=frozenset(number for number in (4, 6) if values[f"ipv{number}"]),

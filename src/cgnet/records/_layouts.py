@@ -125,6 +125,7 @@ CGNET_FUNCTION_CLASSES = 32
 CGNET_HIERARCHIES = 4
 CGNET_IN_FLIGHT = 16384
 CGNET_LISTED = 512
+CGNET_MAKING = 65536
 CGNET_NAMESPACES = 256
 CGNET_NO_FLIGHT = 4294967295
 CGNET_PATH_LEN = 1024
@@ -190,6 +191,7 @@ class RecordKind(IntEnum):
     RECORD_CGROUP_RENAMED = 8
     RECORD_SOCKET = 9
     RECORD_RETRANS = 10
+    RECORD_PAIR = 11
 
 
 class LostWhere(IntEnum):
@@ -201,7 +203,8 @@ class LostWhere(IntEnum):
     LOST_COUNTS = 5
     LOST_PACKETS = 6
     LOST_ENDS = 7
-    LOST_WHERE_COUNT = 8
+    LOST_PEERS = 8
+    LOST_WHERE_COUNT = 9
 
 
 class AttemptResult(IntEnum):
@@ -774,6 +777,83 @@ class Head(NamedTuple):
         return cls._make(HEAD.packed.unpack_from(raw, start))
 
 
+IDENTITY = Layout(
+    "identity",
+    8,
+    (
+        Member("local", 0, 4, "I"),
+        Member("remote", 4, 4, "I"),
+    ),
+    Struct("=II"),
+)
+
+
+class Identity(NamedTuple):
+    """struct identity."""
+
+    local: int = 0
+    remote: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return IDENTITY
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return IDENTITY.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(IDENTITY.packed.unpack_from(raw, start))
+
+
+PAIR_EVENT = Layout(
+    "pair_event",
+    104,
+    (
+        Member("head", 0, 16, layout=HEAD),
+        Member("identity", 16, 8, layout=IDENTITY),
+        Member("local", 24, 40, layout=OWNER),
+        Member("remote", 64, 40, layout=OWNER),
+    ),
+    Struct("=IIQIIQIBBHII16sQIBBHII16s"),
+)
+
+
+PEER_CONFIG = Layout(
+    "peer_config",
+    8,
+    (
+        Member("follow", 0, 4, "I"),
+        Member("pad", 4, 4, "I"),
+    ),
+    Struct("=II"),
+)
+
+
+class PeerConfig(NamedTuple):
+    """struct peer_config."""
+
+    follow: int = 0
+    pad: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return PEER_CONFIG
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return PEER_CONFIG.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(PEER_CONFIG.packed.unpack_from(raw, start))
+
+
 OUTCOME = Layout(
     "outcome",
     16,
@@ -814,14 +894,15 @@ class Outcome(NamedTuple):
 
 CONNECT_EVENT = Layout(
     "connect_event",
-    120,
+    128,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
         Member("outcome", 104, 16, layout=OUTCOME),
+        Member("identity", 120, 8, layout=IDENTITY),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIhBB"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIhBBII"),
 )
 
 
@@ -1564,14 +1645,15 @@ class Life(NamedTuple):
 
 LIFE_EVENT = Layout(
     "life_event",
-    208,
+    216,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
         Member("life", 104, 104, layout=LIFE),
+        Member("identity", 208, 8, layout=IDENTITY),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQIIIIIIIIIHBBBBHIQQ"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQIIIIIIIIIHBBBBHIQQII"),
 )
 
 

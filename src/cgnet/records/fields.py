@@ -122,7 +122,25 @@ class TimestampField(NamedTuple):
         return (self.part,)
 
 
-AnyGroup = Group | Number | TimestampField
+class Texts(NamedTuple):
+    """A field that is text, made from a part's bytes for a whole batch at once."""
+
+    field: str
+    part: slice
+    texts: Callable[[Sequence[bytes]], Sequence[str | None]]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The name of the field, as a tuple."""
+        return (self.field,)
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The slice of the field, as a tuple."""
+        return (self.part,)
+
+
+AnyGroup = Group | Number | TimestampField | Texts
 
 
 def _itself(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -133,8 +151,8 @@ def values_of(group: AnyGroup) -> Callable[[Sequence[Any]], Iterable[tuple[Any, 
     """Return a function from the records' slices to the values of a group's fields."""
     if isinstance(group, Group):
         return ValueCache(group, _itself).of
-    if isinstance(group, TimestampField):
-        return lambda moments: zip(group.texts(moments), strict=True)
+    if isinstance(group, TimestampField | Texts):
+        return lambda column: zip(group.texts(column), strict=True)
     return lambda numbers: zip(group.of(numbers, None), strict=True)
 
 
@@ -154,7 +172,7 @@ class Parts:
         for start, stop in found if self._tail is None else found[:-1]:
             if start < at:
                 raise ValueError(f"{wanted[start, stop].fields}: parts of a record overlap")
-            is_bytes = isinstance(wanted[start, stop], Group)
+            is_bytes = isinstance(wanted[start, stop], Group | Texts)
             codes += f"{start - at}x" + (f"{stop - start}s" if is_bytes else NUMBERS[stop - start])
             at = stop
         self._struct = struct.Struct(f"{codes}{least - at}x")

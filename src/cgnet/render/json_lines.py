@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cgnet.records.fields import Group, TimestampField, ValueCache
+from cgnet.records.fields import Group, Texts, TimestampField, ValueCache
 from cgnet.records.schema import SCHEMA
 from cgnet.render import Renderer, with_owner
 
@@ -53,6 +53,8 @@ def _piece(group: AnyGroup) -> tuple[str, _Column]:
         return "%s", texts.of
     if isinstance(group, TimestampField):
         return _template(group, '"%s"'), group.texts
+    if isinstance(group, Texts):
+        return _template(group), lambda column: map(_value, group.texts(column))
     return _template(group), partial(group.of, null="null")
 
 

@@ -72,6 +72,7 @@ COLUMNS = {
     "saddr": _address("SOURCE"),
     "sport": Column("SPORT", 5, right=True),
     "daddr": _address("DESTINATION"),
+    "peer": Column("PEER", 15, style="cyan", tight=9, least=12, wish=24, most=40),
     "dport": Column("PORT", 5, right=True),
     "family": Column("IP", 2, right=True),
     "netns": Column("NETNS", 10, right=True),

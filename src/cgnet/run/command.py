@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from cgnet.records.conn_id import PUBLIC_KEY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from cgnet.records._layouts import Layout, Packable
     from cgnet.records.fields import AnyGroup
     from cgnet.records.schema import CountSchema, Schema
+    from cgnet.run.far_ends import PeerOptions
 
 
 class Command:
@@ -45,13 +48,24 @@ class Command:
     """Of the table's columns: those that a narrow terminal keeps, the most important first."""
     then: tuple[str, ...] = ()
     """Those that come in as there is room, the most important first."""
+    identity: ClassVar[slice] = slice(0, 0)
+    """The part of its records that is struct identity, if they have it."""
+    follows_peers: bool = False
+    """Whether this run names other ends."""
+    conn_key: bytes = PUBLIC_KEY
+    """The key of ``conn_id``."""
     draws_milliseconds: bool = False
     """Whether histograms are drawn in them."""
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The fields that are columns, by type of output."""
-        return {"table": self.table, "wide": self.wide, "first": self.first, "then": self.then}
+        shown = {"table": self.table, "wide": self.wide, "first": self.first, "then": self.then}
+        return (
+            {kind: with_peer(fields) for kind, fields in shown.items()}
+            if self.follows_peers
+            else shown
+        )
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
@@ -98,6 +112,10 @@ class Command:
         """Return the records to print, of those that the programs emitted."""
         return records
 
+    def is_end(self, raw: bytes) -> bool:  # noqa: ARG002
+        """Return whether a record is the last one of its connection's end."""
+        return False
+
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:  # noqa: ARG002
         """Remove expired entries from maps and return their records; all entries if ``ended``."""
         return []
@@ -113,6 +131,13 @@ class Command:
     def summary(self, obj: Object) -> Mapping[str, int | dict[str, int]]:  # noqa: ARG002
         """Return the command's fields of the summary: numbers, or numbers by name."""
         return {}
+
+
+def with_peer(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return columns with the other end's name after its address."""
+    return tuple(
+        each for field in fields for each in ((field, "peer") if field == "daddr" else (field,))
+    )
 
 
 class Options(NamedTuple):
@@ -132,6 +157,8 @@ class Options(NamedTuple):
     btf: Path | None
     hook: str | None
     transport: str | None
+    conn_key: bytes = PUBLIC_KEY
+    peers: PeerOptions | None = None
 
 
 SIDE_UNKNOWN = (

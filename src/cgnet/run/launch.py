@@ -46,6 +46,7 @@ from cgnet.records._layouts import (
     PID_VALUE,
     PORT_FLAGS,
     TCP_LISTENER,
+    PeerConfig,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ RING_TYPE = "bpf_ringbuf"  # transport.bpf.h looks it up in the kernel's BTF
 ITERATOR = "iter"
 SEED_PROGRAM, SEEDS_MAP = "ledger_seed", "seeds"  # find owners of sockets that were open before
 PERF = "perf"  # the transport
+BEING_MADE = "ends_being_made"  # the map of ends whose other end may come
 FAILED = re.compile(r"prog '(\w+)': failed to ")  # libbpf names the program
 
 
@@ -283,8 +285,11 @@ class Launch:
     def _config(self) -> list[Packable]:
         counting = [self.counting.config()] if self.counting else []
         owners = cgroups.config(self.filters.hierarchies)
-        own = self.command.config(self._chosen)
+        own = [*self.command.config(self._chosen), *self._peers()]
         return [owners, self.filters.config(), *counting, *own]
+
+    def _peers(self) -> list[Packable]:
+        return [PeerConfig(follow=1)] if self.command.follows_peers else []
 
     def _open(self, path: Path, btf: Path | None, folded: Mapping[str, bytes] | None) -> Object:
         try:
@@ -331,6 +336,8 @@ class Launch:
                 obj.resize(name, LISTENERS)
         for name in self._small_maps:
             obj.resize(name, 1)
+        if obj.has_map(BEING_MADE) and not self.command.follows_peers:
+            obj.resize(BEING_MADE, 1)
         for tables in (COUNTS, HISTOGRAMS, SUMS):
             tables.prepare(obj, used=self.counting is not None and self.counting.uses(tables))
 

@@ -19,6 +19,8 @@ ADVICE = {
     "counts": "events of more keys than a table holds; count by less, or filter more",
     "packets": "packets that could not be followed: too many on their way at once",
     "names": "records of more new cgroups than may wait for their names",
+    "peers": "other ends: more connections were made at once than are followed, or a full ring buffer",
+    "pairs": "other ends of connections that are open: more than cgnet keeps",
     "ends": "connections whose end the kernel hid from BPF programs, as hardened kernels do of PID 1",
     "rate": "rows above --max-rate",
     "output": "rows that standard output didn't take any more",

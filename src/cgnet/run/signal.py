@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from cgnet.counting.counts import Counts
 from cgnet.owners.listener_handovers import Handovers
 from cgnet.records._layouts import OwnerSource
-from cgnet.records.schema import CountSchema, Schema, source_of
+from cgnet.records.schema import CountSchema, Schema, kind_of, source_of
+from cgnet.run.cgroup_watch import CGROUP_RECORDS
+from cgnet.run.far_ends import FarEnds
 from cgnet.run.launch import Launch
 from cgnet.run.losses import Losses
 
@@ -35,9 +37,15 @@ class Signal:
         self.command = command
         self._options, self._filters, self.names = options, filters, names
         self.counts: Counts | None = None
+        self.far_ends: FarEnds | None = None
         self.schema: Schema | CountSchema
         if options.counting is None:
+            command.conn_key = options.conn_key
             fields = command.fields(names.cgroups, names.runtimes)
+            if options.peers:
+                command.follows_peers = True
+                self.far_ends = FarEnds(options.peers, command, names, filters.hierarchies[0])
+                fields.append(self.far_ends.group())
             size = command.layouts[0].size
             self.schema = Schema(command.name, clock, fields, size, command.min_record_size)
         else:
@@ -64,9 +72,14 @@ class Signal:
 
     def records(self, batch: list[bytes]) -> list[bytes]:
         """Return the records of a batch, and of earlier ones, to be printed now."""
+        if self.far_ends:
+            changed = not CGROUP_RECORDS.isdisjoint(map(kind_of, batch))
+            batch = self.far_ends.take(batch, changed=changed)
+            self.losses.add("pairs", self.far_ends.take_evicted())
         records = self.names.watch.pass_on(self.obj, batch)
         self.losses.add("names", self.names.watch.take_too_many())
-        return self.command.wanted(records)
+        records = self.command.wanted(records)
+        return self.far_ends.after_next_read(records) if self.far_ends else records
 
     def expired(self, *, ended: bool) -> list[bytes]:
         """Return the records of what expired in the programs' maps; of everything if ``ended``."""
@@ -76,6 +89,8 @@ class Signal:
         """Have the command process records while the host is as it was: its state may soon be gone."""
         self.unknown_owners += bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
         self.command.on_rows(self.schema, records)
+        if self.far_ends:
+            self.far_ends.count(records)
 
     def collect(self) -> list[dict[str, Any]]:
         """Return the counts since the last call."""
@@ -87,5 +102,6 @@ class Signal:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether records or counts wait for names."""
-        return self.names.watch.is_waiting or bool(self.counts and self.counts.is_waiting)
+        """Whether records or counts wait, for names or for the other end."""
+        waiting = (self.names.watch, self.counts, self.far_ends)
+        return any(each and each.is_waiting for each in waiting)

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 CLANG = "clang -g -O2 -target bpf -mcpu=v3 -c connect.bpf.c -o connect.typed.bpf.o"
 INCLUDE = Path(__file__).resolve().parents[3] / "bpf/abi"
-HEADERS = ("flow.h", "owner.h", "record.h", "filter.h", "connect.h")  # after those that it includes
+HEADERS = (
+    "flow.h",
+    "owner.h",
+    "record.h",
+    "peer.h",
+    "filter.h",
+    "connect.h",
+)  # after those that it includes
 SOURCE = """
 typedef unsigned char __u8; typedef unsigned short __u16;
 typedef unsigned int __u32; typedef short __s16; typedef int __s32; typedef unsigned long long __u64;

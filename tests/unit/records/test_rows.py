@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import (
     ENDED,
+    IDENTITY,
     MEMORY,
     RESENT,
     SAMPLE,
@@ -40,6 +41,7 @@ from cgnet.records._layouts import (
     RecordKind,
     RetransCause,
 )
+from cgnet.records.conn_id import PUBLIC_KEY, conn_ids
 from cgnet.records.schema import TCP_STATES, Schema
 from cgnet.render import make_renderer
 
@@ -68,7 +70,7 @@ def sample(record: Connect | None = None, **values: Any) -> dict[str, Any]:
 
 
 def lived(record: Connect | None = None, **values: Any) -> dict[str, Any]:
-    tail = LIFE.packed.pack(*ENDED._replace(**values))
+    tail = LIFE.packed.pack(*ENDED._replace(**values)) + IDENTITY
     return schema(life.COMMAND).row(record_of(RecordKind.RECORD_LIFE, tail, record))
 
 
@@ -170,6 +172,7 @@ def test_a_life_has_all_that_was_counted() -> None:
         "sndbuf_limited_us": 7 * 3333, "delivery_rate": 1000, "reordering": 3, "dsack_dups": 2,
         "closed_by": "peer", "close_cause": "fin", "rst_reason": None,
         "open": False, "tx_bytes_delta": 9, "rx_bytes_delta": 19, "retrans_delta": 1,
+        "conn_id": conn_ids(PUBLIC_KEY, [IDENTITY])[0],
     }  # fmt: skip
 
 
@@ -225,7 +228,7 @@ def test_what_was_open_at_the_start_and_is(duration_ns: int) -> None:
     shown = life.Life()
     shown.on_interval(cast("Object", FakeKernel()))
     for by in (0, *ClosedBy):
-        tail = LIFE.packed.pack(*ENDED._replace(closed_by=by, duration_ns=duration_ns))
+        tail = ENDED._replace(closed_by=by, duration_ns=duration_ns).pack() + IDENTITY
         record = record_of(RecordKind.RECORD_LIFE, tail)
         assert life.COMMAND.wanted([record]) == [record]
         assert shown.wanted([record]) == ([] if by == 0 and duration_ns == 0 else [record])
@@ -233,7 +236,7 @@ def test_what_was_open_at_the_start_and_is(duration_ns: int) -> None:
 
 @given(st.binary(min_size=LIFE.size, max_size=LIFE.size))
 def test_any_life_is_read(tail: bytes) -> None:
-    row = schema(life.COMMAND).row(record_of(RecordKind.RECORD_LIFE, tail))
+    row = schema(life.COMMAND).row(record_of(RecordKind.RECORD_LIFE, tail + IDENTITY))
     assert row["open"] == (Life(*LIFE.packed.unpack(tail)).closed_by == 0)
 
 
@@ -260,7 +263,7 @@ def test_connlat_has_the_records_of_connect_and_its_own_name() -> None:
 
 TABLES = [
     (rtt.COMMAND, record_of(RecordKind.RECORD_RTT, RTT_SAMPLE.packed.pack(*SAMPLE)), "1.50 ms"),
-    (life.COMMAND, record_of(RecordKind.RECORD_LIFE, LIFE.packed.pack(*ENDED)), "2.50 s"),
+    (life.COMMAND, record_of(RecordKind.RECORD_LIFE, ENDED.pack() + IDENTITY), "2.50 s"),
     (retrans.COMMAND, record_of(RecordKind.RECORD_RETRANS, RETRANS.packed.pack(*RESENT)), "204 ms"),
     (connlat.COMMAND, Connect(latency_ns=1_020_000_000, syn_retrans=1).raw(), "1.02 s"),
 ]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from records import EPOCH_NS, MEMORY, V2, Connect, Names, connect_schema, connects, packed_address
 
 from cgnet.records._layouts import CGROUP_EVENT, CONNECT_EVENT, OwnerSource, RecordKind
+from cgnet.records.conn_id import PUBLIC_KEY, siphash_2_4
 from cgnet.records.schema import CgroupChange, cgroup_change, result_name
 from cgnet.text import CUT
 
@@ -88,6 +89,11 @@ def expected_result(number: int) -> str:
     return {0: "ok", -1: "aborted"}.get(number) or errno.errorcode.get(number) or f"{number}"
 
 
+def expected_conn_id(*ends: int) -> str | None:
+    low, high = sorted(ends)
+    return f"{siphash_2_4(PUBLIC_KEY, [low | high << 32])[0]:016x}" if any(ends) else None
+
+
 def expected_row(record: Connect) -> dict[str, Any]:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
         microseconds=(record.ts_ns + EPOCH_NS) // 1000
@@ -110,6 +116,7 @@ def expected_row(record: Connect) -> dict[str, Any]:
         "result": expected_result(record.result),
         "latency_us": record.latency_ns // 1000 if record.latency_ns else None,
         "syn_retrans": record.syn_retrans,
+        "conn_id": expected_conn_id(record.local, record.remote),
     }
 
 

@@ -43,7 +43,7 @@ def test_a_whole_line_has_the_units_of_json() -> None:
     text = renderer("csv", Names({(MEMORY, 42): "/docker/web"})).rows([Connect(mapped=1).raw()])
     assert text == (
         "2,connect,2026-03-01T12:34:56.789012Z,0,4711,1000,curl,memory,/docker/web,42,,,,,,,,,"
-        "learned,4026531840,4,true,10.0.0.1,10.0.0.2,443,51000,client,ESTABLISHED,ok,1234,0\n"
+        "learned,4026531840,4,true,10.0.0.1,10.0.0.2,443,51000,client,ESTABLISHED,ok,1234,0,\n"
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import lines, run
 from histogram import Made
-from records import ENDED, SAMPLE, Connect, record_of
+from records import ENDED, IDENTITY, SAMPLE, Connect, record_of
 
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import FIELDS, MICROSECONDS, Scale, linear
@@ -20,7 +20,6 @@ from cgnet.counting.keys import Key
 from cgnet.owners import cgroups
 from cgnet.records._layouts import (
     CGROUP_EVENT,
-    LIFE,
     RTT_SAMPLE,
     ConnectConfig,
     OwnerSource,
@@ -44,7 +43,7 @@ def measured(
 
 
 def life(ts_ns: int = 0, **values: Any) -> bytes:
-    tail = LIFE.packed.pack(*ENDED._replace(**values))
+    tail = ENDED._replace(**values).pack() + IDENTITY
     return record_of(RecordKind.RECORD_LIFE, tail, Connect(ts_ns=ts_ns))
 
 

@@ -22,6 +22,7 @@ from cgnet.records._layouts import (
     DroppedHere,
     Flow,
     Head,
+    Identity,
     Life,
     Outcome,
     Owner,
@@ -117,6 +118,8 @@ class Connect(NamedTuple):
     syn_retrans: int = 0
     tcp_state: int = 1
     role: int = Role.ROLE_CLIENT
+    local: int = 0
+    remote: int = 0
 
     def raw(self) -> bytes:
         """Return the bytes as the kernel side would write them."""
@@ -125,7 +128,7 @@ class Connect(NamedTuple):
         owner = Owner(**{name: v[name] for name in Owner._fields})
         flow = Flow(**{name: v.get(name, bytes(6)) for name in Flow._fields})
         outcome = Outcome(**{name: v[name] for name in Outcome._fields})
-        return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome)
+        return CONNECT_EVENT.packed.pack(*head, *owner, *flow, *outcome, self.local, self.remote)
 
     def count_key(self) -> bytes:
         """Return the attempt's key in the counts, with all parts."""
@@ -150,6 +153,7 @@ ENDED = Life(
     2_500_000_000, 300_000, 10, 20, 1000, 3, 4, 1, 250, 200, 5, 6, 7, 2, 0, 5, Role.ROLE_CLIENT,
     ClosedBy.CLOSED_BY_PEER, CloseCause.CLOSE_FIN, 3, 1, 9, 19,
 )  # fmt: skip
+IDENTITY = Identity(0x2000, 0x1000).pack()
 
 
 def packed_address(text: str) -> bytes:
@@ -223,6 +227,8 @@ def connects(**fixed: Any) -> st.SearchStrategy[Connect]:
         "syn_retrans": u(32),
         "tcp_state": st.integers(1, 13),
         "role": st.sampled_from([int(role) for role in Role]),
+        "local": u(32),
+        "remote": u(32),
         **{name: st.just(value) for name, value in fixed.items()},
     }
     return st.builds(Connect, **values)

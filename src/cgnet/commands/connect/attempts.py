@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cgnet.kernel.variants import CONNECTIONS, LISTENERS, SEEDS, SYNC_ERRORS
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, ConnectConfig, Role
+from cgnet.records.conn_id import conn_id_field
 from cgnet.records.schema import DECISION, FLOW_GROUPS, LATENCY, SYN_RETRANS
 from cgnet.run.command import Command
 
@@ -47,6 +48,7 @@ class Attempts(Command):
     object = "connect"
     jobs: ClassVar[tuple[Job, ...]] = CONNECTIONS
     layouts = (CONNECT_EVENT, FLOW, OUTCOME)
+    identity = CONNECT_EVENT.slice("identity")
 
     def __init__(
         self, selection: Selection, sync_errors: str = "off", by: str | None = None, min_ns: int = 0
@@ -71,13 +73,16 @@ class Attempts(Command):
 
     def needed(self) -> list[Job]:
         """Return the jobs, without those of servers or clients that aren't shown."""
-        unwanted = () if Role.ROLE_SERVER in self._roles else OF_SERVERS
+        both = self.follows_peers or Role.ROLE_SERVER in self._roles
+        unwanted = () if both else OF_SERVERS
         sync_errors = [SYNC_ERRORS.only(*self._sync_errors)] if self._sync_errors else []
         others = [each for each in self.jobs if each not in (*unwanted, SYNC_ERRORS)]
         return [*others, *sync_errors]
 
     def left_out(self) -> frozenset[str]:
         """Return the programs of the role that isn't shown."""
+        if self.follows_peers:
+            return frozenset()
         unwanted = (names for role, names in PROGRAMS_OF_ROLES.items() if role not in self._roles)
         return frozenset[str]().union(*unwanted)
 
@@ -89,7 +94,8 @@ class Attempts(Command):
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
-        return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS]
+        conn_id = conn_id_field(self.identity, self.conn_key)
+        return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS, conn_id]
 
     def config(self, chosen: list[Variant]) -> list[Packable]:
         """Return the threshold, and the hook of errors before a SYN."""

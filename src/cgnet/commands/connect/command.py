@@ -10,7 +10,7 @@ import click
 from cgnet.commands import COMMANDS
 from cgnet.commands.connect.attempts import WAYS, Attempts
 from cgnet.filters.selection import Selection
-from cgnet.options.shared import collect, common, connections, counted, counting
+from cgnet.options.shared import collect, common, connections, counted, counting, far_end
 from cgnet.options.types import OneOf
 from cgnet.run.session import Session
 
@@ -52,6 +52,7 @@ Examples:
   cgnet connect -o json --duration 60 > attempts.jsonl
   cgnet connect --fields time,comm,daddr,dport,result -o csv
   cgnet connect --result '!ok' --port 443         what fails on a port
+  cgnet connect --all --peers                     who connects to whom
   cgnet connect --inbound --cgroup '/kubepods/*'  what the pods accept
   cgnet connect -i 5 --by container,result        counts, every five seconds
   cgnet connect -c --by selected --cgroup /online --cgroup /offline
@@ -70,6 +71,7 @@ the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '
 @click.command(name="connect", help=COMMANDS["connect"].help, epilog=EPILOG)
 @connections
 @counting
+@far_end
 @common
 @click.option(
     "--sync-errors",

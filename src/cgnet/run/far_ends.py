@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A run's knowledge of other ends: rows wait for them, and are selected by them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgnet.filters.peer_names import AddressNames, PeerFilter
+from cgnet.owners.address_owners import AddressOwners
+from cgnet.owners.pairs import Pairs
+from cgnet.owners.peers import SOURCES, Peers
+from cgnet.owners.runtimes import EXPECTED_S
+from cgnet.records.schema import ADDRESSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cgnet.owners.cgroups import Hierarchy
+    from cgnet.owners.peers import Peer
+    from cgnet.records.fields import Group
+    from cgnet.run.command import Command
+    from cgnet.run.owner_names import OwnerNames
+
+UNKNOWN = "unknown"
+
+
+class PeerOptions(NamedTuple):
+    """The values of ``--peer`` and ``--names``."""
+
+    wanted: tuple[str, ...] = ()
+    names: AddressNames | None = None
+
+
+class FarEnds:
+    """The other ends of a command's records."""
+
+    def __init__(
+        self, options: PeerOptions, command: Command, names: OwnerNames, naming: Hierarchy
+    ) -> None:
+        """``naming`` is the hierarchy that names owners. Raises UsageError."""
+        self._command, self._runtimes = command, names.runtimes
+        self._filter = PeerFilter(options.wanted)
+        self._pairs = Pairs()
+        self._addresses = AddressOwners(names.runtimes, naming)
+        named = (options.names or AddressNames({})).name
+        args = (self._pairs, self._addresses, named, names.cgroups, names.runtimes)
+        self._peers = Peers(*args)
+        self._held: list[bytes] = []  # for the next read of the ring
+        self._unnamed: list[tuple[float, bytes]] = []  # until when, for names
+        self._deadlines: dict[bytes, float] = {}  # of those that waited for names
+        self._ended: list[bytes] = []  # identities whose last row is being printed
+        self._counts = dict.fromkeys((*SOURCES, UNKNOWN), 0)
+
+    def group(self) -> Group:
+        """Return the group of the fields."""
+        return self._peers.group(self._command.identity)
+
+    def take(self, batch: list[bytes], *, changed: bool) -> list[bytes]:
+        """Learn from a batch of what the programs emitted; return its rows.
+
+        ``changed``: it has cgroups that came or went.
+        """
+        self._pairs.end(self._ended)
+        self._ended.clear()
+        self._addresses.follow(changed=changed)
+        return self._pairs.take(batch)
+
+    def after_next_read(self, rows: list[bytes]) -> list[bytes]:
+        """Return the rows of the last call: what met them came in this batch."""
+        held, self._held = self._held, rows
+        wanted = [*self._named_by_now(), *held] if self._unnamed else held
+        if self._filter.use:
+            wanted = [raw for raw in wanted if self._is_wanted(raw)]
+        part = self._command.identity
+        self._ended += [raw[part] for raw in wanted if self._command.is_end(raw)]
+        return wanted
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some rows wait."""
+        return bool(self._held or self._unnamed)
+
+    def _named_by_now(self) -> list[bytes]:
+        """Return the rows that waited for names; those that go on waiting are put back."""
+        waiting, self._unnamed = self._unnamed, []
+        self._deadlines = {raw: until for until, raw in waiting}
+        return [raw for _, raw in waiting]
+
+    def _is_wanted(self, raw: bytes) -> bool:
+        """Return whether a row is wanted now; one whose peer's name is expected is kept."""
+        peer = self._of(raw)
+        now = time.monotonic()
+        until = self._deadlines.pop(raw, now + EXPECTED_S)
+        if peer.cgroup and self._runtimes.of(peer.cgroup).expected and now < until:
+            self._unnamed.append((until, raw))
+            return False
+        return self._filter.matches(peer)
+
+    def _of(self, raw: bytes) -> Peer:
+        addresses = b"".join(raw[part] for part in (ADDRESSES.part, *ADDRESSES.more))
+        return self._peers.of(raw[self._command.identity], addresses)
+
+    def count(self, rows: Sequence[bytes]) -> None:
+        """Count rows that are printed, by the source of their peers."""
+        for raw in rows:
+            self._counts[self._of(raw).source or UNKNOWN] += 1
+
+    def take_evicted(self) -> int:
+        """Return how many open pairs were forgotten, since the last call, for lack of room."""
+        found, self._pairs.evicted = self._pairs.evicted, 0
+        return found
+
+    @property
+    def summary(self) -> dict[str, dict[str, int]]:
+        """The field of the summary: rows by the source of their peers."""
+        return {"peers": dict(self._counts)}
