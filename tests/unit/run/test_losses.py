@@ -54,7 +54,7 @@ def test_what_user_space_leaves_out_is_lost_like_the_rest(obj: FakeObject) -> No
 
 def test_there_is_advice_for_every_place_and_no_other() -> None:
     names = {where.name.removeprefix("LOST_").lower() for where in WHERE}
-    assert set(ADVICE) == {*names, "names", "rate", "output"}
+    assert set(ADVICE) == {*names, "names", "pairs", "rate", "output"}
     assert {str(Loss(where, 7)) for where in ADVICE} == {
         f"lost 7 ({where}): {advice}" for where, advice in ADVICE.items()
     }
