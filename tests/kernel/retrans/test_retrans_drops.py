@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from two_containers import Place
 
 HOOKS = [each.code for each in HOOK.variants if all_work(each.needs).ok]
+AT_ONCE_NS = 1_000_000  # a packet that is sent may be dropped before its own row
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 TELLS_REASONS = bool(Symbols().drop_reasons)
 FIREWALL = "NETFILTER_DROP" if TELLS_REASONS else None
@@ -190,17 +191,33 @@ def test_large_packets(family: int, large: bool) -> None:
         set_offload(client, "e0", tso=large, gso=large)
         port = joined(sender, reader, server.address(family))
         tracers = stack.enter_context(both_hooks(client))
+        drops = stack.enter_context(
+            tracing("--dport", str(port), "--stacks", "none", command="drop")
+        )
         sender.do("client.sendall(b'0')")
         with router.firewall("forward", f"tcp dport {port} numgen random mod 25 == 0 drop"):
             reader.begin("left = 4000001\nwhile left: left -= len(served.recv(1 << 20))")
             sender.do("client.sendall(bytes(4000000))")
             reader.end()
-        for tracer in tracers:
-            rows = [row for row in tracer.stop() if row["dropped_here"] is not None]
-            assert rows
-            needed = [row for row in rows if row["cause"] != "tail_loss_probe"]
-            for row in needed:
-                check_dropped(row, "segment", FIREWALL, *NETFILTER)
+        shown = [sorted(tracer.stop(), key=lambda row: row["ts_ns"]) for tracer in tracers]
+        dropped = [(row["ts_ns"], row["seq"], row["payload"]) for row in drops.stop()]
+        for rows in shown:
+            known = [row for row in rows if row["dropped_here"] is not None]
+            assert known
+            for row in known:
+                sent_again = [each for each in rows if each["ts_ns"] < row["ts_ns"]]
+                earlier = sum(overlap(each["seq"], each["len"], row) for each in sent_again)
+                lost = [at for at, seq, size in dropped if overlap(seq, size, row)]
+                if row["dropped_here"]:
+                    check_dropped(row, "segment", FIREWALL, *NETFILTER)
+                    assert lost, row
+                else:  # TCP took it for lost: each drop was told by an earlier row, or is its own
+                    assert sum(at < row["ts_ns"] - AT_ONCE_NS for at in lost) <= earlier, row
+
+
+def overlap(seq: int, size: int, row: Row) -> bool:
+    begin = (row["seq"] - seq) % 2**32
+    return begin < size or (seq - row["seq"]) % 2**32 < row["len"]
 
 
 @FAMILIES
