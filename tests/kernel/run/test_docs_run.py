@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from two_containers import TwoContainers
 
 DURATION = ("--duration", "0.2")
+FOUND = 10
 ELSEWHERE = ("--cgroup", "--container", "--pid", "--unit")
-TRACING = ("connect", "connlat", "rtt", "life", "drop", "retrans", "trace")
+TRACING = ("connect", "connlat", "rtt", "life", "drop", "retrans", "trace", "why")
 LISTING = "sockets"
 AT_ONCE = ("--help", "--list-reasons")  # with these, nothing is traced
 LINES = {line.arguments: line for line in all_lines()}
@@ -59,11 +60,13 @@ def here(arguments: tuple[str, ...], had: Had) -> list[str]:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """Return a tracer's line that ends soon."""
+    """Return a tracer's line that ends soon; a command that it runs does nothing."""
+    run = ["--", "true"] if "--" in words else []
+    words = words[: words.index("--")] if run else words
     if "--duration" in words:
         at = words.index("--duration")
         words = words[:at] + words[at + 2 :]
-    return [*words, *DURATION, *(FORCED if words[0] in TRACING else ())]
+    return [*words, *DURATION, *(FORCED if words[0] in TRACING else ()), *run]
 
 
 def test_there_are_lines_of_every_command() -> None:
@@ -83,7 +86,9 @@ def test_a_command_line_runs(line: Line, had: Had, folder: Path) -> None:
         timeout=PATIENCE_S,
         cwd=folder,
     )
-    assert done.returncode == 0, done.stderr
+    # Others' connections on this host may be in trouble.
+    found = "--fail-on" in words and done.returncode == FOUND
+    assert done.returncode == 0 or found, done.stderr
     assert "Traceback" not in done.stderr
     assert any(each.startswith("cgnet: tracing") for each in done.stderr.splitlines()) == traces
     if "json" in words:
