@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.findings import evidence
 from cgnet.findings.advice import Seen, advise
+from cgnet.findings.causes import cause_of
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
 from cgnet.records._layouts import DROP_EVENT, number_in
 
@@ -158,6 +159,7 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "type": "advice",
+        "id": cause_of(row),
         "reason": seen.reason,
         "reason_class": seen.reason_class,
         "container": seen.container,

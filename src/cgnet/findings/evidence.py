@@ -404,6 +404,10 @@ class Look:
             return None
         return self._once(("route", netns, address), lambda: has_route(place, address))
 
+    def is_there(self, netns: int) -> bool:
+        """Return whether a process or a name refers to a namespace: else only its packets are left."""
+        return netns in self.places
+
     def place(self, netns: int) -> Place:
         """Return a namespace's name, and a prefix for commands to run there."""
         return place_of(netns, self.places.get(netns))

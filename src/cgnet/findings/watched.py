@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.connections import service_port
 from cgnet.findings.finding import who
+from cgnet.owners.record_fields import UNKNOWN as UNKNOWN_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cgnet.findings.thresholds import Thresholds
 
 SYN = "S"
+
 ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
 Row = dict[str, Any]
 
@@ -40,20 +42,31 @@ class Watched:
         limits: Thresholds,
     ) -> None:
         """``groups`` are the events by signal; ``lost`` those that each signal lost."""
-        self.attempts = groups.get("connect", [])
-        self.drops = groups.get("drop", [])
-        self.resends = groups.get("retrans", [])
-        lives = groups.get("life", [])
+        self.look = look
+        there = {
+            name: [each for each in found if not self._is_left_over(each.row)]
+            for name, found in groups.items()
+        }
+        self.attempts = there.get("connect", [])
+        self.drops = there.get("drop", [])
+        self.resends = there.get("retrans", [])
+        lives = there.get("life", [])
         self.ends = [each for each in lives if not each.row["open"]]
         self.lives = lives  # with those of open connections
-        self.sockets, self.look, self.matcher = sockets, look, matcher
+        self.sockets, self.matcher = sockets, matcher
         self.seconds, self.end_ns, self.lost = seconds, end_ns, lost
         self.throttled, self.limits = throttled, limits
+
+    def _is_left_over(self, row: Row) -> bool:
+        """Return whether a deleted container left it in the kernel: it is nobody's trouble."""
+        unknown = row.get("owner_source") == UNKNOWN_SOURCE
+        return unknown and not self.look.is_there(row["netns"])
 
     @cached_property
     def connections(self) -> list[Connection]:
         """The connections that may have trouble."""
-        return self.sockets.connections(self.end_ns)
+        found = self.sockets.connections(self.end_ns)
+        return [each for each in found if not self._is_left_over(each.row)]
 
     @cached_property
     def open(self) -> int:

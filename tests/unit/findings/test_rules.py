@@ -291,6 +291,14 @@ def test_loss_explains_a_wait() -> None:
     assert ids(made) == ["path-loss", "path-loss"]
 
 
+def test_what_a_deleted_container_leaves_is_nobodys_trouble() -> None:
+    nobody = {"container": None, "cgroup": None, "cgroup_id": None, "owner_source": "unknown"}
+    stuck = connection(WHO | FLOW | {"send_q": 3000} | nobody, stuck=5.0)
+    seen = [resend("timeout", 9, **nobody), end("kernel", "timeout", **nobody)]
+    assert ids(watched(*seen, connections=[stuck], gone=(NETNS,))) == []
+    assert ids(watched(*seen, connections=[stuck])) == ["peer-vanished"]
+
+
 # -- ends
 
 

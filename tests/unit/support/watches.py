@@ -133,6 +133,9 @@ class Look:
     def place(self, netns: int) -> Any:
         return SimpleNamespace(name=f"network namespace {netns}", enter=f"ip netns exec {netns} ")
 
+    def is_there(self, netns: int) -> bool:
+        return netns not in self.known.get("gone", ())
+
     def addresses(self, netns: int) -> frozenset[str]:
         known = self.known.get("addresses", {OTHER_NETNS: ["10.0.0.2"], NETNS: ["10.0.0.1"]})
         return frozenset(known.get(netns, ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cgnet.findings.causes import cause_of
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
@@ -13,7 +14,6 @@ from cgnet.findings.rules.base import (
     SURE,
     address_port,
     advice_on,
-    cause_of,
     enter,
     finding,
     more,

@@ -18,45 +18,6 @@ if TYPE_CHECKING:
 
 SURE, LIKELY, POSSIBLE = "certain", "likely", "possible"
 LOOPBACK = ("127.", "::1")
-# By the kernel's reason of a drop: the id of what dropped it.
-CAUSES = {
-    "NO_SOCKET": "no-listener",
-    "NETFILTER_DROP": "firewall-drop",
-    "BPF_CGROUP_EGRESS": "firewall-drop",
-    "SOCKET_FILTER": "firewall-drop",
-    "XDP": "firewall-drop",
-    "TC_INGRESS": "firewall-drop",
-    "TC_EGRESS": "firewall-drop",
-    "IP_RPFILTER": "rp-filter",
-    "TCP_LISTEN_OVERFLOW": "accept-queue-full",
-    "TCP_SYN_QUEUE_FULL": "accept-queue-full",
-    "PROTO_MEM": "tcp-memory",
-    "SOCKET_RCVBUFF": "tcp-memory",
-    "TCP_ZEROWINDOW": "tcp-memory",
-    "TCP_OFO_QUEUE_PRUNE": "tcp-memory",
-    "TCP_OFO_DROP": "tcp-memory",
-    "SOCKET_BACKLOG": "tcp-memory",
-    "QDISC_DROP": "qdisc-limit",
-    "QDISC_OVERLIMIT": "qdisc-limit",
-    "QDISC_CONGESTED": "qdisc-limit",
-    "QDISC_CORRUPTED": "qdisc-limit",
-    "FQ_FLOW_LIMIT": "qdisc-limit",
-    "FQ_BAND_LIMIT": "qdisc-limit",
-    "TC_RECLASSIFY_LOOP": "qdisc-limit",
-    "PKT_TOO_BIG": "mtu-blackhole",
-    "IP_OUTNOROUTES": "no-route",
-    "IP_INNOROUTES": "no-route",
-    "IP_INADDRERRORS": "no-route",
-    "NEIGH_FAILED": "no-route",
-    "NEIGH_QUEUEFULL": "no-route",
-    "NEIGH_CREATEFAIL": "no-route",
-}
-OF_CLASS = {"firewall": "firewall-drop", "resource": "qdisc-limit", "configuration": "no-route"}
-BY_FUNCTION = {
-    "ip_error": "no-route", "ip6_pkt_drop": "no-route", "nf_hook_slow": "firewall-drop",
-    "nft_do_chain": "firewall-drop", "sk_filter_trim_cap": "firewall-drop",
-    "ip_finish_output": "firewall-drop", "ip6_finish_output": "firewall-drop",
-}  # fmt: skip
 
 
 def address_port(address: str | None, port: int | None) -> str:
@@ -79,15 +40,6 @@ def select_owner(row: Row) -> str:
 def more(command: str, row: Row, *options: str) -> str:
     """Return a command that shows more of an owner, to be typed."""
     return " ".join((f"cgnet {command}{select_owner(row)}", *options)).strip()
-
-
-def cause_of(row: Row) -> str | None:
-    """Return the id of what a drop is: of its reason, its function, or its class."""
-    if row.get("tcp_state") == "TIME_WAIT" and row.get("reason_class") == "peer":
-        return "time-wait-refused"
-    function = (row.get("location") or "").partition("+")[0].partition(".")[0]
-    found = CAUSES.get(row.get("reason") or "") or BY_FUNCTION.get(function)
-    return found or OF_CLASS.get(row.get("reason_class") or "")
 
 
 def advice_on(w: Watched, group: Group) -> tuple[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from cgnet.findings.causes import cause_of
 from cgnet.findings.connections import service_port
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.attempts import FIX
@@ -15,7 +16,6 @@ from cgnet.findings.rules.base import (
     SURE,
     address_port,
     advice_on,
-    cause_of,
     finding,
     more,
 )
