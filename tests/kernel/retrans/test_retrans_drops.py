@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from two_containers import Place
 
 HOOKS = [each.code for each in HOOK.variants if all_work(each.needs).ok]
-AT_ONCE_NS = 1_000_000  # a packet that is sent may be dropped before its own row
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 TELLS_REASONS = bool(Symbols().drop_reasons)
 FIREWALL = "NETFILTER_DROP" if TELLS_REASONS else None
@@ -195,7 +194,7 @@ def test_large_packets(family: int, large: bool) -> None:
             tracing("--dport", str(port), "--stacks", "none", command="drop")
         )
         sender.do("client.sendall(b'0')")
-        with router.firewall("forward", f"tcp dport {port} numgen random mod 25 == 0 drop"):
+        with router.firewall("forward", f"tcp dport {port} numgen inc mod 25 == 9 drop"):
             reader.begin("left = 4000001\nwhile left: left -= len(served.recv(1 << 20))")
             sender.do("client.sendall(bytes(4000000))")
             reader.end()
@@ -204,15 +203,25 @@ def test_large_packets(family: int, large: bool) -> None:
         for rows in shown:
             known = [row for row in rows if row["dropped_here"] is not None]
             assert known
-            for row in known:
-                sent_again = [each for each in rows if each["ts_ns"] < row["ts_ns"]]
-                earlier = sum(overlap(each["seq"], each["len"], row) for each in sent_again)
-                lost = [at for at, seq, size in dropped if overlap(seq, size, row)]
-                if row["dropped_here"]:
-                    check_dropped(row, "segment", FIREWALL, *NETFILTER)
-                    assert lost, row
-                else:  # TCP took it for lost: each drop was told by an earlier row, or is its own
-                    assert sum(at < row["ts_ns"] - AT_ONCE_NS for at in lost) <= earlier, row
+            found = [row for row in known if row["dropped_here"]]
+            for row in found:
+                check_dropped(row, "segment", FIREWALL, *NETFILTER)
+                assert any(overlap(seq, size, row) for _, seq, size in dropped), row
+            # TCP takes some for lost that weren't, and a resend may be dropped before its own row.
+            needed = [row for row in known if was_dropped(dropped, rows, row)]
+            missed = [row for row in needed if not row["dropped_here"]]
+            assert len(missed) <= len(needed) // 10, (missed, len(needed))
+
+
+def was_dropped(dropped: list[tuple[int, int, int]], rows: list[Row], row: Row) -> bool:
+    """Return whether a part of what is sent again was dropped since it was last sent again."""
+    before = [
+        each["ts_ns"]
+        for each in rows
+        if each["ts_ns"] < row["ts_ns"] and overlap(each["seq"], each["len"], row)
+    ]
+    since = max(before, default=0)
+    return any(since < at < row["ts_ns"] and overlap(seq, size, row) for at, seq, size in dropped)
 
 
 def overlap(seq: int, size: int, row: Row) -> bool:
