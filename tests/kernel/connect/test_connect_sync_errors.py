@@ -84,7 +84,7 @@ def test_auto_says_in_one_line_what_is_not_shown(netns: str, port: int) -> None:
         pids = {refused[0]["pid"], made[0]["pid"]}
         tracer.wait_for(1)
         shown = [row for row in tracer.stop() if row["pid"] in pids]
-    told = [line for line in tracer.said if "before a SYN leaves" in line]
+    told = [line for line in tracer.said if "fails before a SYN" in line]
     assert (len(shown), len(told)) in ((1, 1), (2, 0))
 
 
