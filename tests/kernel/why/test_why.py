@@ -134,6 +134,7 @@ def test_the_exit_status_tells_of_findings_where_that_is_asked_for() -> None:
     code = REFUSED.format(port=unused_port())
     assert why("--fail-on", "error", "--", sys.executable, "-c", code).returncode == 10
     assert why("--fail-on", "info", "--", "true").returncode == 0
+    assert why("--fail-on", "info", "--", "sh", "-c", "exit 3").returncode == 3
 
 
 @pytest.mark.parametrize(

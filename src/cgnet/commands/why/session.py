@@ -128,7 +128,7 @@ class Session:
             bad = SEVERITIES[: SEVERITIES.index(self._fail_on) + 1]
             if any(each.severity in bad for each in findings):
                 return ExitStatus.FOUND
-        elif self._child and self._child.status:
+        if self._child and self._child.status:
             return self._child.status  # type: ignore[return-value]
         lost = sum(each.losses.total for each in self._signals.all)
         return ExitStatus.EVENTS_LOST if lost and self._options.strict else ExitStatus.DONE
