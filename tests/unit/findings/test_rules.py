@@ -151,6 +151,15 @@ def test_an_attempt_that_its_application_gives_up_at_once_is_no_fault() -> None:
     assert ids(watched(attempt("aborted", latency_ns=1000))) == []
 
 
+def test_a_source_address_that_is_gone() -> None:
+    elsewhere = {NETNS: ["10.0.0.9"], OTHER_NETNS: ["10.0.0.2"]}
+    made = watched(
+        attempt("ETIMEDOUT", syn_retrans=3), resend("syn"), drop("IP_INNOROUTES", "SA"),
+        addresses=elsewhere,
+    )  # fmt: skip
+    assert only(made).id == "source-address-missing"
+
+
 def test_the_listener_has_no_way_back() -> None:
     made = watched(
         attempt("ETIMEDOUT", syn_retrans=3), resend("syn"), listeners=[listener(drops_grown=4)],

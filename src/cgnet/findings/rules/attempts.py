@@ -248,13 +248,31 @@ FIX = {
 }
 
 
+def _from_nowhere(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding:
+    """Return the finding of attempts from an address that no device there has."""
+    row = each.row
+    return finding(
+        w, "source-address-missing", row, confidence=LIKELY,
+        text=f"{who(row)} gets no answer from {address_port(row['daddr'], row['dport'])}: no device "
+        f"there has its source address {row['saddr']}, so answers don't find back",
+        fix=f"give the address back ('{enter(w, row['netns'])}ip addr'), or bind to another one",
+        more=more("connect", row, f"--saddr {row['saddr']}"), evidence=numbers_of(each), **common,
+    )  # fmt: skip
+
+
+def numbers_of(each: Unanswered) -> dict[str, int]:
+    """Return how many attempts failed, still wait, or were late."""
+    numbers = {"failed": each.failed, "waiting": each.pending, "late": each.late}
+    return {name: number for name, number in numbers.items() if number}
+
+
 def silent(w: Watched) -> Iterator[Finding]:
     """Attempts whose SYN, or the answer to it, was lost: here, or nobody knows where."""
     full = full_listeners(w)
     for each in unanswered(w):
         row = each.row
-        if not w.selects(row):
-            continue
+        if not w.selects(row) or any(w.reaches(row, one) for one in full):
+            continue  # of full accept queues another rule tells
         where = address_port(row["daddr"], row["dport"])
         failed = each.failed + each.pending
         harm = Harm.FAILED if failed else Harm.SLOWED
@@ -262,13 +280,13 @@ def silent(w: Watched) -> Iterator[Finding]:
             "harm": harm, "daddr": row["daddr"], "dport": row["dport"], "count": each.count,
             "seconds": each.seconds, "signals": ("connect", "drop", "retrans"),
         }  # fmt: skip
-        if any(w.reaches(row, one) for one in full):
-            continue  # the rule of accept queues tells
+        if w.lacks_source(row):
+            yield _from_nowhere(w, each, common)
+            continue
         drops = w.drops_of(each.seqs) or w.drops_on_way(row) or w.drops_on_way(row, flags="SA")
         drops = [one for one in drops if one.row["tcp_flags"] in ("S", "SA", "SE", "SEC")] or drops
         cause = next((name for one in drops if (name := cause_of(one.row))), None)
-        numbers = {"failed": each.failed, "waiting": each.pending, "late": each.late}
-        counts = {name: number for name, number in numbers.items() if number}
+        counts = numbers_of(each)
         if drops and cause:
             drop = next(one for one in drops if cause_of(one.row) == cause)
             text, evidence = advice_on(w, drop)
