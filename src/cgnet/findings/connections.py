@@ -139,7 +139,8 @@ class Connections:
         now, before = _socket(raw), _socket(each.last)
         each.looks += 1
         sent, came = now.last_sent_us, now.last_received_us
-        each.unread += now.recv_q > 0 and (now.recv_q == before.recv_q or now.recv_q > 1 << 16)
+        was_read = now.rx_bytes - now.recv_q > before.rx_bytes - before.recv_q
+        each.unread += each.looks > 1 and now.recv_q > 0 and not was_read
         asked = now.send_q == 0 and now.tx_bytes > 0
         each.waiting += asked and (now.rx_bytes == 0 or sent < came)
         each.probing += now.timer == TIMER_PROBE

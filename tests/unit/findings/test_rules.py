@@ -102,6 +102,14 @@ def test_a_firewall_refuses() -> None:
     assert only(watched(attempt("ECONNREFUSED"), drop("NETFILTER_DROP"))).id == "firewall-reject"
 
 
+def test_a_firewall_refuses_and_drops_beyond_the_rate_of_icmp() -> None:
+    made = watched(
+        attempt("ECONNREFUSED"), attempt("ETIMEDOUT", 5, syn_retrans=9), resend("syn"),
+        drop("NETFILTER_DROP"),
+    )  # fmt: skip
+    assert ids(made) == ["firewall-reject"]
+
+
 def test_a_router_prohibits_by_icmp() -> None:
     made = watched(attempt("EACCES"), drop("NETFILTER_DROP"))
     assert (only(made).id, only(made).confidence) == ("firewall-reject", "certain")

@@ -34,6 +34,7 @@ EXPLAINED = {
         "path-loss", "path-reordering", "mtu-blackhole", "accept-queue-full", "peer-vanished",
         "cpu-limit",
     },
+    "firewall-drop": frozenset({"firewall-reject"}),  # ICMP's rate is limited: some go unanswered
     "path-loss": HERE | {"mtu-blackhole"},
     "mtu-blackhole": HERE,
     "peer-vanished": HERE | {"mtu-blackhole"},

@@ -215,7 +215,7 @@ def _not_listening(w: Watched, group: Group, drop: Group | None, common: dict[st
         fix = f"call the address of {others}, publish its port, or start the service where it is called"
         evidence["elsewhere"] = [f"{each['saddr']}:{each['sport']}" for each in there][:5]
     return finding(
-        w, "no-listener", row, peer=peer or (there[0] if there else {}), text=text, fix=fix,
+        w, "no-listener", row, peer=peer, text=text, fix=fix,
         more=more("connect", row, "--result ECONNREFUSED", f"--dport {port}"),
         evidence=evidence, confidence=SURE if drop else LIKELY, **common,
     )  # fmt: skip
