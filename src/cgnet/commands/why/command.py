@@ -26,8 +26,8 @@ Examples:
   cgnet why -o json --fail-on error            for a script: exits with 10 if something fails
 
 \b
-A finding has a sentence, what was seen, what to do, and the command that shows more. "certain" is
-what was seen to be the cause; "likely" and "possible" are less. docs/why.md lists all findings.
+A finding has a sentence, its evidence, a fix, and the command that shows more. "certain": the cause
+was seen; "likely" and "possible": the evidence fits. docs/why.md lists all findings.
 """
 
 

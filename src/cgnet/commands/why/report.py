@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The output of ``cgnet why``: findings, what is fine, what couldn't be seen, and the summary."""
+"""The output of ``cgnet why``: findings, or the verdict without any, and the summary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIELDS = tuple(
 )
 FEWEST = 3  # findings that are shown on any terminal
 CLEAR_LINE = "\r\x1b[K"
-NOTHING = "nothing seen to judge: no attempt, no segment, no open connection of what is selected"
+NOTHING = "nothing seen to judge: no attempt, no segment, no open connection of the selected owners"
 FINE = "nothing wrong was seen: {seen}; look at the application"
 
 

@@ -256,7 +256,11 @@ class Session:
         findings = judge(watched)
         self._report.findings(findings, watched)
         self._report.summary(
-            findings, watched, self._signals, missed=self._missed, child=self._child
+            findings,
+            watched,
+            self._signals,
+            missed=self._missed + self._sockets.untold,
+            child=self._child,
         )
         return findings
 

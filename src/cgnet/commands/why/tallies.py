@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from cgnet.findings.tally import Tally
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     from cgnet.records.schema import Schema
 
-ANY = b""
-OK = int(AttemptResult.RESULT_OK).to_bytes(2, "little")
+OK = int(AttemptResult.RESULT_OK).to_bytes(2, sys.byteorder, signed=True)
 # What tells a destination apart, and a service: the server's own port.
 REMOTE = CONNECT_EVENT.slice("flow.daddr", "mapped")
 REMOTE_ADDRESS = CONNECT_EVENT.slice("flow.daddr", "netns")
@@ -72,19 +72,9 @@ def _drop() -> Callable[[bytes], bytes]:
         ends = raw[source] + raw[destination]
         port = raw[SPORT] if flags == TCP_SYN | TCP_ACK else raw[DPORT]
         if flags & TCP_SYN == 0:  # of a connection: either port may be the service's
-            port = min(raw[SPORT], raw[DPORT], key=lambda each: int.from_bytes(each, "little"))
-        return (
-            raw[CGROUP_PART]
-            + raw[NETNS]
-            + where_of(raw)
-            + ends
-            + port
-            + raw[marks]
-            + bytes([flags])
-        )
-
-    def where_of(raw: bytes) -> bytes:
-        return raw[where]
+            port = min(raw[SPORT], raw[DPORT], key=lambda each: int.from_bytes(each, sys.byteorder))
+        place = raw[CGROUP_PART] + raw[NETNS] + raw[where]
+        return place + ends + port + raw[marks] + bytes([flags])
 
     return key
 

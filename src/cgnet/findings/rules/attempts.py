@@ -10,7 +10,6 @@ from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
     LOOPBACK,
-    POSSIBLE,
     SURE,
     address_port,
     advice_on,
@@ -88,11 +87,6 @@ def unanswered(w: Watched) -> list[Unanswered]:
     return list(found.values())
 
 
-def _refusing(w: Watched, row: Row) -> list[Group]:
-    """Return the drops of an attempt's SYN that made this host answer by a reset or by ICMP."""
-    return [each for each in w.drops_on_way(row) if each.row["daddr"] and each.count]
-
-
 def _local_listeners(w: Watched, row: Row, netns: int | None) -> list[Row]:
     return [
         each for each in w.listeners_at(row["dport"]) if netns is None or each["netns"] == netns
@@ -107,7 +101,7 @@ def refused(w: Watched) -> Iterator[Finding]:
             continue
         if row["result"] not in REFUSALS:
             continue
-        drops = _refusing(w, row)
+        drops = w.drops_on_way(row)
         rejecting = [each for each in drops if cause_of(each.row) == "firewall-drop"]
         missing = [each for each in drops if cause_of(each.row) == "no-listener"]
         common = {
@@ -441,4 +435,3 @@ def _no_port(w: Watched, group: Group, common: dict[str, Any]) -> Finding:
 
 
 RULES = (refused, silent, denied)
-__all__ = ["POSSIBLE", "RULES"]
