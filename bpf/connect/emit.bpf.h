@@ -40,7 +40,7 @@ static __always_inline void emit_connection(struct sock *sk, u64 now, const stru
 	if (outcome->latency_ns < connect_config.min_ns || !result_passes(outcome->result) ||
 	    !flow_passes(TYPED, sk, flow))
 		return;
-	if (count_config.enabled) {
+	if (counts_instead()) {
 		count_connection(owner, flow, outcome);
 		return;
 	}

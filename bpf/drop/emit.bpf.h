@@ -203,7 +203,7 @@ static __always_inline void tell_drop(void *ctx, struct packet *packet, struct d
 	FORGET_VALUES(&holder);
 	if (!holder.wanted)
 		return;
-	if (count_config.enabled)
+	if (counts_instead())
 		count_drop(ctx, &holder.owner, packet, drop);
 	else
 		emit_drop(ctx, &holder.owner, packet, drop);

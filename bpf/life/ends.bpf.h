@@ -96,6 +96,26 @@ static __always_inline bool is_known(struct sock *sk)
 	return entry && !entry->listens && entry->private.life.established_ns;
 }
 
+/* Whether a state, but TCP_SYN_SENT, begins a connection, is its application's last event, or ends it. */
+static __always_inline bool is_of_life(int oldstate, int newstate)
+{
+	if (oldstate == TCP_LISTEN)
+		return false;
+	return newstate == TCP_CLOSE ? was_open(oldstate)
+				     : newstate == TCP_ESTABLISHED || is_closing(newstate);
+}
+
+static __always_inline void life_goes_on(struct sock *sk, struct ledger_entry *entry, int oldstate,
+					 int newstate)
+{
+	if (newstate == TCP_ESTABLISHED)
+		established(sk, entry);
+	else if (is_closing(newstate))
+		closes(sk, entry);
+	else
+		end(sk, entry, oldstate);
+}
+
 static __always_inline void on_change(struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry;
@@ -107,23 +127,15 @@ static __always_inline void on_change(struct sock *sk, int oldstate, int newstat
 			entry->private.life.begun_ns = bpf_ktime_get_ns();
 		return;
 	}
-	if (oldstate == TCP_LISTEN ||
-	    (newstate == TCP_CLOSE ? !was_open(oldstate)
-				   : newstate != TCP_ESTABLISHED && !is_closing(newstate)))
+	if (!is_of_life(oldstate, newstate))
 		return;
 	unknown = TYPED ? sk->__sk_common.skc_hash : (u64)sk;
 	FORGET(oldstate, unknown);
 	FORGET(newstate, unknown);
 	if (!entry || entry->whole <= 1 << RANK_GUESSED)
 		entry = ledger_of(is_closing(newstate), sk);
-	if (!entry)
-		return;
-	if (newstate == TCP_ESTABLISHED)
-		established(sk, entry);
-	else if (is_closing(newstate))
-		closes(sk, entry);
-	else
-		end(sk, entry, oldstate);
+	if (entry)
+		life_goes_on(sk, entry, oldstate, newstate);
 }
 
 static __always_inline void on_first(struct sock *sk, int oldstate, int newstate)

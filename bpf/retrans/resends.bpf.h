@@ -67,7 +67,7 @@ static __noinline int emit_retrans(const struct owner *owner, const struct flow 
 {
 	struct retrans_event *event;
 
-	if (count_config.enabled) {
+	if (counts_instead()) {
 		count_retrans(owner, flow, retrans);
 		return 0;
 	}

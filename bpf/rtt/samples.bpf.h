@@ -44,7 +44,7 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 	flow_of_sock(TYPED, sk, tp, &flow);
 	if (!flow_passes(TYPED, sk, &flow))
 		return;
-	if (count_config.enabled) {
+	if (counts_instead()) {
 		count_sample(owner, &flow, sample);
 		return;
 	}
