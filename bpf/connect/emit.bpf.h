@@ -44,7 +44,8 @@ static __always_inline void emit_connection(struct sock *sk, u64 now, const stru
 		count_connection(owner, flow, outcome);
 		return;
 	}
-	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);
+	event = reserve_in(outcome->result == RESULT_OK ? RING_CONNECTS : RING_FAILURES,
+			   sizeof(*event), RECORD_CONNECT, now, LOST_RING);
 	if (!event)
 		return;
 	event->owner = *owner;

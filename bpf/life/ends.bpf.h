@@ -11,6 +11,7 @@
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
 #include "peer/ledger_end.bpf.h"
+#include "sums/hooks.bpf.h"
 
 /* -- the end */
 
@@ -30,7 +31,7 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 		return;
 	mine->ended = 1;
 	holder = holder_of(entry);
-	if (!holder->wanted || !role_passes(entry->role))
+	if (!is_wanted(SIGNAL_LIFE) || !holder->wanted || !role_passes(entry->role))
 		return;
 	flow_of_sock(TYPED, sk, tp, &row.flow);
 	if (!flow_passes(TYPED, sk, &row.flow))
@@ -43,6 +44,9 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 	row.life.closed_by = ending;
 	row.life.close_cause = ending >> 8;
 	row.life.rst_reason = mine->rst_reason;
+	sum_end(&holder->owner, entry, &row.life);
+	if (!tells(SIGNAL_LIFE))
+		return;
 	if (TYPED && mine->reset_received == RESET_FOR_LATE_DATA)
 		row.life.rst_reason = reason_of_late_data();
 	else if (TYPED && can_wait(sk, &holder->owner, &row))
