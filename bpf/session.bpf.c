@@ -12,7 +12,7 @@
 #include "filter/cgroup_events.bpf.h"
 #include "sums/open.bpf.h"
 
-TRACEPOINT_PROGRAM(drop, kfree_skb, WITH(struct sk_buff *skb, void *location),
+TRACEPOINT_PROGRAM(dropped, kfree_skb, WITH(struct sk_buff *skb, void *location),
 		   drop_on_drop(ctx, skb, caller_of_free(ctx, (u64)location), reason_in(ctx),
 				rx_sk_in(ctx)))
 TRACEPOINT_PROGRAM(syn_drop, consume_skb, WITH(struct sk_buff *skb),

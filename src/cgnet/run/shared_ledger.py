@@ -62,7 +62,7 @@ PROGRAMS: dict[int, frozenset[str]] = {
     SessionSignal.SIGNAL_CONNECT: frozenset({"trace_error"}),
     SessionSignal.SIGNAL_RTT: frozenset({"probe"}),
     SessionSignal.SIGNAL_LIFE: frozenset({"receive_reset", "send_reset"}),
-    SessionSignal.SIGNAL_DROP: frozenset({"drop", "syn_drop", "syn_seed"}),
+    SessionSignal.SIGNAL_DROP: frozenset({"dropped", "syn_drop", "syn_seed"}),
     SessionSignal.SIGNAL_RETRANS: frozenset({"retransmit", "retransmit_synack"}),
 }
 
