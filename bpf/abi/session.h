@@ -34,10 +34,10 @@ struct session_config {
 	__u32 pad;
 };
 
-#define CGNET_OTHER_OWNERS 0xffffffffffffffff /* stands for a cgroup: owners beyond the limit */
-#define CGNET_CLOSE_CAUSES 5		      /* enum close_cause */
-#define CGNET_RESEND_CAUSES 7		      /* enum retrans_cause */
-#define CGNET_DROP_CLASSES 7		      /* enum drop_class */
+#define CGNET_OTHER_OWNERS 9223372036854775807 /* stands for a cgroup: owners beyond the limit */
+#define CGNET_CLOSE_CAUSES 5		       /* enum close_cause */
+#define CGNET_RESEND_CAUSES 7		       /* enum retrans_cause */
+#define CGNET_DROP_CLASSES 7		       /* enum drop_class */
 
 /* Values in microseconds. Of one interval: 32 bits are enough. */
 struct sums_histogram {

@@ -84,29 +84,44 @@ struct bpf_iter_meta___session {
 	u64 session_id;
 } __attribute__((preserve_access_index));
 
+/* The TCP socket of a file that is open, or NULL. */
+static __always_inline struct sock *tcp_socket_of_file(struct task_file *ctx)
+{
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!ctx->task || !ctx->file)
+		return NULL;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return NULL;
+	sk = socket->sk;
+	return sk && sk->__sk_common.skc_state != TCP_CLOSE && is_tcp(sk) ? sk : NULL;
+}
+
+/* Several files may share a socket: a run of the iterator looks at it once. */
+static __always_inline bool is_first_file(struct task_file *ctx, struct ledger_entry *entry)
+{
+	struct bpf_iter_meta___session *meta = (void *)ctx->meta;
+	u32 look = meta->session_id;
+
+	if (entry->private.life.shown == look)
+		return false;
+	entry->private.life.shown = look;
+	return true;
+}
+
 SEC("iter/task_file")
 int living_files(struct task_file *ctx)
 {
-	struct bpf_iter_meta___session *meta = (void *)ctx->meta;
+	struct sock *sk = tcp_socket_of_file(ctx);
 	struct ledger_entry *entry;
-	struct socket *socket;
-	struct sock *sk;
-	u32 look;
 
-	if (!ctx->task || !ctx->file)
-		return 0;
-	socket = bpf_sock_from_file(ctx->file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE || !is_tcp(sk))
+	if (!sk)
 		return 0;
 	entry = ledger_find(TYPED, sk);
-	look = meta->session_id;
-	if (!entry || entry->private.life.shown == look)
-		return 0;
-	entry->private.life.shown = look;
-	tell_living(sk, entry);
+	if (entry && is_first_file(ctx, entry))
+		tell_living(sk, entry);
 	return 0;
 }
 

@@ -92,6 +92,21 @@ int open_stored(struct storage_of_socket *ctx)
 	return 0;
 }
 
+/* Fallback if the kernel refuses iterators over maps. */
+SEC("iter/task_file")
+int open_files(struct task_file *ctx)
+{
+	struct sock *sk = tcp_socket_of_file(ctx);
+	struct ledger_entry *entry;
+
+	if (!sk)
+		return 0;
+	entry = ledger_find(TYPED, sk);
+	if (entry && is_first_file(ctx, entry))
+		sum_open(sk, entry);
+	return 0;
+}
+
 SEC("iter/bpf_map_elem")
 int open_slots(struct slot_of_socket *ctx)
 {

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgnet.counting.histograms import MICROSECONDS
+from cgnet.counting.sums import MAX_OWNERS, Sums
 from cgnet.errors import UnsupportedError
 from cgnet.kernel import variants
 from cgnet.owners.listener_handovers import Handovers
 from cgnet.records._layouts import (
+    OWNER_SUMS,
+    SUM_KEY,
+    CountConfig,
     LostWhere,
     RingNumber,
     SessionConfig,
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from contextlib import ExitStack
 
+    from cgnet.counting.sums import OwnerSums
     from cgnet.filters.selection import Filters
     from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
@@ -67,11 +73,16 @@ PROGRAMS: dict[int, frozenset[str]] = {
 }
 
 
+ITERATORS = {"open_stored": "ledger", "open_slots": "ledger_slots", "open_files": None}
+
+
 class Part(NamedTuple):
-    """A command whose events a session has, and whether filters on owners apply to them."""
+    """A command whose events a session has: told one by one, summed up by owner, or both."""
 
     command: Command
-    of_everybody: bool = False
+    of_everybody: bool = False  # no filter on owners and flows applies
+    rows: bool = True
+    sums: bool = False
 
 
 class _Together(Command):
@@ -80,12 +91,16 @@ class _Together(Command):
     name = object = "session"
     functions = "connect"
 
-    def __init__(self, parts: Sequence[Part], buffer: int) -> None:
+    def __init__(self, parts: Sequence[Part], options: Options, sums: Sums) -> None:
         self._commands = [each.command for each in parts]
         layouts = {each.name: each for part in self._commands for each in part.layouts}
+        self._buffer, self._btf, self._sums = options.buffer, options.btf, sums
+        self._rows = _bits(each.command for each in parts if each.rows)
+        self._summed = _bits(each.command for each in parts if each.sums)
+        if self._summed:
+            layouts |= {each.name: each for each in (OWNER_SUMS, SUM_KEY)}
+            self._summed |= SessionSignal.SIGNAL_QUEUES
         self.layouts = tuple(layouts.values())  # type: ignore[misc]
-        self._buffer = buffer
-        self.rows = _bits(self._commands)
         self._everybody = _bits(each.command for each in parts if each.of_everybody)
 
     @property
@@ -98,20 +113,28 @@ class _Together(Command):
         jobs = {job.name: job for each in self._commands for job in each.needed()}
         jobs[variants.HOOK.name] = variants.HOOK.only(variants.TYPED)
         jobs[variants.OWNERS.name] = variants.OWNERS
+        if self._summed:
+            jobs[variants.CARRIED.name] = variants.CARRIED
         return list(jobs.values())
 
     def config(self, chosen: list[Variant]) -> list[Packable]:
         """Return the constants of all commands, and what of their signals is wanted."""
         config = {each.layout.name: each for part in self._commands for each in part.config(chosen)}
-        return [*config.values(), SessionConfig(rows=self.rows, everybody=self._everybody)]
+        wanted = SessionConfig(self._rows, self._summed, self._everybody)
+        return [*config.values(), MICROSECONDS.config(CountConfig()), wanted]
 
     def maps(self) -> dict[str, dict[bytes, bytes]]:
         """Return the entries of the commands' maps."""
-        return {name: entries for part in self._commands for name, entries in part.maps().items()}
+        found = self._sums.entries() if self._summed else {}
+        for each in self._commands:
+            found |= each.maps()
+        return found
 
     def left_out(self) -> frozenset[str]:
         """Return the programs of signals that nobody wants, and what a command leaves out of its own."""
-        unwanted = (names for signal, names in PROGRAMS.items() if not signal & self.rows)
+        unwanted = (
+            names for signal, names in PROGRAMS.items() if not signal & (self._rows | self._summed)
+        )
         return frozenset[str]().union(*unwanted, *(each.left_out() for each in self._commands))
 
     def remarks(self) -> list[str]:
@@ -119,11 +142,12 @@ class _Together(Command):
         return list(dict.fromkeys(line for each in self._commands for line in each.remarks()))
 
     def prepare(self, obj: Object) -> None:
-        """Size the rings."""
+        """Size the rings, and the tables of sums."""
+        self._sums.prepare(obj, self._btf, used=bool(self._summed))
         obj.resize("ring", EVENT_RING_BYTES)
         for signals, rings in RINGS_OF.items():
             for each in rings:
-                wanted = signals & self.rows
+                wanted = signals & self._rows
                 obj.resize(RING_NAMES[each], self._buffer if wanted else UNUSED_RING_BYTES)
 
 
@@ -136,12 +160,19 @@ class SharedLedger:
 
     obj: Object  # since load()
 
-    def __init__(self, parts: Sequence[Part], filters: Filters, options: Options) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        filters: Filters,
+        options: Options,
+        max_owners: int = MAX_OWNERS,
+    ) -> None:
         """Load nothing yet. ``options.buffer`` is the size of each signal's ring.
 
         The first part's command gets the changes of cgroups; it is the one of attempts if there is one.
         """
-        self._together = _Together(parts, options.buffer)
+        self._sums = Sums(max_owners)
+        self._together = _Together(parts, options, self._sums)
         self._filters, self._options = filters, options
         self._commands = [each.command for each in parts]
         self.runs: dict[str, Any] = {}
@@ -159,7 +190,21 @@ class SharedLedger:
         if launch.follows_listeners:
             cleanup.callback(Handovers(self.obj, self._filters).close)
         self.runs = launch.runs
+        self._look_at_open()  # what they carried before isn't counted
         return launch.remarks
+
+    def _look_at_open(self) -> None:
+        for program, elements in ITERATORS.items():
+            self.obj.iterate_if_loaded(program, elements)
+
+    def aggregates(self) -> dict[int, OwnerSums]:
+        """Return the sums since the last call, by cgroup, also of what is open. Raises LibbpfError.
+
+        With filters by cgroup or name, they have the cgroups that were created since the start and that
+        only ``Filters.decide`` can decide about.
+        """
+        self._look_at_open()
+        return self._sums.read(self.obj)
 
     def read(self, command: Command) -> list[bytes]:
         """Return what the rings have of a command's records now."""
