@@ -109,17 +109,6 @@ static __always_inline bool is_of_life(int oldstate, int newstate)
 				     : newstate == TCP_ESTABLISHED || is_closing(newstate);
 }
 
-static __always_inline void life_goes_on(struct sock *sk, struct ledger_entry *entry, int oldstate,
-					 int newstate)
-{
-	if (newstate == TCP_ESTABLISHED)
-		established(sk, entry);
-	else if (is_closing(newstate))
-		closes(sk, entry);
-	else
-		end(sk, entry, oldstate);
-}
-
 static __always_inline void on_change(struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry;
@@ -138,8 +127,14 @@ static __always_inline void on_change(struct sock *sk, int oldstate, int newstat
 	FORGET(newstate, unknown);
 	if (!entry || entry->whole <= 1 << RANK_GUESSED)
 		entry = ledger_of(is_closing(newstate), sk);
-	if (entry)
-		life_goes_on(sk, entry, oldstate, newstate);
+	if (!entry)
+		return;
+	if (newstate == TCP_ESTABLISHED)
+		established(sk, entry);
+	else if (is_closing(newstate))
+		closes(sk, entry);
+	else
+		end(sk, entry, oldstate);
 }
 
 static __always_inline void on_first(struct sock *sk, int oldstate, int newstate)

@@ -82,19 +82,20 @@ static __always_inline int session_on_error(struct sock *sk)
 	return 0;
 }
 
-/* -- all signals */
+/* -- all signals: functions of their own, as one stack has no room for them together */
 
-static __always_inline void drops_need(struct sock *sk, int oldstate, int newstate)
+static __noinline int drops_need(struct sock *sk, int oldstate, int newstate)
 {
 	remember_time_wait(sk, oldstate, newstate);
 	if (newstate == TCP_SYN_SENT)
 		remember_sender(sk);
 	if (drop_config.syn_drops)
 		queue_on_state(sk, oldstate, newstate);
+	return 0;
 }
 
-static __always_inline void attempts_go_on(struct sock *sk, struct ledger_entry *entry,
-					   int oldstate, int newstate)
+static __noinline int attempts_go_on(struct sock *sk, struct ledger_entry *entry, int oldstate,
+				     int newstate)
 {
 	if (oldstate == TCP_SYN_SENT && newstate != TCP_SYN_RECV)
 		attempt_is_decided(sk, entry, oldstate, newstate);
@@ -102,15 +103,34 @@ static __always_inline void attempts_go_on(struct sock *sk, struct ledger_entry 
 		attempt_is_decided(sk, entry, oldstate, newstate);
 	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED)
 		is_accepted(sk, entry);
+	return 0;
 }
 
-static __always_inline void rtt_goes_on(struct sock *sk, struct ledger_entry *entry, int oldstate,
-					int newstate)
+static __noinline int rtt_goes_on(struct sock *sk, struct ledger_entry *entry, int oldstate,
+				  int newstate)
 {
 	if (newstate == TCP_ESTABLISHED)
 		look_first(sk, entry);
 	else if (oldstate != TCP_SYN_SENT && oldstate != TCP_SYN_RECV)
 		look(sk, entry, oldstate);
+	return 0;
+}
+
+static __noinline int life_ends(struct sock *sk, struct ledger_entry *entry, int state)
+{
+	end(sk, entry, state);
+	return 0;
+}
+
+static __always_inline void life_goes_on(struct sock *sk, struct ledger_entry *entry, int oldstate,
+					 int newstate)
+{
+	if (newstate == TCP_ESTABLISHED)
+		established(sk, entry);
+	else if (is_closing(newstate))
+		closes(sk, entry);
+	else if (newstate == TCP_CLOSE && was_open(oldstate))
+		life_ends(sk, entry, oldstate);
 }
 
 static __always_inline void state_changes(struct sock *sk, int oldstate, int newstate)
@@ -134,8 +154,7 @@ static __always_inline void state_changes(struct sock *sk, int oldstate, int new
 		entry = ledger_of(newstate != TCP_CLOSE, sk);
 	if (!entry)
 		return;
-	if (is_of_life(oldstate, newstate))
-		life_goes_on(sk, entry, oldstate, newstate);
+	life_goes_on(sk, entry, oldstate, newstate);
 	if (is_wanted(OF_ATTEMPTS))
 		attempts_go_on(sk, entry, oldstate, newstate);
 	if (is_wanted(SIGNAL_RTT))

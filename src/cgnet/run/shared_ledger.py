@@ -85,10 +85,13 @@ class Part(NamedTuple):
     sums: bool = False
 
 
+OBJECT = "session"
+
+
 class _Together(Command):
     """The programs of several commands in one object."""
 
-    name = object = "session"
+    name = object = OBJECT
     functions = "connect"
 
     def __init__(self, parts: Sequence[Part], options: Options, sums: Sums) -> None:
