@@ -21,6 +21,7 @@ import filter_cost
 import kernel_cost
 import ledger_cost
 import rivals
+import session_cost
 import socket_cost
 import start_cost
 import trace_cost
@@ -145,6 +146,7 @@ def main() -> None:
     user_side.measure(report.add)
     socket_cost.measure(report.add)
     trace_cost.measure(report.add)
+    session_cost.measure(report.add)
     rates(report, args.pairs)
     beside_rivals(report)
     loss(report, args.loss_seconds)
