@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import statistics
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import tracer
 from kept import ratio
-from measure import RING_BYTES, empty_programs, reading, watch
+from measure import RING_BYTES, Counted, empty_programs, reading, watch
 
 from cgnet.commands import life, rtt
 from cgnet.commands.connect.command import Connect
@@ -110,13 +111,8 @@ def cost(start: Start) -> float:
                 for each in obj.attached()
                 if each.name not in CGROUP_PROGRAMS
             ]
-            spent = [0.0]
-
-            def work() -> int:
-                return tracer.load(SECONDS, 1).connections
-
             watched = [Numbered(number, each) for number, each in enumerate([*ours, empty])]
-            found, done = watch(watched, work)
+            found, done = watch(watched, lambda: tracer.load(SECONDS, 1).connections)
             idle = found[watched[-1].name]
             spent = [each.ns - each.runs * idle.each for each in list(found.values())[:-1]]
     return sum(spent) / done
@@ -125,8 +121,13 @@ def cost(start: Start) -> float:
 class Numbered:
     """A program, by a name that no other object's has."""
 
-    def __init__(self, number: int, program: object) -> None:
-        self.name, self.stats = f"{number}", program.stats  # type: ignore[attr-defined]
+    def __init__(self, number: int, program: Counted) -> None:
+        self.name, self.stats = f"{number}", program.stats
+
+
+def loop_rate() -> float:
+    """Return the connections per second of one loop."""
+    return tracer.load(RATE_SECONDS, 1).rate
 
 
 def measure(add: Callable[..., None]) -> None:
@@ -137,7 +138,7 @@ def measure(add: Callable[..., None]) -> None:
         "all signals as rows": lambda end: of_session(end, rows=True),
         "connect, rtt, life and drop side by side": of_four,
     }
-    costs = {name: [] for name in ways}  # type: dict[str, list[float]]
+    costs: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(RUNS):
         for name, start in ways.items():
             costs[name].append(cost(start))
@@ -152,9 +153,7 @@ def measure(add: Callable[..., None]) -> None:
             reached=times <= MOST_OF_LIFE if promised else None,
         )
     for name, start in ways.items():
-        kept = ratio(
-            lambda start=start: running(start), lambda: tracer.load(RATE_SECONDS, 1).rate, PAIRS
-        )
+        kept = ratio(partial(running, start), loop_rate, PAIRS)
         promised = name == "all signals as sums"
         add(
             f"connection rate with {name} / without, 1 loop",

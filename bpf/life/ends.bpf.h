@@ -33,11 +33,14 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 	holder = holder_of(entry);
 	if (!is_wanted(SIGNAL_LIFE) || !holder->wanted || !role_passes(entry->role))
 		return;
-	flow_of_sock(TYPED, sk, tp, &row.flow);
-	if (!flow_passes(TYPED, sk, &row.flow))
-		return;
+	if (tells(SIGNAL_LIFE) || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &row.flow);
+		if (!flow_passes(TYPED, sk, &row.flow))
+			return;
+	}
 	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
-	identity_in_life(TYPED, tp, entry, &row.identity);
+	if (tells(SIGNAL_LIFE))
+		identity_in_life(TYPED, tp, entry, &row.identity);
 	FORGET(state, now);
 	ending = how_it_ended(sk, state, mine->reset_received, &holder->owner);
 	FORGET(ending, now);

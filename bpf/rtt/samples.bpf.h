@@ -42,9 +42,11 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 	if (value * NSEC_PER_USEC < rtt_config.min_ns ||
 	    (rtt_config.no_handshakes && sample->handshake))
 		return;
-	flow_of_sock(TYPED, sk, tp, &flow);
-	if (!flow_passes(TYPED, sk, &flow))
-		return;
+	if (tells(SIGNAL_RTT) || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &flow);
+		if (!flow_passes(TYPED, sk, &flow))
+			return;
+	}
 	sum_rtt(owner, sample->rtt_us);
 	if (!tells(SIGNAL_RTT))
 		return;

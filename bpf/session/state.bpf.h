@@ -20,16 +20,19 @@
 static __always_inline void tell_outcome(struct sock *sk, struct tcp_sock *tp,
 					 const struct owner *owner, const struct outcome *outcome)
 {
+	bool told = tells(outcome->role == ROLE_SERVER ? SIGNAL_ACCEPT : SIGNAL_CONNECT);
 	struct flow flow;
 
-	flow_of_sock(TYPED, sk, tp, &flow);
-	if (!flow_passes(TYPED, sk, &flow))
-		return;
+	if (told || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &flow);
+		if (!flow_passes(TYPED, sk, &flow))
+			return;
+	}
 	if (outcome->role == ROLE_SERVER)
 		sum_accept(owner);
 	else
 		sum_attempt(owner, outcome);
-	if (tells(outcome->role == ROLE_SERVER ? SIGNAL_ACCEPT : SIGNAL_CONNECT))
+	if (told)
 		emit_connection(sk, bpf_ktime_get_ns(), owner, &flow, outcome, tp);
 }
 
