@@ -127,11 +127,9 @@ def refused(w: Watched) -> Iterator[Finding]:
             yield finding(
                 w, "no-listener", row, confidence=LIKELY,
                 text=f"{who(row)} is refused by {address_port(row['daddr'], row['dport'])}: the "
-                "reset came "
-                "from there, or from a firewall on the way; this host dropped nothing",
+                "reset came from there, or from a firewall on the way; this host dropped nothing",
                 fix="start the service there, have it listen on that address and port, or let its "
-                "firewall "
-                "accept",
+                "firewall accept",
                 more=more("connect", row, "--result ECONNREFUSED", f"--dport {row['dport']}"),
                 evidence={"result": row["result"], "refused": group.count}, **common,
             )  # fmt: skip
@@ -177,8 +175,8 @@ def _not_listening(w: Watched, group: Group, drop: Group | None, common: dict[st
             return finding(
                 w, "no-listener", row, confidence=LIKELY, peer=here[0],
                 text=f"{who(row)} was refused by {called}: nobody listened there, and "
-                f"{who(here[0])} does "
-                "by now", fix="let the client try again while the service starts",
+                f"{who(here[0])} does by "
+                "now", fix="let the client try again while the service starts",
                 more=more("sockets --listeners", here[0]), evidence=evidence, **common,
             )  # fmt: skip
         addresses = ", ".join(sorted({each["saddr"] for each in here}))
@@ -247,8 +245,8 @@ def _from_nowhere(w: Watched, each: Unanswered, common: dict[str, Any]) -> Findi
     row = each.row
     return finding(
         w, "source-address-missing", row, confidence=LIKELY,
-        text=f"{who(row)} gets no answer from {address_port(row['daddr'], row['dport'])}: no device "
-        f"there has its source address {row['saddr']}, so answers don't find back",
+        text=f"{who(row)} gets no answer from {address_port(row['daddr'], row['dport'])}: no "
+        f"device there has its source address {row['saddr']}, so answers don't find back",
         fix=f"give the address back ('{enter(w, row['netns'])}ip addr'), or bind to another one",
         more=more("connect", row, f"--saddr {row['saddr']}"), evidence=numbers_of(each), **common,
     )  # fmt: skip
@@ -292,8 +290,8 @@ def silent(w: Watched) -> Iterator[Finding]:
             yield finding(
                 w, cause, row, peer=_other(drop.row, row),
                 confidence=SURE if w.drops_of(each.seqs) else LIKELY,
-                text=f"{who(row)} gets no answer from {where}: the {what} is dropped on this "
-                f"host: {text}",
+                text=f"{who(row)} gets no answer from {where}: the {what} is dropped on this host: "
+                f"{text}",
                 fix=FIX.get(cause, FIX["firewall-drop"]),
                 more=more("drop", drop.row, "--explain", f"--port {row['dport']}"),
                 evidence=counts | evidence, **common,
@@ -309,20 +307,17 @@ def silent(w: Watched) -> Iterator[Finding]:
             yield finding(
                 w, "path-loss", row, confidence=LIKELY,
                 text=f"{who(row)} waits for {where}: {plural(each.late, 'handshake')} took a "
-                "second SYN, a "
-                "second or more each; this host dropped none of them",
+                "second SYN, a second or more each; this host dropped none of them",
                 fix="look for loss on the way, or for a server that is overloaded",
                 more=more("retrans", row, "--cause syn,synack"), evidence=counts, **common,
             )  # fmt: skip
             continue
         yield finding(
             w, "syn-unanswered", row, confidence=SURE if each.seqs else LIKELY,
-            text=f"{who(row)} gets no answer from {where}: its SYNs leave this host, nothing "
-            "comes back, and "
-            "nothing was dropped here",
+            text=f"{who(row)} gets no answer from {where}: its SYNs leave this host, nothing comes "
+            "back, and nothing was dropped here",
             fix="check that the address is right and the host up, and the firewalls and routes on "
-            "the way "
-            "and back",
+            "the way and back",
             more=more("connect", row, f"--dport {row['dport']}"), evidence=counts, **common,
         )  # fmt: skip
 
@@ -340,8 +335,7 @@ def _no_way_back(
         return finding(
             w, "no-route", row, peer=each,
             text=f"{who(row)} gets no answer from {address_port(row['daddr'], row['dport'])}: its "
-            "SYN comes "
-            f"to {who(each)}, and {place} has no route back to {row['saddr']}",
+            f"SYN comes to {who(each)}, and {place} has no route back to {row['saddr']}",
             fix=f"add the route back: '{enter(w, each['netns'])}ip route get {row['saddr']}' tells",
             more=more("connect", row, f"--dport {row['dport']}"),
             evidence=counts | {"listener_drops": each["drops_grown"]}, **common,
@@ -353,11 +347,10 @@ def _unreachable(w: Watched, row: Row, common: dict[str, Any], counts: dict[str,
     where = address_port(row["daddr"], row["dport"])
     return finding(
         w, "no-route", row, confidence=LIKELY,
-        text=f"{who(row)} can't reach {where} ({row['result']}): a router, or this host for lack of an "
-        "answer on the link, says that it isn't reachable",
-        fix=f"check the address, and '{enter(w, row['netns'])}ip route get {row['daddr']}'; or "
-        "who answers "
-        "for it on the link (ip neigh)",
+        text=f"{who(row)} can't reach {where} ({row['result']}): a router, or this host for lack "
+        "of an answer on the link, says that it isn't reachable",
+        fix=f"check the address, and '{enter(w, row['netns'])}ip route get {row['daddr']}'; or who "
+        "answers for it on the link (ip neigh)",
         more=more("connect", row, f"--result {row['result']}"),
         evidence=counts | {"result": row["result"]}, **common,
     )  # fmt: skip
@@ -379,8 +372,8 @@ def denied(w: Watched) -> Iterator[Finding]:
         if result in ("EPERM", "EACCES") and row["tcp_state"] == "CLOSE":
             yield finding(
                 w, "connect-denied", row,
-                text=f"{who(row)} may not connect to {where} ({result}): a BPF program at its cgroup, a "
-                "security module, or a rule of the output hook forbids it",
+                text=f"{who(row)} may not connect to {where} ({result}): a BPF program at its "
+                "cgroup, a security module, or a rule of the output hook forbids it",
                 fix=f"look at 'bpftool cgroup tree', '{at}nft list ruleset', and the audit log, "
                 "and let it",
                 **common,
@@ -392,8 +385,7 @@ def denied(w: Watched) -> Iterator[Finding]:
             yield finding(
                 w, "source-address-missing", row,
                 text=f"{who(row)} can't connect to {where} from {source} ({result}): no device "
-                "there has "
-                "that source address",
+                "there has that source address",
                 fix=f"give the address back ('{at}ip addr'), or bind to another one", **common,
             )  # fmt: skip
         elif result in ("ENETUNREACH", "EHOSTUNREACH") and row["tcp_state"] == "CLOSE":
@@ -420,12 +412,10 @@ def _no_port(w: Watched, group: Group, common: dict[str, Any]) -> Finding:
     used = w.sockets.states.get(6, 0)
     return finding(
         w, "ports-exhausted", row,
-        text=f"{who(row)} finds no free local port for "
-        f"{address_port(row['daddr'], row['dport'])}: the range "
-        f"{place or ''} is used up to that destination",
-        fix="keep connections open instead of making new ones, widen "
-        "net.ipv4.ip_local_port_range, or use "
-        "more addresses",
+        text=f"{who(row)} finds no free local port for {address_port(row['daddr'], row['dport'])}: "
+        f"the range {place or ''} is used up to that destination",
+        fix="keep connections open instead of making new ones, widen net.ipv4.ip_local_port_range, "
+        "or use more addresses",
         **common
         | {
             "more": f"cgnet sockets --ports --netns {row['netns']}",

@@ -41,8 +41,8 @@ def kills(w: Watched) -> Iterator[Finding]:
             continue
         yield finding(
             w, "killed-locally", row,
-            text=f"{plural(group.count, 'connection')} of {who(row)} with {_far(row)} killed on this "
-            "host, by another than the owner: ss -K, or a manager of connections",
+            text=f"{plural(group.count, 'connection')} of {who(row)} with {_far(row)} killed on "
+            "this host, by another than the owner: ss -K, or a manager of connections",
             fix="find who does it (a health checker, a script, a mesh's agent), and let it not",
             more=more("life", row, "--close-cause abort"), peer=w.peer_of(row),
             evidence={"killed": group.count}, **_common(group),
@@ -67,8 +67,7 @@ def vanished(w: Watched) -> Iterator[Finding]:
         yield finding(
             w, "peer-vanished", row, confidence=LIKELY,
             text=f"{plural(group.count, 'connection')} of {who(row)} with {_far(row)} timed out: "
-            "nothing "
-            "came from the other side any more",
+            "nothing came from the other side any more",
             fix="check the other host and the way to it; a keepalive notices it sooner",
             more=more("life", row, "--close-cause timeout"), peer=w.peer_of(row),
             evidence={"timed_out": group.count, "resent": group.sums["retrans"]}, **_common(group),
@@ -136,10 +135,9 @@ def _closed_listener(w: Watched, group: Group) -> Finding | None:
     return finding(
         w, "listener-closed", owner, peer=row, confidence=LIKELY,
         text=f"{who(owner)} closed its listener at port {row['dport']} with connections in its "
-        "queue: they "
-        f"were reset, {group.count} of {who(row)}",
-        fix="accept what is in the queue before closing, or hand the listener on (SO_REUSEPORT doesn't: "
-        "each has a queue of its own)",
+        f"queue: they were reset, {group.count} of {who(row)}",
+        fix="accept what is in the queue before closing, or hand the listener on (SO_REUSEPORT "
+        "doesn't: each has a queue of its own)",
         more=more("life", row, "--close-cause rst"),
         evidence={"reset": group.count, "queue": owner["fullest"]}, **_common(group),
     )  # fmt: skip
@@ -156,11 +154,9 @@ def _idle(w: Watched, group: Group) -> Finding | None:
     return finding(
         w, "idle-reset", row, peer=w.peer_of(row), confidence=LIKELY,
         text=f"{who(row)} used connections to {_far(row)} that were over there already, and was "
-        "reset: its "
-        f"data found no connection in {where}",
+        f"reset: its data found no connection in {where}",
         fix="let the client's idle time-out be shorter than the server's (and than that of a NAT "
-        "between), "
-        "use keepalive, and try again once",
+        "between), use keepalive, and try again once",
         more=more("drop", by, f"--port {row['dport']}"),
         evidence={
             "reset": group.count, "reason": by["reason"], "location": by["location"],

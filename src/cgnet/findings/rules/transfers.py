@@ -103,8 +103,7 @@ def _sourceless(w: Watched) -> Iterator[Finding]:
         yield finding(
             w, "source-address-missing", row, harm=Harm.STALLED, **_ends(row),
             text=f"what {who(row)} sends to {address_port(row['daddr'], row['dport'])} doesn't "
-            "leave: no device "
-            f"there has its source address {row['saddr']} any more",
+            f"leave: no device there has its source address {row['saddr']} any more",
             fix="give the address back, or have the connections made again from another one",
             more=more("sockets", row, f"--saddr {row['saddr']}"), count=len(several),
             seconds=sum(max(each.stuck, each.probing * each.seconds) for each in several),
@@ -153,8 +152,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         yield finding(
             w, "path-reordering", row, confidence=LIKELY,
             text=f"segments between {_between(row)} overtake each other on the way: "
-            f"{shuffled['dsack_dups']} of "
-            f"{segs} were sent again for nothing",
+            f"{shuffled['dsack_dups']} of {segs} were sent again for nothing",
             fix="let all packets of a connection take one way (hash by connection, not by packet)",
             more=more("life", row, "-i 5", "-o wide"), evidence=counts | shuffled, **common,
         )  # fmt: skip
@@ -167,8 +165,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         yield finding(
             w, "mtu-blackhole", row, confidence=LIKELY,
             text=f"large segments between {_between(row)} never arrive, and small ones do: a link "
-            "on the way "
-            "takes less, and its ICMP 'too big' doesn't come back",
+            "on the way takes less, and its ICMP 'too big' doesn't come back",
             fix=FIX["mtu-blackhole"] + "; net.ipv4.tcp_mtu_probing 1 finds the size",
             more=more("retrans", row, "--cause timeout", "-o wide"), evidence=counts, **common,
         )  # fmt: skip
@@ -177,20 +174,17 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         yield finding(
             w, "peer-vanished", row, confidence=LIKELY,
             text=f"what {who(row)} sent to {address_port(row['daddr'], row['dport'])} isn't "
-            "acknowledged any "
-            f"more, for {max(each.stuck for each in stalled):.0f} s: the other side is gone, or "
-            "the way to it",
+            f"acknowledged any more, for {max(each.stuck for each in stalled):.0f} s: the other "
+            "side is gone, or the way to it",
             fix="check the other host and the way to it; TCP_USER_TIMEOUT or keepalive ends such "
-            "connections "
-            "sooner",
+            "connections sooner",
             more=more("sockets", row, f"--daddr {row['daddr']}"), evidence=counts, **common,
         )  # fmt: skip
         return
     yield finding(
         w, "path-loss", row, confidence=LIKELY,
         text=f"segments between {_between(row)} are lost on the way: {segs} were sent again, and "
-        "this host "
-        "dropped none of them",
+        "this host dropped none of them",
         fix="look for loss on the links and hosts between (interface errors, policers, a full queue)",
         more=more("retrans", row, "-c", "--by daddr,cause"), evidence=counts, **common,
     )  # fmt: skip
@@ -312,12 +306,10 @@ def windows(w: Watched) -> Iterator[Finding]:
         if other and unread < w.limits.unread and not any(each.probing for each in several):
             yield finding(
                 w, "receive-buffer-small", other, peer=row, **_ends(other), **common,
-                text=f"{who(other)} reads what {who(row)} sends at once, and its receive buffer "
-                "is too small: "
-                "the sender waits for the window a good part of the time",
+                text=f"{who(other)} reads what {who(row)} sends at once, and its receive buffer is "
+                "too small: the sender waits for the window a good part of the time",
                 fix="let the application not set SO_RCVBUF, or set more; net.ipv4.tcp_rmem bounds "
-                "what the "
-                "kernel gives",
+                "what the kernel gives",
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
         elif other:
@@ -326,8 +318,7 @@ def windows(w: Watched) -> Iterator[Finding]:
                 w, "cpu-limit" if cpu else "slow-reader", other, peer=row, **_ends(other),
                 **common | {"evidence": evidence | (cpu or {})},
                 text=f"{who(other)} reads too slowly what {who(row)} sends: {unread} bytes wait "
-                "for it, and "
-                "the window is closed" + (_throttle(cpu) if cpu else ""),
+                "for it, and the window is closed" + (_throttle(cpu) if cpu else ""),
                 fix="have the application read faster (or in a thread of its own)"
                 + ("; raise its CPU limit" if cpu else ""),
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
