@@ -101,12 +101,9 @@ class Command:
     def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
         """Process records, or rows of counts, that are being printed."""
 
-    def on_interval(self, obj: Object) -> list[bytes]:  # noqa: ARG002
-        """Have the programs emit open connections, at the start and after each interval.
-
-        Return the records that were read meanwhile.
-        """
-        return []
+    def on_interval(self, obj: Object) -> Iterable[list[bytes]]:  # noqa: ARG002
+        """Yield the records of what is open, in batches: at the start, and after each interval."""
+        return ()
 
     def wanted(self, records: list[bytes]) -> list[bytes]:
         """Return the records to print, of those that the programs emitted."""

@@ -168,7 +168,8 @@ class Walk:
         query.update(FIRST, self._query((0, 0), empty))
         if self._by_files:
             program = next(each for each in self._obj.programs if each.name == HOLDERS)
-            self._obj.iterate(program)
+            for _ in self._obj.iterate(program):
+                pass
             return
         self._hold(open_sockets.find().holders)
 
