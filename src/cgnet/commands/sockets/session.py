@@ -139,8 +139,6 @@ class Session:
         note = self._filters.hierarchies[0].note
         for line in [note, *loaded.remarks] if note else loaded.remarks:
             tell(line)
-        if self._options.interval:
-            tell(f"tracing {self._command.name}; Ctrl-C ends it")
         self._stop.start()
 
     # -- listings
@@ -148,15 +146,16 @@ class Session:
     def _repeat(self, loaded: Loaded, signals: int) -> None:
         interval = self._options.interval
         due = time.monotonic()
-        while True:
-            self._list(loaded)
-            if not interval or self._is_full or self._printer.problem:
-                return
+        self._list(loaded)
+        if interval:  # what comes from here on is newer than the first listing
+            tell(f"tracing {self._command.name}; Ctrl-C ends it")
+        while interval and not self._is_full and not self._printer.problem:
             due = max(due + interval, time.monotonic())
             self._wait(loaded, signals, due)
             if self._stop.reached():
                 return
             self._clock.adjust()
+            self._list(loaded)
 
     @property
     def _is_full(self) -> bool:
