@@ -5,6 +5,7 @@
 
 #include "owner/guess.bpf.h"
 #include "sockets/measure.bpf.h"
+#include "sockets/queues.bpf.h"
 
 CONFIG(sockets_config);
 
@@ -188,6 +189,9 @@ static __always_inline void list(const bool briefly, u64 address)
 	wanted = own(asked, sk, full, &record->owner, &record->socket);
 	if (!wanted || !role_passes(record->socket.role))
 		return;
+	if (state == TCP_LISTEN)
+		record->socket.queue_high =
+			sockets_config.watches ? watch_listener(sk, false) : record->socket.queue;
 	record->head.kind = RECORD_SOCKET;
 	record->head.pad = 0;
 	record->head.ts_ns = bpf_ktime_get_ns();

@@ -20,7 +20,6 @@ from compare import inner
 from harness import (
     HIERARCHY,
     PYTHON,
-    cgnet,
     ip,
     netns_inode,
     new_cgroup,
@@ -28,6 +27,7 @@ from harness import (
     tracing,
     wait_until,
 )
+from socket_lists import FLOW, by_flow, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).parents[1] / "support/open_states.py"
 ADDRESSES = ("127.0.0.1", "::1")
-FLOW = ("saddr", "sport", "daddr", "dport")
 EXACT = ("recv_q", "send_q", "timer", "cwnd", "ssthresh", "mss", "drops")
 # Between both looks time passes; ss rounds.
 ABOUT = {"srtt_us": 2, "min_rtt_us": 2, "timer_us": 50_000}
@@ -70,18 +69,6 @@ def worker(netns: str, idle: int = 0, cgroup: Path | None = None) -> Iterator[di
         process.wait()
         process.stdin.close()
         process.stdout.close()
-
-
-def listed(*arguments: str) -> tuple[list[Row], Row]:
-    """Return the rows of ``cgnet sockets``, and the summary."""
-    done = cgnet("sockets", "-o", "json", *arguments)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return [row for row in rows if row["type"] == "sockets"], rows[-1]
-
-
-def by_flow(rows: list[Row]) -> dict[tuple[object, ...], Row]:
-    return {tuple(row[field] for field in FLOW): row for row in rows}
 
 
 def settled(before: list[Row], after: list[Row]) -> list[Row]:
@@ -322,48 +309,6 @@ def test_listings_repeat_and_tell_what_came_since(
         ages = [row["age_us"] for row in of_server()]
         assert ages == sorted(ages)
         assert 0 <= ages[0] < ages[-1]
-
-
-FULL = """
-import socket, sys
-servers = [socket.create_server(("127.0.0.1", 0), backlog=2) for _ in range(3)]
-print(*(each.getsockname()[1] for each in servers), flush=True)
-socks = []
-for line in sys.stdin:
-    for _ in range(8):
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.connect_ex(servers[1].getsockname())
-        socks.append(sock)
-    print("full", flush=True)
-"""
-
-
-def test_a_burst_fills_one_of_three_listeners(netns: str) -> None:
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", netns, PYTHON, "-c", FULL],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        ports = list(map(int, process.stdout.readline().split()))
-        print("burst", file=process.stdin, flush=True)
-        assert process.stdout.readline() == "full\n"
-
-        def told() -> list[Row]:
-            rows, _ = listed("--listeners", "--netns", f"/run/netns/{netns}")
-            return sorted(rows, key=lambda row: ports.index(row["sport"]))
-
-        rows = wait_until("drops", lambda: (found := told())[1]["drops"] and found)
-        assert [row["drops"] > 0 for row in rows] == [False, True, False]
-        assert [row["queue"] for row in rows] == [0, 3, 0]
-        assert [row["backlog"] for row in rows] == [2, 2, 2]
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
 
 
 MANY = Path(__file__).parents[1] / "support/many_namespaces.py"
