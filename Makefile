@@ -30,7 +30,7 @@ BPF_RAW := -mcpu=v2 -DTYPED=0
 BPF_PROBE := bpf/probe.bpf.c
 BPF_FUNCTIONS := $(wildcard bpf/*_functions.bpf.c)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-# Programs at no event of the host gain nothing from typed arguments: the raw object runs on every kernel.
+# Programs that seldom run gain nothing from typed arguments: the raw object runs on every kernel.
 BPF_RAW_ALONE := bpf/sockets.bpf.c
 # Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
