@@ -32,10 +32,12 @@ BPF_FUNCTIONS := $(wildcard bpf/*_functions.bpf.c)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 # Programs that seldom run gain nothing from typed arguments: the raw object runs on every kernel.
 BPF_RAW_ALONE := bpf/sockets.bpf.c
+# What verifiers of raw programs don't take in one object: its parts run side by side there.
+BPF_TYPED_ALONE := bpf/session.bpf.c
 # Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
 BPF_OBJECTS := $(BPF_PROBE:bpf/%.c=$(BPF_FOLDER)/%.o) \
-	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.raw.bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))) \
+	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.raw.bpf.o,$(filter-out $(BPF_PROBE) $(BPF_TYPED_ALONE),$(BPF_SOURCES))) \
 	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.typed.bpf.o,$(filter-out $(BPF_PROBE) $(BPF_FUNCTIONS) $(BPF_RAW_ALONE),$(BPF_SOURCES)))
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/*/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))

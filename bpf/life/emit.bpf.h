@@ -38,7 +38,7 @@ static __always_inline bool emit_life(u64 now, const struct owner *owner, const 
 
 	if (!life_passes(life))
 		return false;
-	event = reserve(sizeof(*event), RECORD_LIFE, now, LOST_RING);
+	event = reserve_in(RING_LIVES, sizeof(*event), RECORD_LIFE, now, LOST_RING);
 	if (!event)
 		return false;
 	fill_life(event, owner, flow, life, identity);

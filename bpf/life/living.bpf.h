@@ -114,28 +114,43 @@ int living_slots(struct slot_of_socket *ctx)
  * Fallback if the kernel refuses iterators over maps: the files of processes, in all namespaces. No process
  * has sockets that are closed and still send, or that wait for accept().
  */
+/* The TCP socket of a file that is open, or NULL. */
+static __always_inline struct sock *tcp_socket_of_file(struct task_file *ctx)
+{
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!ctx->task || !ctx->file)
+		return NULL;
+	socket = bpf_sock_from_file(ctx->file);
+	if (!socket)
+		return NULL;
+	sk = socket->sk;
+	return sk && sk->__sk_common.skc_state != TCP_CLOSE && is_tcp(sk) ? sk : NULL;
+}
+
+/* Several files may share a socket: a run of the iterator tells it once. */
+static __always_inline bool is_told(struct task_file *ctx, const struct ledger_entry *entry)
+{
+	return entry->private.life.shown == (u32)ctx->meta->session_id;
+}
+
+static __always_inline void is_told_now(struct task_file *ctx, struct ledger_entry *entry)
+{
+	entry->private.life.shown = ctx->meta->session_id;
+}
+
 SEC("iter/task_file")
 int living_files(struct task_file *ctx)
 {
+	struct sock *sk = tcp_socket_of_file(ctx);
 	struct ledger_entry *entry;
-	struct socket *socket;
-	struct sock *sk;
-	u32 look;
 
-	if (!ctx->task || !ctx->file)
-		return 0;
-	socket = bpf_sock_from_file(ctx->file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE || !is_tcp(sk))
+	if (!sk)
 		return 0;
 	entry = ledger_find(TYPED, sk);
-	look = ctx->meta->session_id;
-	if (!entry || entry->private.life.shown == look)
-		return 0;
-	if (tell_living(ctx->meta->seq, sk, entry))
-		entry->private.life.shown = look;
+	if (entry && !is_told(ctx, entry) && tell_living(ctx->meta->seq, sk, entry))
+		is_told_now(ctx, entry);
 	return 0;
 }
 

@@ -4,7 +4,7 @@
  *
  * The including file calls ledger_on_state() for each inet_sock_set_state event, before it handles the event
  * itself. The programs here do the rest. It may define ON_NEW_READER(sk, entry), which runs when a socket's first
- * reader was learnt, and may emit records.
+ * reader was learnt, and may emit records; and ON_END_OF_SOCKET(sk).
  */
 #ifndef CGNET_OWNER_ALL_SOCKETS_BPF_H
 #define CGNET_OWNER_ALL_SOCKETS_BPF_H
@@ -270,6 +270,9 @@ static __always_inline int on_end_of_socket(struct sock *sk)
 	struct ledger_entry *entry = slot ? &slot->entry : NULL;
 	u64 key = (u64)sk;
 
+#ifdef ON_END_OF_SOCKET
+	ON_END_OF_SOCKET(sk);
+#endif
 #ifdef KEEPS_LIVES
 	if (!entry)
 		entry = TYPED ? ledger_stored(sk) : ledger_find(TYPED, sk);

@@ -13,6 +13,7 @@
 #include "rtt/private.bpf.h"
 #include "owner/all_sockets.bpf.h"
 #include "count/histogram.bpf.h"
+#include "sums/hooks.bpf.h"
 #include "abi/rtt.h"
 
 CROSSES_TO_USER_SPACE(rtt_event);
@@ -44,11 +45,14 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 	flow_of_sock(TYPED, sk, tp, &flow);
 	if (!flow_passes(TYPED, sk, &flow))
 		return;
-	if (count_config.enabled) {
+	sum_rtt(owner, sample->rtt_us);
+	if (!tells(SIGNAL_RTT))
+		return;
+	if (counts_instead()) {
 		count_sample(owner, &flow, sample);
 		return;
 	}
-	event = reserve(sizeof(*event), RECORD_RTT, bpf_ktime_get_ns(), LOST_RING);
+	event = reserve_in(RING_SAMPLES, sizeof(*event), RECORD_RTT, bpf_ktime_get_ns(), LOST_RING);
 	if (!event)
 		return;
 	event->owner = *owner;

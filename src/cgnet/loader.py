@@ -281,6 +281,14 @@ class Object:
         self._cleanup.callback(os.close, fd)
         lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
+    def preallocate(self, outer: str, inner: tuple[str, ...]) -> None:
+        """Before loading: have all entries of the tables of a map of maps allocated at once."""
+        for handle in (
+            lib.bpf_map__inner_map(self.map(outer).handle),
+            *(self.map(name).handle for name in inner),
+        ):
+            lib.bpf_map__set_map_flags(handle, 0)
+
     @cached_property
     def constants(self) -> Mapping[str, tuple[int, int]]:
         """The offset and size of each constant."""

@@ -16,7 +16,15 @@ from cgnet.options.shared import collect, common, far_end, living, role
 from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, LifeConfig
+from cgnet.records._layouts import (
+    FLOW,
+    LIFE,
+    LIFE_EVENT,
+    CloseCause,
+    ClosedBy,
+    LifeConfig,
+    SessionSignal,
+)
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
@@ -104,6 +112,7 @@ class Life(Command):
     """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
+    signals = SessionSignal.SIGNAL_LIFE
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     identity = LIFE_EVENT.slice("identity")

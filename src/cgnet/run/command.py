@@ -34,6 +34,10 @@ class Command:
     name: ClassVar[str]
     object: ClassVar[str]
     """The name of its BPF objects."""
+    functions: ClassVar[str] = ""
+    """The name of its objects at functions, if it is another one."""
+    signals: ClassVar[int] = 0
+    """What it shows of a session, as bits of SessionSignal; 0: nothing."""
     jobs: ClassVar[tuple[Job, ...]]
     """The jobs of its programs, as ``cgnet doctor`` shows them."""
     layouts: ClassVar[tuple[Layout, ...]]
@@ -56,6 +60,11 @@ class Command:
     """The key of ``conn_id``."""
     draws_milliseconds: bool = False
     """Whether histograms are drawn in them."""
+
+    @property
+    def layouts_at_functions(self) -> tuple[Layout, ...]:
+        """Of the records of its programs at functions."""
+        return self.layouts
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -94,6 +103,9 @@ class Command:
     def remarks(self) -> list[str]:
         """Return remarks for the user on what these options don't show."""
         return []
+
+    def prepare(self, obj: Object) -> None:
+        """Size its own maps before they are created."""
 
     def on_started(self, obj: Object) -> None:
         """Run after everything is attached, before anything is printed."""

@@ -27,7 +27,7 @@ from cgnet.options.groups import DEFAULT_BY_OF_DROPS, select
 from cgnet.options.shared import collect, common_of_packets, counted, counting_drops
 from cgnet.options.types import OneOf
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import DROP, DROP_EVENT, FLOW
+from cgnet.records._layouts import DROP, DROP_EVENT, FLOW, SessionSignal
 from cgnet.records.schema import FLOW_GROUPS
 from cgnet.run.command import Command
 from cgnet.run.output import tell
@@ -50,6 +50,7 @@ class Drop(Command):
     """Dropped packets, with owner, place and reason; with advice if requested."""
 
     name = object = "drop"
+    signals = SessionSignal.SIGNAL_DROP
     jobs = (*SOCKETS, STACKS)
     layouts = (DROP_EVENT, FLOW, DROP)
     table = (
