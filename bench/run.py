@@ -20,6 +20,7 @@ import drop_cost
 import filter_cost
 import kernel_cost
 import ledger_cost
+import retrans_cost
 import rivals
 import session_cost
 import socket_cost
@@ -143,6 +144,7 @@ def main() -> None:
     filter_cost.measure(report.add)
     ledger_cost.measure(report.add)
     drop_cost.measure(report.add)
+    retrans_cost.measure(report.add)
     user_side.measure(report.add)
     socket_cost.measure(report.add)
     trace_cost.measure(report.add)

@@ -105,8 +105,10 @@ int open_files(struct task_file *ctx)
 	if (!sk)
 		return 0;
 	entry = ledger_find(TYPED, sk);
-	if (entry && is_first_file(ctx, entry))
-		sum_open(sk, entry);
+	if (!entry || is_told(ctx, entry))
+		return 0;
+	is_told_now(ctx, entry);
+	sum_open(sk, entry);
 	return 0;
 }
 

@@ -2199,9 +2199,12 @@ SOCKET_EVENT = Layout(
 
 SOCKETS_CONFIG = Layout(
     "sockets_config",
-    4,
-    (Member("by_state", 0, 4, "I"),),
-    Struct("=I"),
+    8,
+    (
+        Member("by_state", 0, 4, "I"),
+        Member("watches", 4, 4, "I"),
+    ),
+    Struct("=II"),
 )
 
 
@@ -2209,6 +2212,7 @@ class SocketsConfig(NamedTuple):
     """struct sockets_config."""
 
     by_state: int = 0
+    watches: int = 0
 
     @property
     def layout(self) -> Layout:

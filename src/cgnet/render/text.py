@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIGURES = 3  # significant ones of a duration
 ROUNDED_UP = 999.5  # above it the number would round to a thousand
@@ -67,22 +70,37 @@ def local_time(ts_ns: int, offset_ns: int) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(second))}.{ns // 1_000_000:03d}"
 
 
+@cache
+def texts_of(field: str) -> Callable[[Any], str]:
+    """Return the function that makes text for a table of a field's values."""
+    make: Callable[[Any], str] = _text
+    if field == "share":
+        make = "{:.1%}".format
+    elif field.endswith("_us"):
+        make = duration
+    elif field.endswith("_ns") and field != "ts_ns":
+        make = duration_ns
+
+    def text(value: Any) -> str:
+        if value is None:
+            return "-"
+        if value is True or value is False:
+            return "yes" if value else "no"
+        return make(value)
+
+    return text
+
+
 def cell(field: str, value: Any) -> str:
     """Return a field's value as text for a table."""
-    if value is None:
-        return "-"
-    if value is True or value is False:
-        return "yes" if value else "no"
-    if field == "share":
-        return f"{value:.1%}"
-    if field.endswith("_us"):
-        return duration(value)
-    if field.endswith("_ns") and field != "ts_ns":
-        return duration_ns(value)
-    return _text(value) if isinstance(value, list | tuple | dict) else safe(str(value)) or '""'
+    return texts_of(field)(value)
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, dict):
         return safe(",".join(f"{key}={each}" for key, each in value.items())) or "-"
-    return safe(" < ".join(map(str, value))) or "-"
+    if isinstance(value, list | tuple):
+        return safe(" < ".join(map(str, value))) or "-"
+    return safe(str(value)) or '""'

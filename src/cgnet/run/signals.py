@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from cgnet.errors import UnsupportedError
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from cgnet.run.losses import Loss
 
 
-log = logging.getLogger(__name__)
+SIDE_BY_SIDE = "the signals run side by side, each with a ledger of its own"
 
 
 class Source:
@@ -51,6 +50,7 @@ class Signals:
         ]
 
         self.over_one_ledger = False
+        self._is_asked_for = bool(options.hook or options.transport)
 
     def close(self) -> None:
         """Close the readers of names; load()'s ``cleanup`` closes the programs."""
@@ -61,8 +61,9 @@ class Signals:
         try:
             remarks = self._session.load(cleanup, stopped)
         except UnsupportedError as error:
-            log.info("no session over one ledger: %s", error)
             remarks = self._load_side_by_side(cleanup, stopped)
+            if not self._is_asked_for:
+                remarks.append(f"{SIDE_BY_SIDE}: {error}")
         else:
             self.over_one_ledger = True
             self.names.publish(self._session.obj)

@@ -20,10 +20,13 @@ FLOW_PART = SOCKET_EVENT.slice("flow")
 
 @pytest.mark.parametrize("by_files", [True, False])
 @pytest.mark.parametrize("program", load.WALKS)
-def test_each_way_finds_a_socket_and_who_holds_it(program: str, by_files: bool) -> None:
+@pytest.mark.parametrize("watches", [False, True])
+def test_each_way_finds_a_socket_and_who_holds_it(
+    program: str, by_files: bool, watches: bool
+) -> None:
     filters = Filters(Selection(roles=frozenset(Role)))
-    constants = load.constants_of(filters, SocketsConfig())
-    programs = {program, HOLDERS} if by_files else {program}
+    constants = load.constants_of(filters, SocketsConfig(watches=watches))
+    programs = {program, *[HOLDERS] * by_files, *[load.QUEUES] * watches}
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as near,

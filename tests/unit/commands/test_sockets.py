@@ -138,19 +138,6 @@ def test_a_socket_has_an_age_if_it_came_later(schema: Schema) -> None:
     assert all(isinstance(age, int) for age in ages[2:])
 
 
-def test_a_queue_has_a_high_water_mark(schema: Schema) -> None:
-    history = History()
-    told = []
-    for queue in (1, 5, 2):
-        history.begin()
-        told.append(schema.row(history.tell(record(queue=queue, address=64)))["queue_high"])
-        history.end()
-    assert told == [1, 5, 5]
-    history.begin()
-    history.end()  # it is gone
-    assert schema.row(history.tell(record(queue=0, address=64)))["queue_high"] == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -47,14 +47,19 @@ LAYOUTS = (
     SOCKET_NETNS, SOCKET_QUERY,
 )  # fmt: skip
 WALKS = ("walk", "walk_briefly")  # best first
+QUEUES = "queues"
 FAILED = re.compile(r"prog '(\w+)': failed to load")  # libbpf names the program
 BRIEFLY = (
-    "timers, and the times since the last packet, aren't known: this kernel's programs have no jiffies "
-    "({why})"
+    "timers, and the times since the last packet, aren't known: this kernel's programs have no "
+    "jiffies ({why})"
 )
 BY_PROC = (
     "/proc tells which processes have sockets open, one of each socket: this kernel refuses the "
     "iterator over files ({why})"
+)
+BY_LISTINGS = (
+    "queues of listeners are seen when they are listed, and not in between: this kernel refuses the "
+    "program that follows them ({why})"
 )
 
 
@@ -78,7 +83,7 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
     refused: dict[str, str] = {}  # by program: why
     while True:
         walk = next((name for name in WALKS if name not in refused), None)
-        programs = {walk, HOLDERS} - refused.keys()
+        programs = {walk, HOLDERS, *[QUEUES] * bool(config.watches)} - refused.keys()
         try:
             obj = _load({name for name in programs if name}, filters, constants, btf)
         except LibbpfError as error:
@@ -92,6 +97,7 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
         by_files = HOLDERS not in refused
         remarks += [] if by_files else [BY_PROC.format(why=refused[HOLDERS])]
         runs = {"holders": variants.HOLDERS.variants[not by_files].name}
+        remarks += [BY_LISTINGS.format(why=refused[QUEUES])] if QUEUES in refused else []
         return Loaded(obj, Walk(obj, filters, by_files=by_files), runs, remarks)
 
 
@@ -118,7 +124,9 @@ def _load(
         obj.set_constants(constants)
         obj.load()
         filters.fill(obj)
-        obj.attach(next(each for each in obj.programs if each.name in programs & {*WALKS}))
+        for program in obj.programs:
+            if program.name in programs & {*WALKS, QUEUES}:
+                obj.attach(program)
     except BaseException:
         obj.close()
         raise

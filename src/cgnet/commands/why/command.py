@@ -12,10 +12,15 @@ from cgnet.errors import UsageError
 from cgnet.filters.selection import Filters
 from cgnet.findings.finding import SEVERITIES
 from cgnet.findings.thresholds import Thresholds, read
+from cgnet.kernel.variants import CONNECTIONS, HOLDERS, LIVING, SOCKETS, STACKS, WALK
 from cgnet.options.shared import collect, watching
 from cgnet.options.types import OneOf
 
 DURATION_S = 30.0
+# Of all its signals, as `cgnet doctor` shows them; what follows all sockets comes last, and stands.
+JOBS = tuple(
+    {job.name: job for job in (*CONNECTIONS, *SOCKETS, STACKS, LIVING, WALK, HOLDERS)}.values()
+)
 
 EPILOG = """\b
 Examples:
@@ -46,9 +51,9 @@ was seen; "likely" and "possible": the evidence fits. docs/why.md lists all find
     type=OneOf(["auto", "on", "off"]),
     default="on",
     show_default=True,
-    help="Errors before a SYN is sent, such as no route. on: where the kernel has no cheap hook for "
-    "them, by the tracepoints of system calls, which make each system call on the host some 50 ns "
-    "slower meanwhile.",
+    help="Errors before a SYN is sent, such as no route. on: where the kernel has no cheap hook "
+    "for them, by the tracepoints of system calls, which make each system call on the host some 50 "
+    "ns slower meanwhile.",
 )
 @click.option(
     "--threshold", "given", multiple=True, metavar="NAME=NUMBER",

@@ -205,9 +205,9 @@ class Session:
         whole = f" of {self._options.duration:g}" if self._options.duration else ""
         counts = {name: each.records for name, each in self._tallies.items()}
         return (
-            f"watching, {seconds:.0f}{whole} s: {counts['connect']} attempts, "
-            f"{counts['life']} ends, {counts['retrans']} resends, {counts['drop']} drops, "
-            f"{self._sockets.open()} connections open"
+            f"watching, {seconds:.0f}{whole} s: {counts['connect']} attempts, {counts['life']} "
+            f"ends, {counts['retrans']} resends, {counts['drop']} drops, {self._sockets.open()} "
+            "connections open"
         )
 
     def _read(self) -> bool:
@@ -221,8 +221,8 @@ class Session:
     def _tell_open(self) -> None:
         """Have the lives of open connections told, as if they ended now."""
         signal = next(each for each in self._signals.all if each.command is self._life)
-        found = self._life.on_interval(signal.obj)
-        self._tallies[self._life.name].add(signal.records(found))
+        for batch in self._life.on_interval(signal.obj):
+            self._tallies[self._life.name].add(signal.records(batch))
 
     def _look(self) -> None:
         """Look at all open sockets."""
