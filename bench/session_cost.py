@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 RUNS, SECONDS, PAIRS, RATE_SECONDS = 5, 3.0, 40, 1.0
 TYPED = "tp_btf"
-MOST_OF_LIFE, LEAST_KEPT = 1.6, 0.88
+MAX_OF_LIFE, MIN_KEPT = 1.6, 0.88
 EVERYBODY = Selection(roles=frozenset({Role.ROLE_CLIENT, Role.ROLE_SERVER}))
 BY_CONTAINER = Counting(read_by(["container"]), MICROSECONDS)
 OPTIONS = Options(
@@ -149,8 +149,8 @@ def measure(add: Callable[..., None]) -> None:
         add(
             f"kernel cost of a connection, {name}",
             f"{ns:.0f} ns net, {times:.2f} of life's",
-            f"<= {MOST_OF_LIFE} of life's" if promised else "beside it",
-            reached=times <= MOST_OF_LIFE if promised else None,
+            f"<= {MAX_OF_LIFE} of life's" if promised else "beside it",
+            reached=times <= MAX_OF_LIFE if promised else None,
         )
     for name, start in ways.items():
         kept = ratio(partial(running, start), loop_rate, PAIRS)
@@ -158,6 +158,6 @@ def measure(add: Callable[..., None]) -> None:
         add(
             f"connection rate with {name} / without, 1 loop",
             str(kept),
-            f">= {LEAST_KEPT}" if promised else "beside it",
-            reached=kept.median >= LEAST_KEPT if promised else None,
+            f">= {MIN_KEPT}" if promised else "beside it",
+            reached=kept.median >= MIN_KEPT if promised else None,
         )

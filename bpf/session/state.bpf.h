@@ -39,8 +39,8 @@ static __always_inline void tell_outcome(struct sock *sk, struct tcp_sock *tp,
 static __always_inline void connects(struct sock *sk, struct ledger_entry *entry)
 {
 	connect_call_reached_tcp();
-	entry->private.life.begun_ns = bpf_ktime_get_ns();
 	attempt_begins(sk, &entry->private.attempt);
+	entry->private.life.begun_ns = entry->private.attempt.start_ns;
 }
 
 static __always_inline void attempt_is_decided(struct sock *sk, struct ledger_entry *entry,
@@ -54,7 +54,7 @@ static __always_inline void attempt_is_decided(struct sock *sk, struct ledger_en
 
 	if (!attempt->start_ns || !tp)
 		return;
-	now = bpf_ktime_get_ns();
+	now = newstate == TCP_ESTABLISHED ? entry->private.life.established_ns : bpf_ktime_get_ns();
 	outcome_of_attempt(sk, tp, attempt, now, oldstate, newstate, &outcome);
 	attempt->start_ns = 0;
 	if (holder->wanted && role_passes(ROLE_CLIENT))
