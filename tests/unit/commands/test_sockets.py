@@ -81,6 +81,14 @@ def test_marks_are_named(schema: Schema) -> None:
     assert (row["timer"], row["timer_us"], row["limited_by"]) == ("probe", 2**40, "rwnd")
 
 
+def test_a_schema_of_some_fields_has_their_values(schema: Schema) -> None:
+    raw = record(sport=1, dport=2, queue=3)
+    some = schema.only({"dport", "queue", "comm"}).row(raw)
+    whole = schema.row(raw)
+    assert {"time", "ts_ns", "dport", "queue", "comm"} <= some.keys() < whole.keys()
+    assert some == {field: whole[field] for field in some}
+
+
 def test_holders_are_all_processes_in_order_of_pids() -> None:
     shared = Shared()
     names: Any = Names()

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 HOLDERS = "holders"
 QUERY, LISTED, NAMESPACES, HELD, SHARERS = "query", "listed", "namespaces", "held", "sharers"
 PORT_OWNERS, NO_ROOM = "port_owners", "no_room"
-NO_ROOM_HELD = 0  # enum no_room, whose numbers are in this order after `chains`
+NO_ROOM_HELD, NO_ROOM_PORTS = 0, 2  # enum no_room: its numbers are in the order of Missed
 NO_ROOMS = 4
 FILES = Path("/proc/sys/fs/file-nr")
-MIN_HELD, MAX_HELD = 4096, 1 << 22  # entries
+MIN_HELD, MAX_HELD, MAX_PORTS = 4096, 1 << 22, 1 << 16  # entries
 MAX_NAMESPACES = 1 << 20
 REST = struct.Struct("=4I")  # of struct held_socket, after the holder
 USED, BUCKET, COUNT, STRAYED = (
@@ -99,7 +99,9 @@ class Walk:
         """Begin a listing: find the namespaces, and the processes that have sockets open."""
         self._listing += 1
         self._strayed = self._not_held = 0
-        self._before = self._no_room()
+        before, self._before = self._before, self._no_room()
+        if self._listing > 1 and before[NO_ROOM_PORTS] < self._before[NO_ROOM_PORTS]:
+            self._purge()
         self.namespaces = list(self._find_namespaces())
         self._find_holders()
         if self._listing > 1 and self._no_room()[NO_ROOM_HELD] > self._before[NO_ROOM_HELD]:
