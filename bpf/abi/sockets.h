@@ -6,6 +6,7 @@
 #include "filter.h"
 #include "flow.h"
 #include "owner.h"
+#include "peer.h"
 #include "record.h"
 
 #define CGNET_LISTED 512     /* records of one query */
@@ -66,6 +67,8 @@ struct socket_event {
 	struct head head;
 	struct owner owner;
 	struct flow flow;
+	struct identity identity; /* of a socket that made a handshake */
+	struct identity counted;  /* likewise, or of one that may be restored */
 	struct open_socket socket;
 };
 
@@ -108,7 +111,7 @@ struct socket_query {
 	__u32 hz;      /* jiffies a second */
 	__u32 hide;    /* 1: list no record */
 	__u32 chain;   /* sockets of this bucket so far */
-	__u32 pad;
+	__u32 everything; /* 1: also what the filters leave out */
 };
 
 /* Socket that processes have open, by inode. */
@@ -140,7 +143,7 @@ struct port_owner {
 };
 
 _Static_assert(sizeof(struct open_socket) == 160, "struct open_socket");
-_Static_assert(sizeof(struct socket_event) == 264, "struct socket_event");
+_Static_assert(sizeof(struct socket_event) == 280, "struct socket_event");
 _Static_assert(sizeof(struct sockets_config) == 4, "struct sockets_config");
 _Static_assert(sizeof(struct socket_netns) == 48, "struct socket_netns");
 _Static_assert(sizeof(struct socket_query) == 80, "struct socket_query");

@@ -4,6 +4,7 @@
 #define CGNET_SOCKETS_LIST_BPF_H
 
 #include "owner/guess.bpf.h"
+#include "sockets/identity.bpf.h"
 #include "sockets/measure.bpf.h"
 
 CONFIG(sockets_config);
@@ -158,7 +159,7 @@ static __always_inline void list(const bool briefly, u64 address)
 	flow_of_sock(false, sk, (struct tcp_sock *)sk, &record->flow);
 	if (!full)
 		record->flow.sport = BPF_CORE_READ(sk, __sk_common.skc_num);
-	if (!flow_passes(false, sk, &record->flow))
+	if (!asked->everything && !flow_passes(false, sk, &record->flow))
 		return;
 	__builtin_memset(&record->socket, 0xff, sizeof(record->socket));
 	record->socket.address = address;
@@ -167,11 +168,12 @@ static __always_inline void list(const bool briefly, u64 address)
 	record->socket.role = record->socket.timer = record->socket.limited_by = 0;
 	record->socket.shared = 0;
 	measure(asked, jiffies_now(briefly), sk, state, &record->socket);
-	if (sockets_config.by_state &&
+	identify(sk, state, record);
+	if (!asked->everything && sockets_config.by_state &&
 	    !(sockets_config.by_state >> (record->socket.tcp_state & 31) & 1))
 		return;
 	wanted = own(asked, sk, full, &record->owner, &record->socket);
-	if (!wanted || !role_passes(record->socket.role))
+	if (!asked->everything && (!wanted || !role_passes(record->socket.role)))
 		return;
 	record->head.kind = RECORD_SOCKET;
 	record->head.pad = 0;

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
-from cgnet.records._layouts import IDENTITY
 from cgnet.records.fields import Group
 from cgnet.records.schema import ADDRESSES
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
     from cgnet.owners.address_owners import AddressOwners
     from cgnet.owners.cgroups import CgroupNames
-    from cgnet.owners.pairs import Pairs
     from cgnet.owners.runtimes import Runtimes
 
 PEER_FIELDS = (
@@ -24,6 +22,14 @@ PEER_FIELDS = (
 SOCKET, ADDRESS, NAMES = "socket", "address", "names"
 SOURCES = (SOCKET, ADDRESS, NAMES)
 REMOTE = ADDRESSES.fields.index("daddr")
+NOWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - the remote address of a listener
+
+
+class Ends(Protocol):
+    """Knows the owners of other ends."""
+
+    def other(self, key: bytes) -> bytes | None:
+        """Return struct owner of the other end, by an end's key; None if it isn't known."""
 
 
 class Peer(NamedTuple):
@@ -52,21 +58,24 @@ class Peers:
 
     def __init__(
         self,
-        pairs: Pairs,
+        ends: Ends,
         addresses: AddressOwners,
         named: Callable[[str], str | None],
         names: CgroupNames,
         runtimes: Runtimes,
     ) -> None:
         """``named`` returns the name that the user gave to an address."""
-        self._pairs, self._addresses, self._named = pairs, addresses, named
+        self._ends, self._addresses, self._named = ends, addresses, named
         self._owner = owner_group(names, runtimes).values
 
-    def of(self, identity: bytes, addresses: bytes) -> Peer:
-        """Return the other end, from struct identity and the bytes of ADDRESSES."""
-        if (owner := self._pairs.other(identity)) is not None:
+    def of(self, key: bytes, addresses: bytes) -> Peer:
+        """Return the other end, from the end's key and the bytes of ADDRESSES."""
+        if (owner := self._ends.other(key)) is not None:
             return self._of_socket(owner)
-        *_, remote = ADDRESSES.values(addresses)
+        return self.at(ADDRESSES.values(addresses)[REMOTE])
+
+    def at(self, remote: str) -> Peer:
+        """Return the other end that an address alone tells."""
         if row := self._addresses.of(remote):
             container, pod = row["container"], row["pod"]
             name = container_name(container, pod) or row["cgroup"]
@@ -83,15 +92,17 @@ class Peers:
             row["container_id"], pod, row["cgroup"], row["pid"], row["comm"],
         )  # fmt: skip
 
-    def group(self, identity: slice) -> Group:
-        """Return the group of the fields; ``identity`` is the part that is struct identity."""
+    def group(self, key: slice) -> Group:
+        """Return the group of the fields; ``key`` is the part of a record that is the end's key."""
+        size = key.stop - key.start
 
         def values(part: bytes) -> tuple[Any, ...]:
-            addresses = part[IDENTITY.size :]
-            found = self.of(part[: IDENTITY.size], addresses)
-            name = found.name or ADDRESSES.values(addresses)[REMOTE]
+            addresses = part[size:]
+            found = self.of(part[:size], addresses)
+            remote = ADDRESSES.values(addresses)[REMOTE]
+            name = found.name or (None if remote in NOWHERE else remote)
             shown = (found.container, found.pod, found.cgroup, found.pid, found.comm, found.source)
             return (name, *shown)
 
         more = (ADDRESSES.part, *ADDRESSES.more)
-        return Group(PEER_FIELDS, identity, values, repeats=False, more=more)
+        return Group(PEER_FIELDS, key, values, repeats=False, more=more)

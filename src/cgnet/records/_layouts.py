@@ -2015,14 +2015,16 @@ class OpenSocket(NamedTuple):
 
 SOCKET_EVENT = Layout(
     "socket_event",
-    264,
+    280,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("socket", 104, 160, layout=OPEN_SOCKET),
+        Member("identity", 104, 8, layout=IDENTITY),
+        Member("counted", 112, 8, layout=IDENTITY),
+        Member("socket", 120, 160, layout=OPEN_SOCKET),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIIIQQQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
 )
 
 
@@ -2117,7 +2119,7 @@ SOCKET_QUERY = Layout(
         Member("hz", 64, 4, "I"),
         Member("hide", 68, 4, "I"),
         Member("chain", 72, 4, "I"),
-        Member("pad", 76, 4, "I"),
+        Member("everything", 76, 4, "I"),
     ),
     Struct("=QQQQQIIIIIIIIII"),
 )
@@ -2139,7 +2141,7 @@ class SocketQuery(NamedTuple):
     hz: int = 0
     hide: int = 0
     chain: int = 0
-    pad: int = 0
+    everything: int = 0
 
     @property
     def layout(self) -> Layout:
