@@ -6,83 +6,18 @@
  * decided when the socket leaves TCP_SYN_SENT, or the TCP_SYN_RECV of a simultaneous open, mostly in softirq.
  * One decision ends the attempt, so that no attempt gives two records.
  */
-#include "connect/attempt.bpf.h"
-#include "connect/emit.bpf.h"
+
+/* The ledger is for listeners only, and has no state of this object. */
+#define HAS_LEDGER_PRIVATE
+struct ledger_private {};
+#define SEEDED_STATES (1 << TCP_LISTEN)
+
+#include "connect/outbound.bpf.h"
 #include "connect/inbound.bpf.h"
-#include "peer/making.bpf.h"
 #include "filter/cgroup_events.bpf.h"
 
-static __always_inline void begin(struct sock *sk)
-{
-	struct task_struct *task = current_task();
-	struct attempt *attempt;
-	struct owner owner;
-	bool wanted;
-
-	if (!is_tcp(sk))
-		return;
-	connect_call_reached_tcp();
-	learn(task, &owner);
-	wanted = owner_passes(task, &owner) && role_passes(ROLE_CLIENT);
-	if (!wanted && !peer_config.follow)
-		return;
-	attempt = attempt_open(sk);
-	if (!attempt)
-		return;
-	attempt->owner = owner;
-	attempt->unwanted = !wanted;
-	attempt_begins(sk, attempt);
-}
-
-/* Before the record, which has the same identity. */
-static __always_inline void client_is_made(u64 now, struct tcp_sock *tp,
-					   const struct attempt *attempt, int newstate)
-{
-	struct identity identity;
-
-	if (!peer_config.follow || newstate != TCP_ESTABLISHED)
-		return;
-	identity_at_start(tp, ROLE_CLIENT, &identity);
-	end_is_made(now, &identity, &attempt->owner, !attempt->unwanted);
-}
-
-static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
-{
-	struct attempt *attempt = attempt_find(sk);
-	struct outcome outcome;
-	struct tcp_sock *tp;
-	struct flow flow;
-	u64 now;
-
-	if (!attempt || unlikely(!attempt->start_ns))
-		return;
-	now = bpf_ktime_get_ns();
-	tp = tcp_sock_of(sk);
-	if (tp) {
-		flow_of_sock(TYPED, sk, tp, &flow);
-		outcome_of_attempt(sk, tp, attempt, now, oldstate, newstate, &outcome);
-		client_is_made(now, tp, attempt, newstate);
-		if (!attempt->unwanted)
-			emit_connection(sk, now, &attempt->owner, &flow, &outcome, tp);
-	}
-	attempt->start_ns = 0;
-	attempt_done(sk, attempt);
-}
-
-/* Attempts start in processes, which interrupt no program. The second decision finds no attempt. */
-static __always_inline int on_set_state(const bool first, struct sock *sk, int oldstate,
-					int newstate)
-{
-	if (newstate == TCP_SYN_SENT && first)
-		begin(sk);
-	else if (oldstate == TCP_SYN_SENT && newstate != TCP_SYN_RECV)
-		decide(sk, oldstate, newstate);
-	else if (oldstate == TCP_SYN_RECV)
-		decide(sk, oldstate, newstate);
-	return 0;
-}
-
-SET_STATE_PROGRAMS(client, on_set_state)
+SET_STATE_PROGRAMS(server, accept_on_state)
+SET_STATE_PROGRAMS(client, connect_on_state)
 
 /*
  * The tracepoint exists since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in

@@ -40,8 +40,8 @@ has_virtiofsd() {
 # One word for each need that is not met.
 missing() {
 	local tool tools=(make clang llvm-strip ip nft jq)
-	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd)
-	test -z "$with_vm" || tools+=(qemu-system-x86_64 qemu-system-aarch64 udevadm depmod file busybox dpkg apt-get mmdebstrap cpio)
+	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd cpio)
+	test -z "$with_vm" || tools+=(qemu-system-x86_64 qemu-system-aarch64 udevadm depmod file busybox dpkg apt-get mmdebstrap)
 	test -z "$with_rivals" || tools+=(bpftrace tcplife iperf3)
 	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
 	test -z "$with_roots" || tools+=(mmdebstrap)

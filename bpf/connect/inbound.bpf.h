@@ -5,11 +5,6 @@
 
 #include "connect/emit.bpf.h"
 
-/* connect uses the ledger for listeners only, and adds no state to it. */
-#define HAS_LEDGER_PRIVATE
-struct ledger_private {};
-#define SEEDED_STATES (1 << TCP_LISTEN)
-
 #include "owner/open_sockets.bpf.h"
 #include "peer/making.bpf.h"
 
@@ -72,7 +67,8 @@ static __always_inline void listener_ends(struct sock *sk)
 		ledger_slot_free(sk);
 }
 
-static __always_inline int on_inbound(const bool first, struct sock *sk, int oldstate, int newstate)
+static __always_inline int accept_on_state(const bool first, struct sock *sk, int oldstate,
+					   int newstate)
 {
 	if (!is_tcp(sk))
 		return 0;
@@ -84,7 +80,5 @@ static __always_inline int on_inbound(const bool first, struct sock *sk, int old
 		emit_child(sk);
 	return 0;
 }
-
-SET_STATE_PROGRAMS(server, on_inbound)
 
 #endif

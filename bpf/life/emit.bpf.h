@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Report a connection, at its end and before. The including file keeps the last reported values in struct
- * ledger_private.
- */
+/* Report a connection, at its end and before. The ledger keeps the last reported values. */
 #ifndef CGNET_LIFE_EMIT_BPF_H
 #define CGNET_LIFE_EMIT_BPF_H
 
@@ -46,7 +43,7 @@ static __always_inline void life_so_far(const bool typed, u64 now, struct sock *
 					struct tcp_sock *tp, struct ledger_entry *entry, u32 state,
 					struct life *life)
 {
-	struct ledger_private *mine = &entry->private;
+	struct life_private *mine = &entry->private.life;
 
 	measure_life(typed, sk, tp, entry->role, state, life);
 	life->handshake_ns = mine->handshake_ns;
@@ -57,7 +54,7 @@ static __always_inline void life_so_far(const bool typed, u64 now, struct sock *
 	life->retrans_delta = life->retrans - mine->told_retrans;
 }
 
-static __always_inline void told(struct ledger_private *mine, const struct life *life)
+static __always_inline void told(struct life_private *mine, const struct life *life)
 {
 	mine->told_tx_bytes = life->tx_bytes;
 	mine->told_rx_bytes = life->rx_bytes;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* State of a socket that `cgnet life` alone keeps, in its entry of the ledger: include it before the ledger. */
+/* What a connection's life keeps of a socket, in its entry of the ledger: include it before the ledger. */
 #ifndef CGNET_LIFE_PRIVATE_BPF_H
 #define CGNET_LIFE_PRIVATE_BPF_H
 
 #include "base/program.bpf.h"
 
-#define HAS_LEDGER_PRIVATE
+#define KEEPS_LIVES
 
-struct ledger_private {
+struct life_private {
 	u64 begun_ns;	    /* time of the client's SYN; 0: not seen */
 	u64 established_ns; /* 0: not seen */
 	u64 handshake_ns;

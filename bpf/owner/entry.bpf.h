@@ -2,8 +2,8 @@
 /*
  * Ledger entry of a socket.
  *
- * A command may add state of its own: it defines `struct ledger_private` and HAS_LEDGER_PRIVATE before. Both
- * are in one entry, so that an event costs one lookup.
+ * An object may add state of its own, in the same entry, so that an event costs one lookup: it defines
+ * `struct ledger_private` and HAS_LEDGER_PRIVATE before, or includes a signal's private.bpf.h before.
  */
 #ifndef CGNET_OWNER_ENTRY_BPF_H
 #define CGNET_OWNER_ENTRY_BPF_H
@@ -22,7 +22,16 @@ enum rank {
 	RANKS = 3,
 };
 
-#ifndef HAS_LEDGER_PRIVATE
+#if defined(KEEPS_LIVES) || defined(KEEPS_RTTS)
+struct ledger_private {
+#ifdef KEEPS_LIVES
+	struct life_private life;
+#endif
+#ifdef KEEPS_RTTS
+	struct rtt_private rtt;
+#endif
+};
+#elif !defined(HAS_LEDGER_PRIVATE)
 struct ledger_private {
 	u64 none;
 };
@@ -74,14 +83,14 @@ static __always_inline const struct holder *holder_of(const struct ledger_entry 
 
 /*
  * Release an entry. If its connection began and did not end, the programs missed an event: its record is
- * lost. An including file whose entries have `established_ns` and `ended` defines KEEPS_LIVES.
+ * lost.
  */
 static __always_inline void end_of_entry(struct ledger_entry *entry)
 {
 #ifdef KEEPS_LIVES
-	if (likely(!entry->private.established_ns || entry->private.ended))
+	if (likely(!entry->private.life.established_ns || entry->private.life.ended))
 		return;
-	entry->private.ended = 1;
+	entry->private.life.ended = 1;
 	if (holder_of(entry)->wanted && role_passes(entry->role))
 		count_lost(LOST_ENDS);
 #endif

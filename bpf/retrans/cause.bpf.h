@@ -58,7 +58,7 @@ struct {
 	__uint(max_entries, 16384);
 	__type(key, struct resent_segment);
 	__type(value, struct resends);
-} attempts SEC(".maps");
+} resent_segments SEC(".maps");
 
 /* Count a resend of a segment at `now`; return how many there were, and when the last one was (0: none). */
 static __always_inline u32 next_attempt(struct sock *sk, u32 seq, u64 now, u64 *last_ns)
@@ -67,10 +67,10 @@ static __always_inline u32 next_attempt(struct sock *sk, u32 seq, u64 now, u64 *
 	struct resent_segment key = {.seq = seq};
 
 	key.sock = TYPED ? object_address(sk) : (u64)sk;
-	known = bpf_map_lookup_elem(&attempts, &key);
+	known = bpf_map_lookup_elem(&resent_segments, &key);
 	if (!known) {
 		*last_ns = 0;
-		bpf_map_update_elem(&attempts, &key, &first, BPF_ANY);
+		bpf_map_update_elem(&resent_segments, &key, &first, BPF_ANY);
 		return 1;
 	}
 	*last_ns = known->last_ns;

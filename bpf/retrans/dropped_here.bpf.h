@@ -155,8 +155,8 @@ static __always_inline bool is_no_loss(struct sk_buff *skb, struct sock *rx_sk,
 	return class_of(drop) == DROP_BENIGN;
 }
 
-static __always_inline int on_drop(struct sk_buff *skb, u64 location, u32 reason,
-				   struct sock *rx_sk)
+static __always_inline int retrans_on_drop(struct sk_buff *skb, u64 location, u32 reason,
+					   struct sock *rx_sk)
 {
 	struct drop drop = {.reason = reason};
 	struct dropped_packet dropped = {};
@@ -201,7 +201,7 @@ struct {
 	__type(value, u64);
 } arrived_syns SEC(".maps");
 
-static __always_inline int on_consume(struct sk_buff *skb)
+static __always_inline int retrans_on_consume(struct sk_buff *skb)
 {
 	struct packet packet = {};
 	u64 now;

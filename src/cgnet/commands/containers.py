@@ -124,6 +124,6 @@ def command(output: str, hierarchy: str | None, *, every: bool, no_header: bool)
         tell(where.note)
     if unconfirmed and not every:
         tell(
-            f"{unconfirmed} cgroups look like containers, and no runtime's state that may be "
-            "read here confirms them; --all shows them"
+            f"{unconfirmed} cgroups look like containers, and no runtime's state that may be read "
+            "here confirms them; --all shows them"
         )

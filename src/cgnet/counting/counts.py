@@ -24,7 +24,7 @@ from cgnet.records._layouts import COUNT_KEY, OwnerSource, number_in
 from cgnet.records.schema import CAUSES, DROPPED_HERE, ROLES, flow_row, result_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cgnet.counting.histograms import Scale
     from cgnet.counting.keys import Key
@@ -117,7 +117,7 @@ class Counts:
         self._names, self._runtimes = names, runtimes
         self._owner = owner_group(names, runtimes).values
         self._in_use = 0
-        self._waiting: dict[bytes, Any] = {}  # for names
+        self._waiting: dict[bytes, Any] = {}  # for names, or for the next rows
         self._ends: dict[bytes, float] = {}  # when each is counted without names
         self.of_unknown_owners = 0
 
@@ -160,6 +160,13 @@ class Counts:
             old.discard(key)
         if self._counting.uses(SUMS) and obj.has_map(SUMS.outer):  # only typed programs have sums
             yield from read_sums(SUMS.swap(obj, in_use))
+
+    def add(self, values: Iterable[tuple[bytes, int]]) -> None:
+        """Add values that no program counts, as (struct count_key, value), to the next rows."""
+        scale = self._counting.scale or MICROSECONDS
+        for key, value in values:
+            one = Histogram.of(value, scale)
+            self._waiting[key] = self._waiting[key] + one if key in self._waiting else one
 
     def collect(self, obj: Object) -> list[dict[str, Any]]:
         """Return the rows since the last call, the highest count first.

@@ -10,6 +10,8 @@ added without loss.
 from __future__ import annotations
 
 import math
+from bisect import bisect
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -44,12 +46,17 @@ class Scale(NamedTuple):
     @property
     def starts(self) -> tuple[int, ...]:
         """The least integer of each bucket but the first."""
-        starts = (math.floor(edge) + self.is_geometric for edge in self.edges)
-        return (*starts, *[UNBOUNDED] * (CGNET_BUCKETS - len(self.edges)))
+        return _starts(self)
 
     def config(self, counting: CountConfig) -> CountConfig:
         """Return the constants of counting with those of the scale."""
         return counting._replace(histogram=1, bucket_starts=self.starts)
+
+
+@lru_cache
+def _starts(scale: Scale) -> tuple[int, ...]:
+    starts = (math.floor(edge) + scale.is_geometric for edge in scale.edges)
+    return (*starts, *[UNBOUNDED] * (CGNET_BUCKETS - len(scale.edges)))
 
 
 def geometric(per_second: int, first: int) -> Scale:
@@ -96,6 +103,12 @@ class Histogram:
         """Parse struct histogram. Raises struct.error."""
         count, total, least, greatest, *buckets = HISTOGRAM.packed.unpack(raw)
         return cls(count, total, least, greatest, tuple(buckets))
+
+    @classmethod
+    def of(cls, value: int, scale: Scale) -> Self:
+        """Return the histogram of one value."""
+        place = bisect(scale.starts, value)
+        return cls(1, value, value, value, tuple(map(place.__eq__, range(CGNET_BUCKETS))))
 
     def __add__(self, other: Histogram) -> Histogram:
         """Return the sum of both."""

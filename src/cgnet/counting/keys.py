@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgnet.errors import UsageError, did_you_mean
-from cgnet.records._layouts import CountBy, CountConfig
+from cgnet.records._layouts import COUNT_KEY, CountBy, CountConfig, Flow, Owner, OwnerSource
 from cgnet.text import is_number, number
 
 if TYPE_CHECKING:
@@ -114,3 +114,42 @@ def count_config(keys: list[Key]) -> CountConfig:
         saddr_bits=sizes.get("saddr", MAX_PREFIX),
         daddr_bits=sizes.get("daddr", MAX_PREFIX),
     )
+
+
+def _network(address: bytes, bits: int) -> bytes:
+    """Clear all but the first bits of an address."""
+    whole = 8 * len(address)
+    mask = (1 << whole) - (1 << max(whole - bits, 0))
+    return (int.from_bytes(address, "big") & mask).to_bytes(len(address), "big")
+
+
+def _owner_in_key(by: int, owner: Owner) -> Owner:
+    kept = Owner(
+        hierarchy=owner.hierarchy,
+        undecided=owner.undecided,
+        cgroup_id=owner.cgroup_id if by & CountBy.BY_CGROUP or owner.undecided else 0,
+        given=owner.given if by & CountBy.BY_SELECTED else 0,
+        pid=owner.pid if by & CountBy.BY_PID else 0,
+        uid=owner.uid if by & CountBy.BY_UID else 0,
+        comm=owner.comm if by & CountBy.BY_COMM else b"",
+    )
+    if owner.source == OwnerSource.OWNER_UNKNOWN:
+        return kept
+    partial = owner.source >= OwnerSource.OWNER_SK_CGRP
+    source = OwnerSource.OWNER_SK_CGRP if partial else OwnerSource.OWNER_LEARNED
+    return kept._replace(source=source)
+
+
+def kernel_key(config: CountConfig, owner: Owner, flow: Flow, role: int, result: int) -> bytes:
+    """Return struct count_key as the kernel side makes it: see count/count.bpf.h."""
+    by = config.by
+    kept = Flow(
+        saddr=_network(flow.saddr, config.saddr_bits) if by & CountBy.BY_SADDR else b"",
+        daddr=_network(flow.daddr, config.daddr_bits) if by & CountBy.BY_DADDR else b"",
+        netns=flow.netns if by & CountBy.BY_NETNS else 0,
+        dport=flow.dport if by & CountBy.BY_DPORT else 0,
+        family=flow.family if by & (CountBy.BY_SADDR | CountBy.BY_DADDR) else 0,
+        sport=flow.sport if by & CountBy.BY_SPORT else 0,
+    )
+    side = role if by & CountBy.BY_ROLE else 0
+    return COUNT_KEY.packed.pack(*_owner_in_key(by, owner), *kept, side, result, 0)

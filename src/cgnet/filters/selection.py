@@ -75,8 +75,8 @@ def _process(text: str) -> Iterator[Process]:
         raise ValueError("no number; give the PID of a running process")
     if processes.is_in_namespace():
         raise ValueError(
-            "cgnet runs in a PID namespace, in which processes have other PIDs than the programs see: "
-            "run it in the host's (docker run --pid=host), or select by --comm or --cgroup"
+            "cgnet runs in a PID namespace, in which processes have other PIDs than the programs "
+            "see: run it in the host's (docker run --pid=host), or select by --comm or --cgroup"
         )
     pid = number(text, netns.MAX_PID) or 0  # a PID that no process has
     try:
@@ -139,8 +139,8 @@ class Filters:
         for each in found[1:]:
             if self.cgroups.has_patterns(each.id):
                 raise UsageError(
-                    f"--cgroup: patterns go with the hierarchy that names owners, {naming.name}; give "
-                    f"--hierarchy {each.name}, or directories of {each.name}"
+                    f"--cgroup: patterns go with the hierarchy that names owners, {naming.name}; "
+                    f"give --hierarchy {each.name}, or directories of {each.name}"
                 )
         if len(found) > CGNET_HIERARCHIES:
             raise UsageError(

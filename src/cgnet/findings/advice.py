@@ -52,8 +52,8 @@ def _at_port(seen: Seen, look: Look) -> list[Queue] | None:
 
 
 TRANSLATED = (
-    "an address was translated on the way there and not on the way back (NAT whose entry is gone, or "
-    "that takes the packet for INVALID), or the answer came another way (asymmetric routes)"
+    "an address was translated on the way there and not on the way back (NAT whose entry is gone, "
+    "or that takes the packet for INVALID), or the answer came another way (asymmetric routes)"
 )
 
 
@@ -64,14 +64,14 @@ def _astray(seen: Seen, look: Look) -> tuple[str, Evidence]:
     if others and seen.saddr and "/" not in seen.saddr:
         peer = f"{others[-1].peer} port {others[-1].peer_port}"
         text = (
-            f"what came from {seen.saddr} port {seen.sport} is for port {seen.dport}, whose socket here "
-            f"talks to {peer}: {TRANSLATED}"
+            f"what came from {seen.saddr} port {seen.sport} is for port {seen.dport}, whose socket "
+            f"here talks to {peer}: {TRANSLATED}"
         )
         return text, {"sockets": [f"{each.peer}:{each.peer_port}" for each in others]}
     if seen.tcp_flags == "SA":
         text = (
-            "answers to connections that no socket here makes: it has given up, a SYN was forged with "
-            f"its address, or {TRANSLATED}"
+            "answers to connections that no socket here makes: it has given up, a SYN was forged "
+            f"with its address, or {TRANSLATED}"
         )
         return text, {}
     text = "segments of connections that aren't there any more, or never were"
@@ -116,9 +116,9 @@ def _by_listeners(port: int, called: str | None, addresses: list[str]) -> str:
 
 
 RESET = (
-    ", answered by a reset, which the sender sees as 'connection reset by peer' or 'broken pipe'. Often "
-    "the client used an idle connection again when the server's keep-alive time-out had just closed it: "
-    "let the client's idle time-out be the shorter one, or let it try again"
+    ", answered by a reset, which the sender sees as 'connection reset by peer' or 'broken pipe'. "
+    "Often the client used an idle connection again when the server's keep-alive time-out had just "
+    "closed it: let the client's idle time-out be the shorter one, or let it try again"
 )
 
 
@@ -143,8 +143,8 @@ def _refused_by_time_wait(seen: Seen, look: Look) -> tuple[str, Evidence] | None
     if seen.tcp_state != "TIME_WAIT" or seen.reason_class != "peer":
         return None
     text = (
-        "a connection from a port whose last one is in TIME_WAIT here, and whose sequence number or "
-        "time stamp isn't newer: the client, or a NAT, uses its ports again too soon"
+        "a connection from a port whose last one is in TIME_WAIT here, and whose sequence number "
+        "or time stamp isn't newer: the client, or a NAT, uses its ports again too soon"
     )
     value = look.sysctl(seen.netns, "net/ipv4/tcp_timestamps")
     return text, {"net.ipv4.tcp_timestamps": value} if value else {}
@@ -484,9 +484,9 @@ BY_REASON: dict[str, Advisor] = {
     "TCP_INVALID_SYN": _grown(
         "TcpExtTCPSYNChallenge",
         "TcpExtTCPChallengeACK",
-        text="a SYN for a connection that is open here: its other side has forgotten it, as after a "
-        "restart, or a NAT gave its port to another. It is asked back (challenge ACK), and may connect "
-        "when its next SYN comes",
+        text="a SYN for a connection that is open here: its other side has forgotten it, as after "
+        "a restart, or a NAT gave its port to another. It is asked back (challenge ACK), and may "
+        "connect when its next SYN comes",
     ),
     "TCP_MD5NOTFOUND": _signed(
         "without the signature (TCP MD5) that this side wants: the sender has no key",

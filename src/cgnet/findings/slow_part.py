@@ -143,6 +143,6 @@ class SlowParts:
         values = [safe(str(shown[name])) for name in names if shown[name] is not None]
         whose = " ".join(values) or ("unknown" if names else "all packets")
         return (
-            f"{whose}: {row['share']:.0%} of the time: {row['text']} "
-            f"({row['stage']}, p99 {duration_ns(row['p99_ns'])})"
+            f"{whose}: {row['share']:.0%} of the time: {row['text']} ({row['stage']}, p99 "
+            f"{duration_ns(row['p99_ns'])})"
         )

@@ -68,8 +68,8 @@ def limit_of_v1(found: Path) -> Limit | None:
         if 0 < limit < NO_LIMIT and (known.get(f"{V1}failcnt") or most >= limit):
             text = (
                 f"the TCP memory of cgroup {each} was at its own limit of {limit} bytes "
-                f"({V1}limit_in_bytes; the most was {most}): raise it, or let the application "
-                "read faster"
+                f"({V1}limit_in_bytes; the most was {most}): raise it, or let the application read "
+                "faster"
             )
             return Limit(text, known)
     return None

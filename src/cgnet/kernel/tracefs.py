@@ -77,8 +77,8 @@ def tracepoint_id(name: str) -> int:
             return int((tracefs / "events" / name / "id").read_text())
     except PermissionError as error:
         raise NotPermittedError(
-            f"reading the id of the tracepoint {name} needs CAP_SYS_ADMIN, and CAP_DAC_READ_SEARCH for "
-            "who isn't root: run it as root"
+            f"reading the id of the tracepoint {name} needs CAP_SYS_ADMIN, and CAP_DAC_READ_SEARCH "
+            "for who isn't root: run it as root"
         ) from error
     except OSError as error:
         raise UnsupportedError(f"no tracepoint {name} in this kernel: {error.strerror}") from error

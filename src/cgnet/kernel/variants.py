@@ -175,16 +175,16 @@ LIVING = Job("living", (
         "iterator over files", (TASK_FILE,), hook=TYPED, programs=frozenset({"living_files"}),
         remark=(
             "of open connections those are shown that a process has open, and not those that are "
-            "closed and still send, that wait for accept(), or are subflows of MPTCP: iterators over "
-            "maps are refused ({why})"
+            "closed and still send, that wait for accept(), or are subflows of MPTCP: iterators "
+            "over maps are refused ({why})"
         ),
     ),
     Variant(
         "one question for each, by a tracepoint", hook=RAW, programs=frozenset({"living_asked"})
     ),
     Variant("not seen", remark=(
-        "connections are shown when they end, and not before: this kernel has no iterator over maps, "
-        "and refuses the program that answers in its place ({why})"
+        "connections are shown when they end, and not before: this kernel has no iterator over "
+        "maps, and refuses the program that answers in its place ({why})"
     )),
 ))  # fmt: skip
 NETWORKS = Job("networks", (Variant("trie of prefixes", (LPM_TRIE,), load_tells=True),))
@@ -266,8 +266,8 @@ CAPABILITIES = (
     Capability(
         CAP_DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
-        "a cgroup's path is found by a walk over all cgroups; who isn't root has no --sync-errors on "
-        "by tracepoints",
+        "a cgroup's path is found by a walk over all cgroups; who isn't root has no --sync-errors "
+        "on by tracepoints",
     ),
     Capability(CAP_SYS_NICE, "CAP_SYS_NICE", "the reader runs at its own priority all the time"),
     Capability(
@@ -412,6 +412,6 @@ def require_btf(given: Path | None) -> None:
     """Raise UnsupportedError unless there is BTF for CO-RE: ``given``, or the kernel's own."""
     if given is None and not KERNEL_BTF.exists():
         raise UnsupportedError(
-            f"this kernel has no BTF ({KERNEL_BTF} is missing): "
-            "give the one of exactly this kernel with --btf FILE, or put it where docs/kernels.md says"
+            f"this kernel has no BTF ({KERNEL_BTF} is missing): give the one of exactly this "
+            "kernel with --btf FILE, or put it where docs/kernels.md says"
         )

@@ -53,8 +53,8 @@ OWNERS = (
     select(
         "cgroup",
         "PATH",
-        "Owners in this cgroup or below it, now or later. As mounted (/sys/fs/cgroup/…), or inside the "
-        "hierarchy (/kubepods); a pattern (/kubepods/*/pod*) waits for matches.",
+        "Owners in this cgroup or below it, now or later. As mounted (/sys/fs/cgroup/…), or inside "
+        "the hierarchy (/kubepods); a pattern (/kubepods/*/pod*) waits for matches.",
         completion.cgroups,
     ),
     select(
@@ -99,8 +99,8 @@ ROLE = (
     ),
 )
 BY = (
-    "{}: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup given), pid, "
-    "comm, uid, netns, saddr, daddr, daddr/BITS, sport, dport, role{}. Default: {}."
+    "{}: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup given), pid, comm, "
+    "uid, netns, saddr, daddr, daddr/BITS, sport, dport, role{}. Default: {}."
 )
 DEFAULT_BY = "container,result"
 DEFAULT_BY_OF_DROPS = "container,reason,location"
@@ -239,14 +239,14 @@ FAR_END = (
     click.option(
         "--peers",
         is_flag=True,
-        help="Name the other end of each connection: by its socket if that is on this host, through any "
-        "address translation; else the only container that has its address.",
+        help="Name the other end of each connection: by its socket if that is on this host, "
+        "through any address translation; else the only container that has its address.",
     ),
     select(
         "peer",
         "NAME",
-        "Connections whose other end is this container or pod, or has this name of "
-        "--names; a pattern, too. Implies --peers.",
+        "Connections whose other end is this container or pod, or has this name of --names; a "
+        "pattern, too. Implies --peers.",
         completion.containers,
     ),
     click.option(
@@ -259,8 +259,8 @@ FAR_END = (
         "--conn-key",
         type=KeyFile(),
         metavar="FILE",
-        help="The key of conn_id, 32 hexadecimal digits: the same on all hosts whose rows you join. "
-        "Default: a public one.",
+        help="The key of conn_id, 32 hexadecimal digits: the same on all hosts whose rows you "
+        "join. Default: a public one.",
     ),
 )
 RUN = (*ENDS, *RING, *EVERYWHERE, *FORCED)

@@ -300,8 +300,8 @@ def hierarchy_named(name: str, mounted: list[Hierarchy]) -> Hierarchy:
     usable = ", ".join(each.name for each in mounted) or "none"
     if name.startswith("name="):
         raise UsageError(
-            f"--hierarchy {name!r}: a named hierarchy has no controller, so programs can't read it; "
-            f"the nearest usable one is {default_hierarchy(mounted).name} (usable: {usable})"
+            f"--hierarchy {name!r}: a named hierarchy has no controller, so programs can't read "
+            f"it; the nearest usable one is {default_hierarchy(mounted).name} (usable: {usable})"
         )
     raise UsageError(f"--hierarchy {name!r}: not mounted here; one of: {usable}")
 
@@ -347,8 +347,8 @@ def resolve(value: str, mounted: list[Hierarchy], inside: Hierarchy) -> tuple[Hi
             return inside, outer
         if _is_there(path):
             raise UsageError(
-                f"--cgroup {value!r}: lies in no hierarchy that programs can read; "
-                f"usable: {', '.join(str(each.place) for each in mounted)}"
+                f"--cgroup {value!r}: lies in no hierarchy that programs can read; usable: "
+                f"{', '.join(str(each.place) for each in mounted)}"
             )
     raise UsageError(
         f"--cgroup {value!r}: no such cgroup{_why_not(path)}; give a directory as mounted "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from cgnet.records.conn_id import PUBLIC_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cgnet.counting.counts import Counting
@@ -119,6 +119,12 @@ class Command:
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:  # noqa: ARG002
         """Remove expired entries from maps and return their records; all entries if ``ended``."""
         return []
+
+    def expired_values(
+        self, obj: Object, options: Options, *, ended: bool  # noqa: ARG002
+    ) -> Iterable[tuple[bytes, int]]:  # fmt: skip
+        """Remove expired entries where a run counts: return (struct count_key, value) of each."""
+        return ()
 
     def notices(self) -> list[dict[str, Any]]:
         """Return additional records, with their ``type``: after an interval and at the end."""

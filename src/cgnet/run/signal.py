@@ -90,7 +90,10 @@ class Signal:
         return self.far_ends.after_next_read(records) if self.far_ends else records
 
     def expired(self, *, ended: bool) -> list[bytes]:
-        """Return the records of what expired in the programs' maps; of everything if ``ended``."""
+        """Count what expired in the programs' maps, or return its records; everything if ``ended``."""
+        if self.counts:
+            self.counts.add(self.command.expired_values(self.obj, self._options, ended=ended))
+            return []
         return self.command.expired(self.obj, self._options, ended=ended)
 
     def printing(self, records: list[bytes]) -> None:

@@ -94,6 +94,26 @@ def test_large_packets_that_a_router_loses(large: bool, hook: str) -> None:
         check(again, every, sums, port, counted)
 
 
+def test_data_that_nobody_reads(hook: str) -> None:
+    """Sums have the packets, too, whose end no program sees."""
+    with chain(1) as (client, router, server), ExitStack() as stack:
+        sender, reader = (stack.enter_context(each.remote()) for each in (client, server))
+        port = joined(sender, reader, server.address(4))
+        again, sums = (
+            stack.enter_context(tracing_packets("--hook", hook, "--dport", str(port), option))
+            for option in ("--retrans", "--summary")
+        )
+        with router.firewall("forward", f"tcp dport {port} drop"):
+            sender.do("client.sendall(bytes(100))")
+            wait_until("a resend", lambda: resent(client.netns))
+        wait_until("data", lambda: reader.get("select.select([served], [], [], 0)[0] != []"))
+        counted = resent(client.netns)
+        rows = again.tracer.stop()
+        (in_sums,) = (row for row in sums.tracer.stop() if row["stage"] == "retransmit")
+    assert "timeout" in {row["end"] for row in rows}
+    assert in_sums["count"] == len(rows) == counted
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_handshakes(family: int, hook: str) -> None:
     """A SYN, and a SYN-ACK, which TCP makes anew."""

@@ -11,20 +11,22 @@ from typing import Any
 import pytest
 from fakes import FakeObject, u32
 
-from cgnet.commands.trace import record
-from cgnet.commands.trace.record import (
-    CGNET_EVICTED,
-    CGNET_IN_FLIGHT,
+from cgnet.commands.trace import expired
+from cgnet.commands.trace.expired import (
     GIVE_UP_NS,
     GIVE_UP_WAITING_NS,
-    MAX_RECENT_OF_ALL,
-    leftovers,
-    recent,
-    sorted_stages,
-    trace_group,
+    stage_values,
+    take_expired,
 )
+from cgnet.commands.trace.record import MAX_RECENT_OF_ALL, recent, sorted_stages, trace_group
+from cgnet.counting.counts import Counting
+from cgnet.counting.histograms import NANOSECONDS
+from cgnet.counting.keys import read_by
 from cgnet.filters.selection import Selection
 from cgnet.records._layouts import (
+    CGNET_EVICTED,
+    CGNET_IN_FLIGHT,
+    COUNT_KEY,
     FLOW,
     HEAD,
     HOLDER,
@@ -72,9 +74,11 @@ def event(*stages: bytes, **values: Any) -> bytes:
     return head + who + bytes(FLOW.size) + trace + b"".join(stages)
 
 
-def in_flight(last_ns: int, receiver: bytes = b"", *, wanted: bool = True, **values: Any) -> bytes:
+def in_flight(
+    last_ns: int, receiver: bytes = b"", *, wanted: bool = True, way: Any = WAY, **values: Any
+) -> bytes:
     """Make struct in_flight_packet of a packet that was last seen then."""
-    stages = [stage(at, last_ns - 1000 * (len(WAY) - i - 1)) for i, at in enumerate(WAY)]
+    stages = [stage(at, last_ns - 1000 * (len(way) - i - 1)) for i, at in enumerate(way)]
     whole = event(*stages, **values).ljust(TRACE_EVENT.size, b"\0")
     rest = IN_FLIGHT_PACKET.size - TRACE_EVENT.size - HOLDER.size
     tail = bytearray(rest)
@@ -96,7 +100,7 @@ def values_of(raw: bytes) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic_ns=lambda: NOW, monotonic=time.monotonic)
-    monkeypatch.setattr(record, "time", clock)
+    monkeypatch.setattr(expired, "time", clock)
 
 
 def new_object() -> FakeObject:
@@ -106,13 +110,17 @@ def new_object() -> FakeObject:
     return obj
 
 
-def left(obj: FakeObject, *, ended: bool = False, counting: Any = None, **more: Any) -> list[bytes]:
+def taken(obj: FakeObject, *, ended: bool = False, **more: Any) -> list[expired.Expired]:
     selection = Selection(
         **{name: more.pop(name) for name in list(more) if name in Selection._fields}
     )
-    options: Any = SimpleNamespace(counting=counting, selection=selection)
+    options: Any = SimpleNamespace(selection=selection)
     source: Any = obj
-    return leftovers(source, options, TraceConfig(**more), ended=ended)
+    return list(take_expired(source, options, TraceConfig(**more), ended=ended))
+
+
+def left(obj: FakeObject, **more: Any) -> list[bytes]:
+    return [each.record for each in taken(obj, **more)]
 
 
 def test_stages_are_in_the_order_of_time_and_their_delays_add_up() -> None:
@@ -203,14 +211,23 @@ def test_what_carries_no_data_is_done_with_where_it_was_seen_last() -> None:
     assert values_of(raw)["end"] == "consumed"
 
 
-def test_a_summary_tells_of_nothing_left_and_keeps_room_for_what_tcp_merges() -> None:
+def test_a_summary_has_the_stages_of_what_is_left() -> None:
+    """Of each end by its own owner, if both are certain."""
     obj = new_object()
-    obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS))
-    obj.map("aside").update(LONG_KEY, in_flight(NOW - GIVE_UP_NS))
-    obj.map("aside").update(bytes([1]) * 16, in_flight(NOW - GIVE_UP_NS + 1))
-    assert left(obj, counting=object()) == []
-    assert list(obj.entries("packets_in_flight")) == [KEY]
-    assert list(obj.entries("aside")) == [bytes([1]) * 16]
+    way = (StageAt.STAGE_TCP_TRANSMIT, StageAt.STAGE_DEV_QUEUE, StageAt.STAGE_TCP_RECEIVE)
+    packet = in_flight(NOW, holder(wanted=True), way=way, retransmitted=1, retrans_ns=77)
+    obj.map("packets_in_flight").update(KEY, packet)
+    (each,) = taken(obj, ended=True)
+    found = {}
+    for by in ("dport", "pid"):
+        counting = Counting(read_by([by]), NANOSECONDS, stages={4: "tcp_transmit"})
+        values = [
+            (COUNT_KEY.packed.unpack(key), value) for key, value in stage_values(each, counting)
+        ]
+        found[by] = [(key[5], key[-2], value) for key, value in values]
+    stages = ((StageAt.STAGE_RETRANSMIT, 77), (way[1], 1000), (way[2], 1000))
+    assert found["dport"] == [(0, *each) for each in stages]
+    assert found["pid"] == [(pid, *each) for pid, each in zip((7, 7, 8), stages, strict=True)]
 
 
 @pytest.mark.parametrize("another", [None, 6])
@@ -226,7 +243,7 @@ def test_what_ended_while_it_was_looked_at_is_told_by_the_kernel_side_alone(
         obj.map("packets_in_flight").entries = dict(begun)
         return sorted_stages(raw)
 
-    monkeypatch.setattr(record, "sorted_stages", look)
+    monkeypatch.setattr(expired, "sorted_stages", look)
     assert left(obj, ended=True) == []
     assert obj.entries("packets_in_flight") == begun
     assert set(obj.entries("removed_by_user").values()) == {bytes(8)}
@@ -264,7 +281,7 @@ NEW = owner(OwnerSource.OWNER_LEARNED, undecided=Undecided.UNDECIDED_NAME)
 def test_who_is_shown(made: dict[str, Any], more: dict[str, Any], pid: int | None) -> None:
     obj = new_object()
     obj.map("packets_in_flight").update(KEY, in_flight(NOW - GIVE_UP_NS, **made))
-    found = [OWNER.packed.unpack(raw[record.OWNER_PART])[5] for raw in left(obj, **more)]
+    found = [OWNER.packed.unpack(raw[expired.OWNER_PART])[5] for raw in left(obj, **more)]
     assert found == ([] if pid is None else [pid])
 
 

@@ -78,9 +78,9 @@ the SYN was sent again. ETIMEDOUT is the kernel's own, after minutes; --result '
     type=OneOf(["auto", "on", "off"]),
     default="auto",
     show_default=True,
-    help="Errors before a SYN is sent, such as no route. auto: only if the kernel has a cheap hook for "
-    "them. on: else by the tracepoints of system calls, which make each system call on the host "
-    "some 50 ns slower.",
+    help="Errors before a SYN is sent, such as no route. auto: only if the kernel has a cheap hook "
+    "for them. on: else by the tracepoints of system calls, which make each system call on the "
+    "host some 50 ns slower.",
 )
 @click.option("--sync-errors-by", type=OneOf([*WAYS]), hidden=True)
 def command(sync_errors: str, sync_errors_by: str | None, **values: Any) -> int:

@@ -196,14 +196,14 @@ def _fold(values: dict[str, Any]) -> None:
 @click.option(
     "--syn-drops",
     is_flag=True,
-    help="Also SYNs that a full queue of their listener swallowed, which the kernel doesn't call drops. "
-    "Each packet that the host frees costs some 40 ns more.",
+    help="Also SYNs that a full queue of their listener swallowed, which the kernel doesn't call "
+    "drops. Each packet that the host frees costs some 40 ns more.",
 )
 @click.option(
     "--explain",
     is_flag=True,
-    help="Also advice for each reason, with evidence from where the packets were dropped. It looks at "
-    "every network namespace at the start.",
+    help="Also advice for each reason, with evidence from where the packets were dropped. It looks "
+    "at every network namespace at the start.",
 )
 @click.option(
     "--list-reasons", is_flag=True, is_eager=True, expose_value=False, callback=_list_reasons,

@@ -49,8 +49,8 @@ LAYOUTS = (
 WALKS = ("walk", "walk_briefly")  # best first
 FAILED = re.compile(r"prog '(\w+)': failed to load")  # libbpf names the program
 BRIEFLY = (
-    "timers, and the times since the last packet, aren't known: this kernel's programs have no jiffies "
-    "({why})"
+    "timers, and the times since the last packet, aren't known: this kernel's programs have no "
+    "jiffies ({why})"
 )
 BY_PROC = (
     "/proc tells which processes have sockets open, one of each socket: this kernel refuses the "

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.commands.trace.record import (
-    LEAST,
-    groups,
-    leftovers,
-    recent,
-)
+from cgnet.commands.trace.expired import stage_values, take_expired
+from cgnet.commands.trace.record import LEAST, groups, recent
 from cgnet.counting.counts import Counting
 from cgnet.counting.histograms import NANOSECONDS
 from cgnet.counting.keys import OF_SOCKETS, Key
@@ -48,6 +44,8 @@ from cgnet.run.launch import functions_path
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
@@ -173,7 +171,15 @@ class Trace(Command):
 
     def expired(self, obj: Object, options: Options, *, ended: bool) -> list[bytes]:
         """Remove expired packets, and return their records."""
-        return leftovers(obj, options, self._config, ended=ended)
+        return [each.record for each in take_expired(obj, options, self._config, ended=ended)]
+
+    def expired_values(
+        self, obj: Object, options: Options, *, ended: bool
+    ) -> Iterator[tuple[bytes, int]]:
+        """Remove expired packets, and yield their stages' delays."""
+        if options.counting:
+            for each in take_expired(obj, options, self._config, ended=ended):
+                yield from stage_values(each, options.counting)
 
     def notices(self) -> list[dict[str, Any]]:
         """Return the slow part of each group that was printed since the last call."""

@@ -46,9 +46,9 @@ was seen; "likely" and "possible": the evidence fits. docs/why.md lists all find
     type=OneOf(["auto", "on", "off"]),
     default="on",
     show_default=True,
-    help="Errors before a SYN is sent, such as no route. on: where the kernel has no cheap hook for "
-    "them, by the tracepoints of system calls, which make each system call on the host some 50 ns "
-    "slower meanwhile.",
+    help="Errors before a SYN is sent, such as no route. on: where the kernel has no cheap hook "
+    "for them, by the tracepoints of system calls, which make each system call on the host some 50 "
+    "ns slower meanwhile.",
 )
 @click.option(
     "--threshold", "given", multiple=True, metavar="NAME=NUMBER",

@@ -205,9 +205,9 @@ class Session:
         whole = f" of {self._options.duration:g}" if self._options.duration else ""
         counts = {name: each.records for name, each in self._tallies.items()}
         return (
-            f"watching, {seconds:.0f}{whole} s: {counts['connect']} attempts, "
-            f"{counts['life']} ends, {counts['retrans']} resends, {counts['drop']} drops, "
-            f"{self._sockets.open()} connections open"
+            f"watching, {seconds:.0f}{whole} s: {counts['connect']} attempts, {counts['life']} "
+            f"ends, {counts['retrans']} resends, {counts['drop']} drops, {self._sockets.open()} "
+            "connections open"
         )
 
     def _read(self) -> bool:

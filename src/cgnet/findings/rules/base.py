@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.advice import Seen, advise
 from cgnet.findings.drop_reasons import BY_REASON, CLASSES
-from cgnet.findings.finding import WATCHED, Finding, Harm
+from cgnet.findings.finding import WATCHED, Finding, Harm, who
+from cgnet.findings.sentences import SENTENCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,19 +58,29 @@ def advice_on(w: Watched, group: Group) -> tuple[str, dict[str, Any]]:
 
 
 def finding(
-    w: Watched, ident: str, owner: Row, *, harm: Harm, text: str, fix: str, more: str,
+    w: Watched, sentence: str, owner: Row, *, harm: Harm, more: str,
     severity: str | None = None, confidence: str = SURE, peer: Row | None = None,
     daddr: str | None = None, dport: int | None = None, count: int = 0, seconds: float = 0.0,
-    evidence: dict[str, Any] | None = None, signals: Iterable[str] = (),
+    evidence: dict[str, Any] | None = None, signals: Iterable[str] = (), **words: Any,
 ) -> Finding:  # fmt: skip
-    """Return a finding. What rests on a signal that lost records isn't certain."""
+    """Return a finding; ``sentence`` is a key of SENTENCES, and ``words`` are fields of its own.
+
+    What rests on a signal that lost records isn't certain.
+    """
     if confidence == SURE and any(w.lost.get(name) for name in signals):
         confidence = LIKELY
     if severity is None:
         severity = {Harm.NONE: "info", Harm.SLOWED: "warning"}.get(harm, "error")
+    template, ident = SENTENCES[sentence], sentence.partition("/")[0]
+    fields = {
+        "who": who(owner), "peer": who(peer or {}), "daddr": daddr, "dport": dport,
+        "where": address_port(daddr, dport),
+    } | words  # fmt: skip
     return Finding(
-        ident, severity, confidence, harm, owner, peer or {}, daddr, dport, count, seconds, text,
-        {name: value for name, value in (evidence or {}).items() if value is not None}, fix, more,
+        ident, severity, confidence, harm, owner, peer or {}, daddr, dport, count, seconds,
+        template.text.format_map(fields),
+        {name: value for name, value in (evidence or {}).items() if value is not None},
+        template.fix.format_map(fields), more,
     )  # fmt: skip
 
 
@@ -81,3 +92,10 @@ def plural(number: int, what: str) -> str:
 def enter(w: Watched, netns: int) -> str:
     """Return the prefix that runs a command in a network namespace."""
     return w.look.place(netns).enter
+
+
+def throttle(cpu: dict[str, int] | None) -> str:
+    """Return what a CPU limit did, as the end of a sentence; "" without one."""
+    if not cpu:
+        return ""
+    return f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods"

@@ -41,9 +41,7 @@ def kills(w: Watched) -> Iterator[Finding]:
             continue
         yield finding(
             w, "killed-locally", row,
-            text=f"{plural(group.count, 'connection')} of {who(row)} with {_far(row)} killed on this "
-            "host, by another than the owner: ss -K, or a manager of connections",
-            fix="find who does it (a health checker, a script, a mesh's agent), and let it not",
+            connections=plural(group.count, "connection"), far=_far(row),
             more=more("life", row, "--close-cause abort"), peer=w.peer_of(row),
             evidence={"killed": group.count}, **_common(group),
         )  # fmt: skip
@@ -65,11 +63,8 @@ def vanished(w: Watched) -> Iterator[Finding]:
         if row["close_cause"] != "timeout" or not w.selects(row):
             continue
         yield finding(
-            w, "peer-vanished", row, confidence=LIKELY,
-            text=f"{plural(group.count, 'connection')} of {who(row)} with {_far(row)} timed out: "
-            "nothing "
-            "came from the other side any more",
-            fix="check the other host and the way to it; a keepalive notices it sooner",
+            w, "peer-vanished/ended", row, confidence=LIKELY,
+            connections=plural(group.count, "connection"), far=_far(row),
             more=more("life", row, "--close-cause timeout"), peer=w.peer_of(row),
             evidence={"timed_out": group.count, "resent": group.sums["retrans"]}, **_common(group),
         )  # fmt: skip
@@ -135,11 +130,7 @@ def _closed_listener(w: Watched, group: Group) -> Finding | None:
     owner = gone[0]
     return finding(
         w, "listener-closed", owner, peer=row, confidence=LIKELY,
-        text=f"{who(owner)} closed its listener at port {row['dport']} with connections in its "
-        "queue: they "
-        f"were reset, {group.count} of {who(row)}",
-        fix="accept what is in the queue before closing, or hand the listener on (SO_REUSEPORT doesn't: "
-        "each has a queue of its own)",
+        reset=group.count,
         more=more("life", row, "--close-cause rst"),
         evidence={"reset": group.count, "queue": owner["fullest"]}, **_common(group),
     )  # fmt: skip
@@ -152,15 +143,9 @@ def _idle(w: Watched, group: Group) -> Finding | None:
     if not dropped:
         return None
     by = dropped[0].row
-    where = w.look.place(by["netns"]).name
     return finding(
         w, "idle-reset", row, peer=w.peer_of(row), confidence=LIKELY,
-        text=f"{who(row)} used connections to {_far(row)} that were over there already, and was "
-        "reset: its "
-        f"data found no connection in {where}",
-        fix="let the client's idle time-out be shorter than the server's (and than that of a NAT "
-        "between), "
-        "use keepalive, and try again once",
+        far=_far(row), place=w.look.place(by["netns"]).name,
         more=more("drop", by, f"--port {row['dport']}"),
         evidence={
             "reset": group.count, "reason": by["reason"], "location": by["location"],
@@ -176,10 +161,8 @@ def _reset(w: Watched, group: Group) -> Finding:
     reason = there[0].row["rst_reason"] if there else None
     return finding(
         w, "reset-by-peer", row, peer=there[0].row if there else w.peer_of(row),
-        text=f"{_far(row)} reset {plural(group.count, 'connection')} of {who(row)}"
-        + (f": {who(there[0].row)} closed them by a reset ({reason})" if there else ""),
-        fix="look at the server's log: it aborts, closes with data unread, or a proxy in between "
-        "gives up",
+        far=_far(row), connections=plural(group.count, "connection"),
+        reason=f": {who(there[0].row)} closed them by a reset ({reason})" if there else "",
         more=more("life", row, "--close-cause rst", f"--dport {row['dport']}"),
         evidence={"reset": group.count, "rst_reason": reason}, **_common(group),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.finding import Finding, Harm, who
-from cgnet.findings.rules.base import LIKELY, SURE, address_port, finding, more, plural
+from cgnet.findings.rules.base import LIKELY, SURE, address_port, finding, more, plural, throttle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,23 +63,15 @@ def accept_queue(w: Watched) -> Iterator[Finding]:
             "drops": each["drops_grown"], "net.core.somaxconn": somaxconn and int(somaxconn),
         }  # fmt: skip
         cpu = w.throttled.get(each.get("cgroup") or "")
-        text = (
-            f"{who(each)} accepts too slowly at {where}: {each['fullest']} connections waited, "
-            f"{each['backlog']} may; {plural(each['drops_grown'], 'connection')} or SYN dropped "
-            "meanwhile"
-        )
-        fix = "have the application call accept() faster or in more processes; a longer backlog"
-        if somaxconn and (each["backlog"] or 0) >= int(somaxconn):
-            fix += f" (and net.core.somaxconn, {somaxconn} there)"
-        fix += " helps with bursts only"
-        if cpu:
-            evidence |= cpu
-            text += f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods"
+        limit = somaxconn and (each["backlog"] or 0) >= int(somaxconn)
         yield finding(
-            w, "accept-queue-full", each, peer=called, harm=Harm.FAILED, text=text, fix=fix,
+            w, "accept-queue-full", each, peer=called, harm=Harm.FAILED, listener=where,
+            fullest=each["fullest"], backlog=each["backlog"], cpu=throttle(cpu),
+            drops=plural(each["drops_grown"], "connection"),
+            somaxconn=f" (and net.core.somaxconn, {somaxconn} there)" if limit else "",
             more=more("sockets --listeners", each), dport=each["sport"],
             daddr=_called(each, peers), count=count, seconds=seconds,
-            evidence=evidence, confidence=SURE if each["drops_grown"] else LIKELY,
+            evidence=evidence | (cpu or {}), confidence=SURE if each["drops_grown"] else LIKELY,
         )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cgnet.findings.causes import cause_of
 from cgnet.findings.connections import service_port
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
-from cgnet.findings.rules.attempts import FIX
 from cgnet.findings.rules.base import (
     LIKELY,
     POSSIBLE,
@@ -18,6 +17,7 @@ from cgnet.findings.rules.base import (
     advice_on,
     finding,
     more,
+    throttle,
 )
 
 if TYPE_CHECKING:
@@ -101,11 +101,8 @@ def _sourceless(w: Watched) -> Iterator[Finding]:
         if not w.lacks_source(row) or not w.selects(row):
             continue
         yield finding(
-            w, "source-address-missing", row, harm=Harm.STALLED, **_ends(row),
-            text=f"what {who(row)} sends to {address_port(row['daddr'], row['dport'])} doesn't "
-            "leave: no device "
-            f"there has its source address {row['saddr']} any more",
-            fix="give the address back, or have the connections made again from another one",
+            w, "source-address-missing/open", row, harm=Harm.STALLED, **_ends(row),
+            where=address_port(row["daddr"], row["dport"]), source=row["saddr"],
             more=more("sockets", row, f"--saddr {row['saddr']}"), count=len(several),
             seconds=sum(max(each.stuck, each.probing * each.seconds) for each in several),
             peer=w.peer_of(row), evidence={"saddr": row["saddr"]},
@@ -135,16 +132,14 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     }  # fmt: skip
     if cause:
         drop = next(one for one in drops if cause_of(one.row) == cause)
-        text, evidence = advice_on(w, drop)
+        advice, evidence = advice_on(w, drop)
         if cause in OTHERS:
             return
         owner = row
         if cause == "tcp-memory" and who(drop.row) != UNKNOWN:  # whose memory it is
             owner, common["peer"] = drop.row, row if who(row) != who(drop.row) else common["peer"]
         yield finding(
-            w, cause, owner,
-            text=f"segments between {_between(row)} are dropped on this host, and sent again: {text}",
-            fix=FIX.get(cause, FIX["firewall-drop"]),
+            w, f"{cause}/segments", owner, between=_between(row), advice=advice,
             more=more("drop", drop.row, "--explain", f"--port {service_port(row)}"),
             evidence=counts | evidence, **common,
         )  # fmt: skip
@@ -152,10 +147,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     if shuffled := _reordered(w, row, segs):
         yield finding(
             w, "path-reordering", row, confidence=LIKELY,
-            text=f"segments between {_between(row)} overtake each other on the way: "
-            f"{shuffled['dsack_dups']} of "
-            f"{segs} were sent again for nothing",
-            fix="let all packets of a connection take one way (hash by connection, not by packet)",
+            between=_between(row), needless=shuffled["dsack_dups"], resent=segs,
             more=more("life", row, "-i 5", "-o wide"), evidence=counts | shuffled, **common,
         )  # fmt: skip
         return
@@ -166,32 +158,21 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     if hangs and (big or not groups) and too_big:
         yield finding(
             w, "mtu-blackhole", row, confidence=LIKELY,
-            text=f"large segments between {_between(row)} never arrive, and small ones do: a link "
-            "on the way "
-            "takes less, and its ICMP 'too big' doesn't come back",
-            fix=FIX["mtu-blackhole"] + "; net.ipv4.tcp_mtu_probing 1 finds the size",
+            between=_between(row),
             more=more("retrans", row, "--cause timeout", "-o wide"), evidence=counts, **common,
         )  # fmt: skip
         return
     if stalled and not alive:
         yield finding(
             w, "peer-vanished", row, confidence=LIKELY,
-            text=f"what {who(row)} sent to {address_port(row['daddr'], row['dport'])} isn't "
-            "acknowledged any "
-            f"more, for {max(each.stuck for each in stalled):.0f} s: the other side is gone, or "
-            "the way to it",
-            fix="check the other host and the way to it; TCP_USER_TIMEOUT or keepalive ends such "
-            "connections "
-            "sooner",
+            where=address_port(row["daddr"], row["dport"]),
+            stuck=f"{max(each.stuck for each in stalled):.0f}",
             more=more("sockets", row, f"--daddr {row['daddr']}"), evidence=counts, **common,
         )  # fmt: skip
         return
     yield finding(
         w, "path-loss", row, confidence=LIKELY,
-        text=f"segments between {_between(row)} are lost on the way: {segs} were sent again, and "
-        "this host "
-        "dropped none of them",
-        fix="look for loss on the links and hosts between (interface errors, policers, a full queue)",
+        between=_between(row), resent=segs,
         more=more("retrans", row, "-c", "--by daddr,cause"), evidence=counts, **common,
     )  # fmt: skip
 
@@ -252,17 +233,10 @@ def delay(w: Watched) -> Iterator[Finding]:
         row = several[0].row
         least = min(each.min_rtt_us or 0 for each in several)
         now = max(each.row["srtt_us"] or 0 for each in several)
-        text = f"between {_between(row)} each round trip takes {least / 1000:.0f} ms at least: "
-        "distance, or "
-        text += "a queue that is always full"
-        if least < w.limits.rtt_ms * 1000:
-            text = f"between {_between(row)} round trips take {now / 1000:.0f} ms now, and took "
-            text += f"{least / 1000:.1f} ms at least: a queue on the way has grown, or the way "
-            "has changed"
+        grown = least < w.limits.rtt_ms * 1000
         yield finding(
-            w, "path-delay", row, harm=Harm.NONE, confidence=SURE, **_ends(row), text=text,
-            fix="serve it from nearer, need fewer round trips (keep connections open), or shorten "
-            "the queue",
+            w, "path-delay/grown" if grown else "path-delay", row, harm=Harm.NONE, **_ends(row),
+            between=_between(row), now=f"{now / 1000:.0f}", least=f"{least / 1000:.{grown:d}f}",
             more=more("rtt", row, f"--port {service_port(row)}"), count=len(several),
             evidence={"min_rtt_us": least, "srtt_us": now}, peer=w.peer_of(row),
         )  # fmt: skip
@@ -312,42 +286,24 @@ def windows(w: Watched) -> Iterator[Finding]:
         if other and unread < w.limits.unread and not any(each.probing for each in several):
             yield finding(
                 w, "receive-buffer-small", other, peer=row, **_ends(other), **common,
-                text=f"{who(other)} reads what {who(row)} sends at once, and its receive buffer "
-                "is too small: "
-                "the sender waits for the window a good part of the time",
-                fix="let the application not set SO_RCVBUF, or set more; net.ipv4.tcp_rmem bounds "
-                "what the "
-                "kernel gives",
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
         elif other:
             cpu = w.throttled.get(other.get("cgroup") or "")
             yield finding(
-                w, "cpu-limit" if cpu else "slow-reader", other, peer=row, **_ends(other),
+                w, "cpu-limit/reader" if cpu else "slow-reader", other, peer=row, **_ends(other),
                 **common | {"evidence": evidence | (cpu or {})},
-                text=f"{who(other)} reads too slowly what {who(row)} sends: {unread} bytes wait "
-                "for it, and "
-                "the window is closed" + (_throttle(cpu) if cpu else ""),
-                fix="have the application read faster (or in a thread of its own)"
-                + ("; raise its CPU limit" if cpu else ""),
+                unread=unread, cpu=throttle(cpu),
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
         else:
             closed = any(each.probing for each in several)
             yield finding(
-                w, "slow-reader" if closed else "receive-buffer-small", row, confidence=LIKELY,
-                **_ends(row), **common,
-                text=f"the other side of {_between(row)} "
-                + ("doesn't read what it gets: its window is closed" if closed else
-                   "gives too small a window: it reads slowly, or its receive buffer is small"),
-                fix="look at the receiver: its CPU, what it does between reads, its SO_RCVBUF",
+                w, "slow-reader/far" if closed else "receive-buffer-small/far", row,
+                confidence=LIKELY, **_ends(row), **common, between=_between(row),
                 more=more("sockets", row, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
     yield from _unread(w, done)
-
-
-def _throttle(cpu: dict[str, int]) -> str:
-    return f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods"
 
 
 def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
@@ -365,11 +321,8 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
         unread = max(each.row["recv_q"] for each in several)
         cpu = w.throttled.get(row.get("cgroup") or "")
         yield finding(
-            w, "cpu-limit" if cpu else "slow-reader", row, harm=Harm.STALLED, **_ends(row),
-            confidence=LIKELY,
-            text=f"{who(row)} doesn't read what it gets from the other side: {unread} bytes wait for it"
-            + (_throttle(cpu) if cpu else ""),
-            fix="have the application read faster (or in a thread of its own)",
+            w, "cpu-limit/unread" if cpu else "slow-reader/unread", row, harm=Harm.STALLED,
+            **_ends(row), confidence=LIKELY, unread=unread, cpu=throttle(cpu),
             more=more("sockets", row, f"--port {service_port(row)}"), count=len(several),
             seconds=sum(each.seconds for each in several), peer=w.peer_of(row),
             evidence={"recv_q": unread} | (cpu or {}),
@@ -409,12 +362,8 @@ def answers(w: Watched) -> Iterator[Finding]:
             w, "cpu-limit" if limited else "slow-server", owner, harm=Harm.SLOWED,
             peer=row if other else {}, daddr=row["daddr"], dport=row["dport"],
             confidence=SURE if limited else LIKELY if other else POSSIBLE,
-            text=f"{who(row)} waits for {address_port(row['daddr'], row['dport'])} {share:.0%} of "
-            "the time: "
-            + (f"{who(other)} " if other else "it ")
-            + "has the requests, and takes long to answer" + (_throttle(cpu) if limited and cpu else ""),
-            fix="raise its CPU limit, or give it more instances" if limited else
-            "look at the application that answers: what it waits for, its threads, its database",
+            client=who(row), share=f"{share:.0%}", server=who(other) if other else "it",
+            cpu=throttle(cpu),
             more=more("sockets", owner, f"--port {row['dport']}", "-o wide"), count=len(several),
             seconds=seconds, evidence=evidence | (cpu or {}),
         )  # fmt: skip
