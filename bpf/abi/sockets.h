@@ -98,19 +98,19 @@ enum walked_table {
 
 /* Query of user space, and its progress: a program answers as much as there is room for. */
 struct socket_query {
-	__u64 name[2]; /* unique name that the querying thread takes */
-	__u64 buckets; /* address of a table of sockets */
-	__u64 next;    /* address of the next socket, or namespace; 0: the next bucket's first */
-	__u64 first;   /* address of the first namespace */
-	__u32 table;   /* enum walked_table */
-	__u32 bucket;  /* next one */
-	__u32 count;   /* of buckets */
-	__u32 used;    /* records */
-	__u32 strayed; /* chains that changed while they were walked */
-	__u32 listing; /* number of this listing: older entries of maps are invalid */
-	__u32 hz;      /* jiffies a second */
-	__u32 hide;    /* 1: list no record */
-	__u32 chain;   /* sockets of this bucket so far */
+	__u64 name[2];	  /* unique name that the querying thread takes */
+	__u64 buckets;	  /* address of a table of sockets */
+	__u64 next;	  /* address of the next socket, or namespace; 0: the next bucket's first */
+	__u64 first;	  /* address of the first namespace */
+	__u32 table;	  /* enum walked_table */
+	__u32 bucket;	  /* next one */
+	__u32 count;	  /* of buckets */
+	__u32 used;	  /* records */
+	__u32 strayed;	  /* chains that changed while they were walked */
+	__u32 listing;	  /* number of this listing: older entries of maps are invalid */
+	__u32 hz;	  /* jiffies a second */
+	__u32 hide;	  /* 1: list no record */
+	__u32 chain;	  /* sockets of this bucket so far */
 	__u32 everything; /* 1: also what the filters leave out */
 };
 

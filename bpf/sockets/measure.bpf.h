@@ -228,8 +228,8 @@ static __always_inline void read_counts(struct tcp_sock *tp, struct tcp_counts *
  */
 static __always_inline u8 role_by(const struct tcp_counts *counts, u8 state)
 {
-	u64 acked = counts->bytes_sent - counts->bytes_retrans -
-		    (counts->snd_nxt - counts->snd_una);
+	u64 acked =
+		counts->bytes_sent - counts->bytes_retrans - (counts->snd_nxt - counts->snd_una);
 
 	if (fin_was_sent(state) && counts->snd_nxt == counts->write_seq)
 		acked += 1;
