@@ -40,7 +40,7 @@ has_virtiofsd() {
 # One word for each need that is not met.
 missing() {
 	local tool tools=(make clang llvm-strip ip nft jq)
-	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd cpio)
+	test -z "$with_containers" || tools+=(podman runc busybox containerd ctr dockerd cpio conntrack)
 	test -z "$with_vm" || tools+=(qemu-system-x86_64 qemu-system-aarch64 udevadm depmod file busybox dpkg apt-get mmdebstrap)
 	test -z "$with_rivals" || tools+=(bpftrace tcplife iperf3)
 	test -z "$with_rpm" || tools+=(rpmbuild rpmlint)
@@ -65,6 +65,7 @@ packages() {
 	*:llvm-strip) echo llvm ;;
 	apt:ip) echo iproute2 ;;
 	dnf:ip) echo iproute ;;
+	dnf:conntrack) echo conntrack-tools ;;
 	*:nft) echo nftables ;;
 	apt:rpmbuild) echo rpm ;;
 	dnf:rpmbuild) echo rpm-build ;;

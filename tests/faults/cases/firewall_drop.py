@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from case import fault
 from cgroup_program import refusing_packets
+from harness import need
 from lab import PORT
 from troubles import hanging, unanswered
 
@@ -96,7 +97,7 @@ def conntrack_invalid(lab: Lab) -> Iterator[Trouble | None]:
     keeps = client.start("keep", to=server.address, port=PORT)
     keeps.wait_for("ok", count=4)
     yield None
-    router.run("conntrack", "-F")
+    router.run(need("conntrack"), "-F")
     yield hanging(lab, keeps, client, server)
 
 
