@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
+from cgnet.records._layouts import IDENTITY, PACKET_END
 from cgnet.records.fields import Group
 from cgnet.records.schema import ADDRESSES
 
@@ -21,7 +22,8 @@ PEER_FIELDS = (
 )  # fmt: skip
 SOCKET, ADDRESS, NAMES = "socket", "address", "names"
 SOURCES = (SOCKET, ADDRESS, NAMES)
-REMOTE = ADDRESSES.fields.index("daddr")
+SOURCE, REMOTE = (ADDRESSES.fields.index(name) for name in ("saddr", "daddr"))
+KNOWN_PART, IS_SOURCE_PART = PACKET_END.slice("known"), PACKET_END.slice("is_source")
 NOWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - the remote address of a listener
 
 
@@ -63,16 +65,35 @@ class Peers:
         named: Callable[[str], str | None],
         names: CgroupNames,
         runtimes: Runtimes,
+        *,
+        of_packets: bool = False,
     ) -> None:
-        """``named`` returns the name that the user gave to an address."""
+        """``named`` returns the name that the user gave to an address.
+
+        ``of_packets``: addresses are a packet's, and an end's key is struct packet_end.
+        """
+        self._of_packets = of_packets
         self._ends, self._addresses, self._named = ends, addresses, named
         self._owner = owner_group(names, runtimes).values
 
     def of(self, key: bytes, addresses: bytes) -> Peer:
         """Return the other end, from the end's key and the bytes of ADDRESSES."""
-        if (owner := self._ends.other(key)) is not None:
+        if (
+            owner := self._ends.other(key[: IDENTITY.size] if self._of_packets else key)
+        ) is not None:
             return self._of_socket(owner)
-        return self.at(ADDRESSES.values(addresses)[REMOTE])
+        remote = self._remote(key, addresses)
+        return self.at(remote) if remote else NOBODY
+
+    def _remote(self, key: bytes, addresses: bytes) -> str | None:
+        """Return the address of the other end; None if there is none, or the end isn't known."""
+        remote = REMOTE
+        if self._of_packets:
+            if not any(key[KNOWN_PART]):
+                return None
+            remote = REMOTE if any(key[IS_SOURCE_PART]) else SOURCE
+        found: str = ADDRESSES.values(addresses)[remote]
+        return None if found in NOWHERE else found
 
     def at(self, remote: str) -> Peer:
         """Return the other end that an address alone tells."""
@@ -99,8 +120,7 @@ class Peers:
         def values(part: bytes) -> tuple[Any, ...]:
             addresses = part[size:]
             found = self.of(part[:size], addresses)
-            remote = ADDRESSES.values(addresses)[REMOTE]
-            name = found.name or (None if remote in NOWHERE else remote)
+            name = found.name or self._remote(part[:size], addresses)
             shown = (found.container, found.pod, found.cgroup, found.pid, found.comm, found.source)
             return (name, *shown)
 

@@ -36,18 +36,20 @@ class NamedEnds:
     """Names the other ends of records, selects records by them, and counts them by their source."""
 
     def __init__(
-        self, options: PeerOptions, key: slice, ends: Ends, names: OwnerNames, naming: Hierarchy
-    ) -> None:
+        self, options: PeerOptions, key: slice, ends: Ends, names: OwnerNames, naming: Hierarchy,
+        *, of_packets: bool = False,
+    ) -> None:  # fmt: skip
         """Know other ends by ``ends``, addresses and --names. Raises UsageError.
 
         ``key`` is the part of a record that ``ends`` knows an end by; ``naming`` is the hierarchy
-        that names owners.
+        that names owners. ``of_packets``: addresses are a packet's, and ``key`` is struct packet_end.
         """
         self._key = key
         self.filter = PeerFilter(options.wanted)
         self._addresses = AddressOwners(names.runtimes, naming)
         named = (options.names or AddressNames({})).name
-        self._peers = Peers(ends, self._addresses, named, names.cgroups, names.runtimes)
+        args = (ends, self._addresses, named, names.cgroups, names.runtimes)
+        self._peers = Peers(*args, of_packets=of_packets)
         self._counts = dict.fromkeys((*SOURCES, UNKNOWN), 0)
 
     def group(self) -> Group:
@@ -83,7 +85,9 @@ class FarEnds(NamedEnds):
         """``naming`` is the hierarchy that names owners. Raises UsageError."""
         self._command, self._runtimes = command, names.runtimes
         self._pairs = Pairs()
-        super().__init__(options, command.identity, self._pairs, names, naming)
+        super().__init__(
+            options, command.end_part, self._pairs, names, naming, of_packets=command.of_packets
+        )
         self._held: list[bytes] = []  # for the next read of the ring
         self._unnamed: list[tuple[float, bytes]] = []  # until when, for names
         self._deadlines: dict[bytes, float] = {}  # of those that waited for names
@@ -105,7 +109,7 @@ class FarEnds(NamedEnds):
         wanted = [*self._named_by_now(), *held] if self._unnamed else held
         if self.filter.use:
             wanted = [raw for raw in wanted if self._is_wanted(raw)]
-        part = self._command.identity
+        part = self._command.end_part
         self._ended += [raw[part] for raw in wanted if self._command.is_end(raw)]
         return wanted
 
