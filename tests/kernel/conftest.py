@@ -130,6 +130,13 @@ def group() -> Iterator[Path]:
 
 
 @pytest.fixture
+def groups() -> Iterator[tuple[Path, Path]]:
+    """Two such cgroups."""
+    with new_cgroup(HIERARCHY) as one, new_cgroup(HIERARCHY) as other:
+        yield one, other
+
+
+@pytest.fixture
 def v1() -> Iterator[Path]:
     """A cgroup of the v1 memory hierarchy."""
     need_hierarchy(V1)

@@ -17,6 +17,7 @@ from cgnet.counting.keys import OF_LISTINGS, read_by
 from cgnet.records._layouts import (
     FLOW,
     HEAD,
+    IDENTITY,
     OPEN_SOCKET,
     OWNER,
     SOCKET_EVENT,
@@ -41,7 +42,8 @@ def record(sport: int = 40000, dport: int = 80, netns: int = NETNS, **values: in
     )  # fmt: skip
     owner = OWNER.packed.pack(7, 0, OwnerSource.OWNER_SEEDED, 0, 0, 1234, 0, b"web")
     head = HEAD.packed.pack(RecordKind.RECORD_SOCKET, 0, 1)
-    return head + owner + flow + OPEN_SOCKET.packed.pack(*NOTHING._replace(**values))
+    identities = bytes(2 * IDENTITY.size)
+    return head + owner + flow + identities + OPEN_SOCKET.packed.pack(*NOTHING._replace(**values))
 
 
 @pytest.fixture
