@@ -20,6 +20,7 @@ import drop_cost
 import filter_cost
 import kernel_cost
 import ledger_cost
+import listing_cost
 import retrans_cost
 import rivals
 import session_cost
@@ -147,6 +148,7 @@ def main() -> None:
     retrans_cost.measure(report.add)
     user_side.measure(report.add)
     socket_cost.measure(report.add)
+    listing_cost.measure(report.add)
     trace_cost.measure(report.add)
     session_cost.measure(report.add)
     rates(report, args.pairs)

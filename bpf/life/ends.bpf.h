@@ -10,7 +10,6 @@
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
-#include "peer/ledger_end.bpf.h"
 #include "sums/hooks.bpf.h"
 
 /* -- the end */
@@ -67,8 +66,6 @@ static __always_inline void established(struct sock *sk, struct ledger_entry *en
 	if (!tp)
 		return;
 	entry->private.life.established_ns = now;
-	entry->restored = is_restored(TYPED, tp);
-	ledger_end_is_made(now, tp, entry);
 	if (entry->private.life.begun_ns)
 		entry->private.life.handshake_ns = now - entry->private.life.begun_ns;
 	else

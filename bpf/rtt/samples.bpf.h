@@ -33,7 +33,8 @@ static __always_inline void count_sample(const struct owner *owner, const struct
 }
 
 static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
-					const struct owner *owner, const struct rtt_sample *sample)
+					const struct ledger_entry *entry, const struct owner *owner,
+					const struct rtt_sample *sample)
 {
 	u32 value = rtt_config.smoothed ? sample->srtt_us : sample->rtt_us;
 	struct rtt_event *event;
@@ -59,6 +60,7 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 		return;
 	event->owner = *owner;
 	event->flow = flow;
+	identity_in_life(TYPED, tp, entry, &event->identity);
 	event->sample = *sample;
 	submit(event);
 }
@@ -127,7 +129,7 @@ static __always_inline void look(struct sock *sk, struct ledger_entry *entry, u3
 	sample.srtt_us = now.srtt >> 3;
 	sample.tcp_state = state;
 	sample.role = entry->role;
-	emit_sample(sk, tp, &holder->owner, &sample);
+	emit_sample(sk, tp, entry, &holder->owner, &sample);
 }
 
 /* The handshake's round trip is the first smoothed value. */
@@ -151,7 +153,7 @@ static __always_inline void look_first(struct sock *sk, struct ledger_entry *ent
 	sample.tcp_state = TCP_ESTABLISHED;
 	sample.role = entry->role;
 	sample.handshake = 1;
-	emit_sample(sk, tp, &holder->owner, &sample);
+	emit_sample(sk, tp, entry, &holder->owner, &sample);
 }
 
 static __always_inline int on_probe(struct sock *sk)
