@@ -27,6 +27,7 @@ from cgnet.findings.finding import MAX_NAMED, Finding, ranked
 from cgnet.findings.rules import judge
 
 if TYPE_CHECKING:
+    from cgnet.findings.tally import Group
     from cgnet.findings.watched import Watched
 
 NS = 1_000_000_000
@@ -385,3 +386,47 @@ def test_findings_of_one_cause_and_place_are_one() -> None:
 def test_what_is_typed_is_quoted() -> None:
     made: Any = watched(attempt("ECONNREFUSED", container="a; rm -rf /"), drop("NO_SOCKET"))
     assert "--container 'a; rm -rf /'" in only(made).more
+
+
+# -- drops whose reason the kernel doesn't tell: before 5.17
+
+
+def by_tcp(**more: Any) -> Group:
+    return drop(None, location="tcp_v4_rcv+0x62", **more)
+
+
+def test_nobody_listens_where_tcp_freed_the_syn() -> None:
+    found = only(watched(attempt("ECONNREFUSED", 3), by_tcp()))
+    assert (found.id, found.confidence) == ("no-listener", "certain")
+    made = watched(attempt("ECONNREFUSED"), by_tcp(), listeners=[listener(address="127.0.0.1")])
+    assert only(made).id == "wrong-bind-address"
+
+
+LOST = (attempt("ETIMEDOUT", syn_retrans=3), resend("syn"))
+AT_CGROUP = ("/sys/fs/cgroup/web", {7: "sd_fw_ingress"})
+
+
+def test_a_program_at_the_listeners_cgroup_drops_the_syn() -> None:
+    found = only(watched(*LOST, by_tcp(), listeners=[listener()], programs=AT_CGROUP))
+    assert (found.id, found.confidence) == ("firewall-drop", "likely")
+    assert "7 sd_fw_ingress" in found.text
+
+
+def test_a_syn_that_is_sent_again_to_a_half_open_connection_tells_nothing() -> None:
+    answered = resend("synack", **SERVER | BACK, role="server")
+    made = watched(*LOST, answered, by_tcp(), listeners=[listener()], programs=AT_CGROUP)
+    assert "firewall-drop" not in ids(made)
+
+
+def test_what_drops_the_answer_counts_if_nothing_is_known_of_the_syns_drop() -> None:
+    answer = drop(None, "SA", seq=8, location="nf_hook_slow+0x93", reason_class="firewall")
+    found = only(watched(*LOST, by_tcp(), answer, listeners=[listener()]))
+    assert (found.id, found.confidence) == ("firewall-drop", "likely")
+
+
+@pytest.mark.parametrize(
+    ("grown", "ident"), [({"TcpExtIPReversePathFilter": 2}, "rp-filter"), ({}, "no-route")]
+)
+def test_routing_drops_by_the_counter_of_reverse_paths(grown: dict[str, int], ident: str) -> None:
+    made = drop(None, location="ip_rcv_finish_core.constprop.0+0x1", reason_class="configuration")
+    assert only(watched(*LOST, made, grown=grown)).id == ident

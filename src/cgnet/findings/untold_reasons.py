@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reasons of drops that the kernel doesn't tell, from what else was seen.
+
+Kernels before 5.17 tell none. The function that dropped a packet leaves several open; counters,
+listeners and programs at cgroups tell which.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cgnet.findings.causes import function_of
+from cgnet.findings.drop_reasons import RECEIVING, UNSPECIFIED
+from cgnet.kernel.program_stats import INGRESS
+
+if TYPE_CHECKING:
+    from cgnet.findings.watched import Row, Watched
+
+# ip_route_input_noref(), whose errors these functions drop for.
+ROUTING = ("ip_rcv_finish_core", "ip_rcv_finish")
+REVERSE_PATH = "TcpExtIPReversePathFilter"
+SYN = "S"
+
+
+def with_reason(w: Watched, row: Row) -> Row:
+    """Return a drop's row; with the reason that was found, and ``untold``, if the kernel told none."""
+    if row.get("reason") not in (None, UNSPECIFIED):
+        return row
+    found = _found(w, row)
+    return row | found | {"untold": True} if found else row
+
+
+def _found(w: Watched, row: Row) -> dict[str, Any]:
+    function = function_of(row)
+    if function in ROUTING and w.look.grown(row["netns"], (REVERSE_PATH,)).get(REVERSE_PATH):
+        return {"reason": "IP_RPFILTER"}
+    if function not in RECEIVING or row.get("reason") or row["tcp_flags"] != SYN:
+        return {}
+    listeners = [
+        each for each in w.listeners_at(row["dport"], row["netns"]) if w.takes(each, row["daddr"])
+    ]
+    if not listeners:
+        return {"reason": "NO_SOCKET", "reason_class": "application"}
+    if _is_answered(w, row):  # a half-open connection drops the SYN that is sent again
+        return {}
+    owner = listeners[0]
+    programs = w.look.programs(owner.get("pid"), owner.get("cgroup"), INGRESS)
+    if not programs or not programs[1]:
+        return {}
+    whose = {name: owner.get(name) for name in ("container", "pod", "cgroup", "cgroup_id", "pid")}
+    return {"reason": "SOCKET_FILTER", "reason_class": "firewall", **whose}
+
+
+def _is_answered(w: Watched, row: Row) -> bool:
+    """Return whether a listener's answers to SYNs at a port were sent again: SYNs came to it."""
+    return any(
+        group.row["cause"] == "synack"
+        and (group.row["netns"], group.row["sport"]) == (row["netns"], row["dport"])
+        for group in w.resends
+    )
