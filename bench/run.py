@@ -20,8 +20,10 @@ import drop_cost
 import filter_cost
 import kernel_cost
 import ledger_cost
+import listing_cost
 import retrans_cost
 import rivals
+import session_cost
 import socket_cost
 import start_cost
 import trace_cost
@@ -146,7 +148,9 @@ def main() -> None:
     retrans_cost.measure(report.add)
     user_side.measure(report.add)
     socket_cost.measure(report.add)
+    listing_cost.measure(report.add)
     trace_cost.measure(report.add)
+    session_cost.measure(report.add)
     rates(report, args.pairs)
     beside_rivals(report)
     loss(report, args.loss_seconds)

@@ -14,6 +14,6 @@ TRACEPOINT_PROGRAM(syn_drop, consume_skb, WITH(struct sk_buff *skb),
 								: 0)))
 
 TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
-		   drop_on_state(sk, oldstate, newstate))
+		   WITH_PERF_FLUSH(ctx, drop_on_state(sk, oldstate, newstate)))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -2,8 +2,6 @@
 /* Connections, from establishment to their end. */
 #include "base/flow.bpf.h"
 #include "life/private.bpf.h"
-#include "peer/ledger_end.bpf.h"
-#define ON_NEW_READER(sk, entry) reader_is_learnt(sk, entry)
 #include "life/ends.bpf.h"
 #include "count/count.bpf.h"
 #include "filter/cgroup_events.bpf.h"

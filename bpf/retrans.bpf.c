@@ -17,6 +17,6 @@ TRACEPOINT_PROGRAM(retransmit_synack, tcp_retransmit_synack,
 		   WITH(struct sock *sk, struct request_sock *request),
 		   WITH_PERF_FLUSH(ctx, on_synack(sk, request)))
 TRACEPOINT_PROGRAM(state, inet_sock_set_state, WITH(struct sock *sk, int oldstate, int newstate),
-		   retrans_on_state(sk, oldstate, newstate))
+		   WITH_PERF_FLUSH(ctx, retrans_on_state(sk, oldstate, newstate)))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -154,6 +154,8 @@ static __always_inline void drop_at(struct sk_buff *skb, struct in_flight_packet
 	in_flight->event.trace.location = location;
 	in_flight->event.trace.reason = reason;
 	find_place(skb, rx_sk, &place);
+	if (place.sk && !in_flight->event.end.known)
+		end_of_packet(place.sk, place.tcp_state, place.sent, &in_flight->event.end);
 	if (in_flight->unnamed)
 		name_owner(skb, in_flight, &place);
 	else if (!in_flight->event.trace.sent && !in_flight->waits)

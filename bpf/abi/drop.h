@@ -6,6 +6,7 @@
 #include "flow.h"
 #include "owner.h"
 #include "packet.h"
+#include "peer.h"
 #include "record.h"
 
 #define CGNET_FRAMES 24
@@ -53,6 +54,7 @@ struct drop_event {
 	struct head head;
 	struct owner owner;
 	struct flow flow;
+	struct packet_end end;
 	struct drop drop;
 	__u64 stack[CGNET_FRAMES]; /* innermost first */
 };
@@ -91,7 +93,7 @@ struct drop_config {
 };
 
 _Static_assert(sizeof(struct drop) == 56, "struct drop");
-_Static_assert(sizeof(struct drop_event) == 352, "struct drop_event");
+_Static_assert(sizeof(struct drop_event) == 368, "struct drop_event");
 _Static_assert(sizeof(struct function_classes) == 640, "struct function_classes");
 _Static_assert(sizeof(struct class_config) == 168, "struct class_config");
 _Static_assert(sizeof(struct drop_config) == 32, "struct drop_config");

@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "owner.h"
+#include "peer.h"
 #include "record.h"
 
 #define CGNET_NO_FLIGHT 4294967295
@@ -71,6 +72,7 @@ struct retrans_event {
 	struct owner owner;
 	struct flow flow;
 	struct retrans retrans;
+	struct identity identity; /* none: before the start, restored, or not established yet */
 };
 
 struct retrans_config {
@@ -82,7 +84,7 @@ struct retrans_config {
 
 _Static_assert(sizeof(struct retrans) == 56, "struct retrans");
 _Static_assert(sizeof(struct drop_knowledge) == 24, "struct drop_knowledge");
-_Static_assert(sizeof(struct retrans_event) == 160, "struct retrans_event");
+_Static_assert(sizeof(struct retrans_event) == 168, "struct retrans_event");
 _Static_assert(sizeof(struct retrans_config) == 16, "struct retrans_config");
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "owner.h"
+#include "peer.h"
 #include "record.h"
 
 /* Measurement of the round-trip time. */
@@ -22,6 +23,7 @@ struct rtt_event {
 	struct owner owner;
 	struct flow flow;
 	struct rtt_sample sample;
+	struct identity identity; /* none: open before the start, or restored */
 };
 
 struct rtt_config {
@@ -31,7 +33,7 @@ struct rtt_config {
 };
 
 _Static_assert(sizeof(struct rtt_sample) == 16, "struct rtt_sample");
-_Static_assert(sizeof(struct rtt_event) == 120, "struct rtt_event");
+_Static_assert(sizeof(struct rtt_event) == 128, "struct rtt_event");
 _Static_assert(sizeof(struct rtt_config) == 16, "struct rtt_config");
 
 #endif

@@ -6,6 +6,7 @@
 #include "filter.h"
 #include "flow.h"
 #include "owner.h"
+#include "peer.h"
 #include "record.h"
 
 #define CGNET_LISTED 512     /* records of one query */
@@ -66,6 +67,8 @@ struct socket_event {
 	struct head head;
 	struct owner owner;
 	struct flow flow;
+	struct identity identity; /* of a socket that made a handshake */
+	struct identity counted;  /* likewise, or of one that may be restored */
 	struct open_socket socket;
 };
 
@@ -96,20 +99,20 @@ enum walked_table {
 
 /* Query of user space, and its progress: a program answers as much as there is room for. */
 struct socket_query {
-	__u64 name[2]; /* unique name that the querying thread takes */
-	__u64 buckets; /* address of a table of sockets */
-	__u64 next;    /* address of the next socket, or namespace; 0: the next bucket's first */
-	__u64 first;   /* address of the first namespace */
-	__u32 table;   /* enum walked_table */
-	__u32 bucket;  /* next one */
-	__u32 count;   /* of buckets */
-	__u32 used;    /* records */
-	__u32 strayed; /* chains that changed while they were walked */
-	__u32 listing; /* number of this listing: older entries of maps are invalid */
-	__u32 hz;      /* jiffies a second */
-	__u32 hide;    /* 1: list no record */
-	__u32 chain;   /* sockets of this bucket so far */
-	__u32 pad;
+	__u64 name[2];	  /* unique name that the querying thread takes */
+	__u64 buckets;	  /* address of a table of sockets */
+	__u64 next;	  /* address of the next socket, or namespace; 0: the next bucket's first */
+	__u64 first;	  /* address of the first namespace */
+	__u32 table;	  /* enum walked_table */
+	__u32 bucket;	  /* next one */
+	__u32 count;	  /* of buckets */
+	__u32 used;	  /* records */
+	__u32 strayed;	  /* chains that changed while they were walked */
+	__u32 listing;	  /* number of this listing: older entries of maps are invalid */
+	__u32 hz;	  /* jiffies a second */
+	__u32 hide;	  /* 1: list no record */
+	__u32 chain;	  /* sockets of this bucket so far */
+	__u32 everything; /* 1: also what the filters leave out */
 };
 
 /* Socket that processes have open, by inode. */
@@ -141,7 +144,7 @@ struct port_owner {
 };
 
 _Static_assert(sizeof(struct open_socket) == 160, "struct open_socket");
-_Static_assert(sizeof(struct socket_event) == 264, "struct socket_event");
+_Static_assert(sizeof(struct socket_event) == 280, "struct socket_event");
 _Static_assert(sizeof(struct sockets_config) == 8, "struct sockets_config");
 _Static_assert(sizeof(struct socket_netns) == 48, "struct socket_netns");
 _Static_assert(sizeof(struct socket_query) == 80, "struct socket_query");

@@ -7,6 +7,7 @@
 #include "flow.h"
 #include "owner.h"
 #include "packet.h"
+#include "peer.h"
 #include "record.h"
 
 #define CGNET_STAGES 24
@@ -101,6 +102,7 @@ struct trace_event {
 	struct head head;
 	struct owner owner;
 	struct flow flow;
+	struct packet_end end; /* until the end of the packet, of its sender if it is sent here */
 	struct packet_trace trace;
 	struct stage stages[CGNET_STAGES];
 };
@@ -131,8 +133,8 @@ struct trace_config {
 
 _Static_assert(sizeof(struct stage) == 32, "struct stage");
 _Static_assert(sizeof(struct packet_trace) == 72, "struct packet_trace");
-_Static_assert(sizeof(struct trace_event) == 944, "struct trace_event");
-_Static_assert(sizeof(struct in_flight_packet) == 1016, "struct in_flight_packet");
+_Static_assert(sizeof(struct trace_event) == 960, "struct trace_event");
+_Static_assert(sizeof(struct in_flight_packet) == 1032, "struct in_flight_packet");
 _Static_assert(sizeof(struct trace_config) == 40, "struct trace_config");
 _Static_assert(CGNET_STAGE_KINDS == STAGE_COUNT, "enum stage_at");
 

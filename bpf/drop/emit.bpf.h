@@ -10,6 +10,7 @@
 #include "drop/class.bpf.h"
 #include "drop/last_closed.bpf.h"
 #include "drop/syn_senders.bpf.h"
+#include "peer/packet_end.bpf.h"
 #include "sums/hooks.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
@@ -84,7 +85,8 @@ static __always_inline void count_drop(void *ctx, const struct owner *owner,
 }
 
 static __always_inline void emit_drop(void *ctx, const struct owner *owner,
-				      const struct packet *packet, const struct drop *drop)
+				      const struct packet *packet, const struct place *place,
+				      const struct drop *drop)
 {
 	struct drop_event *event;
 	long size = 0;
@@ -95,6 +97,9 @@ static __always_inline void emit_drop(void *ctx, const struct owner *owner,
 	event->owner = *owner;
 	event->flow = packet->flow;
 	event->drop = *drop;
+	__builtin_memset(&event->end, 0, sizeof(event->end));
+	if (place->sk && place->tcp_state != TCP_LISTEN)
+		end_of_packet(place->sk, place->tcp_state, place->sent, &event->end);
 	if (drop_config.stacks)
 		size = bpf_get_stack(ctx, event->stack, sizeof(event->stack), 0);
 	event->drop.frames = size > 0 ? size / sizeof(u64) : 0;
@@ -213,7 +218,7 @@ static __always_inline void tell_drop(void *ctx, struct packet *packet, struct d
 	if (counts_instead())
 		count_drop(ctx, &holder.owner, packet, drop);
 	else
-		emit_drop(ctx, &holder.owner, packet, drop);
+		emit_drop(ctx, &holder.owner, packet, place, drop);
 }
 
 #endif

@@ -10,7 +10,6 @@
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
-#include "peer/ledger_end.bpf.h"
 #include "sums/hooks.bpf.h"
 
 /* -- the end */
@@ -33,11 +32,14 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 	holder = holder_of(entry);
 	if (!is_wanted(SIGNAL_LIFE) || !holder->wanted || !role_passes(entry->role))
 		return;
-	flow_of_sock(TYPED, sk, tp, &row.flow);
-	if (!flow_passes(TYPED, sk, &row.flow))
-		return;
+	if (tells(SIGNAL_LIFE) || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &row.flow);
+		if (!flow_passes(TYPED, sk, &row.flow))
+			return;
+	}
 	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
-	identity_in_life(TYPED, tp, entry, &row.identity);
+	if (tells(SIGNAL_LIFE))
+		identity_in_life(TYPED, tp, entry, &row.identity);
 	FORGET(state, now);
 	ending = how_it_ended(sk, state, mine->reset_received, &holder->owner);
 	FORGET(ending, now);
@@ -64,8 +66,6 @@ static __always_inline void established(struct sock *sk, struct ledger_entry *en
 	if (!tp)
 		return;
 	entry->private.life.established_ns = now;
-	entry->restored = is_restored(TYPED, tp);
-	ledger_end_is_made(now, tp, entry);
 	if (entry->private.life.begun_ns)
 		entry->private.life.handshake_ns = now - entry->private.life.begun_ns;
 	else

@@ -3,8 +3,8 @@
  * Ledger of all TCP sockets, for commands that follow connections beyond their start.
  *
  * The including file calls ledger_on_state() for each inet_sock_set_state event, before it handles the event
- * itself. The programs here do the rest. It may define ON_NEW_READER(sk, entry), which runs when a socket's first
- * reader was learnt, and may emit records; and ON_END_OF_SOCKET(sk).
+ * itself. The programs here do the rest. It may define ON_END_OF_SOCKET(sk), which runs when the kernel frees a
+ * socket.
  */
 #ifndef CGNET_OWNER_ALL_SOCKETS_BPF_H
 #define CGNET_OWNER_ALL_SOCKETS_BPF_H
@@ -13,6 +13,7 @@
 
 #include "owner/guess.bpf.h"
 #include "owner/open_sockets.bpf.h"
+#include "peer/ledger_end.bpf.h"
 
 /*
  * Direct-mapped table of the sockets whose reader is known, by socket hash: most reads need only this.
@@ -160,13 +161,29 @@ static __always_inline struct ledger_entry *ledger_is_born(struct sock *sk)
 }
 
 /* Make up for a missed creation. In a simultaneous open the role is set already. */
-static __always_inline struct ledger_entry *ledger_is_established(struct sock *sk)
+static __always_inline struct ledger_entry *ledger_is_established(struct sock *sk, int oldstate)
+{
+	struct ledger_entry *entry = ledger_find(TYPED, sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
+
+	if (oldstate == TCP_SYN_RECV && (!entry || entry->role != ROLE_SERVER) && is_new_child(sk))
+		entry = ledger_is_born(sk);
+	if (peer_config.follow && !(entry && entry->whole))
+		entry = ledger_of(false, sk);
+	if (!entry || !tp)
+		return entry;
+	entry->made = !is_restored(TYPED, tp);
+	if (peer_config.follow)
+		ledger_end_is_made(bpf_ktime_get_ns(), tp, entry);
+	return entry;
+}
+
+static __always_inline void ledger_is_closed(struct sock *sk)
 {
 	struct ledger_entry *entry = ledger_find(TYPED, sk);
 
-	if ((!entry || entry->role != ROLE_SERVER) && is_new_child(sk))
-		return ledger_is_born(sk);
-	return entry;
+	if (entry)
+		ledger_end_is_over(sk, entry);
 }
 
 /* Return the entry if there is one and it was looked up. */
@@ -175,16 +192,18 @@ static __always_inline struct ledger_entry *ledger_on_state(struct sock *sk, int
 {
 	if (newstate == TCP_SYN_SENT)
 		return ledger_connects(sk);
-	if (newstate == TCP_ESTABLISHED)
+	if (newstate == TCP_ESTABLISHED) {
 		forget_reader(sk);
+		return ledger_is_established(sk, oldstate);
+	}
 	if (newstate == TCP_LISTEN)
 		learn_listener(sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV)
 		return ledger_is_born(sk);
 	else if (oldstate == TCP_LISTEN)
 		forget_listener(sk);
-	else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED)
-		return ledger_is_established(sk);
+	else if (newstate == TCP_CLOSE && peer_config.ends)
+		ledger_is_closed(sk);
 	return NULL;
 }
 
@@ -246,21 +265,15 @@ static __always_inline int on_read(struct sock *sk)
 			learn_reader_typed(entry);
 		else
 			learn_reader(entry);
-#ifdef ON_NEW_READER
-		ON_NEW_READER(sk, entry);
-#endif
+		reader_is_learnt(sk, entry);
 	}
 	if (known)
 		*known = (u64)sk;
 	return 0;
 }
 
-#ifdef ON_NEW_READER
 TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk),
 		   WITH_PERF_FLUSH(ctx, on_read(sk)))
-#else
-TRACEPOINT_PROGRAM(ledger_read, tcp_rcv_space_adjust, WITH(struct sock *sk), on_read(sk))
-#endif
 
 /* -- the end: the kernel frees storage */
 

@@ -45,11 +45,11 @@ struct ledger_private {
 
 /* The fields that each packet or read uses come first: they share a cache line with the kernel's part. */
 struct ledger_entry {
-	u32 whole;    /* bits: ranks that may be read */
-	u32 claimed;  /* bits: ranks that are or were written */
-	u32 role;     /* enum role; 0: unknown, open before the start */
-	u16 listens;  /* 1: entry of a listener, or a child's copy of it */
-	u16 restored; /* 1: by TCP_REPAIR */
+	u32 whole;   /* bits: ranks that may be read */
+	u32 claimed; /* bits: ranks that are or were written */
+	u32 role;    /* enum role; 0: unknown, open before the start */
+	u16 listens; /* 1: entry of a listener, or a child's copy of it */
+	u16 made;    /* 1: established by a handshake, as was seen: not restored by TCP_REPAIR */
 	struct ledger_private private;
 	u64 opener; /* signal_struct of the process that opened it: its PID may be reused */
 	struct holder holders[RANKS];

@@ -13,8 +13,6 @@ static __always_inline void ledger_end_is_made(u64 now, struct tcp_sock *tp,
 	const struct holder *holder;
 	struct identity identity;
 
-	if (!peer_config.follow)
-		return;
 	holder = holder_of(entry);
 	identity_in_life(TYPED, tp, entry, &identity);
 	end_is_made(now, &identity, &holder->owner, holder->wanted && role_passes(entry->role));
@@ -34,6 +32,18 @@ static __always_inline void reader_is_learnt(struct sock *sk, const struct ledge
 		return;
 	identity_in_life(TYPED, tp, entry, &identity);
 	end_is_read(bpf_ktime_get_ns(), &identity, &entry->holders[RANK_READ].owner);
+}
+
+/* The socket is closed, for commands whose records do not tell that. */
+static __always_inline void ledger_end_is_over(struct sock *sk, const struct ledger_entry *entry)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk);
+	struct identity identity;
+
+	if (!tp)
+		return;
+	identity_in_life(TYPED, tp, entry, &identity);
+	end_is_over(bpf_ktime_get_ns(), &identity);
 }
 
 #endif

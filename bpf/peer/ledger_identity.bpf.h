@@ -11,7 +11,7 @@ static __always_inline void identity_in_life(const bool typed, struct tcp_sock *
 					     const struct ledger_entry *entry,
 					     struct identity *identity)
 {
-	if (entry->role && !entry->restored)
+	if (entry->role && entry->made)
 		identity_of(typed, tp, entry->role, identity);
 	else
 		no_identity(identity);

@@ -127,21 +127,41 @@ static __always_inline void end_is_made(u64 now, const struct identity *identity
 	count_waiting(now, -1);
 }
 
+/* Report the identity of an end, and its new owner; NULL: it is over. */
+static __always_inline void tell_end(u64 now, const struct identity *identity,
+				     const struct owner *owner)
+{
+	struct pair_event *event = reserve(sizeof(*event), RECORD_PAIR, now, LOST_PEERS);
+
+	if (!event)
+		return;
+	event->identity = *identity;
+	__builtin_memset(&event->local, 0, sizeof(event->local));
+	if (owner)
+		event->local = *owner;
+	__builtin_memset(&event->remote, 0, sizeof(event->remote));
+	submit(event);
+}
+
 /* A process reads from an accepted connection first that isn't its listener's. */
 static __always_inline void end_is_read(u64 now, const struct identity *identity,
 					const struct owner *owner)
 {
-	struct pair_event *event;
+	if (peer_config.follow && (identity->local || identity->remote))
+		tell_end(now, identity, owner);
+}
 
-	if (!peer_config.follow || (!identity->local && !identity->remote))
+/* A connection ends here. If no other end has come, none will. */
+static __always_inline void end_is_over(u64 now, const struct identity *identity)
+{
+	u64 key = key_of(identity);
+
+	if (!key)
 		return;
-	event = reserve(sizeof(*event), RECORD_PAIR, now, LOST_PEERS);
-	if (!event)
-		return;
-	event->identity = *identity;
-	event->local = *owner;
-	__builtin_memset(&event->remote, 0, sizeof(event->remote));
-	submit(event);
+	if (!bpf_map_delete_elem(&ends_being_made, &key))
+		count_waiting(now, -1);
+	else
+		tell_end(now, identity, NULL);
 }
 
 #endif

@@ -64,7 +64,7 @@ static __always_inline void count_retrans(const struct owner *owner, const struc
 
 /* A function of its own: the caller's stack has no room for a key. */
 static __noinline int emit_retrans(const struct owner *owner, const struct flow *flow,
-				   const struct retrans *retrans)
+				   const struct identity *identity, const struct retrans *retrans)
 {
 	struct retrans_event *event;
 
@@ -81,6 +81,7 @@ static __noinline int emit_retrans(const struct owner *owner, const struct flow 
 		return 0;
 	event->owner = *owner;
 	event->flow = *flow;
+	event->identity = *identity;
 	event->retrans = *retrans;
 	submit(event);
 	return 0;
@@ -116,6 +117,7 @@ static __always_inline int on_segment(struct sock *sk, struct sk_buff *skb, s32 
 	struct tcp_sock *tp = tcp_sock_of(sk);
 	struct retrans retrans = {};
 	const struct holder *holder;
+	struct identity identity;
 	struct flow flow;
 	u64 before;
 
@@ -134,9 +136,10 @@ static __always_inline int on_segment(struct sock *sk, struct sk_buff *skb, s32 
 		return 0;
 	}
 	describe_segment(sk, tp, skb, &retrans);
+	identity_in_life(TYPED, tp, entry, &identity);
 	retrans.attempt = next_attempt(sk, retrans.seq, READ(tp, tcp_clock_cache), &before);
 	find_drop_of_segment(tp, skb, &flow, before, &retrans);
-	emit_retrans(&holder->owner, &flow, &retrans);
+	emit_retrans(&holder->owner, &flow, &identity, &retrans);
 	return 0;
 }
 
@@ -170,6 +173,7 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *reque
 	struct tcp_request_sock *tcp_request = (void *)request;
 	struct holder holder = {};
 	u64 now = bpf_ktime_get_ns(), before;
+	struct identity none = {};
 	struct flow flow;
 
 	if (!retrans_passes(&retrans))
@@ -187,7 +191,7 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *reque
 	retrans.attempt = READ_BITFIELD(request, num_retrans) + 1;
 	next_attempt(part, retrans.seq, now, &before);
 	find_drop_of_synack(request, &flow, before, now, &retrans);
-	emit_retrans(&holder.owner, &flow, &retrans);
+	emit_retrans(&holder.owner, &flow, &none, &retrans);
 	return 0;
 }
 

@@ -33,7 +33,8 @@ static __always_inline void count_sample(const struct owner *owner, const struct
 }
 
 static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
-					const struct owner *owner, const struct rtt_sample *sample)
+					const struct ledger_entry *entry, const struct owner *owner,
+					const struct rtt_sample *sample)
 {
 	u32 value = rtt_config.smoothed ? sample->srtt_us : sample->rtt_us;
 	struct rtt_event *event;
@@ -42,9 +43,11 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 	if (value * NSEC_PER_USEC < rtt_config.min_ns ||
 	    (rtt_config.no_handshakes && sample->handshake))
 		return;
-	flow_of_sock(TYPED, sk, tp, &flow);
-	if (!flow_passes(TYPED, sk, &flow))
-		return;
+	if (tells(SIGNAL_RTT) || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &flow);
+		if (!flow_passes(TYPED, sk, &flow))
+			return;
+	}
 	sum_rtt(owner, sample->rtt_us);
 	if (!tells(SIGNAL_RTT))
 		return;
@@ -57,6 +60,7 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 		return;
 	event->owner = *owner;
 	event->flow = flow;
+	identity_in_life(TYPED, tp, entry, &event->identity);
 	event->sample = *sample;
 	submit(event);
 }
@@ -125,7 +129,7 @@ static __always_inline void look(struct sock *sk, struct ledger_entry *entry, u3
 	sample.srtt_us = now.srtt >> 3;
 	sample.tcp_state = state;
 	sample.role = entry->role;
-	emit_sample(sk, tp, &holder->owner, &sample);
+	emit_sample(sk, tp, entry, &holder->owner, &sample);
 }
 
 /* The handshake's round trip is the first smoothed value. */
@@ -149,7 +153,7 @@ static __always_inline void look_first(struct sock *sk, struct ledger_entry *ent
 	sample.tcp_state = TCP_ESTABLISHED;
 	sample.role = entry->role;
 	sample.handshake = 1;
-	emit_sample(sk, tp, &holder->owner, &sample);
+	emit_sample(sk, tp, entry, &holder->owner, &sample);
 }
 
 static __always_inline int on_probe(struct sock *sk)

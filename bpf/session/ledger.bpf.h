@@ -5,9 +5,7 @@
 
 #include "session/private.bpf.h"
 #include "life/pending_rows.bpf.h"
-#include "peer/ledger_end.bpf.h"
 
-#define ON_NEW_READER(sk, entry) reader_is_learnt(sk, entry)
 #define ON_END_OF_SOCKET(sk) end_waiting(sk, 0) /* last chance to report it */
 #include "owner/all_sockets.bpf.h"
 

@@ -20,24 +20,27 @@
 static __always_inline void tell_outcome(struct sock *sk, struct tcp_sock *tp,
 					 const struct owner *owner, const struct outcome *outcome)
 {
+	bool told = tells(outcome->role == ROLE_SERVER ? SIGNAL_ACCEPT : SIGNAL_CONNECT);
 	struct flow flow;
 
-	flow_of_sock(TYPED, sk, tp, &flow);
-	if (!flow_passes(TYPED, sk, &flow))
-		return;
+	if (told || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &flow);
+		if (!flow_passes(TYPED, sk, &flow))
+			return;
+	}
 	if (outcome->role == ROLE_SERVER)
 		sum_accept(owner);
 	else
 		sum_attempt(owner, outcome);
-	if (tells(outcome->role == ROLE_SERVER ? SIGNAL_ACCEPT : SIGNAL_CONNECT))
+	if (told)
 		emit_connection(sk, bpf_ktime_get_ns(), owner, &flow, outcome, tp);
 }
 
 static __always_inline void connects(struct sock *sk, struct ledger_entry *entry)
 {
 	connect_call_reached_tcp();
-	entry->private.life.begun_ns = bpf_ktime_get_ns();
 	attempt_begins(sk, &entry->private.attempt);
+	entry->private.life.begun_ns = entry->private.attempt.start_ns;
 }
 
 static __always_inline void attempt_is_decided(struct sock *sk, struct ledger_entry *entry,
@@ -51,7 +54,7 @@ static __always_inline void attempt_is_decided(struct sock *sk, struct ledger_en
 
 	if (!attempt->start_ns || !tp)
 		return;
-	now = bpf_ktime_get_ns();
+	now = newstate == TCP_ESTABLISHED ? entry->private.life.established_ns : bpf_ktime_get_ns();
 	outcome_of_attempt(sk, tp, attempt, now, oldstate, newstate, &outcome);
 	attempt->start_ns = 0;
 	if (holder->wanted && role_passes(ROLE_CLIENT))

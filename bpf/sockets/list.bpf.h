@@ -4,6 +4,7 @@
 #define CGNET_SOCKETS_LIST_BPF_H
 
 #include "owner/guess.bpf.h"
+#include "sockets/identity.bpf.h"
 #include "sockets/measure.bpf.h"
 #include "sockets/queues.bpf.h"
 
@@ -170,12 +171,12 @@ static __always_inline void list(const bool briefly, u64 address)
 		inode = socket_inode(sk);
 	if (state == TCP_LISTEN && inode)
 		remember_port(asked, sk, inode);
-	if (asked->hide || (full && is_left_out(asked, inode, state)))
+	if (asked->hide || (full && !asked->everything && is_left_out(asked, inode, state)))
 		return;
 	flow_of_sock(false, sk, (struct tcp_sock *)sk, &record->flow);
 	if (!full)
 		record->flow.sport = BPF_CORE_READ(sk, __sk_common.skc_num);
-	if (!flow_passes(false, sk, &record->flow))
+	if (!asked->everything && !flow_passes(false, sk, &record->flow))
 		return;
 	__builtin_memset(&record->socket, 0xff, sizeof(record->socket));
 	record->socket.address = address;
@@ -184,10 +185,11 @@ static __always_inline void list(const bool briefly, u64 address)
 	record->socket.role = record->socket.timer = record->socket.limited_by = 0;
 	record->socket.shared = 0;
 	measure(asked, jiffies_now(briefly), sk, state, &record->socket);
-	if (!state_passes(record->socket.tcp_state))
+	identify(sk, state, record);
+	if (!asked->everything && !state_passes(record->socket.tcp_state))
 		return;
 	wanted = own(asked, sk, full, &record->owner, &record->socket);
-	if (!wanted || !role_passes(record->socket.role))
+	if (!asked->everything && (!wanted || !role_passes(record->socket.role)))
 		return;
 	if (state == TCP_LISTEN)
 		record->socket.queue_high =

@@ -198,33 +198,60 @@ static __always_inline void measure_request(const struct socket_query *asked, u6
 	to->role = ROLE_SERVER;
 }
 
+/* What TCP counts in both directions. */
+struct tcp_counts {
+	u64 bytes_acked;
+	u64 bytes_sent;
+	u64 bytes_retrans;
+	u64 bytes_received;
+	u32 snd_una;
+	u32 snd_nxt;
+	u32 write_seq;
+	u32 rcv_nxt;
+};
+
+static __always_inline void read_counts(struct tcp_sock *tp, struct tcp_counts *to)
+{
+	to->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
+	to->bytes_sent = BPF_CORE_READ(tp, bytes_sent);
+	to->bytes_retrans = BPF_CORE_READ(tp, bytes_retrans);
+	to->bytes_received = BPF_CORE_READ(tp, bytes_received);
+	to->snd_una = BPF_CORE_READ(tp, snd_una);
+	to->snd_nxt = BPF_CORE_READ(tp, snd_nxt);
+	to->write_seq = BPF_CORE_READ(tp, write_seq);
+	to->rcv_nxt = BPF_CORE_READ(tp, rcv_nxt);
+}
+
 /*
  * Side of a connection. `bytes_acked` counts the client's SYN and an acknowledged FIN, and `bytes_sent`
  * neither: the difference shows the side. A socket that was restored (TCP_REPAIR) sent no SYN.
  */
-static __always_inline u8 role_of(struct sock *sk, u8 state)
+static __always_inline u8 role_by(const struct tcp_counts *counts, u8 state)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	u32 una = BPF_CORE_READ(tp, snd_una), end = BPF_CORE_READ(tp, write_seq);
-	u32 next = BPF_CORE_READ(tp, snd_nxt);
-	bool fin = state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
-		   state == TCP_LAST_ACK;
-	u64 acked;
+	u64 acked =
+		counts->bytes_sent - counts->bytes_retrans - (counts->snd_nxt - counts->snd_una);
 
-	if (state == TCP_SYN_SENT)
-		return ROLE_CLIENT;
-	if (state == TCP_SYN_RECV)
-		return ROLE_SERVER;
-	acked = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans) - (next - una);
-	if (fin && next == end) /* the FIN was sent */
+	if (fin_was_sent(state) && counts->snd_nxt == counts->write_seq)
 		acked += 1;
-	switch (BPF_CORE_READ(tp, bytes_acked) - acked) {
+	switch (counts->bytes_acked - acked) {
 	case 0:
 		return ROLE_SERVER;
 	case 1:
 		return ROLE_CLIENT;
 	}
 	return 0;
+}
+
+static __always_inline u8 role_of(struct sock *sk, u8 state)
+{
+	struct tcp_counts counts;
+
+	if (state == TCP_SYN_SENT)
+		return ROLE_CLIENT;
+	if (state == TCP_SYN_RECV)
+		return ROLE_SERVER;
+	read_counts((struct tcp_sock *)sk, &counts);
+	return role_by(&counts, state);
 }
 
 #endif

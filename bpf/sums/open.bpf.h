@@ -23,7 +23,6 @@ static __always_inline void base_sums(struct sums_private *sums, const struct li
 		sums->rwnd_ticks = life->rwnd_ticks;
 		sums->sndbuf_ticks = life->sndbuf_ticks;
 	}
-	sums->is_based = 1;
 }
 
 /* Iterators run one after the other: no other program writes these. */
@@ -50,6 +49,7 @@ static __always_inline void sum_queue(struct sock *sk, const struct owner *owner
 static __always_inline void sum_traffic(struct sock *sk, struct ledger_entry *entry, u32 state,
 					const struct owner *owner)
 {
+	struct sums_private *mine = &entry->private.sums;
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct life life = {};
 	struct flow flow;
@@ -58,10 +58,13 @@ static __always_inline void sum_traffic(struct sock *sk, struct ledger_entry *en
 	if (!flow_passes(false, sk, &flow))
 		return;
 	life_so_far(false, bpf_ktime_get_ns(), sk, tp, entry, state, &life);
-	if (!has_begun(entry))
-		base_sums(&entry->private.sums, &life);
-	else
-		add_traffic(owner->cgroup_id, &entry->private.sums, &life);
+	if (mine->state == SUMS_UNTOLD) {
+		if (!entry->private.life.established_ns)
+			base_sums(mine, &life);
+		__sync_val_compare_and_swap(&mine->state, SUMS_UNTOLD, SUMS_TOLD);
+	}
+	if (mine->state == SUMS_TOLD)
+		add_growth(owner->cgroup_id, mine, &life);
 }
 
 static __always_inline void sum_open(struct sock *sk, struct ledger_entry *entry)

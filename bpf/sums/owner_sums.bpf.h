@@ -247,7 +247,8 @@ static __always_inline u64 growth(u64 *told, u64 now)
 			__sync_fetch_and_add(&(sums)->field, grown); \
 	} while (0)
 
-VERIFIED_ONCE int add_traffic(u64 cgroup_id, struct sums_private *told, const struct life *life)
+/* What a connection that is open has carried since it was looked at last. */
+VERIFIED_ONCE int add_growth(u64 cgroup_id, struct sums_private *told, const struct life *life)
 {
 	struct owner_sums *sums;
 
@@ -268,29 +269,57 @@ VERIFIED_ONCE int add_traffic(u64 cgroup_id, struct sums_private *told, const st
 	return 0;
 }
 
-VERIFIED_ONCE int add_close(u64 cgroup_id, u32 cause)
-{
-	struct owner_sums *sums = sums_of_owner(cgroup_id);
+#define ADD_ALL(sums, life, field)                                     \
+	do {                                                           \
+		u64 carried = (life)->field;                           \
+		if (carried)                                           \
+			__sync_fetch_and_add(&(sums)->field, carried); \
+	} while (0)
 
-	if (sums && cause < CGNET_CLOSE_CAUSES)
+/* `carried`: 1 if all that the connection carried is to be counted. */
+VERIFIED_ONCE int add_end(u64 cgroup_id, const struct life *life, u32 carried)
+{
+	struct owner_sums *sums;
+	u32 cause;
+
+	if (!life)
+		return 0;
+	sums = sums_of_owner(cgroup_id);
+	cause = life->close_cause;
+	if (!sums)
+		return 0;
+	if (cause < CGNET_CLOSE_CAUSES)
 		__sync_fetch_and_add(&sums->closes[cause], 1);
+	if (!carried)
+		return 0;
+	ADD_ALL(sums, life, tx_bytes);
+	ADD_ALL(sums, life, rx_bytes);
+	ADD_ALL(sums, life, tx_segs);
+	ADD_ALL(sums, life, rx_segs);
+	if (life->busy_ticks != ~0U) {
+		ADD_ALL(sums, life, busy_ticks);
+		ADD_ALL(sums, life, rwnd_ticks);
+		ADD_ALL(sums, life, sndbuf_ticks);
+	}
 	return 0;
 }
 
-/* What a connection carried before the start is not counted, nor where it is not known. */
-static __always_inline bool has_begun(const struct ledger_entry *entry)
-{
-	return entry->private.life.established_ns || entry->private.sums.is_based;
-}
-
+/*
+ * What a connection carried before the start is not counted: where it was open then, what it carried until a look
+ * at open ones. One atomic operation tells a look and the end apart; after a look, both add growth.
+ */
 static __always_inline void sum_end(const struct owner *owner, struct ledger_entry *entry,
 				    const struct life *life)
 {
+	struct sums_private *mine = &entry->private.sums;
+	u64 state;
+
 	if (!sums_up(SIGNAL_LIFE))
 		return;
-	add_close(owner->cgroup_id, life->close_cause);
-	if (has_begun(entry))
-		add_traffic(owner->cgroup_id, &entry->private.sums, life);
+	state = __sync_lock_test_and_set(&mine->state, SUMS_ENDED);
+	add_end(owner->cgroup_id, life, state == SUMS_UNTOLD && entry->private.life.established_ns);
+	if (state == SUMS_TOLD)
+		add_growth(owner->cgroup_id, mine, life);
 }
 
 /* -- drops and resends */

@@ -7,8 +7,14 @@
 
 #define KEEPS_SUMS
 
-/* Values that are in the sums already. */
+enum {
+	SUMS_UNTOLD = 0,
+	SUMS_TOLD = 1, /* values below are in the sums, or of before the start */
+	SUMS_ENDED = 2,
+};
+
 struct sums_private {
+	u64 state;
 	u64 tx_bytes;
 	u64 rx_bytes;
 	u64 tx_segs;
@@ -16,7 +22,6 @@ struct sums_private {
 	u64 busy_ticks;
 	u64 rwnd_ticks;
 	u64 sndbuf_ticks;
-	u64 is_based; /* 1: open before the start, and these are its values then */
 };
 
 #endif

@@ -67,6 +67,14 @@ static __always_inline u8 role_of_receiver(const struct packet_trace *trace)
 
 static __always_inline void show_receiver(struct in_flight_packet *in_flight)
 {
+	struct packet_end *end = &in_flight->event.end;
+	u32 local = end->identity.local;
+
+	if (end->is_source) { /* the receiver is the other end */
+		end->is_source = 0;
+		end->identity.local = end->identity.remote;
+		end->identity.remote = local;
+	}
 	in_flight->event.owner = in_flight->receiver.owner;
 	in_flight->event.trace.role = role_of_receiver(&in_flight->event.trace);
 }

@@ -96,8 +96,8 @@ static __always_inline bool brings_new_data(struct tcp_sock *tp, const struct pa
 	return trace->payload && (s32)(trace->seq + trace->payload - READ(tp, rcv_nxt)) > 0;
 }
 
-static __always_inline void arrives(struct ledger_entry *entry, struct in_flight_packet *in_flight,
-				    u32 netns)
+static __always_inline void arrives(u64 sk, struct ledger_entry *entry,
+				    struct in_flight_packet *in_flight, u32 netns)
 {
 	struct stage *stage = add_stage(in_flight, STAGE_TCP_RECEIVE, bpf_ktime_get_ns());
 
@@ -106,6 +106,11 @@ static __always_inline void arrives(struct ledger_entry *entry, struct in_flight
 	if (!entry)
 		return;
 	in_flight->receiver = *holder_of(entry);
+	if (!in_flight->event.end.known) {
+		in_flight->event.end.known = 1;
+		identity_in_life(false, (struct tcp_sock *)sk, entry,
+				 &in_flight->event.end.identity);
+	}
 	if (!in_flight->event.trace.sent)
 		in_flight->event.trace.role = entry->role;
 }
@@ -134,7 +139,7 @@ static __always_inline bool merge_here(struct ledger_entry *entry, struct merged
 	if (!in_flight)
 		return false;
 	merged->seq += in_flight->event.trace.payload;
-	arrives(entry, in_flight, merged->netns);
+	arrives(merged->sk, entry, in_flight, merged->netns);
 	in_flight->event.trace.out_of_order = merged->out_of_order;
 	wait_for_reader(merged->sk, (u64)skb, entry, in_flight);
 	if (is_aside)
@@ -223,13 +228,13 @@ static __always_inline int on_tcp(struct sock *sk, struct sk_buff *skb)
 		return 0;
 	entry = ledger_of(true, sk);
 	netns = netns_of(TYPED, sk);
-	arrives(entry, in_flight, netns);
+	address = address_of(sk);
+	arrives(address, entry, in_flight, netns);
 	if (ends_at_socket(&in_flight->event.trace)) {
 		in_flight_ends(in_flight, TRACE_CONSUMED);
 	} else if (entry && brings_new_data(tp, &in_flight->event.trace)) {
 		in_flight->event.trace.out_of_order =
 			look_for_hole(sk, tp, &in_flight->event.trace);
-		address = address_of(sk);
 		place = waited_at(sk);
 		if (place && !*place)
 			*place = 1;

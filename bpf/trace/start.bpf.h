@@ -7,6 +7,7 @@
 #include "trace/retransmit.bpf.h"
 #include "trace/send_queue.bpf.h"
 #include "owner/packet_owner.bpf.h"
+#include "peer/packet_end.bpf.h"
 
 CONFIG(filter_config);
 
@@ -50,6 +51,8 @@ static __always_inline void name_owner(struct sk_buff *skb, struct in_flight_pac
 	in_flight->unnamed = 0;
 	in_flight->event.trace.role =
 		whose_packet(place, &in_flight->event.flow, &in_flight->receiver);
+	if (place->sk)
+		end_of_packet(place->sk, place->tcp_state, place->sent, &in_flight->event.end);
 	if (!place->sk && !is_answer(skb))
 		return;
 	in_flight->event.trace.sent = 1;

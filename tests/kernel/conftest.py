@@ -11,7 +11,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 pytest.register_assert_rewrite(
-    "harness", "attribution", "stage", "drops", "measured", "lives"
+    "harness", "attribution", "stage", "drops", "measured", "lives", "ss_lines"
 )  # its assertions tell what they compared, too
 
 from attribution import build  # noqa: E402
@@ -127,6 +127,13 @@ def group() -> Iterator[Path]:
     """A cgroup of the hierarchy that names owners by default."""
     with new_cgroup(HIERARCHY) as path:
         yield path
+
+
+@pytest.fixture
+def groups() -> Iterator[tuple[Path, Path]]:
+    """Two such cgroups."""
+    with new_cgroup(HIERARCHY) as one, new_cgroup(HIERARCHY) as other:
+        yield one, other
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ class Life(Command):
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     identity = LIFE_EVENT.slice("identity")
+    tells_ends = False
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
         "tx_bytes", "rx_bytes", "retrans", "closed_by", "close_cause",

@@ -21,7 +21,7 @@ from cgnet.kernel.ticks import ticks_a_second
 from cgnet.kernel.variants import SOCKETS
 from cgnet.options import completion
 from cgnet.options.groups import DEFAULT_BY_OF_RESENDS, select
-from cgnet.options.shared import collect, common, counted, counting_resends, role
+from cgnet.options.shared import collect, common, counted, counting_resends, far_end, role
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import (
     CGNET_ERRNOS,
@@ -38,6 +38,7 @@ from cgnet.records._layouts import (
     number_in,
     u32,
 )
+from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import (
     CAUSES,
@@ -122,6 +123,7 @@ class Retrans(Command):
     signals = SessionSignal.SIGNAL_RETRANS
     jobs = SOCKETS
     layouts = (RETRANS_EVENT, FLOW, RETRANS, DROP_KNOWLEDGE)
+    identity = RETRANS_EVENT.slice("identity")
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "cause", "seq",
         "len", "attempt", "rto_us", "dropped_at", "drop_reason",
@@ -155,7 +157,10 @@ class Retrans(Command):
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
-        return [owner_group(names, runtimes), *FLOW_GROUPS, *RESEND, drop_group(self._symbols)]
+        return [
+            owner_group(names, runtimes), *FLOW_GROUPS, *RESEND, drop_group(self._symbols),
+            conn_id_field(self.identity, self.conn_key),
+        ]  # fmt: skip
 
     def config(self, _chosen: list[Variant]) -> list[Packable]:
         """Return the constants that select resends, and the rule that tells losses from benign drops."""
@@ -209,6 +214,7 @@ Examples:
   cgnet retrans                              each segment that is sent again
   cgnet retrans --container web              a container's
   cgnet retrans -i 5 --by container,cause    counts, every five seconds
+  cgnet retrans --container web --peers      and to whom it was sent again
   cgnet retrans --cause syn,synack           connections that don't come about
   cgnet retrans --cause timeout -o wide      what waited for the timer, with its length
   cgnet retrans -c --by daddr/24,cause --duration 60
@@ -231,6 +237,7 @@ DROPPED AT and REASON tell where and why this host dropped what is sent again; -
 )  # fmt: skip
 @counting_resends
 @role
+@far_end
 @common
 def command(*, cause: tuple[str, ...], **values: Any) -> int:
     """Run the command."""

@@ -10,10 +10,11 @@ import click
 from cgnet.commands import COMMANDS
 from cgnet.counting.keys import OF_SOCKETS
 from cgnet.kernel.variants import SOCKETS
-from cgnet.options.shared import collect, common, distributed, distribution, role
+from cgnet.options.shared import collect, common, distributed, distribution, far_end, role
 from cgnet.options.types import Span
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RttConfig, SessionSignal
+from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
@@ -54,6 +55,7 @@ class Rtt(Command):
     signals = SessionSignal.SIGNAL_RTT
     jobs = SOCKETS
     layouts = (RTT_EVENT, FLOW, RTT_SAMPLE)
+    identity = RTT_EVENT.slice("identity")
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "rtt_us", "srtt_us",
         "tcp_state",
@@ -78,7 +80,8 @@ class Rtt(Command):
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
-        return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE]
+        conn_id = conn_id_field(self.identity, self.conn_key)
+        return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE, conn_id]
 
     def config(self, _chosen: list[Variant]) -> list[Packable]:
         """Return the constants that select samples."""
@@ -122,6 +125,7 @@ segment, so the last ones may come late.
 @click.option("--ms", is_flag=True, help="Draw histograms in milliseconds.")
 @distribution
 @role
+@far_end
 @common
 def command(*, slower: int | None, no_handshake: bool, srtt: bool, ms: bool, **values: Any) -> int:
     """Run the command."""

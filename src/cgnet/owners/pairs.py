@@ -6,6 +6,8 @@ The counterpart of peer/making.bpf.h.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from cgnet.records._layouts import IDENTITY, PAIR_EVENT, RecordKind
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 MAX_PAIRS = 131072  # connections that are open
 MAX_ENDED = 16384  # ends whose other end has ended: its row comes soon, or is filtered out
 MAX_OWNERS = 8192
+LINGERS_S = 4.0  # a packet that nothing else is seen of has its row that long after its connection
 IDENTITY_PART = PAIR_EVENT.slice("identity")
 LOCAL_PART, REMOTE_PART = PAIR_EVENT.slice("local"), PAIR_EVENT.slice("remote")
 HALF = IDENTITY.size // 2
@@ -38,12 +41,17 @@ class Pairs:
     def __init__(self) -> None:
         """Begin with no pairs."""
         self.evicted = 0
+        self._over: deque[tuple[float, bytes]] = (
+            deque()
+        )  # ends that were closed, and until when known
         self._open: dict[bytes, bytes] = {}
         self._ended: dict[bytes, bytes] = {}
         self._owners: dict[bytes, bytes] = {}  # one object for equal ones
 
     def take(self, batch: list[bytes]) -> list[bytes]:
         """Learn the pairs in a batch of records; return the others."""
+        while self._over and self._over[0][0] < time.monotonic():
+            self.end([self._over.popleft()[1]])
         others = [raw for raw in batch if kind_of(raw) != RecordKind.RECORD_PAIR]
         if len(others) < len(batch):
             for raw in batch:
@@ -57,6 +65,9 @@ class Pairs:
             return
         there = seen_from_there(identity)
         local, remote = self._one(raw[LOCAL_PART]), self._one(raw[REMOTE_PART])
+        if local == remote == NO_OWNER:
+            self._over.append((time.monotonic() + LINGERS_S, identity))
+            return
         if remote == NO_OWNER:  # a new owner of this end
             for known in (self._open, self._ended):
                 if there in known:
@@ -69,6 +80,9 @@ class Pairs:
             return
         self._open[identity], self._open[there] = remote, local
         while len(self._open) > 2 * MAX_PAIRS:
+            if self._over:
+                self.end([self._over.popleft()[1]])
+                continue
             oldest = next(iter(self._open))
             for each in (oldest, seen_from_there(oldest)):
                 self._open.pop(each, None)

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
-from cgnet.records._layouts import IDENTITY
+from cgnet.records._layouts import IDENTITY, PACKET_END
 from cgnet.records.fields import Group
 from cgnet.records.schema import ADDRESSES
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from cgnet.owners.address_owners import AddressOwners
     from cgnet.owners.cgroups import CgroupNames
-    from cgnet.owners.pairs import Pairs
     from cgnet.owners.runtimes import Runtimes
 
 PEER_FIELDS = (
@@ -23,7 +22,16 @@ PEER_FIELDS = (
 )  # fmt: skip
 SOCKET, ADDRESS, NAMES = "socket", "address", "names"
 SOURCES = (SOCKET, ADDRESS, NAMES)
-REMOTE = ADDRESSES.fields.index("daddr")
+SOURCE, REMOTE = (ADDRESSES.fields.index(name) for name in ("saddr", "daddr"))
+KNOWN_PART, IS_SOURCE_PART = PACKET_END.slice("known"), PACKET_END.slice("is_source")
+NOWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - the remote address of a listener
+
+
+class Ends(Protocol):
+    """Knows the owners of other ends."""
+
+    def other(self, key: bytes) -> bytes | None:
+        """Return struct owner of the other end, by an end's key; None if it isn't known."""
 
 
 class Peer(NamedTuple):
@@ -52,21 +60,43 @@ class Peers:
 
     def __init__(
         self,
-        pairs: Pairs,
+        ends: Ends,
         addresses: AddressOwners,
         named: Callable[[str], str | None],
         names: CgroupNames,
         runtimes: Runtimes,
+        *,
+        of_packets: bool = False,
     ) -> None:
-        """``named`` returns the name that the user gave to an address."""
-        self._pairs, self._addresses, self._named = pairs, addresses, named
+        """``named`` returns the name that the user gave to an address.
+
+        ``of_packets``: addresses are a packet's, and an end's key is struct packet_end.
+        """
+        self._of_packets = of_packets
+        self._ends, self._addresses, self._named = ends, addresses, named
         self._owner = owner_group(names, runtimes).values
 
-    def of(self, identity: bytes, addresses: bytes) -> Peer:
-        """Return the other end, from struct identity and the bytes of ADDRESSES."""
-        if (owner := self._pairs.other(identity)) is not None:
+    def of(self, key: bytes, addresses: bytes) -> Peer:
+        """Return the other end, from the end's key and the bytes of ADDRESSES."""
+        if (
+            owner := self._ends.other(key[: IDENTITY.size] if self._of_packets else key)
+        ) is not None:
             return self._of_socket(owner)
-        *_, remote = ADDRESSES.values(addresses)
+        remote = self._remote(key, addresses)
+        return self.at(remote) if remote else NOBODY
+
+    def _remote(self, key: bytes, addresses: bytes) -> str | None:
+        """Return the address of the other end; None if there is none, or the end isn't known."""
+        remote = REMOTE
+        if self._of_packets:
+            if not any(key[KNOWN_PART]):
+                return None
+            remote = REMOTE if any(key[IS_SOURCE_PART]) else SOURCE
+        found: str = ADDRESSES.values(addresses)[remote]
+        return None if found in NOWHERE else found
+
+    def at(self, remote: str) -> Peer:
+        """Return the other end that an address alone tells."""
         if row := self._addresses.of(remote):
             container, pod = row["container"], row["pod"]
             name = container_name(container, pod) or row["cgroup"]
@@ -83,15 +113,16 @@ class Peers:
             row["container_id"], pod, row["cgroup"], row["pid"], row["comm"],
         )  # fmt: skip
 
-    def group(self, identity: slice) -> Group:
-        """Return the group of the fields; ``identity`` is the part that is struct identity."""
+    def group(self, key: slice) -> Group:
+        """Return the group of the fields; ``key`` is the part of a record that is the end's key."""
+        size = key.stop - key.start
 
         def values(part: bytes) -> tuple[Any, ...]:
-            addresses = part[IDENTITY.size :]
-            found = self.of(part[: IDENTITY.size], addresses)
-            name = found.name or ADDRESSES.values(addresses)[REMOTE]
+            addresses = part[size:]
+            found = self.of(part[:size], addresses)
+            name = found.name or self._remote(part[:size], addresses)
             shown = (found.container, found.pod, found.cgroup, found.pid, found.comm, found.source)
             return (name, *shown)
 
         more = (ADDRESSES.part, *ADDRESSES.more)
-        return Group(PEER_FIELDS, identity, values, repeats=False, more=more)
+        return Group(PEER_FIELDS, key, values, repeats=False, more=more)

@@ -852,12 +852,24 @@ PAIR_EVENT = Layout(
 )
 
 
+PACKET_END = Layout(
+    "packet_end",
+    16,
+    (
+        Member("identity", 0, 8, layout=IDENTITY),
+        Member("known", 8, 4, "I"),
+        Member("is_source", 12, 4, "I"),
+    ),
+    Struct("=IIII"),
+)
+
+
 PEER_CONFIG = Layout(
     "peer_config",
     8,
     (
         Member("follow", 0, 4, "I"),
-        Member("pad", 4, 4, "I"),
+        Member("ends", 4, 4, "I"),
     ),
     Struct("=II"),
 )
@@ -867,7 +879,7 @@ class PeerConfig(NamedTuple):
     """struct peer_config."""
 
     follow: int = 0
-    pad: int = 0
+    ends: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -1204,15 +1216,16 @@ class Drop(NamedTuple):
 
 DROP_EVENT = Layout(
     "drop_event",
-    352,
+    368,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("drop", 104, 56, layout=DROP),
-        Member("stack", 160, 192, "QQQQQQQQQQQQQQQQQQQQQQQQ", length=24),
+        Member("end", 104, 16, layout=PACKET_END),
+        Member("drop", 120, 56, layout=DROP),
+        Member("stack", 176, 192, "QQQQQQQQQQQQQQQQQQQQQQQQ", length=24),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIBBBBIBBBB4s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIIIQIIIIBBBBIBBBB4s16sQQQQQQQQQQQQQQQQQQQQQQQQ"),
 )
 
 
@@ -1819,14 +1832,15 @@ class DropKnowledge(NamedTuple):
 
 RETRANS_EVENT = Layout(
     "retrans_event",
-    160,
+    168,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
         Member("retrans", 104, 56, layout=RETRANS),
+        Member("identity", 160, 8, layout=IDENTITY),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIIIIIIIBBBB4s"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQIIIIIIIIIIBBBB4sII"),
 )
 
 
@@ -1908,14 +1922,15 @@ class RttSample(NamedTuple):
 
 RTT_EVENT = Layout(
     "rtt_event",
-    120,
+    128,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
         Member("sample", 104, 16, layout=RTT_SAMPLE),
+        Member("identity", 120, 8, layout=IDENTITY),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIBBB5s"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIBBB5sII"),
 )
 
 
@@ -2186,14 +2201,16 @@ class OpenSocket(NamedTuple):
 
 SOCKET_EVENT = Layout(
     "socket_event",
-    264,
+    280,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("socket", 104, 160, layout=OPEN_SOCKET),
+        Member("identity", 104, 8, layout=IDENTITY),
+        Member("counted", 112, 8, layout=IDENTITY),
+        Member("socket", 120, 160, layout=OPEN_SOCKET),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sIIIIQQQQQQQQQQQQIIIIIIIIIIIIIIBBBBI"),
 )
 
 
@@ -2292,7 +2309,7 @@ SOCKET_QUERY = Layout(
         Member("hz", 64, 4, "I"),
         Member("hide", 68, 4, "I"),
         Member("chain", 72, 4, "I"),
-        Member("pad", 76, 4, "I"),
+        Member("everything", 76, 4, "I"),
     ),
     Struct("=QQQQQIIIIIIIIII"),
 )
@@ -2314,7 +2331,7 @@ class SocketQuery(NamedTuple):
     hz: int = 0
     hide: int = 0
     chain: int = 0
-    pad: int = 0
+    everything: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -2548,36 +2565,37 @@ class PacketTrace(NamedTuple):
 
 TRACE_EVENT = Layout(
     "trace_event",
-    944,
+    960,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("trace", 104, 72, layout=PACKET_TRACE),
-        Member("stages", 176, 768, layout=STAGE, length=24),
+        Member("end", 104, 16, layout=PACKET_END),
+        Member("trace", 120, 72, layout=PACKET_TRACE),
+        Member("stages", 192, 768, layout=STAGE, length=24),
     ),
     Struct(
-        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBBBB3sQQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16s"
+        "=IIQQIBBHII16s16s16sIHBBH6sIIIIQQQIIIIIHBBBBBBB3sQQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16s"
     ),
 )
 
 
 IN_FLIGHT_PACKET = Layout(
     "in_flight_packet",
-    1016,
+    1032,
     (
-        Member("event", 0, 944, layout=TRACE_EVENT),
-        Member("receiver", 944, 48, layout=HOLDER),
-        Member("hook", 992, 1, "B"),
-        Member("unnamed", 993, 1, "B"),
-        Member("pad", 994, 2, "2s"),
-        Member("hook_netns", 996, 4, "I"),
-        Member("sent_ns", 1000, 8, "Q"),
-        Member("wanted_sender", 1008, 4, "I"),
-        Member("waits", 1012, 4, "I"),
+        Member("event", 0, 960, layout=TRACE_EVENT),
+        Member("receiver", 960, 48, layout=HOLDER),
+        Member("hook", 1008, 1, "B"),
+        Member("unnamed", 1009, 1, "B"),
+        Member("pad", 1010, 2, "2s"),
+        Member("hook_netns", 1012, 4, "I"),
+        Member("sent_ns", 1016, 8, "Q"),
+        Member("wanted_sender", 1024, 4, "I"),
+        Member("waits", 1028, 4, "I"),
     ),
     Struct(
-        "=IIQQIBBHII16s16s16sIHBBH6sQQQIIIIIHBBBBBBB3sQQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIBBHII16sHHIBB2sIQII"
+        "=IIQQIBBHII16s16s16sIHBBH6sIIIIQQQIIIIIHBBBBBBB3sQQQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIHBB16sQIBBHII16sHHIBB2sIQII"
     ),
 )
 

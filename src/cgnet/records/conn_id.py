@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 16
 PUBLIC_KEY = bytes(range(KEY_BYTES))
-NONE = bytes(IDENTITY.size)
 MASK = 2**64 - 1
 INITIAL = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
 LENGTH = IDENTITY.size << 56  # of the message, the top byte of its last word
@@ -55,10 +54,13 @@ def siphash_2_4(key: bytes, words: Sequence[int]) -> tuple[int, ...]:
 
 
 def conn_ids(key: bytes, column: Sequence[bytes]) -> list[str | None]:
-    """Return the ``conn_id`` of each struct identity; None for none."""
-    pairs = [sorted(IDENTITY.packed.unpack(raw)) for raw in column]
+    """Return the ``conn_id`` of each struct identity, which other bytes may follow; None for none."""
+    pairs = [sorted(IDENTITY.packed.unpack_from(raw)) for raw in column]
     ids = siphash_2_4(key, [low | high << 32 for low, high in pairs])
-    return [None if raw == NONE else f"{each:016x}" for raw, each in zip(column, ids, strict=True)]
+    return [
+        f"{each:016x}" if low or high else None
+        for (low, high), each in zip(pairs, ids, strict=True)
+    ]
 
 
 def conn_id_field(part: slice, key: bytes) -> Texts:

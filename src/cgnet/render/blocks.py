@@ -59,6 +59,7 @@ class Blocks(Renderer):
             safe(row["owner"] or "-"),
             f"{row['saddr']}:{row['sport']}",
             f"> {row['daddr']}:{row['dport']}",
+            *([f"peer {safe(row['peer'] or '-')}"] if "peer" in row else []),
             f"{row['direction']} [{row['tcp_flags']}]",
             f"seq {row['seq']} ack {row['ack']} payload {row['payload']}",
         ]

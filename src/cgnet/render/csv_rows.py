@@ -9,7 +9,7 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from cgnet.render import Renderer, with_owner
+from cgnet.render import Renderer, sources_of, with_owner
 from cgnet.render.text import safe
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CsvRows(Renderer):
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str], *, header: bool) -> None:
         """Show ``fields``, in this order."""
-        self._schema = schema
+        self._schema = schema.only(sources_of(fields))
         self._fields = fields
         self._header = header
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet.render import Renderer, with_owner
+from cgnet.render import Renderer, sources_of, with_owner
 from cgnet.render.layout import (
     Room,
     cells,
@@ -236,7 +236,7 @@ class Table(Renderer):
         On a terminal rows are fitted to its line, unless ``whole``: ``first`` are the fields that a
         narrow one keeps, ``then`` the next ones, the most important first.
         """
-        self._schema = schema
+        self._schema = schema.only(sources_of(fields))
         self._fields = fields
         self.redraws = terminal
         self._header = header

@@ -73,22 +73,17 @@ def local_time(ts_ns: int, offset_ns: int) -> str:
 @cache
 def texts_of(field: str) -> Callable[[Any], str]:
     """Return the function that makes text for a table of a field's values."""
-    make: Callable[[Any], str] = _text
     if field == "share":
-        make = "{:.1%}".format
-    elif field.endswith("_us"):
-        make = duration
-    elif field.endswith("_ns") and field != "ts_ns":
-        make = duration_ns
+        return _or_none("{:.1%}".format)
+    if field.endswith("_us"):
+        return _or_none(duration)
+    if field.endswith("_ns") and field != "ts_ns":
+        return _or_none(duration_ns)
+    return _text
 
-    def text(value: Any) -> str:
-        if value is None:
-            return "-"
-        if value is True or value is False:
-            return "yes" if value else "no"
-        return make(value)
 
-    return text
+def _or_none(make: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: "-" if value is None else make(value)
 
 
 def cell(field: str, value: Any) -> str:
@@ -97,8 +92,17 @@ def cell(field: str, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, int):
+    kind = type(value)  # faster than isinstance(), and tables have many values
+    if kind is str:
+        return safe(value) or '""'
+    if kind is int:
         return str(value)
+    return "-" if value is None else _rare(value)
+
+
+def _rare(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return safe(",".join(f"{key}={each}" for key, each in value.items())) or "-"
     if isinstance(value, list | tuple):

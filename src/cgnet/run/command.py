@@ -54,6 +54,10 @@ class Command:
     """Those that come in as there is room, the most important first."""
     identity: ClassVar[slice] = slice(0, 0)
     """The part of its records that is struct identity, if they have it."""
+    packet_end: ClassVar[slice] = slice(0, 0)
+    """The part that is struct packet_end, if its records are about packets."""
+    tells_ends: ClassVar[bool] = True
+    """Whether the programs tell when a connection ends; else its records do."""
     follows_peers: bool = False
     """Whether this run names other ends."""
     conn_key: bytes = PUBLIC_KEY
@@ -65,6 +69,16 @@ class Command:
     def layouts_at_functions(self) -> tuple[Layout, ...]:
         """Of the records of its programs at functions."""
         return self.layouts
+
+    @property
+    def of_packets(self) -> bool:
+        """Whether its records are about packets, whose source may be the other end."""
+        return self.packet_end != slice(0, 0)
+
+    @property
+    def end_part(self) -> slice:
+        """The part of a record by which an end of a connection is known."""
+        return self.packet_end if self.of_packets else self.identity
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cgnet.owners.cgroups import Hierarchy
-    from cgnet.owners.peers import Peer
+    from cgnet.owners.peers import Ends, Peer
     from cgnet.records.fields import Group
     from cgnet.run.command import Command
     from cgnet.run.owner_names import OwnerNames
@@ -32,29 +32,66 @@ class PeerOptions(NamedTuple):
     names: AddressNames | None = None
 
 
-class FarEnds:
-    """The other ends of a command's records."""
+class NamedEnds:
+    """Names the other ends of records, selects records by them, and counts them by their source."""
+
+    def __init__(
+        self, options: PeerOptions, key: slice, ends: Ends, names: OwnerNames, naming: Hierarchy,
+        *, of_packets: bool = False,
+    ) -> None:  # fmt: skip
+        """Know other ends by ``ends``, addresses and --names. Raises UsageError.
+
+        ``key`` is the part of a record that ``ends`` knows an end by; ``naming`` is the hierarchy
+        that names owners. ``of_packets``: addresses are a packet's, and ``key`` is struct packet_end.
+        """
+        self._key = key
+        self.filter = PeerFilter(options.wanted)
+        self._addresses = AddressOwners(names.runtimes, naming)
+        named = (options.names or AddressNames({})).name
+        args = (ends, self._addresses, named, names.cgroups, names.runtimes)
+        self._peers = Peers(*args, of_packets=of_packets)
+        self._counts = dict.fromkeys((*SOURCES, UNKNOWN), 0)
+
+    def group(self) -> Group:
+        """Return the group of the fields."""
+        return self._peers.group(self._key)
+
+    def follow(self, *, changed: bool) -> None:
+        """Begin a batch of records; ``changed``: cgroups may have come or gone."""
+        self._addresses.follow(changed=changed)
+
+    def of(self, raw: bytes) -> Peer:
+        """Return the other end of a record's connection."""
+        addresses = b"".join(raw[part] for part in (ADDRESSES.part, *ADDRESSES.more))
+        return self._peers.of(raw[self._key], addresses)
+
+    def count(self, rows: Sequence[bytes]) -> None:
+        """Count rows that are printed, by the source of their peers."""
+        for raw in rows:
+            self._counts[self.of(raw).source or UNKNOWN] += 1
+
+    @property
+    def summary(self) -> dict[str, dict[str, int]]:
+        """The field of the summary: rows by the source of their peers."""
+        return {"peers": dict(self._counts)}
+
+
+class FarEnds(NamedEnds):
+    """The other ends of a command's records, which wait for them."""
 
     def __init__(
         self, options: PeerOptions, command: Command, names: OwnerNames, naming: Hierarchy
     ) -> None:
         """``naming`` is the hierarchy that names owners. Raises UsageError."""
         self._command, self._runtimes = command, names.runtimes
-        self._filter = PeerFilter(options.wanted)
         self._pairs = Pairs()
-        self._addresses = AddressOwners(names.runtimes, naming)
-        named = (options.names or AddressNames({})).name
-        args = (self._pairs, self._addresses, named, names.cgroups, names.runtimes)
-        self._peers = Peers(*args)
+        super().__init__(
+            options, command.end_part, self._pairs, names, naming, of_packets=command.of_packets
+        )
         self._held: list[bytes] = []  # for the next read of the ring
         self._unnamed: list[tuple[float, bytes]] = []  # until when, for names
         self._deadlines: dict[bytes, float] = {}  # of those that waited for names
         self._ended: list[bytes] = []  # identities whose last row is being printed
-        self._counts = dict.fromkeys((*SOURCES, UNKNOWN), 0)
-
-    def group(self) -> Group:
-        """Return the group of the fields."""
-        return self._peers.group(self._command.identity)
 
     def take(self, batch: list[bytes], *, changed: bool) -> list[bytes]:
         """Learn from a batch of what the programs emitted; return its rows.
@@ -63,16 +100,16 @@ class FarEnds:
         """
         self._pairs.end(self._ended)
         self._ended.clear()
-        self._addresses.follow(changed=changed)
+        self.follow(changed=changed)
         return self._pairs.take(batch)
 
     def after_next_read(self, rows: list[bytes]) -> list[bytes]:
         """Return the rows of the last call: what met them came in this batch."""
         held, self._held = self._held, rows
         wanted = [*self._named_by_now(), *held] if self._unnamed else held
-        if self._filter.use:
+        if self.filter.use:
             wanted = [raw for raw in wanted if self._is_wanted(raw)]
-        part = self._command.identity
+        part = self._command.end_part
         self._ended += [raw[part] for raw in wanted if self._command.is_end(raw)]
         return wanted
 
@@ -89,29 +126,15 @@ class FarEnds:
 
     def _is_wanted(self, raw: bytes) -> bool:
         """Return whether a row is wanted now; one whose peer's name is expected is kept."""
-        peer = self._of(raw)
+        peer = self.of(raw)
         now = time.monotonic()
         until = self._deadlines.pop(raw, now + EXPECTED_S)
         if peer.cgroup and self._runtimes.of(peer.cgroup).expected and now < until:
             self._unnamed.append((until, raw))
             return False
-        return self._filter.matches(peer)
-
-    def _of(self, raw: bytes) -> Peer:
-        addresses = b"".join(raw[part] for part in (ADDRESSES.part, *ADDRESSES.more))
-        return self._peers.of(raw[self._command.identity], addresses)
-
-    def count(self, rows: Sequence[bytes]) -> None:
-        """Count rows that are printed, by the source of their peers."""
-        for raw in rows:
-            self._counts[self._of(raw).source or UNKNOWN] += 1
+        return self.filter.matches(peer)
 
     def take_evicted(self) -> int:
         """Return how many open pairs were forgotten, since the last call, for lack of room."""
         found, self._pairs.evicted = self._pairs.evicted, 0
         return found
-
-    @property
-    def summary(self) -> dict[str, dict[str, int]]:
-        """The field of the summary: rows by the source of their peers."""
-        return {"peers": dict(self._counts)}

@@ -293,7 +293,9 @@ class Launch:
         return [owners, self.filters.config(), *counting, *own]
 
     def _peers(self) -> list[Packable]:
-        return [PeerConfig(follow=1)] if self.command.follows_peers else []
+        if not self.command.follows_peers:
+            return []
+        return [PeerConfig(follow=1, ends=int(self.command.tells_ends))]
 
     def _open(self, path: Path, btf: Path | None, folded: Mapping[str, bytes] | None) -> Object:
         try:

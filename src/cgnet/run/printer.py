@@ -133,7 +133,7 @@ class Printer:
         """Write the summary, or print it on standard error."""
         signal = self._signal
         lost, unknown, runs = signal.losses.total, signal.unknown_owners, signal.runs
-        ends = signal.far_ends.summary if signal.far_ends else {}
+        ends = signal.named_ends.summary if signal.named_ends else {}
         more = {**signal.command.summary(signal.obj), **ends}
         counted = {"records": self.records, "lost": lost, "unknown_owners": unknown, **more}
         if not self._notice(self._run_record("summary", **counted, **runs)):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.records.schema import Clock
     from cgnet.run.command import Command, Options
+    from cgnet.run.far_ends import NamedEnds, PeerOptions
     from cgnet.run.owner_names import OwnerNames
     from cgnet.run.shared_ledger import SharedLedger
 
@@ -38,15 +39,16 @@ class Signal:
         self.command = command
         self._options, self._filters, self.names = options, filters, names
         self.counts: Counts | None = None
-        self.far_ends: FarEnds | None = None
+        self.far_ends: FarEnds | None = None  # of rows that wait for them
+        self.named_ends: NamedEnds | None = None
         self.schema: Schema | CountSchema
         if options.counting is None:
             command.conn_key = options.conn_key
             fields = command.fields(names.cgroups, names.runtimes)
             if options.peers:
                 command.follows_peers = True
-                self.far_ends = FarEnds(options.peers, command, names, filters.hierarchies[0])
-                fields.append(self.far_ends.group())
+                self.named_ends = self._ends(options.peers)
+                fields.append(self.named_ends.group())
             size = command.layouts[0].size
             self.schema = Schema(command.name, clock, fields, size, command.min_record_size)
         else:
@@ -56,6 +58,12 @@ class Signal:
         self._shared: SharedLedger | None = None
         self.unknown_owners = 0
         self.runs: dict[str, Any] = {}  # hook, transport, ledger, and stages that aren't seen
+
+    def _ends(self, asked: PeerOptions) -> NamedEnds:
+        """Return the other ends of the command's records."""
+        naming = self._filters.hierarchies[0]
+        self.far_ends = FarEnds(asked, self.command, self.names, naming)
+        return self.far_ends
 
     def load(self, cleanup: ExitStack, stopped: Callable[[], bool]) -> list[str]:
         """Load and attach the programs; return remarks on the variant in use. Raises StoppedError.
@@ -103,8 +111,8 @@ class Signal:
         """Have the command process records while the host is as it was: its state may soon be gone."""
         self.unknown_owners += bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
         self.command.on_rows(self.schema, records)
-        if self.far_ends:
-            self.far_ends.count(records)
+        if self.named_ends:
+            self.named_ends.count(records)
 
     def collect(self) -> list[dict[str, Any]]:
         """Return the counts since the last call."""

@@ -4,84 +4,23 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from background import background
-from compare import inner
+from both_ends import CLAIMS, TELLS, Ends, serving, talking, told
 from harness import HIERARCHY, new_cgroup, new_netns, tracing, wait_until
 from lives import within
-from nat_lab import CLIENT, PUBLISHED, translate
+from nat_lab import PUBLISHED, translate
 from router_chain import chain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from background import Background
     from harness import Row, Tracer
     from two_containers import TwoContainers
 
 COUNT = 20
-# Accept until the end, answer what comes; the first line has the port.
-SERVER = """
-import socket, threading
-server = socket.create_server(({address!r}, {port}), family=socket.{family}, backlog=4096, **{how!r})
-print(server.getsockname()[1], flush=True)
-def serve(sock):
-    with sock:
-        while data := sock.recv(64):
-            sock.send(data)
-def accept():
-    while True:
-        threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-threading.Thread(target=accept, daemon=True).start()
-input()
-"""
-TALKS = f"""
-import os, socket
-exec({CLIENT!r})
-print("begun", flush=True)
-input()
-talk(*{{args!r}}, **{{how!r}})
-print("talked", flush=True)
-input()
-"""
-
-
-class Ends:
-    """A client and a server, in cgroups of their own."""
-
-    def __init__(self, client: Background, server: Background, groups: tuple[Path, Path]) -> None:
-        self.pids = {"client": client.pid, "server": server.pid}
-        self.client = client
-        paths = [inner(group, HIERARCHY) for group in groups]
-        self.cgroups = dict(zip(("client", "server"), paths, strict=True))
-
-    def other(self, role: str) -> tuple[Any, ...]:
-        """Return what a row of ``role`` tells of the other end."""
-        there = "server" if role == "client" else "client"
-        return self.cgroups[there], self.pids[there], "socket"
-
-
-def told(row: Row) -> tuple[Any, ...]:
-    return row["peer_cgroup"], row["peer_pid"], row["peer_source"]
-
-
-def serving(
-    stack: ExitStack, netns: str, address: str, group: Path, port: int = 0, **how: Any
-) -> tuple[Background, int]:
-    family = "AF_INET6" if ":" in address else "AF_INET"
-    code = SERVER.format(address=address, port=port, family=family, how=how)
-    server = stack.enter_context(background(netns, code, (group,)))
-    return server, int(server.wait(""))
-
-
-def talking(stack: ExitStack, netns: str, group: Path, *args: Any, **how: Any) -> Background:
-    code = TALKS.format(args=args, how=how)
-    client = stack.enter_context(background(netns, code, (group,)))
-    client.wait("begun")
-    return client
 
 
 def check(tracers: list[Tracer], ends: Ends, count: int = COUNT) -> None:
@@ -102,12 +41,6 @@ def check(tracers: list[Tracer], ends: Ends, count: int = COUNT) -> None:
         tracer.stop()
         (summary,) = tracer.rows("summary")
         assert summary["lost"] == 0
-
-
-@pytest.fixture
-def groups() -> Iterator[tuple[Path, Path]]:
-    with new_cgroup(HIERARCHY) as one, new_cgroup(HIERARCHY) as other:
-        yield one, other
 
 
 def start(stack: ExitStack, hook: str, *more: str) -> list[Tracer]:
@@ -261,7 +194,9 @@ def test_a_restored_socket_takes_nobodys_place(
         tracers = start(stack, hook)
         client = stack.enter_context(background(netns, TELLS.format(port=port), (groups[0],)))
         numbers = client.wait("(")
-        claimant = stack.enter_context(background(elsewhere, CLAIMS.format(numbers=numbers)))
+        claimant = stack.enter_context(
+            background(elsewhere, CLAIMS.format(numbers=numbers, close=True))
+        )
         claimant.wait("claimed")
         claimant.say()
         client.say()
@@ -282,37 +217,6 @@ def test_a_restored_socket_takes_nobodys_place(
 
 def of(tracer: Tracer, pid: int) -> list[Row]:
     return [row for row in tracer.rows() if row["pid"] == pid]
-
-
-TELLS = """
-import socket
-sock = socket.create_connection(("127.0.0.1", {port}))
-sock.setsockopt(6, 19, 1)
-found = []
-for queue in (2, 1):
-    sock.setsockopt(6, 20, queue)
-    found.append(sock.getsockopt(6, 21) & 0xffffffff)
-sock.setsockopt(6, 19, -1)
-print(tuple(found), flush=True)
-input()
-sock.close()
-input()
-"""
-CLAIMS = """
-import socket, struct
-for sent, received in ({numbers}, {numbers}[::-1]):
-    sock = socket.socket()
-    sock.setsockopt(6, 19, 1)
-    for queue, number in ((2, sent), (1, received)):
-        sock.setsockopt(6, 20, queue)
-        sock.setsockopt(6, 21, struct.pack("I", number))
-    sock.bind(("127.0.0.1", 0))
-    sock.connect(("127.0.0.1", 9))
-    sock.setsockopt(6, 19, -1)
-    sock.close()
-print("claimed", flush=True)
-input()
-"""
 
 
 def test_containers_are_named(hook: str, containers: TwoContainers) -> None:

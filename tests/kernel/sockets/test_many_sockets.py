@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import ss_lines
 from harness import CGNET, HIERARCHY, PATIENCE_S, PYTHON, ip, new_cgroup, unique
+from podman import Podman
+from remote_python import RemotePython, in_own_cgroups
 from socket_lists import by_flow, listed
 
 if TYPE_CHECKING:
@@ -161,6 +164,20 @@ def test_it_takes_less_than_ss_in_each_namespace(scene: Scene) -> None:
     assert none.cpu_s < every.cpu_s
     for each in (every, table):
         assert each.peak_bytes < FIXED_BYTES + MAX_BYTES * NAMESPACES * OPEN
+
+
+def test_a_containers_sockets_alone(scene: Scene, tmp_path: Path) -> None:
+    assert scene.spaces
+    with closing(Podman(tmp_path / "containers.conf")) as podman:
+        name = unique("web")
+        podman.run("--network=none", name=name)
+        pid = int(podman.inspect(name, "{{.State.Pid}}"))
+        with RemotePython(f"/proc/{pid}/ns/net", in_own_cgroups(pid)) as process:
+            port = process.listen("0.0.0.0")
+            some = used(CGNET, "sockets", "-o", "json", "--container", name)
+        (row, _) = map(json.loads, some.stdout.splitlines())
+        assert (row["container"], row["sport"], row["pid"]) == (name, port, process.pid)
+        assert some.cpu_s < used(CGNET, "sockets", "-o", "json").cpu_s
 
 
 def test_the_reader_may_end_early(scene: Scene) -> None:

@@ -17,6 +17,7 @@ from cgnet.counting.keys import OF_LISTINGS, read_by
 from cgnet.records._layouts import (
     FLOW,
     HEAD,
+    IDENTITY,
     OPEN_SOCKET,
     OWNER,
     SOCKET_EVENT,
@@ -41,7 +42,8 @@ def record(sport: int = 40000, dport: int = 80, netns: int = NETNS, **values: in
     )  # fmt: skip
     owner = OWNER.packed.pack(7, 0, OwnerSource.OWNER_SEEDED, 0, 0, 1234, 0, b"web")
     head = HEAD.packed.pack(RecordKind.RECORD_SOCKET, 0, 1)
-    return head + owner + flow + OPEN_SOCKET.packed.pack(*NOTHING._replace(**values))
+    identities = bytes(2 * IDENTITY.size)
+    return head + owner + flow + identities + OPEN_SOCKET.packed.pack(*NOTHING._replace(**values))
 
 
 @pytest.fixture
@@ -79,6 +81,14 @@ def test_marks_are_named(schema: Schema) -> None:
     )
     assert (row["role"], row["state"]) == ("server", "CLOSE_WAIT")
     assert (row["timer"], row["timer_us"], row["limited_by"]) == ("probe", 2**40, "rwnd")
+
+
+def test_a_schema_of_some_fields_has_their_values(schema: Schema) -> None:
+    raw = record(sport=1, dport=2, queue=3)
+    some = schema.only({"dport", "queue", "comm"}).row(raw)
+    whole = schema.row(raw)
+    assert {"time", "ts_ns", "dport", "queue", "comm"} <= some.keys() < whole.keys()
+    assert some == {field: whole[field] for field in some}
 
 
 def test_holders_are_all_processes_in_order_of_pids() -> None:

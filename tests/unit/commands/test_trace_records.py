@@ -32,6 +32,7 @@ from cgnet.records._layouts import (
     HOLDER,
     IN_FLIGHT_PACKET,
     OWNER,
+    PACKET_END,
     PACKET_TRACE,
     STAGE,
     TRACE_EVENT,
@@ -71,7 +72,7 @@ def event(*stages: bytes, **values: Any) -> bytes:
     )  # fmt: skip
     head = HEAD.packed.pack(RecordKind.RECORD_TRACE, 0, NOW)
     who = values.get("owner", owner(OwnerSource.OWNER_LEARNED))
-    return head + who + bytes(FLOW.size) + trace + b"".join(stages)
+    return head + who + bytes(FLOW.size + PACKET_END.size) + trace + b"".join(stages)
 
 
 def in_flight(

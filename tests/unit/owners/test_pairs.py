@@ -72,6 +72,33 @@ def test_the_other_end_is_known_after_the_first_ends(monkeypatch: pytest.MonkeyP
     assert known.evicted == 0
 
 
+def test_an_end_that_was_closed_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Pairs()
+    known.take([pair(THERE, SERVER, CLIENT), pair(HERE, NO_OWNER, NO_OWNER)])
+    assert (known.other(HERE), known.other(THERE)) == (SERVER, CLIENT)
+    monkeypatch.setattr(pairs, "LINGERS_S", 0.0)
+    known.take([pair(THERE, NO_OWNER, NO_OWNER)])
+    known.take([])
+    assert known.other(HERE) == SERVER  # in order: the first one's time isn't over
+    monkeypatch.setattr(pairs.time, "monotonic", lambda: float("inf"))
+    known.take([])
+    assert (known.other(HERE), known.other(THERE)) == (None, None)
+    assert known.evicted == 0
+
+
+def test_closed_ends_make_room_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "MAX_PAIRS", 2)
+    known = Pairs()
+    for number in (1, 10):
+        known.take([pair(numbered(number)[0], CLIENT, SERVER)])
+    known.take(
+        [pair(numbered(10)[0], NO_OWNER, NO_OWNER), pair(numbered(10)[1], NO_OWNER, NO_OWNER)]
+    )
+    known.take([pair(numbered(20)[0], CLIENT, SERVER)])
+    assert [known.other(numbered(number)[0]) for number in (1, 20)] == [SERVER, SERVER]
+    assert known.evicted == 0
+
+
 def test_open_pairs_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "MAX_PAIRS", 2)
     known = Pairs()

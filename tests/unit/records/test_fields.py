@@ -16,9 +16,11 @@ from records import EPOCH_NS, MEMORY, Connect, Names, fixed_clock, no_runtimes, 
 from cgnet.commands import connlat, life, retrans, rtt
 from cgnet.commands.drop import command as drop
 from cgnet.commands.drop.record import drop_groups
+from cgnet.commands.trace import command as trace
 from cgnet.commands.trace.record import COUNT_AT, LEAST, trace_group
 from cgnet.kernel.symbols import Symbols
 from cgnet.records._layouts import DROP_EVENT, TRACE_EVENT, DropClass, RecordKind
+from cgnet.records.conn_id import PUBLIC_KEY, conn_id_field
 from cgnet.records.fields import Group, Number, Parts
 from cgnet.records.schema import FLOW_PART, OUTCOME_PART, Schema, flow_row
 from cgnet.render.json_lines import JsonLines
@@ -63,9 +65,11 @@ def schemas() -> dict[str, tuple[Schema, int]]:
         None,
     )
     shared = found["rtt"][0][:4]
-    found["drop"] = [*shared, *drop_groups(symbols)], DROP_EVENT.size, None
+    conn_id = conn_id_field(drop.COMMAND.packet_end, PUBLIC_KEY)
+    found["drop"] = [*shared, *drop_groups(symbols), conn_id], DROP_EVENT.size, None
     traces: Any = NoNamespaces()
-    found["trace"] = [*shared, trace_group(symbols, traces)], TRACE_EVENT.size, LEAST
+    conn_id = conn_id_field(trace.COMMAND.packet_end, PUBLIC_KEY)
+    found["trace"] = [*shared, trace_group(symbols, traces), conn_id], TRACE_EVENT.size, LEAST
     return {
         name: (Schema(name, fixed_clock(), groups, size, least), size)
         for name, (groups, size, least) in found.items()

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from cgnet.run.command import Command
 
 NAMES = Names({(MEMORY, 42): "/docker/web"})
+CONN_ID = conn_ids(PUBLIC_KEY, [IDENTITY])[0]
 # What all records begin with.
 SHARED = connect_schema(NAMES).fields[2:]
 SHARED = SHARED[: SHARED.index("sport") + 1]
@@ -65,7 +66,7 @@ def schema(command: Command) -> Schema:
 
 
 def sample(record: Connect | None = None, **values: Any) -> dict[str, Any]:
-    tail = RTT_SAMPLE.packed.pack(*SAMPLE._replace(**values))
+    tail = RTT_SAMPLE.packed.pack(*SAMPLE._replace(**values)) + IDENTITY
     return schema(rtt.COMMAND).row(record_of(RecordKind.RECORD_RTT, tail, record))
 
 
@@ -75,7 +76,7 @@ def lived(record: Connect | None = None, **values: Any) -> dict[str, Any]:
 
 
 def resent(record: Connect | None = None, **values: Any) -> dict[str, Any]:
-    tail = RETRANS.packed.pack(*RESENT._replace(**values))
+    tail = RETRANS.packed.pack(*RESENT._replace(**values)) + IDENTITY
     return schema(retrans.COMMAND).row(record_of(RecordKind.RECORD_RETRANS, tail, record))
 
 
@@ -102,10 +103,11 @@ def test_a_sample_has_both_times_and_where_it_was_taken() -> None:
     assert sample()["type"] == "rtt"
     assert own(sample()) == {
         "role": "server", "tcp_state": "ESTABLISHED", "rtt_us": 1500, "srtt_us": 1800,
-        "handshake": False,
+        "handshake": False, "conn_id": CONN_ID,
     }  # fmt: skip
     assert own(sample(handshake=1, role=0, tcp_state=77)) == {
         "role": None, "tcp_state": "77", "rtt_us": 1500, "srtt_us": 1800, "handshake": True,
+        "conn_id": CONN_ID,
     }  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def test_any_sample_is_read(
     values = {"rtt_us": measured, "srtt_us": smoothed, "tcp_state": state, "role": role}
     row = own(sample(None, handshake=handshake, **values))
     side = {1: "client", 2: "server"}.get(role)
-    assert tuple(row.values()) == (side, TCP_STATES[state], measured, smoothed, handshake)
+    assert tuple(row.values()) == (side, TCP_STATES[state], measured, smoothed, handshake, CONN_ID)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +133,7 @@ def test_a_resend_has_its_cause_and_what_the_socket_was_like() -> None:
         "role": "server", "tcp_state": "ESTABLISHED", "cause": "fast", "seq": 1000, "len": 2896,
         "segs": 2, "attempt": 1, "rto_us": 204_000, "srtt_us": 1800, "cwnd": 10, "ssthresh": 7,
         "in_flight": 3, "dropped_here": False, "dropped_packet": None, "dropped_at": None,
-        "drop_reason": None,
+        "drop_reason": None, "conn_id": CONN_ID,
     }  # fmt: skip
 
 
@@ -172,7 +174,7 @@ def test_a_life_has_all_that_was_counted() -> None:
         "sndbuf_limited_us": 7 * 3333, "delivery_rate": 1000, "reordering": 3, "dsack_dups": 2,
         "closed_by": "peer", "close_cause": "fin", "rst_reason": None,
         "open": False, "tx_bytes_delta": 9, "rx_bytes_delta": 19, "retrans_delta": 1,
-        "conn_id": conn_ids(PUBLIC_KEY, [IDENTITY])[0],
+        "conn_id": CONN_ID,
     }  # fmt: skip
 
 
@@ -267,9 +269,17 @@ def test_connlat_has_the_records_of_connect_and_its_own_name() -> None:
 
 
 TABLES = [
-    (rtt.COMMAND, record_of(RecordKind.RECORD_RTT, RTT_SAMPLE.packed.pack(*SAMPLE)), "1.50 ms"),
+    (
+        rtt.COMMAND,
+        record_of(RecordKind.RECORD_RTT, RTT_SAMPLE.packed.pack(*SAMPLE) + IDENTITY),
+        "1.50 ms",
+    ),
     (life.COMMAND, record_of(RecordKind.RECORD_LIFE, ENDED.pack() + IDENTITY), "2.50 s"),
-    (retrans.COMMAND, record_of(RecordKind.RECORD_RETRANS, RETRANS.packed.pack(*RESENT)), "204 ms"),
+    (
+        retrans.COMMAND,
+        record_of(RecordKind.RECORD_RETRANS, RETRANS.packed.pack(*RESENT) + IDENTITY),
+        "204 ms",
+    ),
     (connlat.COMMAND, Connect(latency_ns=1_020_000_000, syn_retrans=1).raw(), "1.02 s"),
 ]
 

@@ -119,7 +119,7 @@ def test_a_drawing_takes_no_fields(capfd: Said) -> None:
 
 
 def test_single_samples_come_as_rows(kernel: FakeKernel, capfd: Said) -> None:
-    tail = RTT_SAMPLE.packed.pack(*SAMPLE)
+    tail = RTT_SAMPLE.packed.pack(*SAMPLE) + IDENTITY
     kernel.batches = [[record_of(RecordKind.RECORD_RTT, tail)]]
     row, _ = lines(run(capfd, "--slower", "1ms", "-o", "json", command="rtt")[1])
     assert (row["type"], row["rtt_us"], row["srtt_us"]) == ("rtt", 1500, 1800)

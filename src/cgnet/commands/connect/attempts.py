@@ -10,6 +10,7 @@ import errno
 from typing import TYPE_CHECKING, ClassVar
 
 from cgnet.kernel.variants import CONNECTIONS, LISTENERS, SEEDS, SYNC_ERRORS
+from cgnet.owners.pairs import NONE
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, ConnectConfig, Role, SessionSignal
 from cgnet.records.conn_id import conn_id_field
@@ -50,6 +51,7 @@ class Attempts(Command):
     jobs: ClassVar[tuple[Job, ...]] = CONNECTIONS
     layouts = (CONNECT_EVENT, FLOW, OUTCOME)
     identity = CONNECT_EVENT.slice("identity")
+    tells_ends = False
 
     def __init__(
         self, selection: Selection, sync_errors: str = "off", by: str | None = None, min_ns: int = 0
@@ -92,6 +94,10 @@ class Attempts(Command):
         asked = {each for text in self._results if text[:1] != "!" for each in text.split(",")}
         excluded = asked & {"ETIMEDOUT", str(errno.ETIMEDOUT)} and "aborted" not in asked
         return [OWN_TIMEOUTS] if excluded else []
+
+    def is_end(self, raw: bytes) -> bool:
+        """Return whether a connection was established: no other record of it comes."""
+        return raw[self.identity] != NONE
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""

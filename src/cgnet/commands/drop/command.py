@@ -24,10 +24,11 @@ from cgnet.kernel.symbols import Symbols
 from cgnet.kernel.variants import SOCKETS, STACKS
 from cgnet.options import completion
 from cgnet.options.groups import DEFAULT_BY_OF_DROPS, select
-from cgnet.options.shared import collect, common_of_packets, counted, counting_drops
+from cgnet.options.shared import collect, common_of_packets, counted, counting_drops, far_end
 from cgnet.options.types import OneOf
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import DROP, DROP_EVENT, FLOW, SessionSignal
+from cgnet.records.conn_id import conn_id_field
 from cgnet.records.schema import FLOW_GROUPS
 from cgnet.run.command import Command
 from cgnet.run.output import tell
@@ -53,6 +54,7 @@ class Drop(Command):
     signals = SessionSignal.SIGNAL_DROP
     jobs = (*SOCKETS, STACKS)
     layouts = (DROP_EVENT, FLOW, DROP)
+    packet_end = DROP_EVENT.slice("end")
     table = (
         "time", "owner", "dev", "direction", "saddr", "sport", "daddr", "dport", "tcp_flags", "len",
         "reason", "reason_class", "location",
@@ -77,7 +79,10 @@ class Drop(Command):
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
-        return [owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(self._symbols)]
+        return [
+            owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(self._symbols),
+            conn_id_field(self.packet_end, self.conn_key),
+        ]  # fmt: skip
 
     def config(self, _chosen: list[Variant]) -> list[Packable]:
         """Return the constants that select drops, and the rule of classes."""
@@ -211,6 +216,7 @@ def _fold(values: dict[str, Any]) -> None:
     help="Show this kernel's reasons, and their classes.",
 )  # fmt: skip
 @counting_drops
+@far_end
 @common_of_packets
 def command(**values: Any) -> int:
     """Run the command."""

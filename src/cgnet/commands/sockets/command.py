@@ -17,7 +17,7 @@ from cgnet.filters.values import choose
 from cgnet.kernel.variants import HOLDERS, NETWORKS, WALK
 from cgnet.options import completion
 from cgnet.options.groups import select
-from cgnet.options.shared import collect, keys_of, listing, need, role
+from cgnet.options.shared import collect, far_end, keys_of, listing, need, role
 from cgnet.records._layouts import FLOW, OPEN_SOCKET, SOCKET_EVENT, SocketsConfig
 from cgnet.records.schema import TCP_STATES
 from cgnet.run.command import Command
@@ -74,7 +74,7 @@ class Sockets(Command):
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
-        return groups(names, runtimes, self.shared)
+        return groups(names, runtimes, self.shared, self.conn_key)
 
     def constants(self, *, repeats: bool) -> SocketsConfig:
         """Return the constants that select sockets, and say whether queues are followed."""
@@ -113,6 +113,7 @@ Examples:
   cgnet sockets                                 every socket of every network namespace
   cgnet sockets --container web -o wide         a container's, with all values of each
   cgnet sockets --state CLOSE_WAIT              who doesn't close what its peers have closed
+  cgnet sockets --container web --peers         and who is at the other end of each
   cgnet sockets --listeners                     backlogs: how full, and what they dropped
   cgnet sockets --listeners -i 1                also how full they have been since the start
   cgnet sockets --states                        counts by container and state
@@ -149,6 +150,7 @@ def _state_bits(given: tuple[str, ...]) -> int:
 @click.option("--ports", is_flag=True, help="Ephemeral ports in use and left, by where they lead.")
 @listing
 @role
+@far_end
 def command(*, listeners: bool, states: bool, ports: bool, **values: Any) -> int:
     """Run the command."""
     bits = _state_bits(values.pop("state"))
@@ -158,6 +160,8 @@ def command(*, listeners: bool, states: bool, ports: bool, **values: Any) -> int
         if bits and not bits & LISTEN:
             raise UsageError("--listeners: their state is LISTEN, which --state leaves out")
         bits = LISTEN
+        if values["peer"]:
+            raise UsageError("--listeners: they have no other end that --peer could select")
     if not states:
         need("--states", values, ("by",))
     keys = keys_of(values, DEFAULT_BY, OF_LISTINGS) if states else None

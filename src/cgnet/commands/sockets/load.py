@@ -7,7 +7,14 @@ import errno
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet.commands.sockets.walk import HELD, HOLDERS, Walk, room_for_held
+from cgnet.commands.sockets.walk import (
+    HELD,
+    HOLDERS,
+    MAX_PORTS,
+    PORT_OWNERS,
+    Walk,
+    room_for_held,
+)
 from cgnet.errors import (
     CgnetError,
     LibbpfError,
@@ -19,7 +26,7 @@ from cgnet.errors import (
 from cgnet.kernel import variants
 from cgnet.kernel.btf import check_layouts
 from cgnet.loader import Object
-from cgnet.owners import cgroups
+from cgnet.owners import cgroups, processes
 from cgnet.records._layouts import (
     FLOW,
     HEAD,
@@ -47,7 +54,7 @@ LAYOUTS = (
     SOCKET_NETNS, SOCKET_QUERY,
 )  # fmt: skip
 WALKS = ("walk", "walk_briefly")  # best first
-QUEUES = "queues"
+QUEUES, WATCHED = "queues", "watched_listeners"
 FAILED = re.compile(r"prog '(\w+)': failed to load")  # libbpf names the program
 BRIEFLY = (
     "timers, and the times since the last packet, aren't known: this kernel's programs have no "
@@ -61,6 +68,11 @@ BY_LISTINGS = (
     "queues of listeners are seen when they are listed, and not in between: this kernel refuses the "
     "program that follows them ({why})"
 )
+IN_PID_NAMESPACE = (
+    "cgnet runs in a PID namespace, and sees no process outside: what those hold has the owner that "
+    "the kernel notes in a socket, or an unknown one; run it in the host's (docker run --pid=host)"
+)
+NO_PTRACE = "without CAP_SYS_PTRACE it isn't known what processes of other users hold"
 
 
 class Loaded(NamedTuple):
@@ -98,7 +110,15 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
         remarks += [] if by_files else [BY_PROC.format(why=refused[HOLDERS])]
         runs = {"holders": variants.HOLDERS.variants[not by_files].name}
         remarks += [BY_LISTINGS.format(why=refused[QUEUES])] if QUEUES in refused else []
+        remarks += _limits(by_files=by_files)
         return Loaded(obj, Walk(obj, filters, by_files=by_files), runs, remarks)
+
+
+def _limits(*, by_files: bool) -> list[str]:
+    """Return what can't be seen of processes from where cgnet runs."""
+    told = [IN_PID_NAMESPACE] if processes.is_in_namespace() else []
+    may_look = by_files or variants.CAP_SYS_PTRACE in variants.effective_capabilities()
+    return told if may_look else [*told, NO_PTRACE]
 
 
 def constants_of(filters: Filters, config: SocketsConfig) -> dict[str, bytes]:
@@ -120,7 +140,10 @@ def _load(
         check_layouts(obj, LAYOUTS)
         obj.keep(programs, set())
         filters.resize(obj)
-        obj.resize(HELD, room_for_held())
+        held = room_for_held()
+        obj.resize(HELD, held)
+        obj.resize(PORT_OWNERS, min(held, MAX_PORTS))
+        obj.resize(WATCHED, min(held, MAX_PORTS) if QUEUES in programs else 1)
         obj.set_constants(constants)
         obj.load()
         filters.fill(obj)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import OWNER, SOCKET_EVENT, SocketLimit, SocketTimer
+from cgnet.records.conn_id import PUBLIC_KEY, conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, OWNER_PART, ROLES, tcp_state_name
 
@@ -27,6 +28,7 @@ STATE_PART = SOCKET_EVENT.slice("socket.tcp_state")
 ROLE_PART = SOCKET_EVENT.slice("socket.role")
 AGE_PART = SOCKET_EVENT.slice("socket.age_us")
 ADDRESS_PART = SOCKET_EVENT.slice("socket.address")
+IDENTITY_PART = SOCKET_EVENT.slice("identity")
 INODE_PART = SOCKET_EVENT.slice("socket.inode")
 SHARED_PART = SOCKET_EVENT.slice("socket.shared")
 _MARKS = struct.Struct("=BBBB")
@@ -68,8 +70,10 @@ class Shared:
         return self._lists[number] if number < len(self._lists) else []
 
 
-def groups(names: CgroupNames, runtimes: Runtimes, shared: Shared) -> list[AnyGroup]:
-    """Return the groups of a record's fields, in order."""
+def groups(
+    names: CgroupNames, runtimes: Runtimes, shared: Shared, conn_key: bytes = PUBLIC_KEY
+) -> list[AnyGroup]:
+    """Return the groups of a record's fields, in order; ``conn_key`` is the key of conn_id."""
     owner = owner_group(names, runtimes)
 
     def holders(part: bytes) -> tuple[Any, ...]:
@@ -95,6 +99,7 @@ def groups(names: CgroupNames, runtimes: Runtimes, shared: Shared) -> list[AnyGr
         Group(
             ("holders",), SHARED_PART, holders, repeats=True, version=lambda: shared.version
         ),
+        conn_id_field(IDENTITY_PART, conn_key),
     ]  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from cgnet.commands.sockets.counting import Ports
+from cgnet.commands.sockets.counting import LISTEN, Ports
+from cgnet.commands.sockets.ends import END_PART, OpenEnds
 from cgnet.commands.sockets.history import History
 from cgnet.commands.sockets.load import load
 from cgnet.commands.sockets.record import AGE_PART, INODE_PART, SHARED_PART, STATE_PART, with_part
@@ -22,11 +23,11 @@ from cgnet.records.schema import (
     OWNER_UNDECIDED,
     Clock,
     CountSchema,
-    Schema,
     source_of,
 )
 from cgnet.render import with_owner
 from cgnet.run import reader
+from cgnet.run.far_ends import NamedEnds
 from cgnet.run.output import Patience, tell
 from cgnet.run.owner_names import OwnerNames
 from cgnet.run.printer import Printer
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from cgnet.commands.sockets.counting import States
     from cgnet.commands.sockets.load import Loaded
     from cgnet.commands.sockets.walk import Walk
+    from cgnet.records.schema import Schema
     from cgnet.run.command import Options
+    from cgnet.run.far_ends import PeerOptions
 
 MAX_SORTED = 262_144  # records that wait to be sorted: some 80 MB
 HOLDERS_PART = SOCKET_EVENT.slice("socket.holders")
@@ -67,16 +70,19 @@ class Listing(Signal):
         self, command: Sockets, options: Options, filters: Filters, names: OwnerNames, clock: Clock
     ) -> None:
         """Choose the fields of its rows. Loads nothing yet."""
+        self.open_ends = OpenEnds()
         super().__init__(command, options, filters, names, clock)
-        self.whole = Schema(
-            command.name, clock, command.fields(names.cgroups, names.runtimes), SOCKET_EVENT.size
-        )
+        self.whole = cast("Schema", self.schema)
         given = [each.text for each in filters.cgroups.given]
         self.sums: States | Ports | None = command.sums(self.whole, given)
         self.walk: Walk  # since the start
         if self.sums:
             self.schema = CountSchema(command.name, clock, self.sums.fields)
             self.counts = cast("Any", Sums(self.sums.fields))
+
+    def _ends(self, asked: PeerOptions) -> NamedEnds:
+        """Return the other ends of sockets."""
+        return NamedEnds(asked, END_PART, self.open_ends, self.names, self._filters.hierarchies[0])
 
     def collect(self) -> list[dict[str, Any]]:
         """Return the sums of the last listing."""
@@ -182,6 +188,7 @@ class Session:
         self._command.shared.begin()
         sharers = loaded.walk.sharers()
         self._history.begin()
+        self._find_ends(loaded.walk)
         waiting: list[bytes] = []
         for records in self._records(loaded, sharers):
             if self._listing.sums:
@@ -196,6 +203,14 @@ class Session:
         self._command.missed += sum(loaded.walk.missed)
         self._printer.counts()
         self._print(waiting)
+
+    def _find_ends(self, walk: Walk) -> None:
+        """Find which sockets are ends of one connection: of all, whatever is shown."""
+        if not (ends := self._listing.named_ends) or self._command.listeners_alone:
+            return
+        ends.follow(changed=True)
+        batches = walk.records(listeners=False, connections=True, everything=True)
+        self._listing.open_ends.learn(raw for batch in batches for raw in batch)
 
     def _say_parts(self) -> None:
         if not self._said_parts:
@@ -214,6 +229,8 @@ class Session:
                     if inode not in numbers:
                         numbers[inode] = self._command.shared.add(sharers.get(inode, []))
                     records[index] = with_part(raw, SHARED_PART, numbers[inode])
+            if (ends := self._listing.named_ends) and ends.filter.use:
+                records = [raw for raw in records if ends.filter.matches(ends.of(raw))]
             if self._options.interval:
                 records = list(map(self._history.tell, records))
             unknown = bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
@@ -247,4 +264,6 @@ class Session:
         limit = self._options.limit
         if limit is not None:
             records = records[: max(0, limit - self._printer.records)]
+        if ends := self._listing.named_ends:
+            ends.count([raw for raw in records if raw[STATE_PART.start] != LISTEN])
         self._printer.rows(records)

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 HOLDERS = "holders"
 QUERY, LISTED, NAMESPACES, HELD, SHARERS = "query", "listed", "namespaces", "held", "sharers"
 PORT_OWNERS, NO_ROOM = "port_owners", "no_room"
-NO_ROOM_HELD = 0  # enum no_room, whose numbers are in this order after `chains`
+NO_ROOM_HELD, NO_ROOM_PORTS = 0, 2  # enum no_room: its numbers are in the order of Missed
 NO_ROOMS = 4
 FILES = Path("/proc/sys/fs/file-nr")
-MIN_HELD, MAX_HELD = 4096, 1 << 22  # entries
+MIN_HELD, MAX_HELD, MAX_PORTS = 4096, 1 << 22, 1 << 16  # entries
 MAX_NAMESPACES = 1 << 20
 REST = struct.Struct("=4I")  # of struct held_socket, after the holder
 USED, BUCKET, COUNT, STRAYED = (
@@ -99,7 +99,9 @@ class Walk:
         """Begin a listing: find the namespaces, and the processes that have sockets open."""
         self._listing += 1
         self._strayed = self._not_held = 0
-        self._before = self._no_room()
+        before, self._before = self._before, self._no_room()
+        if self._listing > 1 and before[NO_ROOM_PORTS] < self._before[NO_ROOM_PORTS]:
+            self._purge()
         self.namespaces = list(self._find_namespaces())
         self._find_holders()
         if self._listing > 1 and self._no_room()[NO_ROOM_HELD] > self._before[NO_ROOM_HELD]:
@@ -127,17 +129,21 @@ class Walk:
         held, *others = map(int.__sub__, self._no_room(), self._before)
         return Missed(self._strayed, held + self._not_held, *others)
 
-    def _query(self, words: tuple[int, int], table: Table, *, hide: bool = False) -> bytes:
+    def _query(
+        self, words: tuple[int, int], table: Table, *, hide: bool = False, everything: bool = False
+    ) -> bytes:
         return SOCKET_QUERY.packed.pack(
             *words, table.address, 0, 0, table.kind, 0, table.buckets, 0, 0, self._listing,
-            self._hz, int(hide), 0, 0,
+            self._hz, int(hide), 0, int(everything),
         )  # fmt: skip
 
-    def _answers(self, table: Table, room: int, *, hide: bool = False) -> Iterator[int]:
+    def _answers(
+        self, table: Table, room: int, *, hide: bool = False, everything: bool = False
+    ) -> Iterator[int]:
         """Yield the number of results whenever there is no more room, and at the end."""
         query = self._obj.map(QUERY)
         with asking(query, SOCKET_QUERY.size) as name:
-            query.update(FIRST, self._query(name.words, table, hide=hide))
+            query.update(FIRST, self._query(name.words, table, hide=hide, everything=everything))
             while True:
                 name.take()
                 raw = query.lookup(FIRST, SOCKET_QUERY.size)
@@ -203,16 +209,19 @@ class Walk:
                     found[Table(kind, getattr(each, table), getattr(each, mask) + 1)] = None
         return list(found)
 
-    def records(self, *, listeners: bool, connections: bool) -> Iterator[list[bytes]]:
+    def records(
+        self, *, listeners: bool, connections: bool, everything: bool = False
+    ) -> Iterator[list[bytes]]:
         """Yield struct socket_event of sockets that pass the filters, in the kernel's order.
 
         Listeners are walked in any case: what no process holds may belong to theirs.
+        ``everything``: also of sockets that the filters leave out.
         """
         size = SOCKET_EVENT.size
         listed = self._obj.map(LISTED)
         for table in self.tables(listeners=True, connections=connections):
             hide = table.kind == WalkedTable.WALK_LISTENERS and not listeners
-            for used in self._answers(table, CGNET_LISTED, hide=hide):
+            for used in self._answers(table, CGNET_LISTED, hide=hide, everything=everything):
                 if used:
                     raw = listed.lookup(FIRST, CGNET_LISTED * size)
                     yield [raw[at : at + size] for at in range(0, used * size, size)]

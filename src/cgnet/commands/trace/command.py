@@ -24,7 +24,7 @@ from cgnet.kernel.function_hooks import WAYS
 from cgnet.kernel.symbols import Symbols
 from cgnet.kernel.variants import SOCKETS, choose
 from cgnet.options import completion
-from cgnet.options.shared import collect, common_of_packets, keys_of, need, summary
+from cgnet.options.shared import collect, common_of_packets, far_end, keys_of, need, summary
 from cgnet.options.types import OneOf, Span
 from cgnet.owners.netns_owners import NetnsNames
 from cgnet.records._layouts import (
@@ -38,6 +38,7 @@ from cgnet.records._layouts import (
     TraceConfig,
     TraceEnd,
 )
+from cgnet.records.conn_id import conn_id_field
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
 from cgnet.run.command import Command
 from cgnet.run.launch import functions_path
@@ -116,6 +117,7 @@ class Trace(Command):
     name = object = "trace"
     jobs = SOCKETS
     layouts = (TRACE_EVENT, FLOW, PACKET_TRACE, STAGE, IN_FLIGHT_PACKET, SUMS_HEAD)
+    packet_end = TRACE_EVENT.slice("end")
     min_record_size = LEAST
     draws_blocks = True
     table = wide = (
@@ -134,7 +136,11 @@ class Trace(Command):
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
         """Return the groups of a record's fields, in order."""
-        return groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming))
+        conn_id = conn_id_field(self.packet_end, self.conn_key)
+        return [
+            *groups(self._symbols, names, runtimes, NetnsNames(runtimes, names.naming)),
+            conn_id,
+        ]
 
     def config(self, _chosen: list[Variant]) -> list[Packable]:
         """Return the constants that select packets, and the rule of classes."""
@@ -215,6 +221,7 @@ COMMAND = Trace()
     metavar="N", help="Follow at most N packets at once; one more evicts the oldest.",
 )  # fmt: skip
 @summary
+@far_end
 @common_of_packets
 def command(
     *,
