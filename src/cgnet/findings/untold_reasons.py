@@ -41,7 +41,7 @@ def _found(w: Watched, row: Row) -> dict[str, Any]:
     ]
     if not listeners:
         return {"reason": "NO_SOCKET", "reason_class": "application"}
-    if _is_answered(w, row):  # a half-open connection drops the SYN that is sent again
+    if w.is_answered(row):  # a half-open connection drops the SYN that is sent again
         return {}
     owner = listeners[0]
     programs = w.look.programs(owner.get("pid"), owner.get("cgroup"), INGRESS)
@@ -49,12 +49,3 @@ def _found(w: Watched, row: Row) -> dict[str, Any]:
         return {}
     whose = {name: owner.get(name) for name in ("container", "pod", "cgroup", "cgroup_id", "pid")}
     return {"reason": "SOCKET_FILTER", "reason_class": "firewall", **whose}
-
-
-def _is_answered(w: Watched, row: Row) -> bool:
-    """Return whether a listener's answers to SYNs at a port were sent again: SYNs came to it."""
-    return any(
-        group.row["cause"] == "synack"
-        and (group.row["netns"], group.row["sport"]) == (row["netns"], row["dport"])
-        for group in w.resends
-    )

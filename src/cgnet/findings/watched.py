@@ -129,6 +129,14 @@ class Watched:
             and {group.row["saddr"], group.row["daddr"]} & ends
         ]
 
+    def is_answered(self, row: Row) -> bool:
+        """Return whether SYNs came to the listener at a drop's port: it sent its answers again."""
+        return any(
+            group.row["cause"] == "synack"
+            and (group.row["netns"], group.row["sport"]) == (row["netns"], row["dport"])
+            for group in self.resends
+        )
+
     def listeners_at(self, port: int, netns: int | None = None) -> list[Row]:
         """Return the listeners at a port, of one namespace or of all."""
         there = self._listeners_by_port.get(port, ())

@@ -412,6 +412,12 @@ def test_a_program_at_the_listeners_cgroup_drops_the_syn() -> None:
     assert "7 sd_fw_ingress" in found.text
 
 
+def test_a_drop_for_no_known_reason_is_told() -> None:
+    found = only(watched(*LOST, by_tcp(), listeners=[listener()]))
+    assert (found.id, found.confidence) == ("syn-unanswered", "likely")
+    assert "dropped 1 packet of the handshake in tcp_v4_rcv" in found.text
+
+
 def test_a_syn_that_is_sent_again_to_a_half_open_connection_tells_nothing() -> None:
     answered = resend("synack", **SERVER | BACK, role="server")
     made = watched(*LOST, answered, by_tcp(), listeners=[listener()], programs=AT_CGROUP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgnet.findings.causes import cause_of
+from cgnet.findings.causes import cause_of, function_of
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
@@ -307,6 +307,13 @@ def _lost(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding:
         return finding(
             w, "path-loss/handshake", row, confidence=LIKELY, late=plural(each.late, "handshake"),
             more=more("retrans", row, "--cause syn,synack"), evidence=numbers_of(each), **common,
+        )  # fmt: skip
+    if drops := [one for one in w.drops_of(each.seqs) if not w.is_answered(one.row)]:
+        return finding(
+            w, "syn-unanswered/dropped", row, confidence=LIKELY,
+            drops=plural(sum(one.count for one in drops), "packet"), function=function_of(drops[0].row),
+            more=more("drop", drops[0].row, f"--port {row['dport']}", "-o wide"),
+            evidence=numbers_of(each) | {"location": drops[0].row["location"]}, **common,
         )  # fmt: skip
     return finding(
         w, "syn-unanswered", row, confidence=SURE if each.seqs else LIKELY,
