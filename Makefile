@@ -169,7 +169,7 @@ faults: ready ## `cgnet why` on real faults and healthy traffic, as root; the ta
 .PHONY: faults-vm
 faults-vm: ready ## the same in guests of two older kernels, as root, for hours: FAULTS='--family 4 --mode after'
 	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
-	@$(AS_ROOT) $(BIN)/python tests/vm/faults.py $(FAULTS)
+	@$(AS_ROOT) $(BIN)/python tests/vm/fault_guests.py $(FAULTS)
 
 .PHONY: bench
 bench: ready ## measure cgnet on this host, as root, and others that this system's packages have

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 # ip_route_input_noref(), whose errors these functions drop for.
 ROUTING = ("ip_rcv_finish_core", "ip_rcv_finish")
 REVERSE_PATH = "TcpExtIPReversePathFilter"
+OLD_STAMPS = "TcpExtPAWSEstab"  # what TIME_WAIT refused, too: a counter of its own since 6.15
 SYN = "S"
 
 
 def with_reason(w: Watched, row: Row) -> Row:
-    """Return a drop's row; with the reason that was found, and ``untold``, if the kernel told none."""
+    """Return a drop's row; with what was found, and ``untold``, if the kernel told no reason."""
     if row.get("reason") not in (None, UNSPECIFIED):
         return row
     found = _found(w, row)
@@ -32,17 +33,27 @@ def with_reason(w: Watched, row: Row) -> Row:
 
 def _found(w: Watched, row: Row) -> dict[str, Any]:
     function = function_of(row)
-    if function in ROUTING and w.look.grown(row["netns"], (REVERSE_PATH,)).get(REVERSE_PATH):
+    if function in ROUTING and _grew(w, row, REVERSE_PATH):
         return {"reason": "IP_RPFILTER"}
-    if function not in RECEIVING or row.get("reason") or row["tcp_flags"] != SYN:
-        return {}
-    listeners = [
-        each for each in w.listeners_at(row["dport"], row["netns"]) if w.takes(each, row["daddr"])
-    ]
+    if function in RECEIVING and not row.get("reason") and row["tcp_flags"] == SYN:
+        return _of_a_syn(w, row)
+    return {}
+
+
+def _grew(w: Watched, row: Row, counter: str) -> bool:
+    return w.look.grown(row["netns"], (counter,)).get(counter, 0) > 0
+
+
+def _of_a_syn(w: Watched, row: Row) -> dict[str, Any]:
+    """Return why TCP freed a SYN: for lack of a listener, or in spite of one."""
+    there = w.listeners_at(row["dport"], row["netns"])
+    listeners = [each for each in there if w.takes(each, row["daddr"])]
     if not listeners:
         return {"reason": "NO_SOCKET", "reason_class": "application"}
     if w.is_answered(row):  # a half-open connection drops the SYN that is sent again
         return {}
+    if _grew(w, row, OLD_STAMPS):
+        return {"tcp_state": "TIME_WAIT", "reason_class": "peer"}
     owner = listeners[0]
     programs = w.look.programs(owner.get("pid"), owner.get("cgroup"), INGRESS)
     if not programs or not programs[1]:

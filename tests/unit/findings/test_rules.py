@@ -412,6 +412,11 @@ def test_a_program_at_the_listeners_cgroup_drops_the_syn() -> None:
     assert "7 sd_fw_ingress" in found.text
 
 
+def test_a_syn_that_time_wait_refused_by_the_counter_of_old_stamps() -> None:
+    made = watched(*LOST, by_tcp(), listeners=[listener()], grown={"TcpExtPAWSEstab": 1})
+    assert (only(made).id, only(made).confidence) == ("time-wait-refused", "likely")
+
+
 def test_a_drop_for_no_known_reason_is_told() -> None:
     found = only(watched(*LOST, by_tcp(), listeners=[listener()]))
     assert (found.id, found.confidence) == ("syn-unanswered", "likely")

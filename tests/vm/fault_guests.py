@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import boot
 from apt import ROOT
@@ -28,6 +29,37 @@ PODMANS = (
 )
 CONDITION_S = 120  # how long a trial waits for each of its conditions
 PATIENCE_S = 4 * 3600  # of a guest: trials end by themselves
+
+
+class Lack(NamedTuple):
+    """What kernels before a version don't tell, and the ids whose evidence it is."""
+
+    before: tuple[int, int]
+    what: str
+    ids: tuple[str, ...]
+
+
+# docs/why.md says what is told in their place.
+LACKS = (
+    Lack(
+        (5, 17), "reasons of drops",
+        (
+            "firewall-drop", "mtu-blackhole", "no-listener", "rp-filter", "tcp-memory",
+            "time-wait-refused",
+        ),
+    ),
+    Lack((6, 10), "reasons of resets", ("reset-by-peer", "listener-closed")),
+)  # fmt: skip
+
+
+def lacks_of(release: str) -> list[str]:
+    """Return a line for each thing that a kernel lacks."""
+    major, minor = (int(each) for each in release.split(".")[:2])
+    return [
+        f"no {lack.what} before {lack.before[0]}.{lack.before[1]}: {', '.join(lack.ids)} rest on less"
+        for lack in LACKS
+        if (major, minor) < lack.before
+    ]
 
 
 def write_script(script: Path, options: list[str], results: Path) -> None:
@@ -56,7 +88,9 @@ def try_kernel(name: str, kernel: Unpacked, options: list[str]) -> list[Result]:
     lines = results.read_text().splitlines() if results.exists() else []
     found = [Result(**json.loads(each)) for each in lines]
     print(f"\n{kernel.release}, {took:.0f} s{'' if ended else '; was ended'}; see {log}")
-    print(HEADER, *map(line, found), *totals(found), sep="\n", flush=True)
+    print(
+        HEADER, *map(line, found), *totals(found), *lacks_of(kernel.release), sep="\n", flush=True
+    )
     return found
 
 
