@@ -67,7 +67,7 @@ def write_script(script: Path, options: list[str], results: Path) -> None:
     trials = [sys.executable, str(FAULTS / "run.py"), "--json", str(results), *options]
     lines = (
         "ip link set lo up",
-        "modprobe tun",
+        "modprobe -a tun nf_conntrack",  # whose settings some faults change
         f"test ! -d {PODMANS} || mount -t tmpfs none {PODMANS}",
         f"CGNET_TESTS_PATIENCE_S={CONDITION_S} {shlex.join(trials)}",
         "true",  # the score is read from the results

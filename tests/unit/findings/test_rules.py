@@ -326,6 +326,15 @@ def test_a_reset_of_the_peer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "told"),
+    [("TCP_ABORT_ON_CLOSE", "by a reset (TCP_ABORT_ON_CLOSE)"), (None, "by a reset")],
+)
+def test_who_sent_a_reset_and_why_if_the_kernel_tells(reason: str | None, told: str) -> None:
+    sender = end("local", "rst", **SERVER | BACK, role="server", rst_reason=reason)
+    assert only(watched(end("peer", "rst"), sender)).text.endswith(told)
+
+
+@pytest.mark.parametrize(
     ("closed_by", "cause"), [("local", "rst"), ("peer", "fin"), ("local", "fin")]
 )
 def test_an_end_that_harms_nobody(closed_by: str, cause: str) -> None:
