@@ -166,6 +166,11 @@ faults: ready ## `cgnet why` on real faults and healthy traffic, as root; the ta
 	@test -n "$(IS_ROOT)" || echo "the faults are made in network namespaces and cgroups: they run with sudo"
 	@$(AS_ROOT) $(BIN)/python tests/faults/run.py $(FAULTS)
 
+.PHONY: faults-vm
+faults-vm: ready ## the same in guests of two older kernels, as root, for hours: FAULTS='--family 4 --mode after'
+	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_ROOT) $(BIN)/python tests/vm/fault_guests.py $(FAULTS)
+
 .PHONY: bench
 bench: ready ## measure cgnet on this host, as root, and others that this system's packages have
 	@$(AS_ROOT) tools/deps.sh --rivals || true

@@ -209,7 +209,7 @@ NETWORKS = Job("networks", (Variant("trie of prefixes", (LPM_TRIE,), load_tells=
 COUNTS = Job(
     "counts", (Variant("two tables that change places", (ARRAY_OF_MAPS,), load_tells=True),)
 )
-_CONNECT = ("tcp_v4_connect", "tcp_v6_connect")
+_CONNECT = ("tcp_v4_connect", "tcp_v6_connect", "inet_stream_connect")
 SYNC_ERRORS = Job("sync_errors", (
     Variant(
         "fexit", (FEXIT, FENTRY), code="fexit", beside=True,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import (
     CGNET,
+    FORCED,
     HIERARCHY,
     PATIENCE_S,
     Row,
@@ -57,7 +58,7 @@ sys.stdin.read()
 
 def why(*arguments: str, output: str = "json") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(CGNET), "why", "-o", output, *arguments],
+        [str(CGNET), "why", "-o", output, *FORCED, *arguments],
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
