@@ -30,13 +30,17 @@ BPF_RAW := -mcpu=v2 -DTYPED=0
 BPF_PROBE := bpf/probe.bpf.c
 BPF_FUNCTIONS := $(wildcard bpf/*_functions.bpf.c)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-# Programs at no event of the host gain nothing from typed arguments: the raw object runs on every kernel.
+# Programs that seldom run gain nothing from typed arguments: the raw object runs on every kernel.
 BPF_RAW_ALONE := bpf/sockets.bpf.c
+# What verifiers of raw programs don't take in one object: its parts run side by side there.
+BPF_TYPED_ALONE := bpf/session.bpf.c
 # Objects for another architecture, as by ARCH=arm64, don't take the place of this one's.
 BPF_FOLDER := $(if $(filter $(ARCH),$(HOST_ARCH)),src/cgnet/_bpf,build/bpf/$(ARCH))
+BPF_RAW_SOURCES := $(filter-out $(BPF_PROBE) $(BPF_TYPED_ALONE),$(BPF_SOURCES))
+BPF_TYPED_SOURCES := $(filter-out $(BPF_PROBE) $(BPF_FUNCTIONS) $(BPF_RAW_ALONE),$(BPF_SOURCES))
 BPF_OBJECTS := $(BPF_PROBE:bpf/%.c=$(BPF_FOLDER)/%.o) \
-	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.raw.bpf.o,$(filter-out $(BPF_PROBE),$(BPF_SOURCES))) \
-	$(patsubst bpf/%.bpf.c,$(BPF_FOLDER)/%.typed.bpf.o,$(filter-out $(BPF_PROBE) $(BPF_FUNCTIONS) $(BPF_RAW_ALONE),$(BPF_SOURCES)))
+	$(BPF_RAW_SOURCES:bpf/%.bpf.c=$(BPF_FOLDER)/%.raw.bpf.o) \
+	$(BPF_TYPED_SOURCES:bpf/%.bpf.c=$(BPF_FOLDER)/%.typed.bpf.o)
 BPF_HEADERS := bpf/vmlinux.h $(wildcard bpf/*/*.h)
 C_FILES := $(BPF_SOURCES) $(filter-out bpf/vmlinux.h,$(BPF_HEADERS))
 PY_FILES := src tools tests bench hatch_build.py
@@ -90,7 +94,8 @@ deps: ## install the system packages that building and testing need (root)
 
 .PHONY: vmlinux
 vmlinux: ## write bpf/vmlinux.h anew from the running kernel's BTF
-	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --way='$(BPF_TYPED)' --way='$(BPF_RAW)' --bpf bpf bpf/vmlinux.h
+	$(PYTHON) tools/gen_vmlinux.py --clang '$(BPF_CLANG)' --bpf bpf \
+		--way='$(BPF_TYPED) $(BPF_TYPED_SOURCES)' --way='$(BPF_RAW) $(BPF_RAW_SOURCES)' bpf/vmlinux.h
 
 .PHONY: gen
 gen: $(VENV)/.ready ## write src/cgnet/records/_layouts.py anew from bpf/abi
@@ -160,6 +165,11 @@ test-all: ## lint, test, and test-vm in the place of test-guests
 faults: ready ## `cgnet why` on real faults and healthy traffic, as root; the table and the score
 	@test -n "$(IS_ROOT)" || echo "the faults are made in network namespaces and cgroups: they run with sudo"
 	@$(AS_ROOT) $(BIN)/python tests/faults/run.py $(FAULTS)
+
+.PHONY: faults-vm
+faults-vm: ready ## the same in guests of two older kernels, as root, for hours: FAULTS='--family 4 --mode after'
+	@tools/deps.sh --vm $(if $(IS_ROOT),,--check)
+	@$(AS_ROOT) $(BIN)/python tests/vm/fault_guests.py $(FAULTS)
 
 .PHONY: bench
 bench: ready ## measure cgnet on this host, as root, and others that this system's packages have

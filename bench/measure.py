@@ -134,6 +134,7 @@ def beside_empty(launch: Launch, hook: str, empty: str, work: Callable[[], T]) -
         for attach in idle[:-1]:
             attach()
         obj = cleanup.enter_context(launch.start(None, hook))
+        launch.command.on_started(obj)
         cleanup.enter_context(reading(obj.ring("ring")))
         last = idle[-1]()
         ours = [each for each in obj.attached() if each.name not in CGROUP_PROGRAMS]

@@ -20,7 +20,10 @@ import drop_cost
 import filter_cost
 import kernel_cost
 import ledger_cost
+import listing_cost
+import retrans_cost
 import rivals
+import session_cost
 import socket_cost
 import start_cost
 import trace_cost
@@ -142,9 +145,12 @@ def main() -> None:
     filter_cost.measure(report.add)
     ledger_cost.measure(report.add)
     drop_cost.measure(report.add)
+    retrans_cost.measure(report.add)
     user_side.measure(report.add)
     socket_cost.measure(report.add)
+    listing_cost.measure(report.add)
     trace_cost.measure(report.add)
+    session_cost.measure(report.add)
     rates(report, args.pairs)
     beside_rivals(report)
     loss(report, args.loss_seconds)

@@ -23,6 +23,6 @@ SET_STATE_PROGRAMS(client, connect_on_state)
  * The tracepoint exists since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in
  * v5.14); without it, the program is left out.
  */
-TRACEPOINT_PROGRAM(trace_error, inet_sk_error_report, WITH(struct sock *sk), attempt_has_error(sk))
+TRACEPOINT_PROGRAM(trace_error, inet_sk_error_report, WITH(struct sock *sk), connect_on_error(sk))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

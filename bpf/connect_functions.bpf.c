@@ -2,7 +2,8 @@
 /*
  * Errors that connect() returns before a SYN is sent: no route, no permission. They reach no TCP state. There
  * are three ways to see them, of which user space loads one at most, the first that works:
- * - fentry and fexit of tcp_v4_connect and tcp_v6_connect;
+ * - fentry and fexit of tcp_v4_connect and tcp_v6_connect, and of inet_stream_connect around them, where BPF
+ *   programs of a cgroup refuse a call before it comes to TCP;
  * - kprobe and kretprobe of the same functions;
  * - the tracepoints of the system call, which slow every system call of the host.
  * Each records the call's start by thread, and reports a failing return unless the attempt reached
@@ -182,15 +183,60 @@ static __always_inline bool is_inner_call(struct sock *sk, u16 function_family)
 CONNECT_FUNCTION(tcp_v4_connect, AF_INET)
 CONNECT_FUNCTION(tcp_v6_connect, AF_INET6)
 
-/* Socket of a file descriptor of the current task, if connect() on it may start an attempt. */
-static __always_inline struct sock *idle_tcp_sock(u32 fd)
+/* TCP socket that connect() may start an attempt on; NULL for others. */
+static __always_inline struct sock *idle_tcp_sock(struct socket *socket)
+{
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	u32 protocol = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol);
+
+	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) ||
+	    BPF_CORE_READ(socket, state) != SS_UNCONNECTED ||
+	    BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
+		return NULL;
+	return sk;
+}
+
+static __always_inline int socket_connect_begins(struct socket *socket, u64 address)
+{
+	struct sock *sk = idle_tcp_sock(socket);
+
+	if (sk)
+		connect_call_begins(sk, address);
+	return 0;
+}
+
+/* It calls the functions above, whose return ends the call: what is left then didn't come to them. */
+SEC("fentry/inet_stream_connect")
+int BPF_PROG(inet_stream_connect_fentry, struct socket *socket, void *address)
+{
+	return socket_connect_begins(socket, (u64)address);
+}
+
+SEC("fexit/inet_stream_connect")
+int BPF_PROG(inet_stream_connect_fexit, struct socket *socket, void *address, int len, int flags,
+	     int ret)
+{
+	return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));
+}
+
+SEC("kprobe/inet_stream_connect")
+int BPF_KPROBE(inet_stream_connect_kprobe, struct socket *socket, void *address)
+{
+	return socket_connect_begins(socket, (u64)address);
+}
+
+SEC("kretprobe/inet_stream_connect")
+int BPF_KRETPROBE(inet_stream_connect_kretprobe, int ret)
+{
+	return WITH_PERF_FLUSH(ctx, connect_call_ends(ret, false));
+}
+
+/* Socket of a file descriptor of the current task; NULL for other files. */
+static __always_inline struct socket *socket_of(u32 fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **files, *file;
-	struct socket *socket;
-	struct sock *sk;
-	u32 protocol;
 
 	if (fd >= BPF_CORE_READ(fdt, max_fds))
 		return NULL;
@@ -199,24 +245,15 @@ static __always_inline struct sock *idle_tcp_sock(u32 fd)
 		return NULL;
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
-	protocol = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol);
-	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) ||
-	    BPF_CORE_READ(socket, state) != SS_UNCONNECTED ||
-	    BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
-		return NULL;
-	return sk;
+	return BPF_CORE_READ(file, private_data);
 }
 
 SEC("tracepoint/syscalls/sys_enter_connect")
 int connect_syscall_enter(struct syscall_enter *ctx)
 {
-	struct sock *sk = idle_tcp_sock(ctx->args[0]);
+	struct socket *socket = socket_of(ctx->args[0]);
 
-	if (sk)
-		connect_call_begins(sk, ctx->args[1]);
-	return 0;
+	return socket ? socket_connect_begins(socket, ctx->args[1]) : 0;
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")

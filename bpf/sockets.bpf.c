@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Listing of the open sockets of all network namespaces, on demand: nothing is attached to an event of the
- * host but the name that cgnet's own thread takes. docs/design/snapshots.md tells why.
+ * host but the name that cgnet's own thread takes. docs/design/snapshots.md tells why. Where listings of
+ * listeners repeat, a program follows their queues.
  */
 #include "sockets/holders.bpf.h"
 #include "sockets/walk.bpf.h"
@@ -45,6 +46,14 @@ int BPF_PROG(walk_briefly, struct task_struct *task, const char *name)
 		walk_namespaces(asked);
 	else
 		WALK_SOME(asked, FEW_STEPS, list_socket_briefly);
+	return 0;
+}
+
+/* For repeated listings of listeners: a queue may fill up and be emptied between two of them. */
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(queues, struct sock *sk, int old, int new)
+{
+	watch_state(sk, old, new);
 	return 0;
 }
 

@@ -241,6 +241,10 @@ struct cgroup_root {
 	int hierarchy_id;
 };
 
+enum bpf_func_id {
+	BPF_FUNC_jiffies64 = 118,
+};
+
 struct in6_addr {
 	union {
 		__be32 u6_addr32[4];
@@ -338,11 +342,7 @@ struct dst_entry {
 };
 
 typedef enum {
-	SS_FREE = 0,
 	SS_UNCONNECTED = 1,
-	SS_CONNECTING = 2,
-	SS_CONNECTED = 3,
-	SS_DISCONNECTING = 4,
 } socket_state;
 
 struct socket {
@@ -496,13 +496,13 @@ struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	struct request_sock_queue icsk_accept_queue;
 	struct timer_list icsk_retransmit_timer;
+	__u32 icsk_rto;
 	void *icsk_ulp_data;
+	__u8 icsk_ca_state: 5;
 	__u8 icsk_pending;
 	struct {
 		__u32 lrcvtime;
 	} icsk_ack;
-	__u32 icsk_rto;
-	__u8 icsk_ca_state: 5;
 };
 
 struct tcp_rack {
@@ -513,13 +513,16 @@ struct tcp_rack {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	u32 reordering;
+	u32 tsoffset;
 	u32 snd_wnd;
 	u32 mss_cache;
 	u32 snd_cwnd;
 	u32 lost_out;
 	u32 sacked_out;
+	u8 repair: 1;
 	u8 tcp_usec_ts: 1;
 	u32 copied_seq;
+	u32 retrans_out;
 	u32 snd_ssthresh;
 	struct minmax rtt_min;
 	struct rb_root out_of_order_queue;
@@ -528,11 +531,9 @@ struct tcp_sock {
 	u8 chrono_type;
 	u32 chrono_start;
 	u32 chrono_stat[3];
-	u32 retrans_out;
 	u32 write_seq;
 	u32 lsndtime;
 	u32 mdev_us;
-	u32 tsoffset;
 	u64 tcp_wstamp_ns;
 	u64 tcp_clock_cache;
 	u64 tcp_mstamp;
@@ -549,12 +550,18 @@ struct tcp_sock {
 	u64 bytes_acked;
 	u32 dsack_dups;
 	struct tcp_rack rack;
-	u8 repair: 1;
 	u8 fastopen_connect: 1;
 	u32 retrans_stamp;
 	u64 bytes_retrans;
 	u32 total_retrans;
 	bool is_mptcp;
+};
+
+struct tcp_request_sock {
+	u64 snt_synack;
+	u32 snt_isn;
+	u32 ts_off;
+	u32 rcv_nxt;
 };
 
 struct tcp_skb_cb {
@@ -566,13 +573,6 @@ struct tcp_skb_cb {
 		};
 	};
 	__u16 tcp_flags;
-};
-
-struct tcp_request_sock {
-	u64 snt_synack;
-	u32 snt_isn;
-	u32 ts_off;
-	u32 rcv_nxt;
 };
 
 struct inet_timewait_sock {

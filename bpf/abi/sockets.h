@@ -74,6 +74,7 @@ struct socket_event {
 
 struct sockets_config {
 	__u32 by_state; /* TCP states, as bits; 0: any */
+	__u32 watches;	/* 1: a program follows the queues of listeners */
 };
 
 /* Network namespace, and its tables of sockets, which namespaces may share. */
@@ -144,7 +145,7 @@ struct port_owner {
 
 _Static_assert(sizeof(struct open_socket) == 160, "struct open_socket");
 _Static_assert(sizeof(struct socket_event) == 280, "struct socket_event");
-_Static_assert(sizeof(struct sockets_config) == 4, "struct sockets_config");
+_Static_assert(sizeof(struct sockets_config) == 8, "struct sockets_config");
 _Static_assert(sizeof(struct socket_netns) == 48, "struct socket_netns");
 _Static_assert(sizeof(struct socket_query) == 80, "struct socket_query");
 _Static_assert(sizeof(struct held_socket) == 64, "struct held_socket");

@@ -10,6 +10,7 @@
 
 #include "base/program.bpf.h"
 #include "abi/filter.h"
+#include "abi/session.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -153,23 +154,91 @@ static __always_inline void flush_records(void *ctx, struct pending_records *box
 
 /* -- for bodies */
 
-/* Reserve room for a record and fill its head; NULL if there is none, counted as lost at `where`. */
-static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
+#ifdef IN_SESSION
+/* Each kind of record has a ring of its own, and a count of what it lost. */
+struct signal_ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring_connects SEC(".maps"), ring_failures SEC(".maps"), ring_samples SEC(".maps"),
+	ring_lives SEC(".maps"), ring_drops SEC(".maps"), ring_resends SEC(".maps");
+
+/* Records lost for lack of room, by enum ring_number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RING_COUNT);
+	__type(key, u32);
+	__type(value, u64);
+} rings_lost SEC(".maps");
+
+static __always_inline void *ring_of(u32 number)
+{
+	switch (number) {
+	case RING_CONNECTS:
+		return &ring_connects;
+	case RING_FAILURES:
+		return &ring_failures;
+	case RING_SAMPLES:
+		return &ring_samples;
+	case RING_LIVES:
+		return &ring_lives;
+	case RING_DROPS:
+		return &ring_drops;
+	case RING_RESENDS:
+		return &ring_resends;
+	default:
+		return &ring;
+	}
+}
+
+static __always_inline void count_lost_of_ring(u32 number, u32 where)
+{
+	u64 *count;
+
+	if (number == RING_EVENTS) {
+		count_lost(where);
+		return;
+	}
+	count = bpf_map_lookup_elem(&rings_lost, &number);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+#else
+static __always_inline void *ring_of(u32 number)
+{
+	return &ring;
+}
+
+static __always_inline void count_lost_of_ring(u32 number, u32 where)
+{
+	count_lost(where);
+}
+#endif
+
+/*
+ * Reserve room for a record and fill its head; NULL if there is none, counted as lost at `where`. `number`: enum
+ * ring_number, for objects that have several.
+ */
+static __always_inline void *reserve_in(u32 number, u32 size, u32 kind, u64 ts_ns, u32 where)
 {
 	struct head *head;
 
 	if (uses_perf_buffer())
 		head = pending_room(size, where);
 	else
-		head = bpf_ringbuf_reserve(&ring, size, 0);
+		head = bpf_ringbuf_reserve(ring_of(number), size, 0);
 	if (unlikely(!head)) {
-		count_lost(where);
+		count_lost_of_ring(number, where);
 		return NULL;
 	}
 	head->kind = kind;
 	head->pad = 0;
 	head->ts_ns = ts_ns;
 	return head;
+}
+
+static __always_inline void *reserve(u32 size, u32 kind, u64 ts_ns, u32 where)
+{
+	return reserve_in(RING_EVENTS, size, kind, ts_ns, where);
 }
 
 /*

@@ -3,7 +3,6 @@
 #ifndef CGNET_CONNECT_ATTEMPT_BPF_H
 #define CGNET_CONNECT_ATTEMPT_BPF_H
 
-#include "connect/attempt_table.bpf.h"
 #include "connect/connect_calls.bpf.h"
 #include "base/flow.bpf.h"
 #include "abi/connect.h"
@@ -11,12 +10,20 @@
 #define EADDRNOTAVAIL 99
 #define USEC_PER_MSEC 1000ULL
 
+struct attempt_start {
+	u64 start_ns;	   /* 0: none in progress */
+	u32 segs_out;	   /* of the socket, before the attempt */
+	u16 total_retrans; /* its lower half */
+	u8 icmp_error;	   /* errno of the last ICMP error in TCP_SYN_SENT; 0: none */
+	u8 unwanted;	   /* 1: followed for its peer alone */
+};
+
 /*
  * A socket that connects again starts from zero since Linux kernel commits 784f8344de75 "tcp: clear
  * tp->segs_{in|out} in tcp_disconnect()" and c13c48c00a6b "tcp: clear tp->total_retrans in tcp_disconnect()"
  * (in v5.6). Typed programs require later kernels.
  */
-static __always_inline void attempt_begins(struct sock *sk, struct attempt *attempt)
+static __always_inline void attempt_begins(struct sock *sk, struct attempt_start *attempt)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 
@@ -50,16 +57,15 @@ static __always_inline u32 queued_icmp_error(struct sock *sk)
  * sk_err_soft, from where getsockopt(SO_ERROR) takes it, and queues it. It queues the error since Linux
  * kernel commit 45af29ca761c "tcp: allow traceroute -Mtcp for unpriv users" (in v5.8).
  */
-static __always_inline int attempt_has_error(struct sock *sk)
+static __always_inline bool may_have_icmp_error(struct sock *sk)
 {
-	struct attempt *attempt;
+	return READ(sk, __sk_common.skc_state) == TCP_SYN_SENT && is_tcp(sk);
+}
 
-	if (READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || !is_tcp(sk))
-		return 0;
-	attempt = attempt_find(sk);
-	if (attempt && attempt->start_ns)
+static __always_inline void attempt_has_error(struct sock *sk, struct attempt_start *attempt)
+{
+	if (attempt->start_ns)
 		attempt->icmp_error = queued_icmp_error(sk);
-	return 0;
 }
 
 /*
@@ -68,7 +74,7 @@ static __always_inline int attempt_has_error(struct sock *sk)
  * A SYN that TCP_FASTOPEN_CONNECT holds back was not sent either, but its socket has a port.
  */
 static __always_inline bool found_no_port(struct sock *sk, struct tcp_sock *tp,
-					  const struct attempt *attempt)
+					  const struct attempt_start *attempt)
 {
 	if (READ_BITFIELD(sk, sk_shutdown) || READ(tp, segs_out) != attempt->segs_out)
 		return false;
@@ -80,7 +86,7 @@ static __always_inline bool found_no_port(struct sock *sk, struct tcp_sock *tp,
  * before, the application sees that error.
  */
 static __always_inline int attempt_result(struct sock *sk, struct tcp_sock *tp,
-					  const struct attempt *attempt, int newstate)
+					  const struct attempt_start *attempt, int newstate)
 {
 	int err;
 
@@ -123,7 +129,7 @@ static __always_inline u64 since_first_syn(struct tcp_sock *tp, u32 retrans)
  * With TCP_FASTOPEN_CONNECT and a cached cookie, connect() returns in TCP_SYN_SENT and the SYN waits for the
  * first write, however long the application takes. The network does not cause that wait.
  */
-static __always_inline u64 attempt_latency(struct tcp_sock *tp, const struct attempt *attempt,
+static __always_inline u64 attempt_latency(struct tcp_sock *tp, const struct attempt_start *attempt,
 					   u64 now, u32 retrans)
 {
 	u64 latency = now - attempt->start_ns;
@@ -139,8 +145,8 @@ static __always_inline u64 attempt_latency(struct tcp_sock *tp, const struct att
 }
 
 static __always_inline void outcome_of_attempt(struct sock *sk, struct tcp_sock *tp,
-					       const struct attempt *attempt, u64 now, int oldstate,
-					       int newstate, struct outcome *outcome)
+					       const struct attempt_start *attempt, u64 now,
+					       int oldstate, int newstate, struct outcome *outcome)
 {
 	u32 retrans = (u16)(READ(tp, total_retrans) - attempt->total_retrans);
 

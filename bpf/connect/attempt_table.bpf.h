@@ -15,17 +15,14 @@
 #define CGNET_CONNECT_ATTEMPT_TABLE_BPF_H
 
 #include "base/task.bpf.h"
+#include "connect/attempt.bpf.h"
 #include "base/transport.bpf.h"
 
 /* Attempt in progress on a socket. */
 struct attempt {
 	u64 slot_key; /* key that the slot is claimed for; 0: free, or an entry of the hash */
 	struct owner owner;
-	u64 start_ns;	   /* 0: none in progress */
-	u32 segs_out;	   /* of the socket, before the attempt */
-	u16 total_retrans; /* its lower half */
-	u8 icmp_error;	   /* errno of the last ICMP error in TCP_SYN_SENT; 0: none */
-	u8 unwanted;	   /* 1: followed for its peer alone */
+	struct attempt_start start;
 };
 
 _Static_assert(sizeof(struct attempt) == 64, "a line of the cache");

@@ -40,11 +40,12 @@ static __always_inline void emit_connection(struct sock *sk, u64 now, const stru
 	if (outcome->latency_ns < connect_config.min_ns || !result_passes(outcome->result) ||
 	    !flow_passes(TYPED, sk, flow))
 		return;
-	if (count_config.enabled) {
+	if (counts_instead()) {
 		count_connection(owner, flow, outcome);
 		return;
 	}
-	event = reserve(sizeof(*event), RECORD_CONNECT, now, LOST_RING);
+	event = reserve_in(outcome->result == RESULT_OK ? RING_CONNECTS : RING_FAILURES,
+			   sizeof(*event), RECORD_CONNECT, now, LOST_RING);
 	if (!event)
 		return;
 	event->owner = *owner;

@@ -3,7 +3,7 @@
 #ifndef CGNET_CONNECT_OUTBOUND_BPF_H
 #define CGNET_CONNECT_OUTBOUND_BPF_H
 
-#include "connect/attempt.bpf.h"
+#include "connect/attempt_table.bpf.h"
 #include "connect/emit.bpf.h"
 #include "peer/making.bpf.h"
 
@@ -25,8 +25,8 @@ static __always_inline void begin(struct sock *sk)
 	if (!attempt)
 		return;
 	attempt->owner = owner;
-	attempt->unwanted = !wanted;
-	attempt_begins(sk, attempt);
+	attempt->start.unwanted = !wanted;
+	attempt_begins(sk, &attempt->start);
 }
 
 /* Before the record, which has the same identity. */
@@ -38,7 +38,7 @@ static __always_inline void client_is_made(u64 now, struct tcp_sock *tp,
 	if (!peer_config.follow || newstate != TCP_ESTABLISHED)
 		return;
 	identity_at_start(tp, ROLE_CLIENT, &identity);
-	end_is_made(now, &identity, &attempt->owner, !attempt->unwanted);
+	end_is_made(now, &identity, &attempt->owner, !attempt->start.unwanted);
 }
 
 static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
@@ -49,18 +49,18 @@ static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
 	struct flow flow;
 	u64 now;
 
-	if (!attempt || unlikely(!attempt->start_ns))
+	if (!attempt || unlikely(!attempt->start.start_ns))
 		return;
 	now = bpf_ktime_get_ns();
 	tp = tcp_sock_of(sk);
 	if (tp) {
 		flow_of_sock(TYPED, sk, tp, &flow);
-		outcome_of_attempt(sk, tp, attempt, now, oldstate, newstate, &outcome);
+		outcome_of_attempt(sk, tp, &attempt->start, now, oldstate, newstate, &outcome);
 		client_is_made(now, tp, attempt, newstate);
-		if (!attempt->unwanted)
+		if (!attempt->start.unwanted)
 			emit_connection(sk, now, &attempt->owner, &flow, &outcome, tp);
 	}
-	attempt->start_ns = 0;
+	attempt->start.start_ns = 0;
 	attempt_done(sk, attempt);
 }
 
@@ -74,6 +74,18 @@ static __always_inline int connect_on_state(const bool first, struct sock *sk, i
 		decide(sk, oldstate, newstate);
 	else if (oldstate == TCP_SYN_RECV)
 		decide(sk, oldstate, newstate);
+	return 0;
+}
+
+static __always_inline int connect_on_error(struct sock *sk)
+{
+	struct attempt *attempt;
+
+	if (!may_have_icmp_error(sk))
+		return 0;
+	attempt = attempt_find(sk);
+	if (attempt)
+		attempt_has_error(sk, &attempt->start);
 	return 0;
 }
 

@@ -20,6 +20,16 @@ CONFIG(count_config);
 
 #define MAX_COUNTS 65536
 
+/* Whether to count, and send no records. An object that never counts by key defines NO_COUNTS. */
+static __always_inline bool counts_instead(void)
+{
+#ifdef NO_COUNTS
+	return false;
+#else
+	return count_config.enabled;
+#endif
+}
+
 struct count_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_COUNTS);

@@ -11,6 +11,7 @@
 #include "drop/last_closed.bpf.h"
 #include "drop/syn_senders.bpf.h"
 #include "peer/packet_end.bpf.h"
+#include "sums/hooks.bpf.h"
 
 CROSSES_TO_USER_SPACE(drop_event);
 CONFIG(count_config);
@@ -90,7 +91,7 @@ static __always_inline void emit_drop(void *ctx, const struct owner *owner,
 	struct drop_event *event;
 	long size = 0;
 
-	event = reserve(sizeof(*event), RECORD_DROP, bpf_ktime_get_ns(), LOST_RING);
+	event = reserve_in(RING_DROPS, sizeof(*event), RECORD_DROP, bpf_ktime_get_ns(), LOST_RING);
 	if (!event)
 		return;
 	event->owner = *owner;
@@ -195,7 +196,8 @@ static __always_inline void tell_drop(void *ctx, struct packet *packet, struct d
 
 	packet->flow.netns = place->netns;
 	fill_drop(drop, packet, place);
-	if (!drop_passes(drop) || !packet_passes(place, &packet->flow))
+	if (!drop_passes(drop) ||
+	    (!is_of_everybody(SIGNAL_DROP) && !packet_passes(place, &packet->flow)))
 		return;
 	if (drop->drop_class == DROP_BENIGN && !drop_config.benign) {
 		count_benign();
@@ -206,9 +208,14 @@ static __always_inline void tell_drop(void *ctx, struct packet *packet, struct d
 	else if (!holder_without_entry(drop, place, &packet->flow, &holder))
 		drop->role = whose_packet(place, &packet->flow, &holder);
 	FORGET_VALUES(&holder);
-	if (!holder.wanted)
+	if (is_of_everybody(SIGNAL_DROP))
+		holder.owner.undecided = UNDECIDED_NOT;
+	else if (!holder.wanted)
 		return;
-	if (count_config.enabled)
+	sum_drop(&holder.owner, drop);
+	if (!tells(SIGNAL_DROP))
+		return;
+	if (counts_instead())
 		count_drop(ctx, &holder.owner, packet, drop);
 	else
 		emit_drop(ctx, &holder.owner, packet, place, drop);

@@ -207,6 +207,15 @@ static __always_inline bool ends_pass(const struct flow *flow)
 	       SIDE_PASSES(address, SIDE_EITHER, flow);
 }
 
+/* Whether a filter looks at a connection's addresses, ports or namespace. */
+static __always_inline bool filters_flows(void)
+{
+	return filter_config.family | filter_config.by_netns | filter_config.by_port[SIDE_SOURCE] |
+	       filter_config.by_port[SIDE_DESTINATION] | filter_config.by_port[SIDE_EITHER] |
+	       filter_config.by_address[SIDE_SOURCE] | filter_config.by_address[SIDE_DESTINATION] |
+	       filter_config.by_address[SIDE_EITHER];
+}
+
 static __always_inline bool flow_passes(const bool typed, struct sock *sk, const struct flow *flow)
 {
 	if (filter_config.by_netns && !netns_passes(flow->netns, socket_netns_cookie(typed, sk)))

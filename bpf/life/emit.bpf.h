@@ -20,6 +20,16 @@ static __always_inline bool life_passes(const struct life *life)
 	return !life_config.by_cause || (life_config.by_cause >> life->close_cause & 1);
 }
 
+static __always_inline void fill_life(struct life_event *event, const struct owner *owner,
+				      const struct flow *flow, const struct life *life,
+				      const struct identity *identity)
+{
+	event->owner = *owner;
+	event->flow = *flow;
+	event->life = *life;
+	event->identity = *identity;
+}
+
 /* Return whether a record was sent. */
 static __always_inline bool emit_life(u64 now, const struct owner *owner, const struct flow *flow,
 				      const struct life *life, const struct identity *identity)
@@ -28,13 +38,10 @@ static __always_inline bool emit_life(u64 now, const struct owner *owner, const 
 
 	if (!life_passes(life))
 		return false;
-	event = reserve(sizeof(*event), RECORD_LIFE, now, LOST_RING);
+	event = reserve_in(RING_LIVES, sizeof(*event), RECORD_LIFE, now, LOST_RING);
 	if (!event)
 		return false;
-	event->owner = *owner;
-	event->flow = *flow;
-	event->life = *life;
-	event->identity = *identity;
+	fill_life(event, owner, flow, life, identity);
 	submit(event);
 	return true;
 }

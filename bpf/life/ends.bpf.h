@@ -10,6 +10,7 @@
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
+#include "sums/hooks.bpf.h"
 
 /* -- the end */
 
@@ -29,19 +30,25 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 		return;
 	mine->ended = 1;
 	holder = holder_of(entry);
-	if (!holder->wanted || !role_passes(entry->role))
+	if (!is_wanted(SIGNAL_LIFE) || !holder->wanted || !role_passes(entry->role))
 		return;
-	flow_of_sock(TYPED, sk, tp, &row.flow);
-	if (!flow_passes(TYPED, sk, &row.flow))
-		return;
+	if (tells(SIGNAL_LIFE) || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &row.flow);
+		if (!flow_passes(TYPED, sk, &row.flow))
+			return;
+	}
 	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
-	identity_in_life(TYPED, tp, entry, &row.identity);
+	if (tells(SIGNAL_LIFE))
+		identity_in_life(TYPED, tp, entry, &row.identity);
 	FORGET(state, now);
 	ending = how_it_ended(sk, state, mine->reset_received, &holder->owner);
 	FORGET(ending, now);
 	row.life.closed_by = ending;
 	row.life.close_cause = ending >> 8;
 	row.life.rst_reason = mine->rst_reason;
+	sum_end(&holder->owner, entry, &row.life);
+	if (!tells(SIGNAL_LIFE))
+		return;
 	if (TYPED && mine->reset_received == RESET_FOR_LATE_DATA)
 		row.life.rst_reason = reason_of_late_data();
 	else if (TYPED && can_wait(sk, &holder->owner, &row))
@@ -93,6 +100,15 @@ static __always_inline bool is_known(struct sock *sk)
 	return entry && !entry->listens && entry->private.life.established_ns;
 }
 
+/* Whether a state, but TCP_SYN_SENT, begins a connection, is its application's last event, or ends it. */
+static __always_inline bool is_of_life(int oldstate, int newstate)
+{
+	if (oldstate == TCP_LISTEN)
+		return false;
+	return newstate == TCP_CLOSE ? was_open(oldstate)
+				     : newstate == TCP_ESTABLISHED || is_closing(newstate);
+}
+
 static __always_inline void on_change(struct sock *sk, int oldstate, int newstate)
 {
 	struct ledger_entry *entry;
@@ -104,9 +120,7 @@ static __always_inline void on_change(struct sock *sk, int oldstate, int newstat
 			entry->private.life.begun_ns = bpf_ktime_get_ns();
 		return;
 	}
-	if (oldstate == TCP_LISTEN ||
-	    (newstate == TCP_CLOSE ? !was_open(oldstate)
-				   : newstate != TCP_ESTABLISHED && !is_closing(newstate)))
+	if (!is_of_life(oldstate, newstate))
 		return;
 	unknown = TYPED ? sk->__sk_common.skc_hash : (u64)sk;
 	FORGET(oldstate, unknown);

@@ -3,7 +3,8 @@
  * Ledger of all TCP sockets, for commands that follow connections beyond their start.
  *
  * The including file calls ledger_on_state() for each inet_sock_set_state event, before it handles the event
- * itself. The programs here do the rest.
+ * itself. The programs here do the rest. It may define ON_END_OF_SOCKET(sk), which runs when the kernel frees a
+ * socket.
  */
 #ifndef CGNET_OWNER_ALL_SOCKETS_BPF_H
 #define CGNET_OWNER_ALL_SOCKETS_BPF_H
@@ -282,6 +283,9 @@ static __always_inline int on_end_of_socket(struct sock *sk)
 	struct ledger_entry *entry = slot ? &slot->entry : NULL;
 	u64 key = (u64)sk;
 
+#ifdef ON_END_OF_SOCKET
+	ON_END_OF_SOCKET(sk);
+#endif
 #ifdef KEEPS_LIVES
 	if (!entry)
 		entry = TYPED ? ledger_stored(sk) : ledger_find(TYPED, sk);

@@ -22,13 +22,19 @@ enum rank {
 	RANKS = 3,
 };
 
-#if defined(KEEPS_LIVES) || defined(KEEPS_RTTS)
+#if defined(KEEPS_LIVES) || defined(KEEPS_RTTS) || defined(KEEPS_ATTEMPTS) || defined(KEEPS_SUMS)
 struct ledger_private {
 #ifdef KEEPS_LIVES
 	struct life_private life;
 #endif
 #ifdef KEEPS_RTTS
 	struct rtt_private rtt;
+#endif
+#ifdef KEEPS_ATTEMPTS
+	struct attempt_start attempt;
+#endif
+#ifdef KEEPS_SUMS
+	struct sums_private sums;
 #endif
 };
 #elif !defined(HAS_LEDGER_PRIVATE)

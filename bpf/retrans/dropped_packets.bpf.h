@@ -188,7 +188,7 @@ static __always_inline u64 equal(u64 one, u64 other)
 	return less((u32)difference, 1);
 }
 
-static __always_inline u64 has_flag(const struct dropped_packet *packet, u8 flag)
+static __always_inline u64 carries(const struct dropped_packet *packet, u8 flag)
 {
 	return 1 - equal(packet->flags & flag, 0);
 }
@@ -209,8 +209,8 @@ static __always_inline u64 is_segment(const struct dropped_packet *packet,
 {
 	u64 overlaps =
 		comes_before(packet->seq, resend->end) & comes_before(resend->seq, packet->end);
-	u64 syn_fits = (resend->syn ^ 1) | has_flag(packet, FLAG_SYN);
-	u64 ack_fits = (has_flag(packet, FLAG_ACK) ^ 1) |
+	u64 syn_fits = (resend->syn ^ 1) | carries(packet, FLAG_SYN);
+	u64 ack_fits = (carries(packet, FLAG_ACK) ^ 1) |
 		       (resend->knows_peer & less((u32)(resend->rcv_nxt - packet->ack), ACK_SPAN));
 
 	return overlaps & syn_fits & ack_fits & timestamp_fits(packet, packet->tsval, resend);
@@ -220,11 +220,11 @@ static __always_inline u64 is_segment(const struct dropped_packet *packet,
 static __always_inline u64 is_answer(const struct dropped_packet *packet,
 				     const struct resend *resend)
 {
-	u64 acks = has_flag(packet, FLAG_ACK) &
+	u64 acks = carries(packet, FLAG_ACK) &
 		   less((u32)(packet->ack - resend->seq - 1), (u32)(resend->snd_nxt - resend->seq));
 	u64 is_peers =
 		(resend->knows_peer & less((u32)(packet->seq - resend->rcv_nxt), ANSWER_SPAN)) |
-		((resend->knows_peer ^ 1) & has_flag(packet, FLAG_SYN));
+		((resend->knows_peer ^ 1) & carries(packet, FLAG_SYN));
 
 	return acks & is_peers & timestamp_fits(packet, packet->tsecr, resend);
 }

@@ -11,6 +11,7 @@
 #include "count/count.bpf.h"
 #include "retrans/cause.bpf.h"
 #include "retrans/dropped_here.bpf.h"
+#include "sums/hooks.bpf.h"
 
 /* include/net/tcp.h */
 #define TCP_INFINITE_SSTHRESH 0x7fffffff
@@ -67,11 +68,15 @@ static __noinline int emit_retrans(const struct owner *owner, const struct flow 
 {
 	struct retrans_event *event;
 
-	if (count_config.enabled) {
+	sum_resend(owner, retrans);
+	if (!tells(SIGNAL_RETRANS))
+		return 0;
+	if (counts_instead()) {
 		count_retrans(owner, flow, retrans);
 		return 0;
 	}
-	event = reserve(sizeof(*event), RECORD_RETRANS, bpf_ktime_get_ns(), LOST_RING);
+	event = reserve_in(RING_RESENDS, sizeof(*event), RECORD_RETRANS, bpf_ktime_get_ns(),
+			   LOST_RING);
 	if (!event)
 		return 0;
 	event->owner = *owner;

@@ -13,6 +13,7 @@
 #include "rtt/private.bpf.h"
 #include "owner/all_sockets.bpf.h"
 #include "count/histogram.bpf.h"
+#include "sums/hooks.bpf.h"
 #include "abi/rtt.h"
 
 CROSSES_TO_USER_SPACE(rtt_event);
@@ -42,14 +43,19 @@ static __always_inline void emit_sample(struct sock *sk, struct tcp_sock *tp,
 	if (value * NSEC_PER_USEC < rtt_config.min_ns ||
 	    (rtt_config.no_handshakes && sample->handshake))
 		return;
-	flow_of_sock(TYPED, sk, tp, &flow);
-	if (!flow_passes(TYPED, sk, &flow))
+	if (tells(SIGNAL_RTT) || filters_flows()) {
+		flow_of_sock(TYPED, sk, tp, &flow);
+		if (!flow_passes(TYPED, sk, &flow))
+			return;
+	}
+	sum_rtt(owner, sample->rtt_us);
+	if (!tells(SIGNAL_RTT))
 		return;
-	if (count_config.enabled) {
+	if (counts_instead()) {
 		count_sample(owner, &flow, sample);
 		return;
 	}
-	event = reserve(sizeof(*event), RECORD_RTT, bpf_ktime_get_ns(), LOST_RING);
+	event = reserve_in(RING_SAMPLES, sizeof(*event), RECORD_RTT, bpf_ktime_get_ns(), LOST_RING);
 	if (!event)
 		return;
 	event->owner = *owner;

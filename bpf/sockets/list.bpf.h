@@ -6,6 +6,7 @@
 #include "owner/guess.bpf.h"
 #include "sockets/identity.bpf.h"
 #include "sockets/measure.bpf.h"
+#include "sockets/queues.bpf.h"
 
 CONFIG(sockets_config);
 
@@ -106,6 +107,22 @@ static __always_inline bool own(const struct socket_query *asked, struct sock *s
 	return own_remains(asked, sk, full, owner, to);
 }
 
+static __always_inline bool state_passes(u8 state)
+{
+	return !sockets_config.by_state || (sockets_config.by_state >> (state & 31) & 1);
+}
+
+/* Whether a full socket is left out for sure: most are, and measuring takes the most time. */
+static __always_inline bool is_left_out(const struct socket_query *asked, u64 inode, u8 state)
+{
+	struct held_socket *holder;
+
+	if (!state_passes(state))
+		return true;
+	holder = held_now(asked, inode);
+	return holder && !holder->holder.wanted;
+}
+
 /* A member of a full socket lies elsewhere, or nowhere, in others. */
 static __always_inline void measure(const struct socket_query *asked, u64 now, struct sock *sk,
 				    u8 state, struct open_socket *to)
@@ -154,7 +171,7 @@ static __always_inline void list(const bool briefly, u64 address)
 		inode = socket_inode(sk);
 	if (state == TCP_LISTEN && inode)
 		remember_port(asked, sk, inode);
-	if (asked->hide)
+	if (asked->hide || (full && !asked->everything && is_left_out(asked, inode, state)))
 		return;
 	flow_of_sock(false, sk, (struct tcp_sock *)sk, &record->flow);
 	if (!full)
@@ -169,12 +186,14 @@ static __always_inline void list(const bool briefly, u64 address)
 	record->socket.shared = 0;
 	measure(asked, jiffies_now(briefly), sk, state, &record->socket);
 	identify(sk, state, record);
-	if (!asked->everything && sockets_config.by_state &&
-	    !(sockets_config.by_state >> (record->socket.tcp_state & 31) & 1))
+	if (!asked->everything && !state_passes(record->socket.tcp_state))
 		return;
 	wanted = own(asked, sk, full, &record->owner, &record->socket);
 	if (!asked->everything && (!wanted || !role_passes(record->socket.role)))
 		return;
+	if (state == TCP_LISTEN)
+		record->socket.queue_high =
+			sockets_config.watches ? watch_listener(sk, false) : record->socket.queue;
 	record->head.kind = RECORD_SOCKET;
 	record->head.pad = 0;
 	record->head.ts_ns = bpf_ktime_get_ns();

@@ -74,12 +74,13 @@ struct {
 	__type(value, struct port_owner);
 } port_owners SEC(".maps");
 
-/* Entries that found no room: of `held`, of `sharers`, of `port_owners`. */
+/* Entries that found no room: of `held`, `sharers`, `port_owners`, and `watched_listeners`. */
 enum no_room {
 	NO_ROOM_HELD = 0,
 	NO_ROOM_SHARERS = 1,
 	NO_ROOM_PORTS = 2,
-	NO_ROOM_COUNT = 3,
+	NO_ROOM_QUEUES = 3,
+	NO_ROOM_COUNT = 4,
 };
 
 struct {

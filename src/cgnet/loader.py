@@ -33,8 +33,21 @@ log = logging.getLogger(__name__)
 
 PERF = "perf"  # the map of perf buffers, in every object with a ring
 BPF_EXIST = 2  # linux/bpf.h
+ITERATOR_BYTES = 1 << 16  # more than the kernel keeps: each read returns whole items
 LOG_STATS = 4  # linux/bpf_verifier.h: BPF_LOG_STATS
 TRACE_KPROBE_MULTI = 42  # linux/bpf.h: BPF_TRACE_KPROBE_MULTI
+
+
+def _parts(iterator: int) -> Iterator[bytes]:
+    """Yield what an iterator writes. The kernel has it read again after a million silent steps."""
+    while True:
+        try:
+            part = os.read(iterator, ITERATOR_BYTES)
+        except BlockingIOError:
+            continue
+        if not part:
+            return
+        yield part
 
 
 def libbpf() -> tuple[str, str | None]:
@@ -268,6 +281,14 @@ class Object:
         self._cleanup.callback(os.close, fd)
         lib.bpf_map__set_inner_map_fd(self.map(name).handle, fd)
 
+    def preallocate(self, outer: str, inner: tuple[str, ...]) -> None:
+        """Before loading: have all entries of the tables of a map of maps allocated at once."""
+        for handle in (
+            lib.bpf_map__inner_map(self.map(outer).handle),
+            *(self.map(name).handle for name in inner),
+        ):
+            lib.bpf_map__set_map_flags(handle, 0)
+
     @cached_property
     def constants(self) -> Mapping[str, tuple[int, int]]:
         """The offset and size of each constant."""
@@ -326,8 +347,8 @@ class Object:
         self._links[program.name] = link
         log.debug("attached %s to %s", program.name, function)
 
-    def iterate(self, program: Program, elements_of: Map | None = None) -> bytes:
-        """Run an iterator program once, and return its output.
+    def iterate(self, program: Program, elements_of: Map | None = None) -> Iterator[bytes]:
+        """Run an iterator program, and yield its output: whole items that it wrote, as they come.
 
         ``elements_of`` is the map of an iterator over map elements. Raises LibbpfError, OSError.
         """
@@ -339,15 +360,26 @@ class Object:
             )
         link = lib.bpf_program__attach_iter(program.handle, options)
         try:
-            with open(lib.bpf_iter_create(lib.bpf_link__fd(link)), "rb") as results:  # noqa: PTH123
-                return results.read()
+            results = lib.bpf_iter_create(lib.bpf_link__fd(link))
+            try:
+                yield from _parts(results)
+            finally:
+                os.close(results)
         finally:
             lib.bpf_link__destroy(link)
 
     def iterate_if_loaded(self, name: str, elements_of: str | None = None) -> bytes | None:
-        """Run the iterator ``name``, over a map's elements if given, and return its output.
+        """Run the iterator ``name``, over a map's elements if given, and return its whole output.
 
         None if the program isn't selected, or the map isn't there. Raises LibbpfError, OSError.
+        """
+        parts = self.iterator(name, elements_of)
+        return None if parts is None else b"".join(parts)
+
+    def iterator(self, name: str, elements_of: str | None = None) -> Iterator[bytes] | None:
+        """Return what ``iterate`` yields for the iterator ``name``, which begins when it is used.
+
+        None if the program isn't selected, or the map isn't there.
         """
         if elements_of and not self.has_map(elements_of):
             return None

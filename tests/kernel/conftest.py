@@ -11,7 +11,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 pytest.register_assert_rewrite(
-    "harness", "attribution", "stage", "drops", "measured", "lives"
+    "harness", "attribution", "stage", "drops", "measured", "lives", "ss_lines"
 )  # its assertions tell what they compared, too
 
 from attribution import build  # noqa: E402

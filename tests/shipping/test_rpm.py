@@ -14,6 +14,7 @@ from capturing import assert_sees_a_connection
 from elroot import ElRoot, checked
 
 from cgnet import __version__
+from cgnet.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +105,7 @@ def test_nothing_of_the_build_is_named_in_it(installed: ElRoot) -> None:
 
 def test_the_manual_is_there_for_every_command(installed: ElRoot) -> None:
     pages = {each.name.split(".")[0] for each in installed.path.glob("usr/share/man/man8/*.8*")}
-    commands = (ROOT / "src/cgnet/commands").glob("[!_]*.py")
-    assert pages == {"cgnet", *(f"cgnet-{each.stem}" for each in commands)}
+    assert pages == {"cgnet", *(f"cgnet-{each}" for each in COMMANDS)}
     assert list(installed.path.glob("usr/share/man/zh_CN/man8/cgnet.8*"))
 
 

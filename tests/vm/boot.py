@@ -106,16 +106,18 @@ def copied_tree(modules: Path) -> Iterator[Path]:
         yield tree
 
 
-def boot(kernel: Unpacked, command: list[str], log: Path) -> bool:
+def boot(
+    kernel: Unpacked, command: list[str], log: Path, *, patience_s: float = PATIENCE_S
+) -> bool:
     """Run a command in a guest, as root; tell whether the guest ended by itself.
 
     The guest's files are the host's, read-only, but for SHARED. What it prints goes to ``log``.
     """
     with copied_tree(kernel.modules) as tree, linked_modules(kernel):
-        return _boot(kernel, command, log, tree)
+        return _boot(kernel, command, log, tree, patience_s)
 
 
-def _boot(kernel: Unpacked, command: list[str], log: Path, tree: Path) -> bool:
+def _boot(kernel: Unpacked, command: list[str], log: Path, tree: Path, patience_s: float) -> bool:
     environment, modules = ROOT / ".venv", kernel.modules
     words = [
         VENV / "bin/vng", "--run", kernel.image, "--disable-microvm", "--force-initramfs",
@@ -136,7 +138,7 @@ def _boot(kernel: Unpacked, command: list[str], log: Path, tree: Path) -> bool:
         )  # fmt: skip
         writer = subprocess.Popen(["cat"], stdin=guest.stdout, stdout=output)
         try:
-            guest.wait(PATIENCE_S)
+            guest.wait(patience_s)
         except subprocess.TimeoutExpired:
             return False
         finally:

@@ -99,7 +99,7 @@ def run_tests(part: str, transport: str, hooks: str) -> list[dict[str, Any]]:
     pytest.main(
         [
             "-v", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--durations=15",
-            "-o", f"pythonpath={ROOT}/tests/kernel/support",
+            "-o", f"pythonpath={ROOT}/tests/kernel/support {ROOT}/tests/faults",
             f"--basetemp={SCRATCH}/{transport}", f"--transport={transport}", "-k", hooks, *arguments,
         ],
         plugins=[recorder],

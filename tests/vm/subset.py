@@ -30,6 +30,7 @@ TESTS = {
     "retrans": (f"{EVERYWHERE}retrans",),
     "drop": (f"{EVERYWHERE}drop", f"{EVERYWHERE}drop_counts"),
     "trace": ("trace/test_trace_path.py::test_loopback",),
+    "why": ("why/test_why.py::test_a_command_that_is_refused",),
     "containers": (f"{EVERYWHERE}containers",),
     "doctor": tuple(f"run/test_doctor_run.py::test_{name}" for name in DOCTOR),
 }

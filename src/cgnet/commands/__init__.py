@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The subcommands by name: each is a module, or a package where it has more than one file.
 
-A command's module has ``command`` (a click command). Commands that trace also have ``COMMAND``.
+A command's module has ``command`` (a click command). Commands that trace also have ``COMMAND``, or
+``JOBS`` if they are made of several.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,15 @@ from cgnet.options.shared import collect, common, far_end, living, role
 from cgnet.options.types import OneOf, Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import FLOW, LIFE, LIFE_EVENT, CloseCause, ClosedBy, Head, LifeConfig
+from cgnet.records._layouts import (
+    FLOW,
+    LIFE,
+    LIFE_EVENT,
+    CloseCause,
+    ClosedBy,
+    LifeConfig,
+    SessionSignal,
+)
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
@@ -25,6 +32,8 @@ from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
@@ -85,6 +94,16 @@ OPEN_BY_MAP = {
 }
 
 
+def records_in(part: bytes) -> list[bytes]:
+    """Return the records of an iterator's output."""
+    return [part[at : at + LIFE_EVENT.size] for at in range(0, len(part), LIFE_EVENT.size)]
+
+
+def _was_open_before(raw: bytes) -> bool:
+    """Return whether a connection is open, and was before the start."""
+    return not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
+
+
 def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
     return sum(1 << value for value, name in names.items() if name in chosen)
 
@@ -93,6 +112,7 @@ class Life(Command):
     """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
+    signals = SessionSignal.SIGNAL_LIFE
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     identity = LIFE_EVENT.slice("identity")
@@ -121,7 +141,7 @@ class Life(Command):
         ``open_by`` is the variant of LIVING that must show open connections.
         """
         self._options, self._symbols, self._open_by = options, symbols, open_by
-        self._baseline_ns = 0  # when the first look at open connections ended
+        self._has_looked = False  # at open connections
         self._config = LifeConfig(
             min_ns=min_ns,
             min_bytes=min_bytes,
@@ -164,29 +184,29 @@ class Life(Command):
         """Return a remark if one role is excluded."""
         return remarks_on_roles(self._options)
 
-    def on_interval(self, obj: Object) -> list[bytes]:
-        """Have the loaded iterators emit open connections; without iterators, query each socket."""
-        told = [obj.iterate_if_loaded(program, name) for name, program in OPEN_BY_MAP.items()]
-        found: list[bytes] = []
-        if not any(each is not None for each in told) and socket_queries.can_ask(obj):
-            ring = obj.ring("ring")
-            found = [record for _ in socket_queries.tell_open(obj) for record in ring.consume()]
-        self._baseline_ns = self._baseline_ns or time.monotonic_ns()
-        return found
+    def on_interval(self, obj: Object) -> Iterator[list[bytes]]:
+        """Yield the records of open connections, in batches.
+
+        The first look is the baseline of deltas: what was open before the start isn't among it.
+        """
+        is_first, self._has_looked = not self._has_looked, True
+        for batch in self._open_connections(obj):
+            yield [raw for raw in batch if not (is_first and _was_open_before(raw))]
+
+    def _open_connections(self, obj: Object) -> Iterator[list[bytes]]:
+        """Have an iterator tell them; without iterators, query each socket."""
+        for name, program in OPEN_BY_MAP.items():
+            parts = obj.iterator(program, name)
+            if parts is not None:
+                return map(records_in, parts)
+        if not socket_queries.can_ask(obj):
+            return iter(())
+        ring = obj.ring("ring")
+        return (ring.consume() for _ in socket_queries.tell_open(obj))
 
     def is_end(self, raw: bytes) -> bool:
         """Return whether the connection has ended."""
         return bool(raw[CLOSED_BY_PART.start])
-
-    def wanted(self, records: list[bytes]) -> list[bytes]:
-        """Leave out the baseline of deltas: the first look at what was open before the start."""
-        if not self._baseline_ns:
-            return records
-        return [raw for raw in records if not self._is_baseline(raw)]
-
-    def _is_baseline(self, raw: bytes) -> bool:
-        still_open = not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
-        return still_open and Head.unpack(raw).ts_ns <= self._baseline_ns
 
 
 COMMAND = Life()

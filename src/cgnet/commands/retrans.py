@@ -34,6 +34,7 @@ from cgnet.records._layouts import (
     DroppedHere,
     DropUnknown,
     RetransConfig,
+    SessionSignal,
     number_in,
     u32,
 )
@@ -119,6 +120,7 @@ class Retrans(Command):
     """Segments that were sent again, or counts of them."""
 
     name = object = "retrans"
+    signals = SessionSignal.SIGNAL_RETRANS
     jobs = SOCKETS
     layouts = (RETRANS_EVENT, FLOW, RETRANS, DROP_KNOWLEDGE)
     identity = RETRANS_EVENT.slice("identity")

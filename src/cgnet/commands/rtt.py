@@ -13,7 +13,7 @@ from cgnet.kernel.variants import SOCKETS
 from cgnet.options.shared import collect, common, distributed, distribution, far_end, role
 from cgnet.options.types import Span
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RttConfig
+from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RttConfig, SessionSignal
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import Group, Number
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
@@ -52,6 +52,7 @@ class Rtt(Command):
     """Samples of round-trip times, or histograms of them."""
 
     name = object = "rtt"
+    signals = SessionSignal.SIGNAL_RTT
     jobs = SOCKETS
     layouts = (RTT_EVENT, FLOW, RTT_SAMPLE)
     identity = RTT_EVENT.slice("identity")

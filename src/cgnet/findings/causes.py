@@ -46,10 +46,14 @@ BY_FUNCTION = {
 }  # fmt: skip
 
 
+def function_of(row: dict[str, Any]) -> str:
+    """Return the function that dropped a packet, without parts that gcc split off; "" if unknown."""
+    return (row.get("location") or "").partition("+")[0].partition(".")[0]
+
+
 def cause_of(row: dict[str, Any]) -> str | None:
     """Return the id of what a drop is: of its reason, its function, or its class."""
     if row.get("tcp_state") == "TIME_WAIT" and row.get("reason_class") == "peer":
         return "time-wait-refused"
-    function = (row.get("location") or "").partition("+")[0].partition(".")[0]
-    found = CAUSES.get(row.get("reason") or "") or BY_FUNCTION.get(function)
+    found = CAUSES.get(row.get("reason") or "") or BY_FUNCTION.get(function_of(row))
     return found or OF_CLASS.get(row.get("reason_class") or "")

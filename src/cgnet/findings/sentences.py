@@ -106,6 +106,12 @@ SENTENCES = {
         "check that the address is right and the host up, and the firewalls and routes on the way and "
         "back",
     ),
+    "syn-unanswered/dropped": Sentence(
+        "{who} gets no answer from {where}: this host dropped {drops} of the handshake in {function}, "
+        "and it isn't known why",
+        "have 'cgnet drop --explain' show what the function is called by; from 5.17 on the kernel tells "
+        "the reason",
+    ),
     # -- accept queues
     "accept-queue-full": Sentence(
         "{who} accepts too slowly at {listener}: {fullest} connections waited, {backlog} may; {drops} "

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.connections import service_port
 from cgnet.findings.finding import who
+from cgnet.findings.untold_reasons import with_reason
 from cgnet.owners.record_fields import UNKNOWN as UNKNOWN_SOURCE
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Watched:
             for name, found in groups.items()
         }
         self.attempts = there.get("connect", [])
-        self.drops = there.get("drop", [])
+        self._drops = there.get("drop", [])
         self.resends = there.get("retrans", [])
         lives = there.get("life", [])
         self.ends = [each for each in lives if not each.row["open"]]
@@ -61,6 +63,11 @@ class Watched:
         """Return whether a deleted container left it in the kernel: it is nobody's trouble."""
         unknown = row.get("owner_source") == UNKNOWN_SOURCE
         return unknown and not self.look.is_there(row["netns"])
+
+    @cached_property
+    def drops(self) -> list[Group]:
+        """The drops, with their reasons as far as they are known."""
+        return [replace(each, row=with_reason(self, each.row)) for each in self._drops]
 
     @cached_property
     def connections(self) -> list[Connection]:
@@ -78,6 +85,13 @@ class Watched:
     def listeners(self) -> list[Row]:
         """The listeners, of all namespaces."""
         return self.sockets.listeners()
+
+    @cached_property
+    def _listeners_by_port(self) -> dict[int, list[Row]]:
+        found: dict[int, list[Row]] = {}
+        for each in self.listeners:
+            found.setdefault(each["sport"], []).append(each)
+        return found
 
     @cached_property
     def pending(self) -> list[Row]:
@@ -115,13 +129,23 @@ class Watched:
             and {group.row["saddr"], group.row["daddr"]} & ends
         ]
 
+    def is_answered(self, row: Row) -> bool:
+        """Return whether SYNs came to the listener at a drop's port: it sent its answers again."""
+        return any(
+            group.row["cause"] == "synack"
+            and (group.row["netns"], group.row["sport"]) == (row["netns"], row["dport"])
+            for group in self.resends
+        )
+
     def listeners_at(self, port: int, netns: int | None = None) -> list[Row]:
         """Return the listeners at a port, of one namespace or of all."""
-        return [
-            each
-            for each in self.listeners
-            if each["sport"] == port and netns in (None, each["netns"])
-        ]
+        there = self._listeners_by_port.get(port, ())
+        return [each for each in there if netns in (None, each["netns"])]
+
+    @staticmethod
+    def takes(listener: Row, address: str) -> bool:
+        """Return whether a listener is bound to an address, or to all."""
+        return listener["saddr"] in (*ANY, address)
 
     def reaches(self, row: Row, listener: Row) -> bool:
         """Return whether an attempt goes to a listener: by its address, which no NAT changes."""

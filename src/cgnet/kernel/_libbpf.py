@@ -129,6 +129,7 @@ API: dict[str, _Fn] = {
     "bpf_map__set_autocreate": _Fn(_INT, (_Map, ctypes.c_bool), "negative"),
     "bpf_map__max_entries": _Fn(_U32, (_Map,)),
     "bpf_map__set_map_flags": _Fn(_INT, (_Map, _U32), "negative"),
+    "bpf_map__inner_map": _Fn(_Map, (_Map,), "null"),
     "bpf_map__set_max_entries": _Fn(_INT, (_Map, _U32), "negative"),
     "bpf_map__set_inner_map_fd": _Fn(_INT, (_Map, _INT), "negative"),
     "bpf_map_create": _Fn(_INT, (_INT, _C_CHAR_P, _U32, _U32, _U32, _VOID_P), "negative"),

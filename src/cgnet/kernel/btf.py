@@ -169,6 +169,11 @@ def tracepoint_arguments(name: str, path: Path = KERNEL_BTF) -> int:
         return 0
 
 
+def has_type(name: str, path: Path) -> bool:
+    """Return whether a kernel's BTF file has a type. Raises OSError."""
+    return b"\0%b\0" % name.encode() in path.read_bytes()
+
+
 @contextmanager
 def without_type(name: str, path: Path) -> Iterator[Path]:
     """Yield a copy of a BTF file with a type renamed, as of a kernel that lacks it. For tests."""

@@ -187,11 +187,29 @@ LIVING = Job("living", (
         "maps, and refuses the program that answers in its place ({why})"
     )),
 ))  # fmt: skip
+# What open connections have carried, for sums by owner.
+CARRIED = Job("carried", (
+    Variant(
+        "iterators over the ledger's maps", (MAP_ELEM, STORAGE_ELEM),
+        programs=frozenset({"open_stored", "open_slots"}),
+    ),
+    Variant(
+        "iterator over files", (TASK_FILE,), programs=frozenset({"open_files"}),
+        remark=(
+            "what connections carry that no process has open is counted when they end: iterators over "
+            "maps are refused ({why})"
+        ),
+    ),
+    Variant("not seen", remark=(
+        "what connections carry is counted when they end: this kernel has no iterator over maps or "
+        "files ({why})"
+    )),
+))  # fmt: skip
 NETWORKS = Job("networks", (Variant("trie of prefixes", (LPM_TRIE,), load_tells=True),))
 COUNTS = Job(
     "counts", (Variant("two tables that change places", (ARRAY_OF_MAPS,), load_tells=True),)
 )
-_CONNECT = ("tcp_v4_connect", "tcp_v6_connect")
+_CONNECT = ("tcp_v4_connect", "tcp_v6_connect", "inet_stream_connect")
 SYNC_ERRORS = Job("sync_errors", (
     Variant(
         "fexit", (FEXIT, FENTRY), code="fexit", beside=True,

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PROGRAM = "living_asked"
 QUESTIONS, LEDGER = "question", "ledger_hash"  # maps
 NAME_BYTES = 16  # linux/sched.h: TASK_COMM_LEN
-AT_ONCE = 64  # answers: so many fit the smallest buffer
+AT_ONCE = 8  # answers: so many fit the smallest buffer, a page
 FIRST = bytes(4)  # the key of the only entry
 
 

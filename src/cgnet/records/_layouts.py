@@ -115,8 +115,10 @@ class Packable(Protocol):
 
 CGNET_BENIGN = 4
 CGNET_BUCKETS = 256
+CGNET_CLOSE_CAUSES = 5
 CGNET_COMM_LEN = 16
 CGNET_DEV_LEN = 16
+CGNET_DROP_CLASSES = 7
 CGNET_ERRNOS = 256
 CGNET_EVICTED = 2
 CGNET_FRAMES = 24
@@ -128,10 +130,12 @@ CGNET_LISTED = 512
 CGNET_MAKING = 16384
 CGNET_NAMESPACES = 256
 CGNET_NO_FLIGHT = 4294967295
+CGNET_OTHER_OWNERS = 9223372036854775807
 CGNET_PATH_LEN = 1024
 CGNET_PORTS = 65536
 CGNET_RECEIVING = 2
 CGNET_RECENT = 64
+CGNET_RESEND_CAUSES = 7
 CGNET_RESULT_WORDS = 4
 CGNET_STAGES = 24
 CGNET_STAGE_KINDS = 31
@@ -314,6 +318,32 @@ class DropUnknown(IntEnum):
     UNKNOWN_HIDDEN = 3
     UNKNOWN_ARRIVED = 4
     DROP_UNKNOWN_COUNT = 5
+
+
+class SessionSignal(IntEnum):
+    SIGNAL_CONNECT = 1
+    SIGNAL_ACCEPT = 2
+    SIGNAL_RTT = 4
+    SIGNAL_LIFE = 8
+    SIGNAL_DROP = 16
+    SIGNAL_RETRANS = 32
+    SIGNAL_QUEUES = 64
+
+
+class RingNumber(IntEnum):
+    RING_EVENTS = 0
+    RING_CONNECTS = 1
+    RING_FAILURES = 2
+    RING_SAMPLES = 3
+    RING_LIVES = 4
+    RING_DROPS = 5
+    RING_RESENDS = 6
+    RING_COUNT = 7
+
+
+class SumKind(IntEnum):
+    SUM_FAILURES = 1
+    SUM_DROPS = 2
 
 
 class SocketTimer(IntEnum):
@@ -1938,6 +1968,147 @@ class RttConfig(NamedTuple):
         return cls._make(RTT_CONFIG.packed.unpack_from(raw, start))
 
 
+SESSION_CONFIG = Layout(
+    "session_config",
+    16,
+    (
+        Member("rows", 0, 4, "I"),
+        Member("sums", 4, 4, "I"),
+        Member("everybody", 8, 4, "I"),
+        Member("pad", 12, 4, "I"),
+    ),
+    Struct("=IIII"),
+)
+
+
+class SessionConfig(NamedTuple):
+    """struct session_config."""
+
+    rows: int = 0
+    sums: int = 0
+    everybody: int = 0
+    pad: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SESSION_CONFIG
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SESSION_CONFIG.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(SESSION_CONFIG.packed.unpack_from(raw, start))
+
+
+SUMS_HISTOGRAM = Layout(
+    "sums_histogram",
+    1048,
+    (
+        Member("sum", 0, 8, "Q"),
+        Member("count", 8, 4, "I"),
+        Member("least", 12, 4, "I"),
+        Member("greatest", 16, 4, "I"),
+        Member("pad", 20, 4, "I"),
+        Member(
+            "buckets",
+            24,
+            1024,
+            "IIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII",
+            length=256,
+        ),
+    ),
+    Struct(
+        "=QIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII"
+    ),
+)
+
+
+class SumsHistogram(NamedTuple):
+    """struct sums_histogram."""
+
+    sum: int = 0
+    count: int = 0  # type: ignore[assignment] # hides a tuple's
+    least: int = 0
+    greatest: int = 0
+    pad: int = 0
+    buckets: tuple[int, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SUMS_HISTOGRAM
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SUMS_HISTOGRAM.pack(self)
+
+
+OWNER_SUMS = Layout(
+    "owner_sums",
+    2336,
+    (
+        Member("established", 0, 8, "Q"),
+        Member("accepts", 8, 8, "Q"),
+        Member("tx_bytes", 16, 8, "Q"),
+        Member("rx_bytes", 24, 8, "Q"),
+        Member("tx_segs", 32, 8, "Q"),
+        Member("rx_segs", 40, 8, "Q"),
+        Member("busy_ticks", 48, 8, "Q"),
+        Member("rwnd_ticks", 56, 8, "Q"),
+        Member("sndbuf_ticks", 64, 8, "Q"),
+        Member("closes", 72, 40, "QQQQQ", length=5),
+        Member("resends", 112, 56, "QQQQQQQ", length=7),
+        Member("drops", 168, 56, "QQQQQQQ", length=7),
+        Member("queue", 224, 4, "I"),
+        Member("queue_limit", 228, 4, "I"),
+        Member("queue_drops", 232, 8, "Q"),
+        Member("latency", 240, 1048, layout=SUMS_HISTOGRAM),
+        Member("rtt", 1288, 1048, layout=SUMS_HISTOGRAM),
+    ),
+    Struct(
+        "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQIIQQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII"
+    ),
+)
+
+
+SUM_KEY = Layout(
+    "sum_key",
+    16,
+    (
+        Member("cgroup_id", 0, 8, "Q"),
+        Member("kind", 8, 4, "I"),
+        Member("number", 12, 4, "I"),
+    ),
+    Struct("=QII"),
+)
+
+
+class SumKey(NamedTuple):
+    """struct sum_key."""
+
+    cgroup_id: int = 0
+    kind: int = 0
+    number: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Its layout."""
+        return SUM_KEY
+
+    def pack(self) -> bytes:
+        """Return the struct's bytes."""
+        return SUM_KEY.packed.pack(*self)
+
+    @classmethod
+    def unpack(cls, raw: bytes | bytearray, start: int = 0) -> Self:
+        """Read the struct at an offset. Raises struct.error."""
+        return cls._make(SUM_KEY.packed.unpack_from(raw, start))
+
+
 OPEN_SOCKET = Layout(
     "open_socket",
     160,
@@ -2045,9 +2216,12 @@ SOCKET_EVENT = Layout(
 
 SOCKETS_CONFIG = Layout(
     "sockets_config",
-    4,
-    (Member("by_state", 0, 4, "I"),),
-    Struct("=I"),
+    8,
+    (
+        Member("by_state", 0, 4, "I"),
+        Member("watches", 4, 4, "I"),
+    ),
+    Struct("=II"),
 )
 
 
@@ -2055,6 +2229,7 @@ class SocketsConfig(NamedTuple):
     """struct sockets_config."""
 
     by_state: int = 0
+    watches: int = 0
 
     @property
     def layout(self) -> Layout:

@@ -21,6 +21,11 @@ DERIVED = ("owner",)
 OF_OWNER = frozenset({"container", "pod", "pod_namespace", "cgroup"})  # sources of ``owner``
 
 
+def sources_of(fields: Sequence[str]) -> set[str]:
+    """Return these fields, and those that ``owner`` is derived from."""
+    return {*fields, *OF_OWNER, "cgroup_id"} if "owner" in fields else {*fields}
+
+
 class Renderer:
     """Renders records as text. Parts that a format doesn't have are ""."""
 

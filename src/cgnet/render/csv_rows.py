@@ -6,9 +6,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from cgnet.render import Renderer, with_owner
+from cgnet.render import Renderer, sources_of, with_owner
 from cgnet.render.text import safe
 
 if TYPE_CHECKING:
@@ -21,10 +22,18 @@ def cell(value: Any) -> str:
     """Return a value as a cell; text that a spreadsheet would take for a formula is quoted."""
     if value is None:
         return ""
-    if isinstance(value, bool | dict | list):
-        value = json.dumps(value)
-    if not isinstance(value, str):
+    kind = type(value)  # faster than isinstance(), and rows have many numbers
+    if kind is int:
         return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is dict or kind is list:
+        value = json.dumps(value)
+    return _text(value) if isinstance(value, str) else str(value)
+
+
+@lru_cache(maxsize=8192)  # names and addresses recur
+def _text(value: str) -> str:
     text = safe(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
@@ -34,7 +43,7 @@ class CsvRows(Renderer):
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str], *, header: bool) -> None:
         """Show ``fields``, in this order."""
-        self._schema = schema
+        self._schema = schema.only(sources_of(fields))
         self._fields = fields
         self._header = header
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.records.fields import Group, Texts, TimestampField, ValueCache
 from cgnet.records.schema import SCHEMA
-from cgnet.render import Renderer, with_owner
+from cgnet.render import Renderer, sources_of, with_owner
 
 if TYPE_CHECKING:
     from cgnet.records.fields import AnyGroup
@@ -63,7 +63,7 @@ class JsonLines(Renderer):
 
     def __init__(self, schema: Schema | CountSchema, fields: list[str] | None) -> None:
         """Show all fields of ``schema``, or ``fields`` in this order."""
-        self._schema = schema
+        self._schema = schema if fields is None else schema.only(sources_of(fields))
         self._fields = fields
         pieces = [_piece(group) for group in schema.groups]
         self._columns = [column for _, column in pieces]

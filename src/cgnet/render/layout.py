@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import unicodedata
 from functools import lru_cache
@@ -15,6 +16,8 @@ ELLIPSIS = "…"
 # Below redrawn rows: the cursor's line, the summary's, and the shell's next prompt.
 LINES_BELOW = 3
 FEWEST_LINES = 2
+# Characters of one cell each, such as those of "1 µs". Others may have none, or two.
+_SINGLES = re.compile("[ -~\xa1-\xac\xae-\u02ff]*")
 
 
 class Room(NamedTuple):
@@ -44,9 +47,14 @@ def _char_cells(char: str) -> int:
     return get_character_cell_size(char)
 
 
+def has_single_cells(text: str) -> bool:
+    """Return whether each character surely has one cell; control characters count as such."""
+    return text.isascii() or _SINGLES.fullmatch(text) is not None
+
+
 def cells(text: str) -> int:
     """Return the width of a text in cells."""
-    return len(text) if text.isascii() else sum(map(_char_cells, text))
+    return len(text) if has_single_cells(text) else sum(map(_char_cells, text))
 
 
 def _length(chars: Iterable[str], width: int) -> int:

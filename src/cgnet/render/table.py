@@ -5,13 +5,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgnet.render import Renderer, with_owner
-from cgnet.render.layout import Room, cells, choose, fit, share_out, terminal_width
+from cgnet.render import Renderer, sources_of, with_owner
+from cgnet.render.layout import (
+    Room,
+    cells,
+    choose,
+    fit,
+    has_single_cells,
+    share_out,
+    terminal_width,
+)
 from cgnet.render.screen import CLEAR, drawn_anew
-from cgnet.render.text import cell, local_time, short_number
+from cgnet.render.text import local_time, short_number, texts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cgnet.records.schema import CountSchema, Schema
 
@@ -204,7 +212,7 @@ class Grown:
     def evict_if_full(self, lines: Sequence[Sequence[str]]) -> None:
         """Widen the columns for new lines."""
         for index, column_texts in enumerate(zip(*lines, strict=True)):
-            width_of = len if "".join(column_texts).isascii() else cells
+            width_of = len if has_single_cells("".join(column_texts)) else cells
             widest = max(map(width_of, column_texts))
             self.widths[index] = max(self.widths[index], min(widest, MAX_GROWN))
 
@@ -228,7 +236,7 @@ class Table(Renderer):
         On a terminal rows are fitted to its line, unless ``whole``: ``first`` are the fields that a
         narrow one keeps, ``then`` the next ones, the most important first.
         """
-        self._schema = schema
+        self._schema = schema.only(sources_of(fields))
         self._fields = fields
         self.redraws = terminal
         self._header = header
@@ -279,15 +287,17 @@ class Table(Renderer):
         if not batch or not (self._layout.follow() or self._owes_header):
             return ""
         self._owes_header = False
-        self._layout.evict_if_full([self._texts(row) for row in self._rows_of(batch)])
+        self._layout.evict_if_full(self._texts(self._rows_of(batch)))
         return self.header()
 
     def rows(self, batch: list[Any]) -> str:
         """Return a line for each record."""
         rows = self._rows_of(batch)
-        lines = list(map(self._texts, rows))
+        lines = self._texts(rows)
         self._layout.evict_if_full(lines)
         styles = [each.style for each in self._columns]
+        if self._is_plain:
+            return "".join(self._plain_lines(lines, styles))
         return "".join(
             self._line(line, self._styles(row, styles))
             for row, line in zip(rows, lines, strict=True)
@@ -296,8 +306,15 @@ class Table(Renderer):
     def _rows_of(self, batch: list[Any]) -> list[dict[str, Any]]:
         return [with_owner(row) for row in self._schema.rows(batch)]
 
-    def _texts(self, row: dict[str, Any]) -> list[str]:
-        return [self._cell(row, field) for field in self._fields]
+    def _texts(self, rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+        """Return the texts of each row, made column by column."""
+        return list(zip(*(self._column(rows, field) for field in self._fields), strict=True))
+
+    def _column(self, rows: list[dict[str, Any]], field: str) -> list[str]:
+        if field == "time":
+            offset = self._schema.clock.offset_ns
+            return [local_time(row["ts_ns"], offset) for row in rows]
+        return list(map(texts_of(field), [row[field] for row in rows]))
 
     def _styles(self, row: dict[str, Any], styles: list[str]) -> list[str]:
         return [
@@ -305,18 +322,15 @@ class Table(Renderer):
             for field, style in zip(self._fields, styles, strict=True)
         ]
 
-    def _cell(self, row: dict[str, Any], field: str) -> str:
-        if field == "time":
-            return local_time(row["ts_ns"], self._schema.clock.offset_ns)
-        return cell(field, row[field])
+    def _plain_lines(self, lines: Sequence[Sequence[str]], styles: Sequence[str]) -> Iterator[str]:
+        """Yield lines that are neither cut nor coloured."""
+        widths = zip(self._columns, self._layout.widths, strict=True)
+        template = SEPARATOR.join(f"%{'' if each.right else '-'}{width}s" for each, width in widths)
+        for texts in lines:
+            line = template % tuple(texts)
+            yield line.rstrip() + "\n" if has_single_cells(line) else self._line(texts, styles)
 
-    def _line(self, texts: list[str], styles: list[str]) -> str:
-        if self._is_plain and "".join(texts).isascii():
-            widths = zip(self._columns, self._layout.widths, strict=True)
-            template = SEPARATOR.join(
-                f"%{'' if each.right else '-'}{width}s" for each, width in widths
-            )
-            return (template % tuple(texts)).rstrip() + "\n"
+    def _line(self, texts: Sequence[str], styles: Sequence[str]) -> str:
         padded = []
         for index, width in zip(self._layout.shown, self._layout.widths, strict=True):
             each, text = self._columns[index], texts[index]

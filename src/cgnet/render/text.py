@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIGURES = 3  # significant ones of a duration
 ROUNDED_UP = 999.5  # above it the number would round to a thousand
@@ -67,22 +70,41 @@ def local_time(ts_ns: int, offset_ns: int) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(second))}.{ns // 1_000_000:03d}"
 
 
+@cache
+def texts_of(field: str) -> Callable[[Any], str]:
+    """Return the function that makes text for a table of a field's values."""
+    if field == "share":
+        return _or_none("{:.1%}".format)
+    if field.endswith("_us"):
+        return _or_none(duration)
+    if field.endswith("_ns") and field != "ts_ns":
+        return _or_none(duration_ns)
+    return _text
+
+
+def _or_none(make: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: "-" if value is None else make(value)
+
+
 def cell(field: str, value: Any) -> str:
     """Return a field's value as text for a table."""
-    if value is None:
-        return "-"
-    if value is True or value is False:
-        return "yes" if value else "no"
-    if field == "share":
-        return f"{value:.1%}"
-    if field.endswith("_us"):
-        return duration(value)
-    if field.endswith("_ns") and field != "ts_ns":
-        return duration_ns(value)
-    return _text(value) if isinstance(value, list | tuple | dict) else safe(str(value)) or '""'
+    return texts_of(field)(value)
 
 
 def _text(value: Any) -> str:
+    kind = type(value)  # faster than isinstance(), and tables have many values
+    if kind is str:
+        return safe(value) or '""'
+    if kind is int:
+        return str(value)
+    return "-" if value is None else _rare(value)
+
+
+def _rare(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return safe(",".join(f"{key}={each}" for key, each in value.items())) or "-"
-    return safe(" < ".join(map(str, value))) or "-"
+    if isinstance(value, list | tuple):
+        return safe(" < ".join(map(str, value))) or "-"
+    return safe(str(value)) or '""'

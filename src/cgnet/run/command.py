@@ -34,6 +34,10 @@ class Command:
     name: ClassVar[str]
     object: ClassVar[str]
     """The name of its BPF objects."""
+    functions: ClassVar[str] = ""
+    """The name of its objects at functions, if it is another one."""
+    signals: ClassVar[int] = 0
+    """What it shows of a session, as bits of SessionSignal; 0: nothing."""
     jobs: ClassVar[tuple[Job, ...]]
     """The jobs of its programs, as ``cgnet doctor`` shows them."""
     layouts: ClassVar[tuple[Layout, ...]]
@@ -60,6 +64,11 @@ class Command:
     """The key of ``conn_id``."""
     draws_milliseconds: bool = False
     """Whether histograms are drawn in them."""
+
+    @property
+    def layouts_at_functions(self) -> tuple[Layout, ...]:
+        """Of the records of its programs at functions."""
+        return self.layouts
 
     @property
     def of_packets(self) -> bool:
@@ -109,18 +118,18 @@ class Command:
         """Return remarks for the user on what these options don't show."""
         return []
 
+    def prepare(self, obj: Object) -> None:
+        """Size its own maps before they are created."""
+
     def on_started(self, obj: Object) -> None:
         """Run after everything is attached, before anything is printed."""
 
     def on_rows(self, schema: Schema | CountSchema, rows: list[Any]) -> None:
         """Process records, or rows of counts, that are being printed."""
 
-    def on_interval(self, obj: Object) -> list[bytes]:  # noqa: ARG002
-        """Have the programs emit open connections, at the start and after each interval.
-
-        Return the records that were read meanwhile.
-        """
-        return []
+    def on_interval(self, obj: Object) -> Iterable[list[bytes]]:  # noqa: ARG002
+        """Yield the records of what is open, in batches: at the start, and after each interval."""
+        return ()
 
     def wanted(self, records: list[bytes]) -> list[bytes]:
         """Return the records to print, of those that the programs emitted."""

@@ -254,9 +254,13 @@ class Launch:
     def _run_beside(self, main: Object, constants: Mapping[str, bytes], btf: Path | None) -> bool:
         """Run programs at functions beside the main ones; if refused, choose others for next time."""
         self._require_going_on()
-        obj = self._open(functions_path(self.command.object, self.folder), btf, constants)
+        obj = self._open(
+            functions_path(self.command.functions or self.command.object, self.folder),
+            btf,
+            constants,
+        )
         try:
-            check_layouts(obj, (*self.command.layouts, *IN_EVERY_OBJECT))
+            check_layouts(obj, (*self.command.layouts_at_functions, *IN_EVERY_OBJECT))
             programs = [each for each in obj.programs if each.name in self._functions]
             self._keep(obj, programs)
             for each in programs:
@@ -332,6 +336,7 @@ class Launch:
 
     def _resize(self, obj: Object) -> None:
         obj.resize("ring", self.buffer)
+        self.command.prepare(obj)
         self.filters.resize(obj)
         if self.follows_listeners:
             for name in LISTENER_MAPS:

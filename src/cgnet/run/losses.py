@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cgnet.records._layouts import LostWhere, number_in, u32
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cgnet.loader import Object
 
 ADVICE = {
@@ -27,6 +30,9 @@ ADVICE = {
 }
 
 
+Place = TypeVar("Place", bound=IntEnum)
+
+
 class Loss(NamedTuple):
     """Records or events lost since the last check."""
 
@@ -41,8 +47,9 @@ class Loss(NamedTuple):
 class Losses:
     """Totals of losses, by location."""
 
-    def __init__(self) -> None:
-        """Begin with no losses."""
+    def __init__(self, count: Callable[[Object], dict[str, int]] | None = None) -> None:
+        """Begin with no losses. ``count`` returns those of an object until now, by location."""
+        self._count = count or _counts
         self._totals: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
 
@@ -57,7 +64,7 @@ class Losses:
 
     def look(self, obj: Object) -> list[Loss]:
         """Return the losses since the last call."""
-        counts = _counts(obj) | self._left_out
+        counts = self._count(obj) | self._left_out
         found = [Loss(where, count - self._totals.get(where, 0)) for where, count in counts.items()]
         grown = [loss for loss in found if loss.number > 0]
         for loss in grown:
@@ -65,11 +72,16 @@ class Losses:
         return grown
 
 
+def counters(obj: Object, name: str, places: type[Place]) -> dict[Place, int]:
+    """Return the values of an array of counters; the last one of ``places`` is their number."""
+    array, counted = obj.map(name), list(places)[:-1]
+    return {each: number_in(array.lookup(u32(each), 8)) for each in counted}
+
+
+def place_of(where: LostWhere) -> str:
+    """Return a location's name."""
+    return where.name.removeprefix("LOST_").lower()
+
+
 def _counts(obj: Object) -> dict[str, int]:
-    counts = {}
-    for where in LostWhere:
-        if where is not LostWhere.LOST_WHERE_COUNT:
-            raw = obj.map("lost").lookup(u32(where), 8)
-            name = where.name.removeprefix("LOST_").lower()
-            counts[name] = number_in(raw)
-    return counts
+    return {place_of(each): number for each, number in counters(obj, "lost", LostWhere).items()}

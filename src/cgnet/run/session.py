@@ -74,7 +74,9 @@ class Session:
             remarks = signal.load(cleanup, lambda: self.stop.requested)
         self.names.publish(signal.obj)
         command.on_started(signal.obj)
-        early = command.on_interval(signal.obj) if self.options.interval else []
+        early: list[bytes] = []
+        if self.options.interval:
+            early = [raw for batch in command.on_interval(signal.obj) for raw in batch]
         note = self.filters.hierarchies[0].note
         for line in [note, *remarks] if note else remarks:
             tell(line)
@@ -97,7 +99,8 @@ class Session:
                 next_print += interval
                 self.printer.counts()
                 self.printer.notices()
-                ended = self._emit(signal.command.on_interval(signal.obj))
+                open_now = signal.command.on_interval(signal.obj)
+                ended = any(self._emit(batch) for batch in open_now)
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOST_EVERY_S
                 ended = self._look_around()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cgnet.run.command import Command, Options
     from cgnet.run.far_ends import PeerOptions
     from cgnet.run.owner_names import OwnerNames
+    from cgnet.run.shared_ledger import SharedLedger
 
 
 class Signal:
@@ -63,6 +64,7 @@ class Signal:
             self.counts = Counts(*args, peer_of)
             self.schema = CountSchema(command.name, clock, self.counts.fields)
         self.losses = Losses()
+        self._shared: SharedLedger | None = None
         self.unknown_owners = 0
         self.runs: dict[str, Any] = {}  # hook, transport, ledger, and stages that aren't seen
 
@@ -88,6 +90,15 @@ class Signal:
             cleanup.callback(Handovers(self.obj, self._filters).close)
         self.runs = launch.runs
         return launch.remarks
+
+    def share(self, session: SharedLedger) -> None:
+        """Take the records of a session that is loaded."""
+        self._shared, self.obj, self.runs = session, session.obj, session.runs
+        self.losses = Losses(lambda _: session.lost(self.command))
+
+    def read(self) -> list[bytes]:
+        """Return the records that the kernel side has now."""
+        return self._shared.read(self.command) if self._shared else self.obj.ring("ring").consume()
 
     def records(self, batch: list[bytes]) -> list[bytes]:
         """Return the records of a batch, and of earlier ones, to be printed now."""

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The signals of a session: several commands' programs side by side, each with a ring of its own."""
+"""The signals of a session: several commands' programs, over one ledger where this kernel can."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cgnet.errors import UnsupportedError
 from cgnet.run.owner_names import OwnerNames
+from cgnet.run.shared_ledger import Part, SharedLedger
 from cgnet.run.signal import Signal
 
 if TYPE_CHECKING:
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
     from cgnet.run.losses import Loss
 
 
+SIDE_BY_SIDE = "the signals run side by side, each with a ledger of its own"
+
+
 class Source:
     """A command, and the filters that its programs apply."""
 
     def __init__(self, command: Command, filters: Filters) -> None:
-        """Nothing is loaded yet."""
+        """Nothing is loaded yet. No filters that select nothing but a hierarchy mean everybody."""
         self.command, self.filters = command, filters
 
 
@@ -31,7 +36,10 @@ class Signals:
 
     def __init__(self, sources: Sequence[Source], options: Options, clock: Clock) -> None:
         """Prepare them; the filters of the first source name owners. Loads nothing yet."""
-        self.names = OwnerNames(sources[0].filters)
+        chosen = sources[0].filters
+        parts = [Part(each.command, each.filters is not chosen) for each in sources]
+        self._session = SharedLedger(parts, chosen, options)
+        self.names = OwnerNames(chosen)
         self._names: dict[Filters, OwnerNames] = {sources[0].filters: self.names}
         for each in sources:
             if each.filters not in self._names:
@@ -41,25 +49,43 @@ class Signals:
             for each in sources
         ]
 
+        self.over_one_ledger = False
+        self._is_asked_for = bool(options.hook or options.transport)
+
     def close(self) -> None:
         """Close the readers of names; load()'s ``cleanup`` closes the programs."""
         self.names.close()
 
     def load(self, cleanup: ExitStack, stopped: Callable[[], bool]) -> list[str]:
         """Load and attach the programs of all signals; return remarks. Raises StoppedError."""
+        try:
+            remarks = self._session.load(cleanup, stopped)
+        except UnsupportedError as error:
+            remarks = self._load_side_by_side(cleanup, stopped)
+            if not self._is_asked_for:
+                remarks.append(f"{SIDE_BY_SIDE}: {error}")
+        else:
+            self.over_one_ledger = True
+            self.names.publish(self._session.obj)
+            for each in self.all:
+                each.share(self._session)
+        for each in self.all:
+            each.command.on_started(each.obj)
+        self.names.say_unmatched()
+        self.names.say_absent()
+        return remarks
+
+    def _load_side_by_side(self, cleanup: ExitStack, stopped: Callable[[], bool]) -> list[str]:
         remarks: dict[str, None] = {}
         for each in self.all:
             remarks |= dict.fromkeys(each.load(cleanup, stopped))
             each.names.publish(each.obj)
-            each.command.on_started(each.obj)
-        self.names.say_unmatched()
-        self.names.say_absent()
         return list(remarks)
 
     def read(self) -> Iterator[tuple[Signal, list[bytes]]]:
         """Yield the records that each signal has now."""
         for each in self.all:
-            records = each.records(each.obj.ring("ring").consume())
+            records = each.records(each.read())
             if records:
                 each.printing(records)
                 yield each, records
@@ -80,5 +106,6 @@ class Signals:
 
     @property
     def runs(self) -> dict[str, Any]:
-        """Hook, transport and ledger in use: of the signal that has the slowest."""
-        return min((each.runs for each in self.all), key=lambda runs: runs["hook"])
+        """Hook, transport and ledger in use, of the signal that has the slowest; and the objects."""
+        slowest = min((each.runs for each in self.all), key=lambda runs: runs["hook"])
+        return {**slowest, "objects": 1 if self.over_one_ledger else len(self.all)}

@@ -8,7 +8,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from harness import CGNET, PATIENCE_S, check, ip, run, tracing
+from cgroup_program import refusing_connect
+from harness import CGNET, PATIENCE_S, V2, check, ip, listener, new_cgroup, run, tracing
 
 from cgnet.commands.connect.attempts import WAYS
 
@@ -27,9 +28,8 @@ def test_no_route(hook: str, netns: str, address: str) -> None:
         check(tracer, made, result="ENETUNREACH", tcp_state="CLOSE", latency_us=None, dport=80)
 
 
-@pytest.mark.parametrize("way", list(WAYS))
-def test_each_way_forced(way: str, netns: str) -> None:
-    """It shows the error, or `cgnet doctor` says that this kernel has no such hook."""
+def forced(way: str) -> tuple[str, ...]:
+    """Return the options of a way; skip the test if this kernel doesn't have it, and says so."""
     needs = {"fexit": {"fentry", "fexit"}, "kprobe": {"kprobe", "kretprobe"}}.get(way, {way})
     report = json.loads(cgnet("doctor", "-o", "json").stdout)
     works = {each["name"] for each in report["features"] if each["works"]}
@@ -37,9 +37,22 @@ def test_each_way_forced(way: str, netns: str) -> None:
     if not needs <= works:
         assert cgnet("connect", *how, "--duration", "0.1").returncode == 4
         pytest.skip(f"this kernel has no {way}, and cgnet says so")
-    with tracing(*how) as tracer:
-        made = run("connect", NO_ROUTE, 80, netns=netns)
-        check(tracer, made, result="ENETUNREACH", tcp_state="CLOSE", latency_us=None)
+    return how
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_each_way_forced(way: str, netns: str) -> None:
+    """It shows errors of routing, and of a BPF program that lets no call come to TCP."""
+    with (
+        tracing(*forced(way)) as tracer,
+        new_cgroup(V2) as cgroup,
+        refusing_connect(cgroup, 4),
+        listener() as port,
+    ):
+        refused = run("connect", "127.0.0.1", port, 2, cgroups=(cgroup,))
+        without_route = run("connect", NO_ROUTE, 80, netns=netns)
+        assert [row["result"] for row in refused + without_route] == ["EPERM"] * 2 + ["ENETUNREACH"]
+        check(tracer, refused + without_route, tcp_state="CLOSE", latency_us=None)
 
 
 def test_no_permission_by_route(hook: str, netns: str) -> None:

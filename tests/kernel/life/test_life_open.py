@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from compare import inner
-from harness import HIERARCHY, tracing, wait_until
+from harness import HIERARCHY, new_netns, tracing, wait_until
 from lives import rows_of, the_end, within
 from measured import path_in
 from owner_lab import Server
+from remote_python import RemotePython
 
 if TYPE_CHECKING:
     from harness import Row, Tracer
@@ -84,6 +85,23 @@ def test_living_ones(look: str, stage: Stage) -> None:
         assert ends[old_port]["duration_us"] is None
         deltas = [row["tx_bytes_delta"] for row in tracer.rows() if row["sport"] == old_port]
         assert sum(deltas) == 2000  # since the start
+
+
+@pytest.mark.parametrize("look", ["tp_btf", "raw_tp-questions", "tp_btf-files"])
+def test_more_than_the_ring_has_room_for(look: str) -> None:
+    with new_netns() as netns, RemotePython(f"/run/netns/{netns}") as both:
+        both.listen("127.0.0.1")
+        options = ("-i", "0.5", "--buffer", "4K", "--netns", netns, "--role", "client")
+        with tracing(*LOOKS[look], *options, command="life") as tracer:
+            both.do("join = lambda: socket.create_connection(server.getsockname())")
+            both.do("kept = [end for _ in range(300) for end in (join(), server.accept()[0])]")
+            ports = both.get("[each.getsockname()[1] for each in kept[::2]]")
+            wait_until(
+                lambda: f"{len(ports)} connections: {tracer}",
+                lambda: {row["sport"] for row in tracer.rows() if row["open"]} >= {*ports},
+            )
+            tracer.stop()
+    assert tracer.rows("summary")[0]["lost"] == 0
 
 
 def test_rows_that_are_left_out_are_no_last_rows(stage: Stage) -> None:

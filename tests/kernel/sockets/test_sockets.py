@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import time
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +17,6 @@ from compare import inner
 from harness import (
     HIERARCHY,
     PYTHON,
-    cgnet,
     ip,
     netns_inode,
     new_cgroup,
@@ -28,6 +24,7 @@ from harness import (
     tracing,
     wait_until,
 )
+from socket_lists import by_flow, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,12 +33,6 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).parents[1] / "support/open_states.py"
 ADDRESSES = ("127.0.0.1", "::1")
-FLOW = ("saddr", "sport", "daddr", "dport")
-EXACT = ("recv_q", "send_q", "timer", "cwnd", "ssthresh", "mss", "drops")
-# Between both looks time passes; ss rounds.
-ABOUT = {"srtt_us": 2, "min_rtt_us": 2, "timer_us": 50_000}
-# ss tells longer times in whole minutes, or seconds.
-MINUTE_US, SECOND_US, SECONDS_US = 60_000_000, 1_000_000, 10_000_000
 
 
 def within(cgroup: Path | None, netns: str, *command: str) -> list[str]:
@@ -72,56 +63,6 @@ def worker(netns: str, idle: int = 0, cgroup: Path | None = None) -> Iterator[di
         process.stdout.close()
 
 
-def listed(*arguments: str) -> tuple[list[Row], Row]:
-    """Return the rows of ``cgnet sockets``, and the summary."""
-    done = cgnet("sockets", "-o", "json", *arguments)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return [row for row in rows if row["type"] == "sockets"], rows[-1]
-
-
-def by_flow(rows: list[Row]) -> dict[tuple[object, ...], Row]:
-    return {tuple(row[field] for field in FLOW): row for row in rows}
-
-
-def settled(before: list[Row], after: list[Row]) -> list[Row]:
-    """Return rows with the values that didn't change between two looks."""
-    later = by_flow(after)
-    return [
-        {
-            field: value
-            for field, value in row.items()
-            if field in FLOW or field in ABOUT or later[flow].get(field) == value
-        }
-        for flow, row in by_flow(before).items()
-        if flow in later
-    ]
-
-
-def check(ours: list[Row], theirs: list[Row], apart_us: int) -> None:
-    """Compare rows of one namespace, from two looks so far apart."""
-    mine, yours = by_flow(ours), by_flow(theirs)
-    assert sorted(map(str, mine)) == sorted(map(str, yours))
-    for flow, row in yours.items():
-        assert mine[flow]["state"] == row.get("state", mine[flow]["state"]), flow
-        changes = (
-            ("cwnd", "ssthresh")
-            if mine[flow]["state"] in ("SYN_SENT", "SYN_RECV", "LISTEN")
-            else ()
-        )
-        for field in EXACT:
-            if field in row and field not in changes:
-                assert (field, mine[flow][field]) == (field, row[field]), (mine[flow], row)
-        for field, least in ABOUT.items():
-            if field == "timer_us" and row.get("timer") not in ("keepalive", "timewait"):
-                continue  # it may have expired, and begun again
-            if row.get(field):
-                tolerance = least + (MINUTE_US if row[field] >= MINUTE_US else 0)
-                tolerance += SECOND_US if row[field] >= SECONDS_US else 0
-                tolerance += apart_us if field == "timer_us" else 0
-                assert abs(mine[flow][field] - row[field]) <= tolerance, (field, mine[flow], row)
-
-
 def test_all_states_in_three_namespaces() -> None:
     with ExitStack() as stack:
         spaces = [stack.enter_context(new_netns()) for _ in range(3)]
@@ -133,7 +74,7 @@ def test_all_states_in_three_namespaces() -> None:
         apart_us = round((time.monotonic() - begin) * 1e6)
         for netns in spaces:
             ours = [row for row in rows if row["netns"] == netns_inode(netns)]
-            check(ours, settled(before[netns], after[netns]), apart_us)
+            ss_lines.check(ours, ss_lines.settled(before[netns], after[netns]), apart_us)
             states = {row["state"] for row in ours}
             assert states >= {
                 "ESTABLISHED", "LISTEN", "TIME_WAIT", "FIN_WAIT2", "CLOSE_WAIT", "SYN_RECV", "SYN_SENT",
@@ -322,76 +263,3 @@ def test_listings_repeat_and_tell_what_came_since(
         ages = [row["age_us"] for row in of_server()]
         assert ages == sorted(ages)
         assert 0 <= ages[0] < ages[-1]
-
-
-FULL = """
-import socket, sys
-servers = [socket.create_server(("127.0.0.1", 0), backlog=2) for _ in range(3)]
-print(*(each.getsockname()[1] for each in servers), flush=True)
-socks = []
-for line in sys.stdin:
-    for _ in range(8):
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.connect_ex(servers[1].getsockname())
-        socks.append(sock)
-    print("full", flush=True)
-"""
-
-
-def test_a_burst_fills_one_of_three_listeners(netns: str) -> None:
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", netns, PYTHON, "-c", FULL],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        ports = list(map(int, process.stdout.readline().split()))
-        print("burst", file=process.stdin, flush=True)
-        assert process.stdout.readline() == "full\n"
-
-        def told() -> list[Row]:
-            rows, _ = listed("--listeners", "--netns", f"/run/netns/{netns}")
-            return sorted(rows, key=lambda row: ports.index(row["sport"]))
-
-        rows = wait_until("drops", lambda: (found := told())[1]["drops"] and found)
-        assert [row["drops"] > 0 for row in rows] == [False, True, False]
-        assert [row["queue"] for row in rows] == [0, 3, 0]
-        assert [row["backlog"] for row in rows] == [2, 2, 2]
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-
-MANY = Path(__file__).parents[1] / "support/many_namespaces.py"
-NAMESPACES, CONNECTIONS, ENDED = 60, 40, 5
-
-
-def test_many_namespaces_without_a_process_or_a_name() -> None:
-    """Each has a listener, connections, and some that ended; all are counted in each."""
-    process = subprocess.Popen(
-        [PYTHON, MANY, *map(str, (NAMESPACES, CONNECTIONS, ENDED))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        inodes: set[str] = set()
-        while len(inodes) < NAMESPACES:
-            inodes.update(process.stdout.readline().split())
-        rows, summary = listed()
-        counts = Counter((row["netns"], row["state"]) for row in rows)
-        for inode in map(int, inodes):
-            assert counts[inode, "ESTABLISHED"] == 2 * (CONNECTIONS - ENDED)
-            assert counts[inode, "TIME_WAIT"] == ENDED
-            assert counts[inode, "LISTEN"] == 1
-        assert summary["namespaces"] > NAMESPACES
-        assert summary["lost"] == 0
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING
 
-Row = dict[str, Any]
+from socket_lists import FLOW, by_flow
+
+if TYPE_CHECKING:
+    from harness import Row
+
 STATES = {
     "ESTAB": "ESTABLISHED", "SYN-SENT": "SYN_SENT", "SYN-RECV": "SYN_RECV", "FIN-WAIT-1": "FIN_WAIT1",
     "FIN-WAIT-2": "FIN_WAIT2", "TIME-WAIT": "TIME_WAIT", "CLOSE-WAIT": "CLOSE_WAIT",
@@ -15,6 +19,11 @@ STATES = {
 }  # fmt: skip
 TIMERS = {"on": "on", "keepalive": "keepalive", "timewait": "timewait", "persist": "probe"}
 UNITS = {"ms": 1000, "sec": 10**6, "min": 60 * 10**6}
+EXACT = ("recv_q", "send_q", "timer", "cwnd", "ssthresh", "mss", "drops")
+# Between both looks time passes; ss rounds.
+ABOUT = {"srtt_us": 2, "min_rtt_us": 2, "timer_us": 50_000}
+# ss tells longer times in whole minutes, or seconds.
+MINUTE_US, SECOND_US, SECONDS_US = 60_000_000, 1_000_000, 10_000_000
 NUMBERS = {"cwnd": "cwnd", "ssthresh": "ssthresh", "mss": "mss", "notsent": "unsent"}
 
 
@@ -67,3 +76,43 @@ def in_namespace(netns: str) -> list[Row]:
     command = ["ip", "netns", "exec", netns, "ss", "-tanmoiOH"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [parse(line) for line in done.stdout.splitlines()]
+
+
+def settled(before: list[Row], after: list[Row]) -> list[Row]:
+    """Return rows with the values that didn't change between two looks."""
+    later = by_flow(after)
+    return [
+        {
+            field: value
+            for field, value in row.items()
+            if field in FLOW
+            or later[flow].get(field) == value
+            or (field in ABOUT and later[flow]["state"] == row["state"])
+        }
+        for flow, row in by_flow(before).items()
+        if flow in later
+    ]
+
+
+def check(ours: list[Row], theirs: list[Row], apart_us: int) -> None:
+    """Compare rows of one namespace, from two looks so far apart."""
+    mine, yours = by_flow(ours), by_flow(theirs)
+    assert sorted(map(str, mine)) == sorted(map(str, yours))
+    for flow, row in yours.items():
+        assert mine[flow]["state"] == row.get("state", mine[flow]["state"]), flow
+        changes = (
+            ("cwnd", "ssthresh")
+            if mine[flow]["state"] in ("SYN_SENT", "SYN_RECV", "LISTEN")
+            else ()
+        )
+        for field in EXACT:
+            if field in row and field not in changes:
+                assert (field, mine[flow][field]) == (field, row[field]), (mine[flow], row)
+        for field, least in ABOUT.items():
+            if field == "timer_us" and row.get("timer") not in ("keepalive", "timewait"):
+                continue  # it may have expired, and begun again
+            if row.get(field):
+                tolerance = least + (MINUTE_US if row[field] >= MINUTE_US else 0)
+                tolerance += SECOND_US if row[field] >= SECONDS_US else 0
+                tolerance += apart_us if field == "timer_us" else 0
+                assert abs(mine[flow][field] - row[field]) <= tolerance, (field, mine[flow], row)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A single IORING_OP_CONNECT by bare system calls (linux/io_uring.h)."""
+"""io_uring by bare system calls (linux/io_uring.h): a connect(), and a file that it keeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import mmap
 import socket
 import struct
 
-IO_URING_SETUP, IO_URING_ENTER = 425, 426
+IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER = 425, 426, 427
+IORING_REGISTER_FILES = 2
 IORING_OP_CONNECT = 16
 IORING_ENTER_GETEVENTS, IORING_ENTER_SQ_WAKEUP = 1, 2
 IORING_SETUP_SQPOLL = 2
@@ -25,6 +26,13 @@ def _syscall(number: int, *arguments: object) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), f"syscall {number}")
     return result
+
+
+def keep_by_ring(fd: int) -> int:
+    """Register a file with a new ring, which keeps it when it is closed; return the ring."""
+    ring = _syscall(IO_URING_SETUP, ENTRIES, ctypes.create_string_buffer(120))
+    _syscall(IO_URING_REGISTER, ring, IORING_REGISTER_FILES, struct.pack("i", fd), 1)
+    return ring
 
 
 def connect_by_ring(fd: int, address: str, port: int, flags: int) -> int:

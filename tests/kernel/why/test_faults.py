@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
-from score import RIGHT, line
-from trial import load_cases, run_trial
+from harness import PATIENCE_S, tracing
+from lab import Lab
+from score import RIGHT, line, owner_of
+from trial import begin_trouble, load_cases, run_trial, wait_seen
 
 DURATION_S = 5.0
 QUICK = [
@@ -31,3 +34,36 @@ def test_finds_fault(name: str, family: int, mode: str) -> None:
     case = next(each for each in load_cases() if each.name == name)
     result = run_trial(case, family, mode, DURATION_S)
     assert result.verdict == RIGHT, f"{line(result)}\n{json.dumps(result.as_json(), indent=1)}"
+
+
+SEVERAL = [
+    "slow-server/think-time",
+    "firewall-drop/nft-forward",
+    "accept-queue-full/does-not-accept",
+]
+
+
+def test_finds_several_at_once_and_ranks_them_by_harm() -> None:
+    found = {}
+    with ExitStack() as stack:
+        for case in (each for each in load_cases() if each.name in SEVERAL):
+            steps = case.steps(stack.enter_context(Lab(4)))
+            next(steps)
+            trouble = begin_trouble(steps)
+            wait_seen(trouble)
+            found[case.id] = {each.name for each in trouble.owners}
+        with tracing("--duration", str(DURATION_S), command="why") as tracer:
+            tracer.process.wait(DURATION_S + PATIENCE_S)
+            tracer.stop()
+            rows = tracer.rows("finding")
+    ranks = {
+        (row["id"], owner): row["rank"]
+        for row in rows
+        for owner in (owner_of(row), owner_of(row, "peer_"))
+    }
+    ours = {
+        ident: min((ranks[ident, owner] for owner in owners if (ident, owner) in ranks), default=0)
+        for ident, owners in found.items()
+    }
+    assert all(ours.values()), (ours, rows)
+    assert ours["slow-server"] > max(ours["firewall-drop"], ours["accept-queue-full"])

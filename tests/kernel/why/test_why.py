@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import (
     CGNET,
+    FORCED,
     HIERARCHY,
     PATIENCE_S,
     Row,
@@ -27,7 +28,7 @@ from harness import (
 
 from cgnet.commands.why.child import own_cgroup
 from cgnet.filters.selection import Filters
-from cgnet.kernel.variants import HOOK, all_work
+from cgnet.kernel.variants import HOOK, TYPED, all_work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ sys.stdin.read()
 
 def why(*arguments: str, output: str = "json") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(CGNET), "why", "-o", output, *arguments],
+        [str(CGNET), "why", "-o", output, *FORCED, *arguments],
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
@@ -110,6 +111,7 @@ def test_a_command_that_is_refused(hook: str) -> None:
     }  # fmt: skip
     assert "the command" in found["text"]
     assert (done.returncode, summary["exit_status"], summary["attempts"]) == (7, 7, 1)
+    assert summary["objects"] == (1 if hook == TYPED else 4)
     assert left_behind() == []
 
 

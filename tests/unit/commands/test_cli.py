@@ -27,8 +27,9 @@ from cgnet.errors import (
     UsageError,
 )
 from cgnet.kernel import probes
-from cgnet.kernel.variants import HOOK
+from cgnet.kernel.variants import HOOK, TYPED
 from cgnet.run.launch import functions_path, object_path
+from cgnet.run.shared_ledger import OBJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,9 @@ def test_every_command_has_its_object_and_every_object_a_command() -> None:
         if (name, hook.way) != ("sockets", "typed")  # the raw one runs on every kernel
     }
     used |= {functions_path(name) for name in ("connect", "trace")}
+    used |= {
+        object_path(OBJECT, hook) for hook in HOOK.only(TYPED).variants
+    }  # several commands' one
     assert used | {probes.OBJECT} == set(OBJECTS.glob("*.bpf.o"))
 
 

@@ -14,9 +14,15 @@ import pytest
 from cgnet import loader
 from cgnet.cli import _run
 from cgnet.commands import COMMANDS
+from cgnet.commands.connect.command import Connect
 from cgnet.commands.doctor import command as doctor
 from cgnet.commands.doctor import host
 from cgnet.commands.doctor.report import WIDTH, report_text
+from cgnet.commands.drop.command import Drop
+from cgnet.commands.life import Life
+from cgnet.commands.retrans import Retrans
+from cgnet.commands.sockets.command import Sockets
+from cgnet.commands.why.command import JOBS
 from cgnet.errors import NotPermittedError, UnsupportedError
 from cgnet.kernel import probes, variants
 from cgnet.kernel.probes import (
@@ -82,10 +88,7 @@ def test_the_commands_are_all_others() -> None:
     assert {*doctor.command_names(), "doctor"} == set(COMMANDS)
 
 
-TRACING = set(doctor.command_names()) - {
-    "containers",
-    "why",
-}  # which load nothing, or the others' programs
+TRACING = set(doctor.command_names()) - {"containers"}  # which loads nothing
 
 
 def test_every_command_says_what_it_needs(
@@ -307,3 +310,8 @@ def test_a_terminal_that_is_too_narrow_still_gets_all(
 def test_a_btf_file_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["doctor", "--btf", "/no/such/file"]) == 2
     assert "/no/such/file" in capsys.readouterr().err
+
+
+def test_why_needs_what_its_signals_need() -> None:
+    parts = (Connect, Life, Retrans, Drop, Sockets)
+    assert {job.name for job in JOBS} == {job.name for each in parts for job in each.jobs}

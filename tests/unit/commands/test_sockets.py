@@ -83,6 +83,14 @@ def test_marks_are_named(schema: Schema) -> None:
     assert (row["timer"], row["timer_us"], row["limited_by"]) == ("probe", 2**40, "rwnd")
 
 
+def test_a_schema_of_some_fields_has_their_values(schema: Schema) -> None:
+    raw = record(sport=1, dport=2, queue=3)
+    some = schema.only({"dport", "queue", "comm"}).row(raw)
+    whole = schema.row(raw)
+    assert {"time", "ts_ns", "dport", "queue", "comm"} <= some.keys() < whole.keys()
+    assert some == {field: whole[field] for field in some}
+
+
 def test_holders_are_all_processes_in_order_of_pids() -> None:
     shared = Shared()
     names: Any = Names()
@@ -138,19 +146,6 @@ def test_a_socket_has_an_age_if_it_came_later(schema: Schema) -> None:
     ages = [schema.row(raw)["age_us"] for raw in (old, still, new, again)]
     assert ages[:2] == [None, None]
     assert all(isinstance(age, int) for age in ages[2:])
-
-
-def test_a_queue_has_a_high_water_mark(schema: Schema) -> None:
-    history = History()
-    told = []
-    for queue in (1, 5, 2):
-        history.begin()
-        told.append(schema.row(history.tell(record(queue=queue, address=64)))["queue_high"])
-        history.end()
-    assert told == [1, 5, 5]
-    history.begin()
-    history.end()  # it is gone
-    assert schema.row(history.tell(record(queue=0, address=64)))["queue_high"] == 0
 
 
 @pytest.mark.parametrize(

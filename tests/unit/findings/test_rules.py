@@ -27,6 +27,7 @@ from cgnet.findings.finding import MAX_NAMED, Finding, ranked
 from cgnet.findings.rules import judge
 
 if TYPE_CHECKING:
+    from cgnet.findings.tally import Group
     from cgnet.findings.watched import Watched
 
 NS = 1_000_000_000
@@ -325,6 +326,15 @@ def test_a_reset_of_the_peer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "told"),
+    [("TCP_ABORT_ON_CLOSE", "by a reset (TCP_ABORT_ON_CLOSE)"), (None, "by a reset")],
+)
+def test_who_sent_a_reset_and_why_if_the_kernel_tells(reason: str | None, told: str) -> None:
+    sender = end("local", "rst", **SERVER | BACK, role="server", rst_reason=reason)
+    assert only(watched(end("peer", "rst"), sender)).text.endswith(told)
+
+
+@pytest.mark.parametrize(
     ("closed_by", "cause"), [("local", "rst"), ("peer", "fin"), ("local", "fin")]
 )
 def test_an_end_that_harms_nobody(closed_by: str, cause: str) -> None:
@@ -385,3 +395,58 @@ def test_findings_of_one_cause_and_place_are_one() -> None:
 def test_what_is_typed_is_quoted() -> None:
     made: Any = watched(attempt("ECONNREFUSED", container="a; rm -rf /"), drop("NO_SOCKET"))
     assert "--container 'a; rm -rf /'" in only(made).more
+
+
+# -- drops whose reason the kernel doesn't tell: before 5.17
+
+
+def by_tcp(**more: Any) -> Group:
+    return drop(None, location="tcp_v4_rcv+0x62", **more)
+
+
+def test_nobody_listens_where_tcp_freed_the_syn() -> None:
+    found = only(watched(attempt("ECONNREFUSED", 3), by_tcp()))
+    assert (found.id, found.confidence) == ("no-listener", "certain")
+    made = watched(attempt("ECONNREFUSED"), by_tcp(), listeners=[listener(address="127.0.0.1")])
+    assert only(made).id == "wrong-bind-address"
+
+
+LOST = (attempt("ETIMEDOUT", syn_retrans=3), resend("syn"))
+AT_CGROUP = ("/sys/fs/cgroup/web", {7: "sd_fw_ingress"})
+
+
+def test_a_program_at_the_listeners_cgroup_drops_the_syn() -> None:
+    found = only(watched(*LOST, by_tcp(), listeners=[listener()], programs=AT_CGROUP))
+    assert (found.id, found.confidence) == ("firewall-drop", "likely")
+    assert "7 sd_fw_ingress" in found.text
+
+
+def test_a_syn_that_time_wait_refused_by_the_counter_of_old_stamps() -> None:
+    made = watched(*LOST, by_tcp(), listeners=[listener()], grown={"TcpExtPAWSEstab": 1})
+    assert (only(made).id, only(made).confidence) == ("time-wait-refused", "likely")
+
+
+def test_a_drop_for_no_known_reason_is_told() -> None:
+    found = only(watched(*LOST, by_tcp(), listeners=[listener()]))
+    assert (found.id, found.confidence) == ("syn-unanswered", "likely")
+    assert "dropped 1 packet of the handshake in tcp_v4_rcv" in found.text
+
+
+def test_a_syn_that_is_sent_again_to_a_half_open_connection_tells_nothing() -> None:
+    answered = resend("synack", **SERVER | BACK, role="server")
+    made = watched(*LOST, answered, by_tcp(), listeners=[listener()], programs=AT_CGROUP)
+    assert "firewall-drop" not in ids(made)
+
+
+def test_what_drops_the_answer_counts_if_nothing_is_known_of_the_syns_drop() -> None:
+    answer = drop(None, "SA", seq=8, location="nf_hook_slow+0x93", reason_class="firewall")
+    found = only(watched(*LOST, by_tcp(), answer, listeners=[listener()]))
+    assert (found.id, found.confidence) == ("firewall-drop", "likely")
+
+
+@pytest.mark.parametrize(
+    ("grown", "ident"), [({"TcpExtIPReversePathFilter": 2}, "rp-filter"), ({}, "no-route")]
+)
+def test_routing_drops_by_the_counter_of_reverse_paths(grown: dict[str, int], ident: str) -> None:
+    made = drop(None, location="ip_rcv_finish_core.constprop.0+0x1", reason_class="configuration")
+    assert only(watched(*LOST, made, grown=grown)).id == ident

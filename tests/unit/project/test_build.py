@@ -9,10 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 SOURCES = {path.name.partition(".")[0] for path in ROOT.glob("bpf/*.bpf.c")} - {"probe"}
-RAW_ALONE = {"sockets"}
+RAW_ALONE, TYPED_ALONE = {"sockets"}, {"session"}
 TYPED = {name for name in SOURCES - RAW_ALONE if not name.endswith("_functions")}
+RAW = SOURCES - TYPED_ALONE
 NAMES = {"probe.bpf.o"} | {
-    f"{name}.{way}.bpf.o" for way, names in (("typed", TYPED), ("raw", SOURCES)) for name in names
+    f"{name}.{way}.bpf.o" for way, names in (("typed", TYPED), ("raw", RAW)) for name in names
 }
 
 

@@ -34,7 +34,7 @@ TRACEPOINTS = (
     "qdisc_enqueue", "qdisc_dequeue", "netif_rx_entry", "napi_gro_receive_entry",
     "netif_receive_skb", "sock_send_length", "tcp_retransmit_skb", "tcp_retransmit_synack",
 )  # fmt: skip
-CONNECT_FUNCTIONS = ("tcp_v4_connect", "tcp_v6_connect")
+CONNECT_FUNCTIONS = ("tcp_v4_connect", "tcp_v6_connect", "inet_stream_connect")
 TRACE_FUNCTIONS = (
     "ip_output", "ip6_output", "ip_rcv_core", "ip_rcv", "ip6_rcv_core", "ipv6_rcv", "tcp_v4_rcv",
     "tcp_v6_rcv", "tcp_add_backlog", "tcp_queue_rcv", "tcp_data_queue", "nf_hook_slow",

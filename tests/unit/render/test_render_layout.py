@@ -14,6 +14,7 @@ from commands_made import command_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from records import fixed_clock
+from rich.cells import get_character_cell_size
 
 from cgnet.commands import containers
 from cgnet.commands.connect import command as connect
@@ -21,7 +22,7 @@ from cgnet.filters.selection import Selection
 from cgnet.records._layouts import Role
 from cgnet.records.schema import CountSchema
 from cgnet.render import columns_of_counts, make_blocks, make_drawings, make_renderer
-from cgnet.render.layout import Room, cells, choose, share_out, shortened
+from cgnet.render.layout import Room, cells, choose, has_single_cells, share_out, shortened
 from cgnet.render.listing import table_text
 from cgnet.render.table import QUANTITIES, Table, column
 from cgnet.render.text import short_number
@@ -441,3 +442,9 @@ def test_accepted_connections_keep_the_port_that_is_listened_at(
     assert isinstance(made, Table)
     assert {"owner", "daddr", "sport", "result"} <= {*made.shown}
     assert "dport" not in made.shown
+
+
+def test_characters_of_a_single_cell_are_known_without_a_table() -> None:
+    singles = [chr(code) for code in range(0x20, 0x3000) if has_single_cells(chr(code))]
+    assert {"µ", "é", "~"} < {*singles}
+    assert {get_character_cell_size(each) for each in singles if each.isprintable()} == {1}

@@ -108,7 +108,7 @@ class FakeKernel(FakeObject):
     def has_map(self, name: str) -> bool:
         return name in self.has
 
-    def iterate_if_loaded(self, name: str, elements_of: str) -> None:
+    def iterator(self, name: str, elements_of: str) -> None:
         self.did.append(f"{name} over {elements_of}")
 
     def start(self, *_: Any) -> Self:

@@ -44,7 +44,7 @@ def attempt(result: str, count: int = 1, state: str = "SYN_SENT", **more: Any) -
     return group(row, count, **sums)
 
 
-def drop(reason: str, flags: str = "S", count: int = 1, seq: int = 7, **more: Any) -> Group:
+def drop(reason: str | None, flags: str = "S", count: int = 1, seq: int = 7, **more: Any) -> Group:
     row: Row = SERVER | FLOW | {
         "tcp_flags": flags, "reason": reason, "reason_class": None, "location": "f+0x1",
         "stack": (), "dev": "eth0", "direction": "rx", "tcp_state": None,
@@ -140,8 +140,9 @@ class Look:
         known = self.known.get("addresses", {OTHER_NETNS: ["10.0.0.2"], NETNS: ["10.0.0.1"]})
         return frozenset(known.get(netns, ()))
 
-    def grown(self, *_: Any) -> dict[str, int]:
-        return {}
+    def grown(self, _netns: int, names: tuple[str, ...]) -> dict[str, int]:
+        known = self.known.get("grown", {})
+        return {name: known[name] for name in names if name in known}
 
     grown_lately = grown
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cgnet.kernel.variants import CONNECTIONS, LISTENERS, SEEDS, SYNC_ERRORS
 from cgnet.owners.pairs import NONE
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, ConnectConfig, Role
+from cgnet.records._layouts import CONNECT_EVENT, FLOW, OUTCOME, ConnectConfig, Role, SessionSignal
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.schema import DECISION, FLOW_GROUPS, LATENCY, SYN_RETRANS
 from cgnet.run.command import Command
@@ -47,6 +47,7 @@ class Attempts(Command):
     """
 
     object = "connect"
+    signals = SessionSignal.SIGNAL_CONNECT | SessionSignal.SIGNAL_ACCEPT
     jobs: ClassVar[tuple[Job, ...]] = CONNECTIONS
     layouts = (CONNECT_EVENT, FLOW, OUTCOME)
     identity = CONNECT_EVENT.slice("identity")

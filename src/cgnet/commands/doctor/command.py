@@ -86,8 +86,9 @@ def _stages(command: Command | None) -> list[dict[str, Any]]:
 
 def _command(name: str, no_trial: str | None, problems: list[str]) -> dict[str, Any]:
     """Return a command's variants; ``problems`` are those of all commands."""
-    command: Command | None = getattr(import_module(COMMANDS[name].module), "COMMAND", None)
-    jobs = command.jobs if command else ()
+    module = import_module(COMMANDS[name].module)
+    command: Command | None = getattr(module, "COMMAND", None)
+    jobs = command.jobs if command else getattr(module, "JOBS", ())
     missing = [*problems] if jobs else []
     uses: dict[str, str | None] = {job.name: None for job in jobs}
     refused = []

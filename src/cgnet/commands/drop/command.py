@@ -27,7 +27,7 @@ from cgnet.options.groups import DEFAULT_BY_OF_DROPS, select
 from cgnet.options.shared import collect, common_of_packets, counted, counting_drops, far_end
 from cgnet.options.types import OneOf
 from cgnet.owners.record_fields import owner_group
-from cgnet.records._layouts import DROP, DROP_EVENT, FLOW
+from cgnet.records._layouts import DROP, DROP_EVENT, FLOW, SessionSignal
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.schema import FLOW_GROUPS
 from cgnet.run.command import Command
@@ -51,6 +51,7 @@ class Drop(Command):
     """Dropped packets, with owner, place and reason; with advice if requested."""
 
     name = object = "drop"
+    signals = SessionSignal.SIGNAL_DROP
     jobs = (*SOCKETS, STACKS)
     layouts = (DROP_EVENT, FLOW, DROP)
     packet_end = DROP_EVENT.slice("end")

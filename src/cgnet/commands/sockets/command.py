@@ -76,9 +76,9 @@ class Sockets(Command):
         """Return the groups of a record's fields, in order."""
         return groups(names, runtimes, self.shared, self.conn_key)
 
-    def constants(self) -> SocketsConfig:
-        """Return the constants that select sockets."""
-        return SocketsConfig(by_state=self._states)
+    def constants(self, *, repeats: bool) -> SocketsConfig:
+        """Return the constants that select sockets, and say whether queues are followed."""
+        return SocketsConfig(by_state=self._states, watches=repeats and self.listeners_alone)
 
     def summary(self, _obj: Object) -> dict[str, int]:
         """Return the network namespaces, and what listings missed."""

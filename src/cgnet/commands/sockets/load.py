@@ -7,7 +7,14 @@ import errno
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgnet.commands.sockets.walk import HELD, HOLDERS, Walk, room_for_held
+from cgnet.commands.sockets.walk import (
+    HELD,
+    HOLDERS,
+    MAX_PORTS,
+    PORT_OWNERS,
+    Walk,
+    room_for_held,
+)
 from cgnet.errors import (
     CgnetError,
     LibbpfError,
@@ -19,7 +26,7 @@ from cgnet.errors import (
 from cgnet.kernel import variants
 from cgnet.kernel.btf import check_layouts
 from cgnet.loader import Object
-from cgnet.owners import cgroups
+from cgnet.owners import cgroups, processes
 from cgnet.records._layouts import (
     FLOW,
     HEAD,
@@ -47,6 +54,7 @@ LAYOUTS = (
     SOCKET_NETNS, SOCKET_QUERY,
 )  # fmt: skip
 WALKS = ("walk", "walk_briefly")  # best first
+QUEUES, WATCHED = "queues", "watched_listeners"
 FAILED = re.compile(r"prog '(\w+)': failed to load")  # libbpf names the program
 BRIEFLY = (
     "timers, and the times since the last packet, aren't known: this kernel's programs have no "
@@ -56,6 +64,15 @@ BY_PROC = (
     "/proc tells which processes have sockets open, one of each socket: this kernel refuses the "
     "iterator over files ({why})"
 )
+BY_LISTINGS = (
+    "queues of listeners are seen when they are listed, and not in between: this kernel refuses the "
+    "program that follows them ({why})"
+)
+IN_PID_NAMESPACE = (
+    "cgnet runs in a PID namespace, and sees no process outside: what those hold has the owner that "
+    "the kernel notes in a socket, or an unknown one; run it in the host's (docker run --pid=host)"
+)
+NO_PTRACE = "without CAP_SYS_PTRACE it isn't known what processes of other users hold"
 
 
 class Loaded(NamedTuple):
@@ -78,7 +95,7 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
     refused: dict[str, str] = {}  # by program: why
     while True:
         walk = next((name for name in WALKS if name not in refused), None)
-        programs = {walk, HOLDERS} - refused.keys()
+        programs = {walk, HOLDERS, *[QUEUES] * bool(config.watches)} - refused.keys()
         try:
             obj = _load({name for name in programs if name}, filters, constants, btf)
         except LibbpfError as error:
@@ -92,7 +109,16 @@ def load(filters: Filters, config: SocketsConfig, btf: Path | None) -> Loaded:
         by_files = HOLDERS not in refused
         remarks += [] if by_files else [BY_PROC.format(why=refused[HOLDERS])]
         runs = {"holders": variants.HOLDERS.variants[not by_files].name}
+        remarks += [BY_LISTINGS.format(why=refused[QUEUES])] if QUEUES in refused else []
+        remarks += _limits(by_files=by_files)
         return Loaded(obj, Walk(obj, filters, by_files=by_files), runs, remarks)
+
+
+def _limits(*, by_files: bool) -> list[str]:
+    """Return what can't be seen of processes from where cgnet runs."""
+    told = [IN_PID_NAMESPACE] if processes.is_in_namespace() else []
+    may_look = by_files or variants.CAP_SYS_PTRACE in variants.effective_capabilities()
+    return told if may_look else [*told, NO_PTRACE]
 
 
 def constants_of(filters: Filters, config: SocketsConfig) -> dict[str, bytes]:
@@ -114,11 +140,16 @@ def _load(
         check_layouts(obj, LAYOUTS)
         obj.keep(programs, set())
         filters.resize(obj)
-        obj.resize(HELD, room_for_held())
+        held = room_for_held()
+        obj.resize(HELD, held)
+        obj.resize(PORT_OWNERS, min(held, MAX_PORTS))
+        obj.resize(WATCHED, min(held, MAX_PORTS) if QUEUES in programs else 1)
         obj.set_constants(constants)
         obj.load()
         filters.fill(obj)
-        obj.attach(next(each for each in obj.programs if each.name in programs & {*WALKS}))
+        for program in obj.programs:
+            if program.name in programs & {*WALKS, QUEUES}:
+                obj.attach(program)
     except BaseException:
         obj.close()
         raise

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from cgnet.run.far_ends import PeerOptions
 
 MAX_SORTED = 262_144  # records that wait to be sorted: some 80 MB
-SAMPLE_S = 0.05  # between two looks at the queues of listeners
 HOLDERS_PART = SOCKET_EVENT.slice("socket.holders")
 SEVERAL = 2
 SORTED_IN_PARTS = (
@@ -115,13 +114,15 @@ class Session:
 
     def run(self) -> ExitStatus:
         """List until the end. Raises CgnetError."""
+        options = self._options
         with ExitStack() as cleanup:
             for each in (self._printer, self._names):
                 cleanup.callback(each.close)
             signals = cleanup.enter_context(self._stop.on_signals())
             try:
                 with reader.interruptible(signals):
-                    loaded = load(self._filters, self._command.constants(), self._options.btf)
+                    constants = self._command.constants(repeats=bool(options.interval))
+                    loaded = load(self._filters, constants, options.btf)
             except StoppedError:
                 if self._stop.requested:
                     return ExitStatus.DONE
@@ -147,8 +148,6 @@ class Session:
         note = self._filters.hierarchies[0].note
         for line in [note, *loaded.remarks] if note else loaded.remarks:
             tell(line)
-        if self._options.interval:
-            tell(f"tracing {self._command.name}; Ctrl-C ends it")
         self._stop.start()
 
     # -- listings
@@ -156,33 +155,31 @@ class Session:
     def _repeat(self, loaded: Loaded, signals: int) -> None:
         interval = self._options.interval
         due = time.monotonic()
-        while True:
-            self._list(loaded)
-            if not interval or self._is_full or self._printer.problem:
-                return
+        self._list(loaded)
+        if interval:  # what comes from here on is newer than the first listing
+            tell(f"tracing {self._command.name}; Ctrl-C ends it")
+        while interval and not self._is_full and not self._printer.problem:
             due = max(due + interval, time.monotonic())
-            self._wait(loaded, signals, due)
+            self._wait(signals, due)
             if self._stop.reached():
                 return
             self._clock.adjust()
+            self._list(loaded)
 
     @property
     def _is_full(self) -> bool:
         limit = self._options.limit
         return limit is not None and self._printer.records >= limit
 
-    def _wait(self, loaded: Loaded, signals: int, due: float) -> None:
-        """Wait for the next listing, and look at the queues of listeners meanwhile."""
+    def _wait(self, signals: int, due: float) -> None:
+        """Wait for the next listing."""
         poller = select.poll()
         poller.register(signals, select.POLLIN)
         poller.register(self._printer.fd, 0)
         while (left := due - time.monotonic()) > 0 and not self._stop.reached():
-            ready = dict(poller.poll(min(left, SAMPLE_S) * 1000 + 1))
+            ready = dict(poller.poll(left * 1000 + 1))
             if ready.get(self._printer.fd, 0) & (select.POLLERR | select.POLLHUP):
                 raise BrokenPipeError
-            if self._command.listeners_alone:
-                for records in loaded.walk.records(listeners=True, connections=False):
-                    self._history.sample(records)
 
     def _list(self, loaded: Loaded) -> None:
         self._names.publish(loaded.obj)
@@ -236,7 +233,7 @@ class Session:
                     records[index] = with_part(raw, SHARED_PART, numbers[inode])
             if (ends := self._listing.named_ends) and ends.filter.use:
                 records = [raw for raw in records if ends.filter.matches(ends.of(raw))]
-            if self._options.interval or alone:
+            if self._options.interval:
                 records = list(map(self._history.tell, records))
             unknown = bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
             self._listing.unknown_owners += unknown

@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 HOLDERS = "holders"
 QUERY, LISTED, NAMESPACES, HELD, SHARERS = "query", "listed", "namespaces", "held", "sharers"
 PORT_OWNERS, NO_ROOM = "port_owners", "no_room"
-NO_ROOM_HELD, NO_ROOM_SHARERS = range(2)  # enum no_room
+NO_ROOM_HELD, NO_ROOM_PORTS = 0, 2  # enum no_room: its numbers are in the order of Missed
+NO_ROOMS = 4
 FILES = Path("/proc/sys/fs/file-nr")
-MIN_HELD, MAX_HELD = 4096, 1 << 22  # entries
+MIN_HELD, MAX_HELD, MAX_PORTS = 4096, 1 << 22, 1 << 16  # entries
 MAX_NAMESPACES = 1 << 20
 REST = struct.Struct("=4I")  # of struct held_socket, after the holder
 USED, BUCKET, COUNT, STRAYED = (
@@ -65,6 +66,8 @@ class Missed(NamedTuple):
     chains: int  # that changed while they were walked
     holders: int  # sockets whose processes found no room
     sharers: int  # further processes of sockets
+    ports: int  # listeners that tell whose the remains of connections at their port are
+    queues: int  # listeners whose queues aren't followed
 
 
 def room_for_held() -> int:
@@ -89,14 +92,16 @@ class Walk:
         self._listing = 0
         self._hz = ticks_a_second()
         self._strayed = self._not_held = 0
-        self._before = (0, 0)  # entries without room, in earlier listings
+        self._before = [0] * NO_ROOMS  # entries without room, in earlier listings
         self.namespaces: list[SocketNetns] = []
 
     def begin(self) -> None:
         """Begin a listing: find the namespaces, and the processes that have sockets open."""
         self._listing += 1
         self._strayed = self._not_held = 0
-        self._before = self._no_room()
+        before, self._before = self._before, self._no_room()
+        if self._listing > 1 and before[NO_ROOM_PORTS] < self._before[NO_ROOM_PORTS]:
+            self._purge()
         self.namespaces = list(self._find_namespaces())
         self._find_holders()
         if self._listing > 1 and self._no_room()[NO_ROOM_HELD] > self._before[NO_ROOM_HELD]:
@@ -104,13 +109,12 @@ class Walk:
             self._before = self._no_room()
             self._find_holders()
 
-    def _no_room(self) -> tuple[int, int]:
+    def _no_room(self) -> list[int]:
         counts = self._obj.map(NO_ROOM)
-        held, sharers = (
+        return [
             int.from_bytes(counts.lookup(number.to_bytes(4, sys.byteorder), 8), sys.byteorder)
-            for number in (NO_ROOM_HELD, NO_ROOM_SHARERS)
-        )
-        return held, sharers
+            for number in range(NO_ROOMS)
+        ]
 
     def _purge(self) -> None:
         """Delete the entries of earlier listings."""
@@ -122,10 +126,8 @@ class Walk:
     @property
     def missed(self) -> Missed:
         """What this listing missed."""
-        held, sharers = self._no_room()
-        return Missed(
-            self._strayed, held - self._before[0] + self._not_held, sharers - self._before[1]
-        )
+        held, *others = map(int.__sub__, self._no_room(), self._before)
+        return Missed(self._strayed, held + self._not_held, *others)
 
     def _query(
         self, words: tuple[int, int], table: Table, *, hide: bool = False, everything: bool = False
@@ -172,7 +174,8 @@ class Walk:
         query.update(FIRST, self._query((0, 0), empty))
         if self._by_files:
             program = next(each for each in self._obj.programs if each.name == HOLDERS)
-            self._obj.iterate(program)
+            for _ in self._obj.iterate(program):
+                pass
             return
         self._hold(open_sockets.find().holders)
 

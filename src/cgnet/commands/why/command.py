@@ -12,10 +12,15 @@ from cgnet.errors import UsageError
 from cgnet.filters.selection import Filters
 from cgnet.findings.finding import SEVERITIES
 from cgnet.findings.thresholds import Thresholds, read
+from cgnet.kernel.variants import CONNECTIONS, HOLDERS, LIVING, SOCKETS, STACKS, WALK
 from cgnet.options.shared import collect, watching
 from cgnet.options.types import OneOf
 
 DURATION_S = 30.0
+# Of all its signals, as `cgnet doctor` shows them; what follows all sockets comes last, and stands.
+JOBS = tuple(
+    {job.name: job for job in (*CONNECTIONS, *SOCKETS, STACKS, LIVING, WALK, HOLDERS)}.values()
+)
 
 EPILOG = """\b
 Examples:

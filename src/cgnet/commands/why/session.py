@@ -221,8 +221,8 @@ class Session:
     def _tell_open(self) -> None:
         """Have the lives of open connections told, as if they ended now."""
         signal = next(each for each in self._signals.all if each.command is self._life)
-        found = self._life.on_interval(signal.obj)
-        self._tallies[self._life.name].add(signal.records(found))
+        for batch in self._life.on_interval(signal.obj):
+            self._tallies[self._life.name].add(signal.records(batch))
 
     def _look(self) -> None:
         """Look at all open sockets."""

@@ -38,10 +38,16 @@ def _numbers(layout: Layout, member: str, *names: str) -> dict[str, slice]:
 
 
 def _service(raw: bytes, role_at: int) -> bytes:
-    """Return the bytes of a connection's destination; of an accepted one, of its service."""
-    if raw[role_at] == Role.ROLE_SERVER:
-        return raw[NETNS] + raw[SPORT]
-    return raw[REMOTE]
+    """Return the bytes of a connection's destination; of an accepted one, of its service.
+
+    Where the role isn't known, the lower port is the service's.
+    """
+    role = raw[role_at] or (Role.ROLE_SERVER if _port(raw[SPORT]) < _port(raw[DPORT]) else 0)
+    return raw[NETNS] + raw[SPORT] if role == Role.ROLE_SERVER else raw[REMOTE]
+
+
+def _port(part: bytes) -> int:
+    return int.from_bytes(part, sys.byteorder)
 
 
 def _attempt() -> Callable[[bytes], bytes]:
@@ -72,7 +78,7 @@ def _drop() -> Callable[[bytes], bytes]:
         ends = raw[source] + raw[destination]
         port = raw[SPORT] if flags == TCP_SYN | TCP_ACK else raw[DPORT]
         if flags & TCP_SYN == 0:  # of a connection: either port may be the service's
-            port = min(raw[SPORT], raw[DPORT], key=lambda each: int.from_bytes(each, sys.byteorder))
+            port = min(raw[SPORT], raw[DPORT], key=_port)
         place = raw[CGROUP_PART] + raw[NETNS] + raw[where]
         return place + ends + port + raw[marks] + bytes([flags])
 
@@ -97,8 +103,7 @@ def _end() -> Callable[[bytes], bytes]:
     marks = LIFE_EVENT.slice("life.rst_reason", "close_cause")
 
     def key(raw: bytes) -> bytes:
-        where = raw[REMOTE] if not raw[role_at] else _service(raw, role_at)
-        return raw[CGROUP_PART] + where + raw[marks]
+        return raw[CGROUP_PART] + _service(raw, role_at) + raw[marks]
 
     return key
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgnet.findings.causes import cause_of
+from cgnet.findings.causes import cause_of, function_of
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
@@ -243,15 +243,21 @@ def silent(w: Watched) -> Iterator[Finding]:
             )
 
 
+def _explaining(drops: list[Group]) -> Group | None:
+    """Return a drop whose cause is known, of a handshake's packet rather than of another."""
+    known = [one for one in drops if cause_of(one.row)]
+    handshake = [one for one in known if one.row["tcp_flags"] in ("S", "SA", "SE", "SEC")]
+    return next(iter(handshake or known), None)
+
+
 def _dropped(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding | None:
     """Return a finding if this host dropped the SYN, or the answer to it."""
     row = each.row
-    drops = w.drops_of(each.seqs) or w.drops_on_way(row) or w.drops_on_way(row, flags="SA")
-    drops = [one for one in drops if one.row["tcp_flags"] in ("S", "SA", "SE", "SEC")] or drops
-    cause = next((name for one in drops if (name := cause_of(one.row))), None)
-    if not cause:
+    places = (w.drops_of(each.seqs), w.drops_on_way(row), w.drops_on_way(row, flags="SA"))
+    drop = next((found for drops in places if (found := _explaining(drops))), None)
+    cause = cause_of(drop.row) if drop else None
+    if not drop or not cause:
         return None
-    drop = next(one for one in drops if cause_of(one.row) == cause)
     advice, evidence = advice_on(w, drop)
     if cause == "firewall-drop" and "table of connections" in advice:
         cause = "conntrack-full"
@@ -260,7 +266,7 @@ def _dropped(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding | 
     return finding(
         w, f"{cause}/attempt", row, peer=_other(drop.row, row), advice=advice,
         packet="answer to its SYN" if drop.row["tcp_flags"] == "SA" else "SYN",
-        confidence=SURE if w.drops_of(each.seqs) else LIKELY,
+        confidence=SURE if drop in places[0] and "untold" not in drop.row else LIKELY,
         more=more("drop", drop.row, "--explain", f"--port {row['dport']}"),
         evidence=numbers_of(each) | evidence, **common,
     )  # fmt: skip
@@ -301,6 +307,13 @@ def _lost(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding:
         return finding(
             w, "path-loss/handshake", row, confidence=LIKELY, late=plural(each.late, "handshake"),
             more=more("retrans", row, "--cause syn,synack"), evidence=numbers_of(each), **common,
+        )  # fmt: skip
+    if drops := [one for one in w.drops_of(each.seqs) if not w.is_answered(one.row)]:
+        return finding(
+            w, "syn-unanswered/dropped", row, confidence=LIKELY,
+            drops=plural(sum(one.count for one in drops), "packet"), function=function_of(drops[0].row),
+            more=more("drop", drops[0].row, f"--port {row['dport']}", "-o wide"),
+            evidence=numbers_of(each) | {"location": drops[0].row["location"]}, **common,
         )  # fmt: skip
     return finding(
         w, "syn-unanswered", row, confidence=SURE if each.seqs else LIKELY,

@@ -159,10 +159,11 @@ def _reset(w: Watched, group: Group) -> Finding:
     row = group.row
     there = [each for each in _far_ends(w, row) if each.row["closed_by"] == "local"]
     reason = there[0].row["rst_reason"] if there else None
+    why = f" ({reason})" if reason else ""  # before 6.10 the kernel doesn't tell
     return finding(
         w, "reset-by-peer", row, peer=there[0].row if there else w.peer_of(row),
         far=_far(row), connections=plural(group.count, "connection"),
-        reason=f": {who(there[0].row)} closed them by a reset ({reason})" if there else "",
+        reason=f": {who(there[0].row)} closed them by a reset{why}" if there else "",
         more=more("life", row, "--close-cause rst", f"--dport {row['dport']}"),
         evidence={"reset": group.count, "rst_reason": reason}, **_common(group),
     )  # fmt: skip
