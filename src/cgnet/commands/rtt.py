@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
-from cgnet.counting.keys import OF_SOCKETS
+from cgnet.counting.keys import OF_ENDS
 from cgnet.kernel.variants import SOCKETS
 from cgnet.options.shared import collect, common, distributed, distribution, far_end, role
 from cgnet.options.types import Span
@@ -130,7 +130,7 @@ segment, so the last ones may come late.
 def command(*, slower: int | None, no_handshake: bool, srtt: bool, ms: bool, **values: Any) -> int:
     """Run the command."""
     counting = distributed(
-        values, wanted=slower is None, instead="histograms, not with --slower", usable=OF_SOCKETS
+        values, wanted=slower is None, instead="histograms, not with --slower", usable=OF_ENDS
     )
     options = collect(values, counting, both_roles=True)
     made = Rtt(

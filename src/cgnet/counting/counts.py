@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.counting.histograms import FIELDS as HISTOGRAM_FIELDS
 from cgnet.counting.histograms import MICROSECONDS, Histogram
-from cgnet.counting.keys import count_config
+from cgnet.counting.keys import PEER_FIELDS, count_config
 from cgnet.counting.tables import COUNTS, HISTOGRAMS, SUMS, read_sums
 from cgnet.errors import NotYetKnownError
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
@@ -24,7 +24,7 @@ from cgnet.records._layouts import COUNT_KEY, OwnerSource, number_in
 from cgnet.records.schema import CAUSES, DROPPED_HERE, ROLES, flow_row, result_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cgnet.counting.histograms import Scale
     from cgnet.counting.keys import Key
@@ -33,14 +33,18 @@ if TYPE_CHECKING:
     from cgnet.kernel.symbols import Symbols
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
+    from cgnet.owners.peers import Peer
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import CountConfig
+
+    # From an address to the other end that has had it since a time; None if that isn't wanted.
+    PeerOf = Callable[[str, float], Peer | None]
 
 OWNER_PART = COUNT_KEY.slice("owner")
 FLOW_PART = COUNT_KEY.slice("flow")
 SOURCE = COUNT_KEY.slice("owner.source").start
-# Prefixes of a histogram's fields that a table leaves out.
-HIDDEN = ("total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
+# Prefixes of fields that a table leaves out: of histograms, and of the other end.
+HIDDEN = ("peer_", "total_", "min_", "avg_", "p50_error", "p90_error", "p99_error", "buckets")
 
 
 class Counting(NamedTuple):
@@ -50,6 +54,7 @@ class Counting(NamedTuple):
     scale: Scale | None = None
     symbols: Symbols | None = None  # for names that only the kernel has
     stages: Mapping[int, str] | None = None  # of packets: values are nanoseconds then
+    by_peer: bool = False  # by other ends, or of selected ones
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -71,7 +76,7 @@ class Counting(NamedTuple):
 
     def config(self) -> CountConfig:
         """Return the constants of counting."""
-        made = count_config(self.keys)
+        made = count_config(self.keys, by_peer=self.by_peer)
         return self.scale.config(made) if self.scale else made
 
     def read(self, raw: bytes) -> int | Histogram:
@@ -108,14 +113,18 @@ class Counts:
     """The two tables of a loaded object, and the rows made from them."""
 
     def __init__(
-        self, counting: Counting, filters: Filters, names: CgroupNames, runtimes: Runtimes
-    ) -> None:
-        """Take the settings, and sources of owners' names."""
+        self, counting: Counting, filters: Filters, names: CgroupNames, runtimes: Runtimes,
+        peer_of: PeerOf | None = None,
+    ) -> None:  # fmt: skip
+        """Take the settings, and sources of owners' and other ends' names."""
         self.keys = counting.keys
         self._counting = counting
         self._filters = filters
         self._names, self._runtimes = names, runtimes
         self._owner = owner_group(names, runtimes).values
+        self._peer_of = peer_of
+        self._began = time.monotonic()  # the interval that is being counted
+        self._since: dict[bytes, float] = {}  # when counts began that wait for names
         self._in_use = 0
         self._waiting: dict[bytes, Any] = {}  # for names, or for the next rows
         self._ends: dict[bytes, float] = {}  # when each is counted without names
@@ -174,17 +183,21 @@ class Counts:
         Counts of a new cgroup wait for a later call until its names are known.
         """
         totals: dict[tuple[Any, ...], Any] = {}
-        keys = self._waiting
-        self._waiting = {}
+        keys, since = self._waiting, self._since
+        self._waiting, self._since = {}, {}
+        began, self._began = self._began, time.monotonic()
         self._obj = obj
         for key, value in self._swap(obj):
             keys[key] = keys[key] + value if key in keys else value
         ends, self._ends = self._ends, {}
         for key, value in keys.items():
             try:
-                named = self._values(key, finally_=ends.get(key, math.inf) <= time.monotonic())
+                named = self._values(
+                    key, since.get(key, began), finally_=ends.get(key, math.inf) <= time.monotonic()
+                )
             except NotYetKnownError:
                 self._waiting[key] = value
+                self._since[key] = since.get(key, began)
                 self._ends[key] = ends.get(key, time.monotonic() + EXPECTED_S)
                 continue
             if named is not None:
@@ -213,10 +226,11 @@ class Counts:
         rows.sort(key=lambda row: (rank[tuple(row[f] for f in others)], order.index(row["stage"])))
         return rows
 
-    def _values(self, raw: bytes, *, finally_: bool) -> tuple[Any, ...] | None:
-        """Return the field values of a kernel's key; None if its owner isn't wanted.
+    def _values(self, raw: bytes, began: float, *, finally_: bool) -> tuple[Any, ...] | None:
+        """Return the field values of a kernel's key, of counts since a time of the monotonic clock.
 
-        Raises NotYetKnownError if that will be known soon, unless ``finally_``.
+        None if its owner, or the other end, isn't wanted. Raises NotYetKnownError if that will be
+        known soon, unless ``finally_``.
         """
         *flat, role, result, location = COUNT_KEY.packed.unpack(raw)
         _, _, _, undecided, given, *_ = flat
@@ -229,6 +243,8 @@ class Counts:
                 return None
             given = decided or given  # a path of another hierarchy may have selected it
         row |= flow_row(raw[FLOW_PART])
+        if not self._add_peer(row, began):
+            return None
         row |= {
             "role": ROLES.get(role),
             "result": result_name(result),
@@ -249,6 +265,17 @@ class Counts:
             if key.name in ("saddr", "daddr") and key.size is not None:
                 row[key.name] = prefix(row[key.name], key.size)
         return tuple(row[field] for field in self._key_fields)
+
+    def _add_peer(self, row: dict[str, Any], began: float) -> bool:
+        """Add the fields of the other end; return whether it is wanted."""
+        if not self._peer_of:
+            return True
+        peer = self._peer_of(row["daddr"], began)
+        if peer is None:
+            return False
+        found = (peer.container, peer.pod, peer.cgroup, peer.source)
+        row |= zip(PEER_FIELDS, (peer.name or row["daddr"], *found), strict=True)
+        return True
 
     def _drop(self, symbols: Symbols, reason: int, location: int) -> dict[str, Any]:
         """Return the names of a drop's reason, location and stack."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 MAX_PREFIX = 128
+# The fields of the other end that its address tells.
+PEER_FIELDS = ("peer", "peer_container", "peer_pod", "peer_cgroup", "peer_source")
 DEEPEST = 4096  # linux/limits.h: PATH_MAX
 
 
@@ -29,6 +31,8 @@ class Key(NamedTuple):
 
         Containers of different pods may share a name; owners in no container are shown by cgroup.
         """
+        if self.name == "peer":
+            return PEER_FIELDS
         if self.name == "container":
             return ("container", "pod", "pod_namespace", "cgroup")
         return ("pod", "pod_namespace") if self.name == "pod" else (self.name,)
@@ -49,6 +53,7 @@ KEYS: dict[str, CountBy] = {
     "daddr": CountBy.BY_DADDR,
     "sport": CountBy.BY_SPORT,
     "dport": CountBy.BY_DPORT,
+    "peer": CountBy.BY_DADDR,  # user space names the address
     "role": CountBy.BY_ROLE,
     "result": CountBy.BY_RESULT,
     "reason": CountBy.BY_REASON,
@@ -63,11 +68,12 @@ OF_DROPS = ("reason", "location", "stack")
 OF_SOCKETS = tuple(
     name
     for name in KEYS
-    if name not in {"result", "stage", "state", "cause", "dropped_here", *OF_DROPS}
+    if name not in {"peer", "result", "stage", "state", "cause", "dropped_here", *OF_DROPS}
 )
-OF_CONNECTIONS = (*OF_SOCKETS, "result")
-OF_LISTINGS = (*OF_SOCKETS, "state")
-OF_RESENDS = (*OF_SOCKETS, "cause", "dropped_here")
+OF_ENDS = (*OF_SOCKETS, "peer")
+OF_CONNECTIONS = (*OF_ENDS, "result")
+OF_LISTINGS = (*OF_ENDS, "state")
+OF_RESENDS = (*OF_ENDS, "cause", "dropped_here")
 SIZED = {"cgroup": "DEPTH", "saddr": "BITS", "daddr": "BITS"}
 
 
@@ -102,12 +108,14 @@ def read_by(values: Iterable[str], usable: Collection[str] = OF_CONNECTIONS) -> 
     return keys
 
 
-def count_config(keys: list[Key]) -> CountConfig:
-    """Return the constants of counting by these keys."""
-    bits = 0
+def count_config(keys: list[Key], *, by_peer: bool = False) -> CountConfig:
+    """Return the constants of counting by these keys; ``by_peer``: by whole remote addresses, too."""
+    bits = CountBy.BY_DADDR if by_peer else 0
     for key in keys:
         bits |= KEYS[key.name]
     sizes = {key.name: MAX_PREFIX if key.size is None else key.size for key in keys}
+    if by_peer:
+        sizes.pop("daddr", None)
     return CountConfig(
         enabled=1,
         by=bits,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cgnet.counting.keys import OF_CONNECTIONS, OF_DROPS, OF_LISTINGS, OF_RESENDS, OF_SOCKETS
+from cgnet.counting.keys import (
+    OF_CONNECTIONS,
+    OF_DROPS,
+    OF_ENDS,
+    OF_LISTINGS,
+    OF_RESENDS,
+    OF_SOCKETS,
+)
 from cgnet.kernel.btf import find_kernel_btf
 from cgnet.options import completion
 from cgnet.options.conn_key import KeyFile
@@ -134,12 +141,12 @@ RESENDS = (
     click.option(
         "-c", "--count", is_flag=True, help="Count in the kernel, segments; no row for each resend."
     ),
-    _by("Count by", ", cause", DEFAULT_BY_OF_RESENDS, OF_RESENDS),
+    _by("Count by", ", peer, cause", DEFAULT_BY_OF_RESENDS, OF_RESENDS),
     _interval("Print the counts since the last print at this interval; implies -c."),
 )
 COUNT = (
     click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each event."),
-    _by("Count by", ", result", DEFAULT_BY, OF_CONNECTIONS),
+    _by("Count by", ", peer, result", DEFAULT_BY, OF_CONNECTIONS),
     _interval("Print the counts since the last print at this interval; implies -c."),
 )
 LINEAR = click.option(
@@ -152,14 +159,14 @@ HIST = (
         "--hist", is_flag=True, help="A histogram, made in the kernel; no row for each event."
     ),
     LINEAR,
-    _by("Make a histogram for each", ", result", "one for all", OF_CONNECTIONS),
+    _by("Make a histogram for each", ", peer, result", "one for all", OF_CONNECTIONS),
     _interval(
         "Print a histogram of what came since the last print at this interval; implies --hist."
     ),
 )
 DISTRIBUTION = (
     LINEAR,
-    _by("Make a histogram for each", "", "one for all", OF_SOCKETS),
+    _by("Make a histogram for each", ", peer", "one for all", OF_ENDS),
     _interval("Print histograms of what came since the last print at this interval."),
 )
 SUMMARY = (
@@ -185,7 +192,7 @@ SHOW = (
     click.option("--no-header", is_flag=True, help="Leave out the line of headers."),
 )
 LISTING = (
-    _by("count", ", state", "container,state", OF_LISTINGS),
+    _by("count", ", peer, state", "container,state", OF_LISTINGS),
     _interval("List again at this interval, until Ctrl-C."),
 )
 ENDS = (

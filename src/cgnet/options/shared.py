@@ -190,7 +190,8 @@ def distributed(
 def _peers(values: dict[str, Any]) -> PeerOptions | None:
     """Return how other ends are named; None if nobody asks for them. Raises UsageError."""
     fields = {*(values["fields"] or ())} & {*PEER_FIELDS}
-    if not (values["peers"] or values["peer"] or values["names"] or fields):
+    keys = {name.strip() for text in values["by"] or () for name in text.split(",")}
+    if not (values["peers"] or values["peer"] or values["names"] or fields or "peer" in keys):
         return None
     return PeerOptions(values["peer"], read_names(values["names"]) if values["names"] else None)
 
@@ -219,10 +220,14 @@ def collect(
         "peers": False,
         "peer": (),
         "names": None,
+        "by": (),
     }
     values = absent | values
     values["conn_key"] = values["conn_key"] or PUBLIC_KEY
     values["peers"] = _peers(values)
+    if counting and values["peers"]:
+        by_peer = bool(values["peer"]) or any(key.name == "peer" for key in counting.keys)
+        counting = counting._replace(by_peer=by_peer)
     names = set(Selection._fields) - {"families", "roles"}
     selection = Selection(
         families=frozenset(number for number in (4, 6) if values[f"ipv{number}"]),

@@ -39,6 +39,7 @@ class AddressOwners:
         self._runtimes, self._proc = runtimes, proc
         self._containers = Containers(runtimes, hierarchy, proc)
         self._owners: dict[str, Row] = {}
+        self._since: dict[str, float] = {}  # when each was seen to have its owner
         self._checked: dict[str, bool] = {}  # in this batch
         self._next = self._old = 0.0  # times of the monotonic clock
         self._is_stale = True
@@ -53,6 +54,11 @@ class AddressOwners:
             self._checked[remote] = remote in held and self._is_there(row)
         return row if self._checked[remote] else None
 
+    def throughout(self, remote: str, began: float) -> Row | None:
+        """Return the row of the only container that has had an address since a monotonic time."""
+        row = self.of(remote)
+        return row if row and self._since[remote] <= began else None
+
     def _is_there(self, row: Row) -> bool:
         """Return whether the container's process is still in its namespace and its cgroup."""
         process = self._proc / str(row["pid"])
@@ -65,6 +71,12 @@ class AddressOwners:
         """Begin a batch of records; ``changed``: cgroups came or went with it."""
         self._checked.clear()
         self._is_stale |= changed
+
+    def look(self, *, at_once: bool = False) -> None:
+        """Look at all namespaces if that is due; ``at_once``: also if it was just looked."""
+        if at_once:
+            self._next = 0.0
+        self._refresh()
 
     def _refresh(self) -> None:
         """Look at all namespaces if that is due, and was long enough ago."""
@@ -85,10 +97,15 @@ class AddressOwners:
         for inode, place in self._namespaces().items():
             for text in self._addresses(place):
                 found[text].add(inode)
+        before, now = self._owners, time.monotonic()
         self._owners = {
             text: owners[inode]
             for text, inodes in found.items()
             if len(inodes) == 1 and (inode := next(iter(inodes))) in owners
+        }
+        self._since = {
+            text: self._since[text] if _is_same(row, before.get(text)) else now
+            for text, row in self._owners.items()
         }
 
     def _namespaces(self) -> dict[int, Path]:
@@ -106,6 +123,11 @@ class AddressOwners:
         else:
             raw = inside(place, partial(_own_addresses, self._proc)) or []
         return [text for text in map(_text, raw) if not _is_local(text)]
+
+
+def _is_same(row: Row, before: Row | None) -> bool:
+    names = ("cgroup", "netns", "container_id")
+    return before is not None and all(row[name] == before[name] for name in names)
 
 
 def _own_addresses(proc: Path) -> list[bytes]:

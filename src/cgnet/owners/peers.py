@@ -95,9 +95,11 @@ class Peers:
         found: str = ADDRESSES.values(addresses)[remote]
         return None if found in NOWHERE else found
 
-    def at(self, remote: str) -> Peer:
-        """Return the other end that an address alone tells."""
-        if row := self._addresses.of(remote):
+    def at(self, remote: str, began: float | None = None) -> Peer:
+        """Return the other end that an address alone tells; ``began``: since that monotonic time."""
+        owners = self._addresses
+        row = owners.of(remote) if began is None else owners.throughout(remote, began)
+        if row:
             container, pod = row["container"], row["pod"]
             name = container_name(container, pod) or row["cgroup"]
             return Peer(ADDRESS, name, container, row["container_id"], pod, row["cgroup"])

@@ -32,6 +32,13 @@ class PeerOptions(NamedTuple):
     names: AddressNames | None = None
 
 
+class NoEnds:
+    """Knows no end by its socket."""
+
+    def other(self, _key: bytes) -> None:
+        """Return None."""
+
+
 class NamedEnds:
     """Names the other ends of records, selects records by them, and counts them by their source."""
 
@@ -60,6 +67,15 @@ class NamedEnds:
         """Begin a batch of records; ``changed``: cgroups may have come or gone."""
         self._addresses.follow(changed=changed)
 
+    def look(self, *, at_once: bool = False) -> None:
+        """Look who has which address, if that is due; ``at_once``: also if it was just looked."""
+        self._addresses.look(at_once=at_once)
+
+    def wanted_at(self, remote: str, began: float) -> Peer | None:
+        """Return the other end that has had an address since a monotonic time; None: not selected."""
+        peer = self._peers.at(remote, began)
+        return peer if self.filter.matches(peer) else None
+
     def of(self, raw: bytes) -> Peer:
         """Return the other end of a record's connection."""
         addresses = b"".join(raw[part] for part in (ADDRESSES.part, *ADDRESSES.more))
@@ -68,7 +84,11 @@ class NamedEnds:
     def count(self, rows: Sequence[bytes]) -> None:
         """Count rows that are printed, by the source of their peers."""
         for raw in rows:
-            self._counts[self.of(raw).source or UNKNOWN] += 1
+            self.add(self.of(raw).source, 1)
+
+    def add(self, source: str | None, number: int) -> None:
+        """Count connections, or what else rows count, by the source of their peer."""
+        self._counts[source or UNKNOWN] += number
 
     @property
     def summary(self) -> dict[str, dict[str, int]]:

@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cgnet.counting.counts import Counts
+from cgnet.errors import UsageError
 from cgnet.owners.listener_handovers import Handovers
 from cgnet.records._layouts import OwnerSource
 from cgnet.records.schema import CountSchema, Schema, kind_of, source_of
 from cgnet.run.cgroup_watch import CGROUP_RECORDS
-from cgnet.run.far_ends import FarEnds
+from cgnet.run.far_ends import FarEnds, NamedEnds, NoEnds
 from cgnet.run.launch import Launch
 from cgnet.run.losses import Losses
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.records.schema import Clock
     from cgnet.run.command import Command, Options
-    from cgnet.run.far_ends import NamedEnds, PeerOptions
+    from cgnet.run.far_ends import PeerOptions
     from cgnet.run.owner_names import OwnerNames
     from cgnet.run.shared_ledger import SharedLedger
 
@@ -52,7 +53,15 @@ class Signal:
             size = command.layouts[0].size
             self.schema = Schema(command.name, clock, fields, size, command.min_record_size)
         else:
-            self.counts = Counts(options.counting, filters, names.cgroups, names.runtimes)
+            peer_of = None
+            if options.peers and command.of_packets:
+                raise UsageError("--peers: counts of packets tell no other end")
+            if options.peers and options.counting.by_peer:
+                naming = filters.hierarchies[0]
+                self.named_ends = NamedEnds(options.peers, slice(0, 0), NoEnds(), names, naming)
+                peer_of = self.named_ends.wanted_at
+            args = (options.counting, filters, names.cgroups, names.runtimes)
+            self.counts = Counts(*args, peer_of)
             self.schema = CountSchema(command.name, clock, self.counts.fields)
         self.losses = Losses()
         self._shared: SharedLedger | None = None
@@ -71,6 +80,8 @@ class Signal:
         ``cleanup`` closes them.
         """
         options = self._options
+        if self.counts and self.named_ends:
+            self.named_ends.look(at_once=True)
         launch = Launch(
             self.command, self._filters, options.buffer, counting=options.counting, stopped=stopped
         )
@@ -91,6 +102,9 @@ class Signal:
 
     def records(self, batch: list[bytes]) -> list[bytes]:
         """Return the records of a batch, and of earlier ones, to be printed now."""
+        if self.counts and self.named_ends:
+            self.named_ends.follow(changed=not CGROUP_RECORDS.isdisjoint(map(kind_of, batch)))
+            self.named_ends.look()
         if self.far_ends:
             changed = not CGROUP_RECORDS.isdisjoint(map(kind_of, batch))
             batch = self.far_ends.take(batch, changed=changed)
@@ -118,7 +132,12 @@ class Signal:
         """Return the counts since the last call."""
         if not self.counts:
             return []
+        if self.named_ends:
+            self.named_ends.look(at_once=True)
         rows = self.counts.collect(self.obj)
+        if self.named_ends:
+            for row in rows:
+                self.named_ends.add(row.get("peer_source"), row["count"])
         self.unknown_owners = self.counts.of_unknown_owners
         return rows
 

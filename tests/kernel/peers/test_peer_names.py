@@ -89,6 +89,48 @@ def test_names_of_addresses(containers: TwoContainers, tmp_path: Path) -> None:
         assert {row["daddr"] for row in others.stop()} == {"192.0.2.8"}
 
 
+def test_counts_by_the_other_ends_address(hook: str, containers: TwoContainers) -> None:
+    """Exact, and named only if the container had the address all the while."""
+    near, far = containers.client, containers.server
+    address = far.address(4)
+    options = ("--hook", hook, "-c", "--by", "container,peer", "--container", near.container)
+    with ExitStack() as stack:
+        counted = stack.enter_context(tracing(*options))
+        selected = stack.enter_context(tracing(*options, "--peer", far.container))
+        shared = stack.enter_context(tracing(*options))
+        for port in range(9, 14):
+            refused(containers, address, port)
+        refused(containers, NOBODY)
+        for tracer in (counted, selected):
+            tracer.stop()
+        with new_netns() as elsewhere:  # from now on two have it
+            ip("-n", elsewhere, "addr", "add", f"{address}/32", "dev", "lo")
+            shared.stop()
+        told = {
+            (row["container"], row["peer"], row["peer_container"], row["peer_source"]): row["count"]
+            for row in counted.rows()
+        }
+        named = (near.container, far.container, far.container, "address")
+        assert told == {named: 5, (near.container, NOBODY, None, None): 1}
+        assert [(row["peer"], row["count"]) for row in selected.rows()] == [(far.container, 5)]
+        told = {row["peer"]: (row["peer_source"], row["count"]) for row in shared.rows()}
+        assert told == {address: (None, 5), NOBODY: (None, 1)}
+        (summary,) = counted.rows("summary")
+        assert summary["peers"] == {"socket": 0, "address": 5, "names": 0, "unknown": 1}
+
+
+def test_who_got_an_address_meanwhile_isnt_named(containers: TwoContainers) -> None:
+    near, far = containers.client, containers.server
+    with tracing("-c", "--by", "peer", "--container", near.container) as tracer:
+        refused(containers, NOBODY)
+        ip("-n", far.netns, "addr", "add", f"{NOBODY}/32", "dev", "lo")
+        try:
+            tracer.stop()
+        finally:
+            ip("-n", far.netns, "addr", "del", f"{NOBODY}/32", "dev", "lo")
+        assert [(row["peer"], row["peer_source"]) for row in tracer.rows()] == [(NOBODY, None)]
+
+
 def test_connections_are_selected_by_their_other_end(hook: str, containers: TwoContainers) -> None:
     near, far = containers.client, containers.server
     address = far.address(4)

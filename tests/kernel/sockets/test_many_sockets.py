@@ -138,7 +138,7 @@ def test_it_lists_what_ss_does_in_each_while_containers_come_and_go(scene: Scene
         if int(name.rpartition("-")[2]) >= JOINED:  # nothing comes there; what ends may be gone
             assert others <= by_flow(first).keys()
         # A connection that began and ended in between is in none of the other lists.
-        assert len(known) >= OPEN
+        assert len(known) >= OPEN - 1  # the orphan may have ended
     assert summary["lost"] == 0
     assert summary["namespaces"] > NAMESPACES
     counts = Counter((row["netns"], row["state"]) for row in rows)

@@ -11,6 +11,9 @@ import pytest
 from cgnet.commands.sockets import load
 from cgnet.commands.sockets.walk import HOLDERS, Walk
 from cgnet.filters.selection import Filters, Selection
+from cgnet.kernel._libbpf import lib
+from cgnet.kernel.constant_folding import SECTION
+from cgnet.loader import Object
 from cgnet.owners.netns import OWN
 from cgnet.records._layouts import OWNER, SOCKET_EVENT, OwnerSource, Role, SocketsConfig
 from cgnet.records.schema import OWNER_PART, flow_row
@@ -51,3 +54,12 @@ def test_each_way_finds_a_socket_and_who_holds_it(
                 _, _, told, _, _, pid, uid, _ = OWNER.packed.unpack(found[flow][OWNER_PART])
                 assert (told, pid, uid) == (source, os.getpid(), 0), flow
             assert sum(walk.missed) == 0
+
+
+@pytest.mark.parametrize("program", [*load.WALKS, load.QUEUES])
+def test_a_verifier_that_knows_no_constants_takes_the_programs(program: str) -> None:
+    """As that of a kernel 5.4: it walks what is for other options, too."""
+    with Object(load.PATH) as obj:
+        obj.keep({program}, set())
+        lib.bpf_map__set_map_flags(obj.map(SECTION).handle, 0)
+        obj.load()

@@ -14,6 +14,7 @@ from cgnet.counting.keys import (
     OF_LISTINGS,
     OF_RESENDS,
     OF_SOCKETS,
+    PEER_FIELDS,
     SIZED,
     Key,
     count_config,
@@ -83,7 +84,8 @@ def test_every_name_belongs_to_some_records() -> None:
     [
         (Key("container"), ("container", "pod", "pod_namespace", "cgroup")),
         (Key("pod"), ("pod", "pod_namespace")),
-        *((Key(name), (name,)) for name in sorted(KEYS.keys() - {"container", "pod"})),
+        (Key("peer"), PEER_FIELDS),
+        *((Key(name), (name,)) for name in sorted(KEYS.keys() - {"container", "pod", "peer"})),
         (Key("daddr", 24), ("daddr",)),
     ],
 )

@@ -7,10 +7,11 @@ import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from cgnet.commands.sockets.ends import END_PART
 from cgnet.commands.sockets.record import ROLE_PART, STATE_PART
 from cgnet.counting.counts import cut_path, prefix
 from cgnet.records._layouts import SOCKET_EVENT, Role
-from cgnet.records.schema import OWNER_PART, TCP_STATES, flow_row
+from cgnet.records.schema import ADDRESSES, OWNER_PART, TCP_STATES, flow_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ PARTS = {
     "daddr": (SOCKET_EVENT.slice("flow.daddr"), SOCKET_EVENT.slice("flow.family", "mapped")),
     "sport": (SOCKET_EVENT.slice("flow.sport"),),
     "dport": (SOCKET_EVENT.slice("flow.dport"),),
+    "peer": (END_PART, ADDRESSES.part, *ADDRESSES.more),
     "role": (ROLE_PART,),
     "state": (STATE_PART,),
 }

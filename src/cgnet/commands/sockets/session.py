@@ -15,6 +15,7 @@ from cgnet.commands.sockets.ends import END_PART, OpenEnds
 from cgnet.commands.sockets.history import History
 from cgnet.commands.sockets.load import load
 from cgnet.commands.sockets.record import AGE_PART, INODE_PART, SHARED_PART, STATE_PART, with_part
+from cgnet.counting.counts import HIDDEN
 from cgnet.errors import ExitStatus, NotYetKnownError, StoppedError
 from cgnet.filters.selection import Filters
 from cgnet.records._layouts import SOCKET_EVENT, OwnerSource
@@ -78,7 +79,8 @@ class Listing(Signal):
         self.walk: Walk  # since the start
         if self.sums:
             self.schema = CountSchema(command.name, clock, self.sums.fields)
-            self.counts = cast("Any", Sums(self.sums.fields))
+            shown = tuple(field for field in self.sums.fields if not field.startswith(HIDDEN))
+            self.counts = cast("Any", Sums(shown))
 
     def _ends(self, asked: PeerOptions) -> NamedEnds:
         """Return the other ends of sockets."""
