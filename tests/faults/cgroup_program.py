@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ def _attached(cgroup: Path, program_type: int, attach_type: int) -> Iterator[Non
         "<IIQQIIQII16sII", program_type, 2, ctypes.addressof(code), ctypes.addressof(text),
         0, 0, 0, 0, 0, b"deny", 0, attach_type,
     )  # fmt: skip
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)  # before 5.11 programs count
     program = _bpf(PROG_LOAD, load)
     group = os.open(cgroup, os.O_RDONLY)
     attach = struct.pack("<IIII", group, program, attach_type, 0)
