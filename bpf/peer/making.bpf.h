@@ -62,12 +62,12 @@ static __always_inline struct making_bucket *making_bucket(u64 identity)
 	return bpf_map_lookup_elem(&ends_being_made, &place);
 }
 
-static __always_inline u64 check_of(u64 identity, const struct made_end *end)
+static __always_inline u64 check_of(u64 identity, const struct owner *owner, u32 wanted)
 {
-	const u64 *words = (const u64 *)&end->owner;
-	u64 check = (identity ^ end->wanted) * GOLDEN_RATIO;
+	const u64 *words = (const u64 *)owner;
+	u64 check = (identity ^ wanted) * GOLDEN_RATIO;
 
-	for (u32 i = 0; i < sizeof(end->owner) / sizeof(u64); i++)
+	for (u32 i = 0; i < sizeof(*owner) / sizeof(u64); i++)
 		check = (check ^ check >> 29 ^ words[i]) * GOLDEN_RATIO;
 	return check;
 }
@@ -101,10 +101,11 @@ static __always_inline u32 way_for(const struct making_bucket *bucket, u32 now)
 	return best;
 }
 
-/* Report both ends. */
+/* Report both ends, unless another CPU has written the first one meanwhile. */
 static __always_inline void ends_meet(u64 now, const struct made_end *first,
 				      const struct identity *identity, const struct owner *owner)
 {
+	u64 other = seen_from_there(number_of(identity));
 	struct pair_event *event = reserve(sizeof(*event), RECORD_PAIR, now, LOST_PEERS);
 
 	if (!event)
@@ -112,21 +113,27 @@ static __always_inline void ends_meet(u64 now, const struct made_end *first,
 	event->identity = *identity;
 	event->local = *owner;
 	event->remote = first->owner;
+	if (first->check != check_of(other, &event->remote, first->wanted)) {
+		no_identity(&event->identity);
+		count_lost(LOST_PEERS);
+	}
 	submit(event);
 }
 
 static __always_inline void end_waits(u64 now, struct making_bucket *bucket, u64 identity,
 				      const struct owner *owner, u32 wanted)
 {
-	struct made_end mine = {.owner = *owner, .wanted = wanted};
 	u32 way = way_for(bucket, now >> MAKING_SHIFT);
+	struct made_end *end;
 
-	mine.check = check_of(identity, &mine);
 	barrier_var(way);
 	way &= MAKING_WAYS - 1;
+	end = &bucket->ends[way];
 	bucket->identities[way] = 0;
 	barrier();
-	bucket->ends[way] = mine;
+	end->owner = *owner;
+	end->wanted = wanted;
+	end->check = check_of(identity, owner, wanted);
 	bucket->since[way] = now >> MAKING_SHIFT;
 	barrier();
 	bucket->identities[way] = identity;
@@ -145,20 +152,27 @@ static __always_inline bool waits_no_longer(struct making_bucket *bucket, u64 id
 	return true;
 }
 
-/* An end is established. Its `wanted` is whether its rows pass the filters: a pair nobody shows isn't reported. */
-static __always_inline void end_is_made(u64 now, const struct identity *identity,
-					const struct owner *owner, u32 wanted)
+/*
+ * An end is established. Its `wanted` is whether its rows pass the filters: a pair nobody shows isn't reported.
+ * Typed programs have it in a frame of its own: the callers' stack has no room.
+ */
+VERIFIED_ONCE int end_is_made(u64 now, const struct identity *identity, const struct owner *owner,
+			      u32 wanted)
 {
-	u64 mine = number_of(identity), other = seen_from_there(mine);
 	struct making_bucket *bucket;
-	struct made_end first;
+	struct made_end *first;
+	u64 mine, other;
 	u32 way;
 
-	if (!peer_config.follow || !mine)
-		return;
+	if (!peer_config.follow || !identity || !owner)
+		return 0;
+	mine = number_of(identity);
+	other = seen_from_there(mine);
+	if (!mine)
+		return 0;
 	bucket = making_bucket(mine);
 	if (!bucket)
-		return;
+		return 0;
 	way = way_of(bucket, other);
 	if (way >= MAKING_WAYS) {
 		if (waits_no_longer(bucket, mine))
@@ -166,16 +180,15 @@ static __always_inline void end_is_made(u64 now, const struct identity *identity
 				LOST_PEERS); /* a third one has the same numbers: nobody knows which are the two */
 		else
 			end_waits(now, bucket, mine, owner, wanted);
-		return;
+		return 0;
 	}
 	barrier_var(way);
 	way &= MAKING_WAYS - 1;
-	first = bucket->ends[way];
+	first = &bucket->ends[way];
+	if (wanted || first->wanted)
+		ends_meet(now, first, identity, owner);
 	bucket->identities[way] = 0;
-	if (first.check != check_of(other, &first))
-		count_lost(LOST_PEERS);
-	else if (wanted || first.wanted)
-		ends_meet(now, &first, identity, owner);
+	return 0;
 }
 
 /* Report the identity of an end, and its new owner; NULL: it is over. */
