@@ -16,7 +16,7 @@ struct identity {
 	__u32 remote;
 };
 
-#define CGNET_MAKING 65536 /* ends that wait for the other one */
+#define CGNET_MAKING 16384 /* ends that wait for the other one */
 
 /* Both ends of a connection, at the time the second one is established; or a new owner of one end, or its end. */
 struct pair_event {

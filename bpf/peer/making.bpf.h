@@ -4,7 +4,7 @@
  *
  * A handshake establishes the end that connects first, and the other one with the segment that it sends then.
  * So the first end waits in a table until the second one comes. Where the other end is elsewhere nobody
- * comes, and the entry stays until the table has no room: it is one of the least recently used.
+ * comes, and the entry stays until its bucket has no room and it has waited longest.
  */
 #ifndef CGNET_PEER_MAKING_BPF_H
 #define CGNET_PEER_MAKING_BPF_H
@@ -15,67 +15,93 @@
 CROSSES_TO_USER_SPACE(pair_event);
 CONFIG(peer_config);
 
+#define MAKING_WAYS 8 /* of a bucket */
+#define MAKING_BUCKETS (CGNET_MAKING / MAKING_WAYS)
+#define GOLDEN_RATIO 0x9e3779b97f4a7c15 /* times 2^64 */
+#define MAKING_SHIFT 20			/* of `since`: some milliseconds */
+#define MAY_BE_MET 256 /* ticks: longer than a handshake whose last segment is sent again */
+
 struct made_end {
-	struct identity identity;
 	struct owner owner;
 	u32 wanted; /* 1: its owner passes the filters */
 	u32 pad;
+	u64 check; /* of all of it, with its identity: two CPUs may write the same entry */
 };
 
-/* First ends, by both numbers of the identity, the lower one first. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, CGNET_MAKING);
-	__type(key, u64);
-	__type(value, struct made_end);
-} ends_being_made SEC(".maps");
-
-/* Ends that began to wait in the present second: with more than the table has, one that may still be met is evicted. */
-struct ends_waiting {
-	u64 second;
-	s64 number;
+/* First ends. The identities come first: most look-ups need only them. */
+struct making_bucket {
+	u64 identities[MAKING_WAYS]; /* local number in the low half; 0: none */
+	u32 since[MAKING_WAYS];
+	struct made_end ends[MAKING_WAYS];
 };
 
+/* Set-associative table of first ends, by both numbers of the identity. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, MAKING_BUCKETS);
 	__type(key, u32);
-	__type(value, struct ends_waiting);
-} ends_waiting SEC(".maps");
+	__type(value, struct making_bucket);
+} ends_being_made SEC(".maps");
 
-static __always_inline void count_waiting(u64 now, s64 more)
+static __always_inline u64 number_of(const struct identity *identity)
 {
-	struct ends_waiting *waiting = bpf_map_lookup_elem(&ends_waiting, &(u32){0});
-	u64 second = now >> 30;
+	return identity->local | (u64)identity->remote << 32;
+}
 
-	if (!waiting)
-		return;
-	if (waiting->second != second) {
-		waiting->second = second;
-		waiting->number = 0;
+static __always_inline u64 seen_from_there(u64 identity)
+{
+	return identity >> 32 | identity << 32;
+}
+
+/* Both ends have the same bucket. */
+static __always_inline struct making_bucket *making_bucket(u64 identity)
+{
+	u64 other = seen_from_there(identity);
+	u32 place = ((identity < other ? identity : other) * GOLDEN_RATIO) >> 53;
+
+	return bpf_map_lookup_elem(&ends_being_made, &place);
+}
+
+static __always_inline u64 check_of(u64 identity, const struct made_end *end)
+{
+	const u64 *words = (const u64 *)&end->owner;
+	u64 check = (identity ^ end->wanted) * GOLDEN_RATIO;
+
+	for (u32 i = 0; i < sizeof(end->owner) / sizeof(u64); i++)
+		check = (check ^ check >> 29 ^ words[i]) * GOLDEN_RATIO;
+	return check;
+}
+
+/* Way of an identity in its bucket; MAKING_WAYS: none. */
+static __always_inline u32 way_of(const struct making_bucket *bucket, u64 identity)
+{
+	u32 found = MAKING_WAYS;
+
+	for (u32 i = 0; i < MAKING_WAYS; i++)
+		if (bucket->identities[i] == identity)
+			found = i;
+	return found;
+}
+
+/* Way that is empty, or else the one that has waited longest. */
+static __always_inline u32 way_for(const struct making_bucket *bucket, u32 now)
+{
+	u32 best = 0, longest = 0;
+
+	for (u32 i = 0; i < MAKING_WAYS; i++) {
+		u32 waits = bucket->identities[i] ? now - bucket->since[i] : ~0U;
+
+		if (waits >= longest) {
+			longest = waits;
+			best = i;
+		}
 	}
-	if (more > 0 && waiting->number >= CGNET_MAKING)
+	if (longest < MAY_BE_MET)
 		count_lost(LOST_PEERS);
-	__sync_fetch_and_add(&waiting->number, more);
+	return best;
 }
 
-static __always_inline u64 key_of(const struct identity *identity)
-{
-	u64 one = identity->local, other = identity->remote;
-
-	return one < other ? one | other << 32 : other | one << 32;
-}
-
-static __always_inline bool is_other_end(const struct made_end *end,
-					 const struct identity *identity)
-{
-	return end->identity.local == identity->remote && end->identity.remote == identity->local;
-}
-
-/*
- * Report both ends. The table reuses an entry's memory at once: what was copied is good if the entry is still
- * that of the connection afterwards.
- */
+/* Report both ends. */
 static __always_inline void ends_meet(u64 now, const struct made_end *first,
 				      const struct identity *identity, const struct owner *owner)
 {
@@ -86,45 +112,70 @@ static __always_inline void ends_meet(u64 now, const struct made_end *first,
 	event->identity = *identity;
 	event->local = *owner;
 	event->remote = first->owner;
-	barrier();
-	if (!is_other_end(first, identity)) {
-		no_identity(&event->identity);
-		count_lost(LOST_PEERS);
-	}
 	submit(event);
 }
 
-static __always_inline void end_waits(u64 now, u64 key, const struct identity *identity,
+static __always_inline void end_waits(u64 now, struct making_bucket *bucket, u64 identity,
 				      const struct owner *owner, u32 wanted)
 {
-	struct made_end mine = {.identity = *identity, .owner = *owner, .wanted = wanted};
+	struct made_end mine = {.owner = *owner, .wanted = wanted};
+	u32 way = way_for(bucket, now >> MAKING_SHIFT);
 
-	if (!bpf_map_update_elem(&ends_being_made, &key, &mine, BPF_NOEXIST))
-		count_waiting(now, 1);
+	mine.check = check_of(identity, &mine);
+	barrier_var(way);
+	way &= MAKING_WAYS - 1;
+	bucket->identities[way] = 0;
+	barrier();
+	bucket->ends[way] = mine;
+	bucket->since[way] = now >> MAKING_SHIFT;
+	barrier();
+	bucket->identities[way] = identity;
+}
+
+/* Forget the end that waits under an identity; return whether there was one. */
+static __always_inline bool waits_no_longer(struct making_bucket *bucket, u64 identity)
+{
+	u32 way = way_of(bucket, identity);
+
+	if (way >= MAKING_WAYS)
+		return false;
+	barrier_var(way);
+	way &= MAKING_WAYS - 1;
+	bucket->identities[way] = 0;
+	return true;
 }
 
 /* An end is established. Its `wanted` is whether its rows pass the filters: a pair nobody shows isn't reported. */
 static __always_inline void end_is_made(u64 now, const struct identity *identity,
 					const struct owner *owner, u32 wanted)
 {
-	struct made_end *first;
-	u64 key;
+	u64 mine = number_of(identity), other = seen_from_there(mine);
+	struct making_bucket *bucket;
+	struct made_end first;
+	u32 way;
 
-	if (!peer_config.follow || (!identity->local && !identity->remote))
+	if (!peer_config.follow || !mine)
 		return;
-	key = key_of(identity);
-	first = bpf_map_lookup_elem(&ends_being_made, &key);
-	if (!first) {
-		end_waits(now, key, identity, owner, wanted);
+	bucket = making_bucket(mine);
+	if (!bucket)
+		return;
+	way = way_of(bucket, other);
+	if (way >= MAKING_WAYS) {
+		if (waits_no_longer(bucket, mine))
+			count_lost(
+				LOST_PEERS); /* a third one has the same numbers: nobody knows which are the two */
+		else
+			end_waits(now, bucket, mine, owner, wanted);
 		return;
 	}
-	if (!is_other_end(first, identity))
-		count_lost(
-			LOST_PEERS); /* a third one has the same numbers: nobody knows which are the two */
-	else if (wanted || first->wanted)
-		ends_meet(now, first, identity, owner);
-	bpf_map_delete_elem(&ends_being_made, &key);
-	count_waiting(now, -1);
+	barrier_var(way);
+	way &= MAKING_WAYS - 1;
+	first = bucket->ends[way];
+	bucket->identities[way] = 0;
+	if (first.check != check_of(other, &first))
+		count_lost(LOST_PEERS);
+	else if (wanted || first.wanted)
+		ends_meet(now, &first, identity, owner);
 }
 
 /* Report the identity of an end, and its new owner; NULL: it is over. */
@@ -154,13 +205,10 @@ static __always_inline void end_is_read(u64 now, const struct identity *identity
 /* A connection ends here. If no other end has come, none will. */
 static __always_inline void end_is_over(u64 now, const struct identity *identity)
 {
-	u64 key = key_of(identity);
+	u64 mine = number_of(identity);
+	struct making_bucket *bucket = making_bucket(mine);
 
-	if (!key)
-		return;
-	if (!bpf_map_delete_elem(&ends_being_made, &key))
-		count_waiting(now, -1);
-	else
+	if (bucket && mine && !waits_no_longer(bucket, mine))
 		tell_end(now, identity, NULL);
 }
 

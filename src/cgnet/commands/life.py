@@ -26,7 +26,7 @@ from cgnet.records._layouts import (
     SessionSignal,
 )
 from cgnet.records.conn_id import conn_id_field
-from cgnet.records.fields import Group, Number
+from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Packable
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.run.command import Options
 
 CLOSERS = {each: each.name.removeprefix("CLOSED_BY_").lower() for each in ClosedBy}
@@ -81,8 +81,8 @@ def _limits(tick_us: int, limits: bytes) -> tuple[Any, ...]:
     return (busy + rwnd + sndbuf) * tick_us, rwnd * tick_us, sndbuf * tick_us
 
 
-def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> Number:
-    return Number(field, LIFE_EVENT.slice(f"life.{member or field}"), per, null)
+def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> NumberField:
+    return NumberField(field, LIFE_EVENT.slice(f"life.{member or field}"), per, null)
 
 
 # By map, or "" for files: the program that emits open connections.
@@ -149,23 +149,23 @@ class Life(Command):
             by_cause=_bits(CAUSES, causes),
         )
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         end = ("closed_by", "close_cause", "rst_reason", "open")
         return [
             owner_group(names, runtimes),
             *FLOW_GROUPS,
-            Group(("role", "tcp_state"), MARKS_PART, _side, repeats=True),
+            FieldGroup(("role", "tcp_state"), MARKS_PART, _side, repeats=True),
             _number("duration_us", "duration_ns", NSEC_PER_USEC, null=0),
             _number("handshake_us", "handshake_ns", NSEC_PER_USEC, null=0),
             *map(_number, ("tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans")),
             _number("srtt_us", null=0),
             _number("min_rtt_us", null=UNKNOWN),
-            Group(LIMITS, LIMITS_PART, partial(_limits, us_per_tick()), repeats=True),
+            FieldGroup(LIMITS, LIMITS_PART, partial(_limits, us_per_tick()), repeats=True),
             _number("delivery_rate", null=0),
             _number("reordering"),
             _number("dsack_dups", null=UNKNOWN),
-            Group(end, MARKS_PART, partial(_end, self._symbols), repeats=True),
+            FieldGroup(end, MARKS_PART, partial(_end, self._symbols), repeats=True),
             *map(_number, ("tx_bytes_delta", "rx_bytes_delta", "retrans_delta")),
             conn_id_field(self.identity, self.conn_key),
         ]

@@ -39,7 +39,7 @@ from cgnet.records._layouts import (
     u32,
 )
 from cgnet.records.conn_id import conn_id_field
-from cgnet.records.fields import Group, Number
+from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import (
     CAUSES,
     DROPPED_HERE,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Packable
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.run.command import Options
 
 NUMBERS = {name: value for value, name in CAUSES.items()}
@@ -80,8 +80,8 @@ def _marks(marks: bytes) -> tuple[Any, ...]:
     return ROLES.get(side), tcp_state_name(state), CAUSES.get(cause)
 
 
-def _number(field: str, null: int | None = None) -> Number:
-    return Number(field, RETRANS_EVENT.slice(f"retrans.{field}"), null=null)
+def _number(field: str, null: int | None = None) -> NumberField:
+    return NumberField(field, RETRANS_EVENT.slice(f"retrans.{field}"), null=null)
 
 
 def _drop(symbols: Symbols, part: bytes) -> tuple[Any, ...]:
@@ -92,9 +92,9 @@ def _drop(symbols: Symbols, part: bytes) -> tuple[Any, ...]:
     return told, DROPPED_PACKETS[dropped], symbols.code(location), symbols.drop_reason(reason)
 
 
-def drop_group(symbols: Symbols) -> Group:
+def drop_group(symbols: Symbols) -> FieldGroup:
     """Return the group of the drop that a resend made up for."""
-    return Group(
+    return FieldGroup(
         ("dropped_here", "dropped_packet", "dropped_at", "drop_reason"),
         RETRANS_EVENT.slice("retrans.drop_location", "drop_reason"),
         partial(_drop, symbols),
@@ -103,8 +103,8 @@ def drop_group(symbols: Symbols) -> Group:
     )
 
 
-RESEND: tuple[AnyGroup, ...] = (
-    Group(
+RESEND: tuple[AnyField, ...] = (
+    FieldGroup(
         ("role", "tcp_state", "cause"),
         RETRANS_EVENT.slice("retrans.cause", "role"),
         _marks,
@@ -155,7 +155,7 @@ class Retrans(Command):
             too_big_reason=number_of("PKT_TOO_BIG", self._symbols.drop_reasons if options else {}),
         )
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         return [
             owner_group(names, runtimes), *FLOW_GROUPS, *RESEND, drop_group(self._symbols),

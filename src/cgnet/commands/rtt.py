@@ -15,7 +15,7 @@ from cgnet.options.types import Span
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RttConfig, SessionSignal
 from cgnet.records.conn_id import conn_id_field
-from cgnet.records.fields import Group, Number
+from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
 from cgnet.run.command import Command, remarks_on_roles
 from cgnet.run.session import Session
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Packable
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.run.command import Options
 
 MARKS_PART = RTT_EVENT.slice("sample.tcp_state", "handshake")
@@ -41,10 +41,10 @@ def _handshake(marks: bytes) -> tuple[Any, ...]:
 
 
 SAMPLE = (
-    Group(("role", "tcp_state"), MARKS_PART, _circumstances, repeats=True),
-    Number("rtt_us", RTT_EVENT.slice("sample.rtt_us")),
-    Number("srtt_us", RTT_EVENT.slice("sample.srtt_us")),
-    Group(("handshake",), MARKS_PART, _handshake, repeats=True),
+    FieldGroup(("role", "tcp_state"), MARKS_PART, _circumstances, repeats=True),
+    NumberField("rtt_us", RTT_EVENT.slice("sample.rtt_us")),
+    NumberField("srtt_us", RTT_EVENT.slice("sample.srtt_us")),
+    FieldGroup(("handshake",), MARKS_PART, _handshake, repeats=True),
 )
 
 
@@ -78,7 +78,7 @@ class Rtt(Command):
         )
         self.draws_milliseconds = milliseconds
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         conn_id = conn_id_field(self.identity, self.conn_key)
         return [owner_group(names, runtimes), *FLOW_GROUPS, *SAMPLE, conn_id]

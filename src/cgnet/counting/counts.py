@@ -130,6 +130,10 @@ class Counts:
         self._ends: dict[bytes, float] = {}  # when each is counted without names
         self.of_unknown_owners = 0
 
+    def begin(self) -> None:
+        """Begin the first interval, before the programs count."""
+        self._began = time.monotonic()
+
     @property
     def _key_fields(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(field for key in self.keys for field in key.fields))

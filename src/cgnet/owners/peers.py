@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cgnet.owners.record_fields import OWNER_FIELDS, owner_group
 from cgnet.records._layouts import IDENTITY, PACKET_END
-from cgnet.records.fields import Group
+from cgnet.records.fields import FieldGroup
 from cgnet.records.schema import ADDRESSES
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Peers:
             row["container_id"], pod, row["cgroup"], row["pid"], row["comm"],
         )  # fmt: skip
 
-    def group(self, key: slice) -> Group:
+    def group(self, key: slice) -> FieldGroup:
         """Return the group of the fields; ``key`` is the part of a record that is the end's key."""
         size = key.stop - key.start
 
@@ -127,4 +127,4 @@ class Peers:
             return (name, *shown)
 
         more = (ADDRESSES.part, *ADDRESSES.more)
-        return Group(PEER_FIELDS, key, values, repeats=False, more=more)
+        return FieldGroup(PEER_FIELDS, key, values, repeats=False, more=more)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.owners.cgroup_paths import Facts
 from cgnet.records._layouts import OWNER, OwnerSource
-from cgnet.records.fields import Group
+from cgnet.records.fields import FieldGroup
 from cgnet.records.schema import OWNER_PART
 from cgnet.text import decode
 
@@ -25,7 +25,7 @@ FACTS = slice(OWNER_FIELDS.index("container"), OWNER_FIELDS.index("owner_source"
 UNKNOWN = SOURCES[OwnerSource.OWNER_UNKNOWN]
 
 
-def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
+def owner_group(names: CgroupNames, runtimes: Runtimes) -> FieldGroup:
     """Return the group of a record's owner. Lookups never block: unknown values are null."""
 
     def values(part: bytes) -> tuple[Any, ...]:
@@ -46,18 +46,18 @@ def owner_group(names: CgroupNames, runtimes: Runtimes) -> Group:
             SOURCES.get(source, str(source)),
         )
 
-    def settled(values: tuple[Any, ...]) -> bool:  # missing values may become known
+    def is_final(values: tuple[Any, ...]) -> bool:  # missing values may become known
         path = values[CGROUP]
         if not path:
             return bool(values[-1] == UNKNOWN)
         known = runtimes.of(path)  # more may be known since the values were made
-        return known.settled and bool(values[FACTS] == known.facts)
+        return known.is_final and bool(values[FACTS] == known.facts)
 
-    return Group(
+    return FieldGroup(
         OWNER_FIELDS,
         OWNER_PART,
         values,
         repeats=True,
-        settled=settled,
+        is_final=is_final,
         version=lambda: names.version,
     )

@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from cgnet.records._layouts import IDENTITY
-from cgnet.records.fields import Texts
+from cgnet.records.fields import TextField
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,6 @@ def conn_ids(key: bytes, column: Sequence[bytes]) -> list[str | None]:
     ]
 
 
-def conn_id_field(part: slice, key: bytes) -> Texts:
+def conn_id_field(part: slice, key: bytes) -> TextField:
     """Return the field ``conn_id``, from the part of a record that is its struct identity."""
-    return Texts("conn_id", part, lambda column: conn_ids(key, column))
+    return TextField("conn_id", part, lambda column: conn_ids(key, column))

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-REMEMBERED = 8192  # per group, some 4 MB; the cache is cleared when full
+MAX_CACHED = 8192  # per group, some 4 MB; the cache is cleared when full
 NUMBERS = {1: "B", 2: "H", 4: "I", 8: "Q"}  # struct format codes, by size in bytes
 
 
-class Group(NamedTuple):
+class FieldGroup(NamedTuple):
     """Fields that are decoded together.
 
     ``values`` decodes the bytes of ``part`` followed by those of ``more``. ``repeats``: the same
-    bytes will occur often. ``settled`` returns whether given values are final: the same bytes
+    bytes will occur often. ``is_final`` returns whether given values are final: the same bytes
     decode to them as long as ``version`` returns the same number.
     """
 
@@ -32,7 +32,7 @@ class Group(NamedTuple):
     part: slice
     values: Callable[[bytes], tuple[Any, ...]]
     repeats: bool
-    settled: Callable[[tuple[Any, ...]], bool] = lambda _values: True
+    is_final: Callable[[tuple[Any, ...]], bool] = lambda _values: True
     more: tuple[slice, ...] = ()
     version: Callable[[], int] = lambda: 0
 
@@ -49,7 +49,7 @@ class Group(NamedTuple):
 class ValueCache(dict[Any, T]):
     """A cache of objects made from a group's values, keyed by the record's slices."""
 
-    def __init__(self, group: Group, make: Callable[[tuple[Any, ...]], T]) -> None:
+    def __init__(self, group: FieldGroup, make: Callable[[tuple[Any, ...]], T]) -> None:
         """Start empty; ``make`` makes an object from a tuple of values."""
         self._group = group
         self._make = make
@@ -59,10 +59,10 @@ class ValueCache(dict[Any, T]):
     def __missing__(self, taken: Any) -> T:
         values = self._group.values_of(taken)
         made = self._make(values)
-        if len(self) >= REMEMBERED:
+        if len(self) >= MAX_CACHED:
             self.clear()
         self[taken] = made
-        if not (self._group.repeats and self._group.settled(values)):
+        if not (self._group.repeats and self._group.is_final(values)):
             self._passing.append(taken)
         return made
 
@@ -78,7 +78,7 @@ class ValueCache(dict[Any, T]):
         return made
 
 
-class Number(NamedTuple):
+class NumberField(NamedTuple):
     """A field that is an unsigned number, divided by ``per``; the number ``null`` is no value."""
 
     field: str
@@ -122,7 +122,7 @@ class TimestampField(NamedTuple):
         return (self.part,)
 
 
-class Texts(NamedTuple):
+class TextField(NamedTuple):
     """A field that is text, made from a part's bytes for a whole batch at once."""
 
     field: str
@@ -140,26 +140,26 @@ class Texts(NamedTuple):
         return (self.part,)
 
 
-AnyGroup = Group | Number | TimestampField | Texts
+AnyField = FieldGroup | NumberField | TimestampField | TextField
 
 
 def _itself(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def values_of(group: AnyGroup) -> Callable[[Sequence[Any]], Iterable[tuple[Any, ...]]]:
+def values_of(group: AnyField) -> Callable[[Sequence[Any]], Iterable[tuple[Any, ...]]]:
     """Return a function from the records' slices to the values of a group's fields."""
-    if isinstance(group, Group):
+    if isinstance(group, FieldGroup):
         return ValueCache(group, _itself).of
-    if isinstance(group, TimestampField | Texts):
+    if isinstance(group, TimestampField | TextField):
         return lambda column: zip(group.texts(column), strict=True)
     return lambda numbers: zip(group.of(numbers, None), strict=True)
 
 
-class Parts:
+class RecordSlicer:
     """Extracts the slices of groups from records, each slice once."""
 
-    def __init__(self, groups: Sequence[AnyGroup], size: int, least: int) -> None:
+    def __init__(self, groups: Sequence[AnyField], size: int, least: int) -> None:
         """``size`` is the longest record's, ``least`` the shortest one's, in bytes.
 
         If they differ, the last slice has no end. Raises ValueError if slices overlap.
@@ -172,7 +172,7 @@ class Parts:
         for start, stop in found if self._tail is None else found[:-1]:
             if start < at:
                 raise ValueError(f"{wanted[start, stop].fields}: parts of a record overlap")
-            is_bytes = isinstance(wanted[start, stop], Group | Texts)
+            is_bytes = isinstance(wanted[start, stop], FieldGroup | TextField)
             codes += f"{start - at}x" + (f"{stop - start}s" if is_bytes else NUMBERS[stop - start])
             at = stop
         self._struct = struct.Struct(f"{codes}{least - at}x")

@@ -26,7 +26,14 @@ from cgnet.records._layouts import (
     RetransCause,
     Role,
 )
-from cgnet.records.fields import AnyGroup, Group, Number, Parts, TimestampField, values_of
+from cgnet.records.fields import (
+    AnyField,
+    FieldGroup,
+    NumberField,
+    RecordSlicer,
+    TimestampField,
+    values_of,
+)
 from cgnet.text import CUT, decode
 
 if TYPE_CHECKING:
@@ -115,15 +122,15 @@ def _addresses(part: bytes) -> tuple[Any, ...]:
 # remote port.
 _ENDS, _KINDS = FLOW.part("saddr", "netns"), FLOW.part("family", "mapped")
 _ADDRESSES = struct.Struct(_ENDS.format + _KINDS.format.removeprefix("="))
-ADDRESSES = Group(
+ADDRESSES = FieldGroup(
     ("netns", "family", "mapped", "saddr", "daddr"),
     CONNECT_EVENT.slice("flow.saddr", "netns"),
     _addresses,
     repeats=True,
     more=(CONNECT_EVENT.slice("flow.family", "mapped"),),
 )
-REMOTE_PORT = Number("dport", CONNECT_EVENT.slice("flow.dport"))
-LOCAL_PORT = Number("sport", CONNECT_EVENT.slice("flow.sport"))
+REMOTE_PORT = NumberField("dport", CONNECT_EVENT.slice("flow.dport"))
+LOCAL_PORT = NumberField("sport", CONNECT_EVENT.slice("flow.sport"))
 FLOW_GROUPS = (ADDRESSES, REMOTE_PORT, LOCAL_PORT)
 
 
@@ -151,7 +158,7 @@ def _decision_values(part: bytes) -> tuple[Any, ...]:
 
 # Results repeat; latencies don't.
 _DECISION = OUTCOME.part("result", "role")
-DECISION = Group(
+DECISION = FieldGroup(
     ("role", "tcp_state", "result"),
     CONNECT_EVENT.slice("outcome.result", "role"),
     _decision_values,
@@ -159,8 +166,10 @@ DECISION = Group(
 )
 
 
-LATENCY = Number("latency_us", CONNECT_EVENT.slice("outcome.latency_ns"), NSEC_PER_USEC, null=0)
-SYN_RETRANS = Number("syn_retrans", CONNECT_EVENT.slice("outcome.syn_retrans"))
+LATENCY = NumberField(
+    "latency_us", CONNECT_EVENT.slice("outcome.latency_ns"), NSEC_PER_USEC, null=0
+)
+SYN_RETRANS = NumberField("syn_retrans", CONNECT_EVENT.slice("outcome.syn_retrans"))
 
 
 class CgroupChange(NamedTuple):
@@ -194,7 +203,7 @@ class Schema:
         self,
         name: str,
         clock: Clock,
-        groups: Sequence[AnyGroup],
+        groups: Sequence[AnyField],
         size: int,
         least: int | None = None,
     ) -> None:
@@ -207,11 +216,11 @@ class Schema:
         moment = HEAD.slice("ts_ns")
         self.groups = [
             TimestampField("time", moment, clock.texts),
-            Number("ts_ns", moment),
+            NumberField("ts_ns", moment),
             *groups,
         ]
         self._size, self._least = size, size if least is None else least
-        self.parts = Parts(self.groups, self._size, self._least)
+        self.parts = RecordSlicer(self.groups, self._size, self._least)
         self._makers = [values_of(group) for group in self.groups]
         groups = self.groups
         self.fields = ("schema", "type", *(field for group in groups for field in group.fields))
@@ -242,8 +251,8 @@ class CountSchema:
         """``fields`` follow those that every record has."""
         self.name = name
         self.clock = clock
-        self.groups: list[AnyGroup] = []
-        self.parts = Parts((), 0, 0)
+        self.groups: list[AnyField] = []
+        self.parts = RecordSlicer((), 0, 0)
         self.fields = ("schema", "type", "time", "ts_ns", *fields)
 
     def only(self, _fields: Collection[str]) -> CountSchema:

@@ -14,12 +14,12 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cgnet.records.fields import Group, Texts, TimestampField, ValueCache
+from cgnet.records.fields import FieldGroup, TextField, TimestampField, ValueCache
 from cgnet.records.schema import SCHEMA
 from cgnet.render import Renderer, sources_of, with_owner
 
 if TYPE_CHECKING:
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.records.schema import CountSchema, Schema
 
 _Column = Callable[[Sequence[Any]], Iterable[object]]
@@ -41,19 +41,19 @@ def _value(value: Any) -> str:
     return "null" if value is None else _dump(value)
 
 
-def _template(group: AnyGroup, value: str = "%s") -> str:
+def _template(group: AnyField, value: str = "%s") -> str:
     return ",".join(f'"{field}":{value}' for field in group.fields)
 
 
-def _piece(group: AnyGroup) -> tuple[str, _Column]:
+def _piece(group: AnyField) -> tuple[str, _Column]:
     """Return a group's template in a line, and a function from records' slices to its values."""
-    if isinstance(group, Group):
+    if isinstance(group, FieldGroup):
         template = _template(group)
         texts = ValueCache(group, lambda values: template % tuple(map(_value, values)))
         return "%s", texts.of
     if isinstance(group, TimestampField):
         return _template(group, '"%s"'), group.texts
-    if isinstance(group, Texts):
+    if isinstance(group, TextField):
         return _template(group), lambda column: map(_value, group.texts(column))
     return _template(group), partial(group.of, null="null")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cgnet.owners.cgroups import Hierarchy
     from cgnet.owners.peers import Ends, Peer
-    from cgnet.records.fields import Group
+    from cgnet.records.fields import FieldGroup
     from cgnet.run.command import Command
     from cgnet.run.owner_names import OwnerNames
 
@@ -59,7 +59,7 @@ class NamedEnds:
         self._peers = Peers(*args, of_packets=of_packets)
         self._counts = dict.fromkeys((*SOURCES, UNKNOWN), 0)
 
-    def group(self) -> Group:
+    def group(self) -> FieldGroup:
         """Return the group of the fields."""
         return self._peers.group(self._key)
 

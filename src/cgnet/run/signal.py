@@ -82,6 +82,7 @@ class Signal:
         options = self._options
         if self.counts and self.named_ends:
             self.named_ends.look(at_once=True)
+            self.counts.begin()
         launch = Launch(
             self.command, self._filters, options.buffer, counting=options.counting, stopped=stopped
         )

@@ -157,7 +157,7 @@ def test_a_container_that_starts_later_is_named_in_time(podman: Podman) -> None:
         podman.run("--network=host", name=name)
         path = path_of(int(podman.inspect(name, "{{.State.Pid}}")))
         begin = time.monotonic()
-        wait_until("a name", lambda: runtimes.of(path).settled)
+        wait_until("a name", lambda: runtimes.of(path).is_final)
         assert time.monotonic() - begin < EXPECTED_S
         assert runtimes.of(path).facts.container == name
     finally:

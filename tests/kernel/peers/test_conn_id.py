@@ -8,10 +8,11 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 from background import background
 from delay_line import LEFT, RIGHT, delay_line
-from harness import in_netns, listener, run, tracing, wait_until
+from harness import ROOT, in_netns, listener, run, tracing, wait_until
 from lives import within
 from nat_lab import nat_lab, talk
 
@@ -84,6 +85,28 @@ def test_a_thousand_of_a_thousand_under_one_key(tmp_path: Path) -> None:
         assert found[0] == found[1] == found[2] == found[3]
         other = Counter(ids(public, "connect", "client", MANY).values())
         assert not other & found[0]
+
+
+def test_the_rows_of_two_hosts_join_in_duckdb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the recipe of docs/peers.md, through translation."""
+    recipe = (ROOT / "docs/peers.md").read_text().partition("```sql")[2].partition("```")[0]
+    with nat_lab(4, dnat=True, snat=True) as lab, ExitStack() as stack:
+        near, far = (
+            stack.enter_context(tracing("--all", *within(place.netns)))
+            for place in (lab.client, lab.server)
+        )
+        ports = talk(lab.client, lab.host, lab.port, 20)
+        for tracer, name in ((near, "web"), (far, "db")):
+            wait_until(lambda t=tracer: f"{t}", lambda t=tracer: len(t.rows()) >= 20)
+            tracer.stop()
+            (tmp_path / f"{name}.jsonl").write_text("".join(tracer.lines))
+        monkeypatch.chdir(tmp_path)
+        rows = duckdb.sql(recipe).fetchall()
+        assert len(rows) == len(ports) == 20
+        routers = lab.router.addresses_of("e0")
+        assert {(row[1], row[3] in routers) for row in rows} == {(lab.host, True)}
 
 
 def test_data_in_the_syn(hook: str, netns: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def known(name: str, pod: str | None = None, namespace: str | None = None) -> Known:
     facts = Facts(container=name, pod=pod, pod_namespace=namespace, unit="nginx.service")
     found = Found("docker", "state", name=name)
-    return Known(facts, (found,), ("ab" * 32,), place("/x"), expected=False, settled=True)
+    return Known(facts, (found,), ("ab" * 32,), place("/x"), expected=False, is_final=True)
 
 
 KNOWN = [known("web", "web-0", "shop"), known("db")]

@@ -23,7 +23,7 @@ def known(*names: str, expected: bool = False, **facts: Any) -> Known:
     """Return what is known of a cgroup in containers with these names, the innermost first."""
     inside = tuple(Found("docker", "state", name) for name in names)
     ids = tuple(ID for _ in names)
-    return Known(Facts(**facts), inside, ids, place("/x"), expected, settled=not expected)
+    return Known(Facts(**facts), inside, ids, place("/x"), expected, is_final=not expected)
 
 
 WEB = known("web", container="web", pod="shop-0", pod_namespace="prod")

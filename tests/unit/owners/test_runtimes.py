@@ -70,14 +70,14 @@ def test_the_first_answer_comes_at_once_and_the_name_soon(
 ) -> None:
     docker(tmp_path)
     first = runtimes.of(PATH)
-    assert first.expected or first.settled
-    found = wait_for(lambda: runtimes.of(PATH), lambda known: known.settled)
+    assert first.expected or first.is_final
+    found = wait_for(lambda: runtimes.of(PATH), lambda known: known.is_final)
     assert (found.facts.container, found.expected) == ("web", False)
 
 
 def test_state_that_is_written_later_is_found(tmp_path: Path, runtimes: Runtimes) -> None:
     known = runtimes.of(PATH)
-    assert (known.facts, known.expected, known.settled) == (Facts(), True, False)
+    assert (known.facts, known.expected, known.is_final) == (Facts(), True, False)
     docker(tmp_path)
     wait_for(lambda: runtimes.of(PATH), lambda known: known.facts.container == "web")
 
@@ -89,7 +89,7 @@ def test_after_a_while_nothing_is_expected_and_nothing_settled(tmp_path: Path) -
         assert made.find(PATH).expected
         now[0] += EXPECTED_S
         known = made.find(PATH)
-        assert (known.expected, known.settled) == (False, False)
+        assert (known.expected, known.is_final) == (False, False)
         docker(tmp_path)
         now[0] += runtimes_module.AGAIN_S
         wait_for(lambda: made.of(PATH), lambda known: known.facts.container == "web")
@@ -131,7 +131,7 @@ def test_a_container_is_looked_for_once_for_all_that_is_below_it(
 def test_what_is_no_container_is_settled_and_starts_no_thread(runtimes: Runtimes) -> None:
     before = threading.active_count()
     known = runtimes.of("/system.slice/nginx.service")
-    assert (known.facts, known.settled, known.expected) == (
+    assert (known.facts, known.is_final, known.expected) == (
         Facts(unit="nginx.service"), True, False,
     )  # fmt: skip
     assert threading.active_count() == before
@@ -176,7 +176,7 @@ def test_in_a_flood_of_others_a_container_is_found_in_time(
         if number == 15_000:
             runtimes.of(PATH)
     begin = time.monotonic()
-    found = wait_for(lambda: runtimes.of(PATH), lambda known: known.settled)
+    found = wait_for(lambda: runtimes.of(PATH), lambda known: known.is_final)
     assert (found.facts.container, time.monotonic() - begin < EXPECTED_S) == ("web", True)
     assert set(looked) == {ID}
     assert len(runtimes._entries) <= Runtimes.LIMIT
@@ -192,7 +192,7 @@ def test_a_list_that_is_too_long_to_be_read_hides_nothing(
     docker(tmp_path)
     for number in range(9):
         docker(tmp_path, f"{number:064x}")
-    wait_for(lambda: runtimes.of(PATH), lambda known: known.settled)
+    wait_for(lambda: runtimes.of(PATH), lambda known: known.is_final)
 
 
 def test_what_is_gone_is_not_looked_for_unless_a_record_has_it(
@@ -207,7 +207,7 @@ def test_what_is_gone_is_not_looked_for_unless_a_record_has_it(
     runtimes.gone(other)
     assert list(runtimes._entries) == [other]
     docker(tmp_path, OTHER)
-    wait_for(lambda: runtimes.of(other), lambda known: known.settled)
+    wait_for(lambda: runtimes.of(other), lambda known: known.is_final)
 
 
 def test_a_look_up_that_fails_is_said_once_and_the_others_are_named(
@@ -260,15 +260,15 @@ def test_it_is_found_as_it_starts_and_what_is_none_is_settled_soon(
 ) -> None:
     corp(tmp_path, "other", "/corp/other")
     runtimes.learn(["/", "/corp", "/system.slice"])
-    assert runtimes.of("/corp").settled
+    assert runtimes.of("/corp").is_final
     corp(tmp_path)
     for path in ("/corp/x", "/plain"):
         runtimes.expect(path)
         known = runtimes.of(path)
-        assert known.expected or known.settled
-    found = wait_for(lambda: runtimes.of("/corp/x"), lambda known: known.settled)
+        assert known.expected or known.is_final
+    found = wait_for(lambda: runtimes.of("/corp/x"), lambda known: known.is_final)
     assert found.facts.container == "web"
-    found = wait_for(lambda: runtimes.of("/plain"), lambda known: known.settled)
+    found = wait_for(lambda: runtimes.of("/plain"), lambda known: known.is_final)
     assert found.facts == Facts()
     assert {"/corp/x", "/plain"} <= set(runtimes.news())
     assert runtimes._entries == {}
@@ -277,7 +277,7 @@ def test_it_is_found_as_it_starts_and_what_is_none_is_settled_soon(
 def test_a_cgroup_that_is_made_again_may_be_a_container(tmp_path: Path, runtimes: Runtimes) -> None:
     corp(tmp_path, "other", "/corp/other")
     runtimes.learn(["/corp/x"])
-    assert runtimes.of("/corp/x").settled
+    assert runtimes.of("/corp/x").is_final
     corp(tmp_path)
     runtimes.gone("/corp/x")
     runtimes.expect("/corp/x")
@@ -285,7 +285,7 @@ def test_a_cgroup_that_is_made_again_may_be_a_container(tmp_path: Path, runtimes
 
 
 def test_where_no_runtime_has_such_paths_nothing_is_looked_for(runtimes: Runtimes) -> None:
-    assert runtimes.of("/corp/x").settled
+    assert runtimes.of("/corp/x").is_final
     assert runtimes._thread is None
 
 

@@ -137,7 +137,7 @@ def test_a_sandbox_is_its_pod_and_has_no_name(tmp_path: Path) -> None:
     containerd(tmp_path, ID, f"{POD_PATH}/{ID}", **tags)
     runtimes = Runtimes(tmp_path)
     known = runtimes.find(f"{POD_PATH}/{ID}")
-    assert (known.facts.container, known.facts.pod, known.inside[0].sandbox, known.settled) == (
+    assert (known.facts.container, known.facts.pod, known.inside[0].sandbox, known.is_final) == (
         None, "web-0", True, True,
     )  # fmt: skip
 

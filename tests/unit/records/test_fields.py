@@ -21,7 +21,7 @@ from cgnet.commands.trace.record import COUNT_AT, LEAST, trace_group
 from cgnet.kernel.symbols import Symbols
 from cgnet.records._layouts import DROP_EVENT, TRACE_EVENT, DropClass, RecordKind
 from cgnet.records.conn_id import PUBLIC_KEY, conn_id_field
-from cgnet.records.fields import Group, Number, Parts
+from cgnet.records.fields import FieldGroup, NumberField, RecordSlicer
 from cgnet.records.schema import FLOW_PART, OUTCOME_PART, Schema, flow_row
 from cgnet.render.json_lines import JsonLines
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cgnet.owners.runtimes import Known
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
 
 NAMES = Names({(MEMORY, 42): "/docker/web"})
 DROP_CLASS = DROP_EVENT.slice("drop.drop_class").start
@@ -57,7 +57,7 @@ def schemas() -> dict[str, tuple[Schema, int]]:
     symbols = anonymous()
     found = {}
     for command in (connlat.COMMAND, rtt.COMMAND, retrans.COMMAND):
-        groups: Sequence[AnyGroup] = command.fields(names, no_runtimes())
+        groups: Sequence[AnyField] = command.fields(names, no_runtimes())
         found[command.name] = groups, command.layouts[0].size, None
     found["life"] = (
         life.Life(symbols=symbols).fields(names, no_runtimes()),
@@ -134,9 +134,9 @@ def test_parts_that_overlap_are_refused_and_named() -> None:
     def nothing(part: bytes) -> tuple[Any, ...]:
         return (part,)
 
-    whole = Group(("whole",), slice(0, 8), nothing, repeats=True)
+    whole = FieldGroup(("whole",), slice(0, 8), nothing, repeats=True)
     with pytest.raises(ValueError, match=r"\('half',\): parts of a record overlap"):
-        Parts([whole, Number("half", slice(4, 8))], 8, 8)
+        RecordSlicer([whole, NumberField("half", slice(4, 8))], 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_parts_that_overlap_are_refused_and_named() -> None:
 def test_a_number_in_its_unit_or_null(
     number: int, per: int, null: int | None, value: int | None
 ) -> None:
-    assert list(Number("x", slice(0, 4), per, null).of([number, 3000], None)) == [
+    assert list(NumberField("x", slice(0, 4), per, null).of([number, 3000], None)) == [
         value,
         3000 // per,
     ]
@@ -174,14 +174,14 @@ def test_an_owner_that_may_be_known_better_soon_is_asked_for_once_in_a_batch(
 
     def of(path: str) -> Known:
         asked.append(path)
-        return known._replace(settled=False)
+        return known._replace(is_final=False)
 
     monkeypatch.setattr(type(runtimes), "of", lambda _self, path: of(path))
     shown = renderer("json", NAMES)
     batch = [Connect(sport=port).raw() for port in range(100)]
     shown.rows(batch)
     once = len(asked)
-    assert 0 < once <= 2  # its values, and whether they are settled
+    assert 0 < once <= 2  # its values, and whether they are final
     shown.rows(batch)
     assert len(asked) == 2 * once
 
@@ -200,7 +200,7 @@ def test_what_is_learnt_of_an_owner_while_its_record_is_decoded_is_shown_the_nex
     runtimes = no_runtimes()
     known: Known = runtimes.of("/docker/web")
     learnt = known._replace(facts=known.facts._replace(container="web"))
-    answers = iter([known._replace(settled=False)])  # then it is settled
+    answers = iter([known._replace(is_final=False)])  # then it is final
     monkeypatch.setattr(type(runtimes), "of", lambda _self, _path: next(answers, learnt))
     shown = renderer("json", NAMES)
     found = [json.loads(shown.rows([Connect().raw()]))["container"] for _ in range(2)]

@@ -73,7 +73,7 @@ def test_what_was_rendered_before_does_not_change_a_line() -> None:
 def test_more_owners_and_services_than_are_remembered_keep_their_own_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cgnet.records.fields.REMEMBERED", 3)
+    monkeypatch.setattr("cgnet.records.fields.MAX_CACHED", 3)
     names = Names(PATHS)
     shown = renderer("json", names)
     batch = [Connect(pid=i % 7, dport=i % 5, sport=i % 11).raw() for i in range(200)]

@@ -172,7 +172,7 @@ class NoRuntimes:
     """Knows no containers, and expects none."""
 
     def of(self, path: str) -> Known:
-        return Known(Facts(), (), (), place(path), expected=False, settled=True)
+        return Known(Facts(), (), (), place(path), expected=False, is_final=True)
 
 
 def no_runtimes() -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Packable
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
 
 OWN_TIMEOUTS = (
     "time-outs that applications set themselves are aborted, not ETIMEDOUT: --result '!ok' has both"
@@ -99,7 +99,7 @@ class Attempts(Command):
         """Return whether a connection was established: no other record of it comes."""
         return raw[self.identity] != NONE
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         conn_id = conn_id_field(self.identity, self.conn_key)
         return [owner_group(names, runtimes), *FLOW_GROUPS, DECISION, LATENCY, SYN_RETRANS, conn_id]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Packable
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.records.schema import CountSchema, Schema
 
 SYMBOLS = Symbols()
@@ -77,7 +77,7 @@ class Drop(Command):
             config, self._maps = settings(symbols, asked)
             self._config = [config, *rule_of_class(symbols, asked.btf or KERNEL_BTF)]
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         return [
             owner_group(names, runtimes), *FLOW_GROUPS, *drop_groups(self._symbols),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgnet.findings.drop_reasons import class_name
 from cgnet.records._layouts import DROP_EVENT, Drop
-from cgnet.records.fields import Group, Number
+from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.packet import direction, flags_text
 from cgnet.records.schema import ROLES, tcp_state_name
 from cgnet.text import decode
 
 if TYPE_CHECKING:
     from cgnet.kernel.symbols import Symbols
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
 
 START = DROP_EVENT.slice("drop").start
 # All but the packet's own numbers: most drops come from few places.
@@ -62,13 +62,16 @@ def _device(symbols: Symbols, part: bytes) -> tuple[Any, ...]:
     return name, drop.ifindex or None, direction(stack or (where,), sent=bool(drop.sent))
 
 
-def drop_groups(symbols: Symbols) -> list[AnyGroup]:
+def drop_groups(symbols: Symbols) -> list[AnyField]:
     """Return the groups of a drop's own fields."""
     fault = ("role", "tcp_state", "reason", "reason_class", "location", "stack", "tcp_flags")
     device = ("dev", "ifindex", "direction")
     more = (MARKS, BEHIND)
     return [
-        Group(fault, BEFORE, partial(_fault, symbols), repeats=True, more=more),
-        *(Number(name, DROP_EVENT.slice(f"drop.{name}")) for name in ("seq", "len", "payload")),
-        Group(device, BEFORE, partial(_device, symbols), repeats=True, more=more),
+        FieldGroup(fault, BEFORE, partial(_fault, symbols), repeats=True, more=more),
+        *(
+            NumberField(name, DROP_EVENT.slice(f"drop.{name}"))
+            for name in ("seq", "len", "payload")
+        ),
+        FieldGroup(device, BEFORE, partial(_device, symbols), repeats=True, more=more),
     ]

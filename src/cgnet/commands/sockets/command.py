@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.records.schema import Schema
 
 # Requests are SYN_RECV, and a socket that is closed is in none of the kernel's tables.
@@ -72,7 +72,7 @@ class Sockets(Command):
         self._states, self._keys, self._ports = states, keys, ports
         self.namespaces = self.missed = 0  # of the last listing; of all
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         return groups(names, runtimes, self.shared, self.conn_key)
 

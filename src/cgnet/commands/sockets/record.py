@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import OWNER, SOCKET_EVENT, SocketLimit, SocketTimer
 from cgnet.records.conn_id import PUBLIC_KEY, conn_id_field
-from cgnet.records.fields import Group, Number
+from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import FLOW_GROUPS, OWNER_PART, ROLES, tcp_state_name
 
 if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
 
 TIMERS = {each: each.name.removeprefix("TIMER_").lower() for each in SocketTimer}
 LIMITS = {
@@ -41,10 +41,10 @@ def _marks(part: bytes) -> tuple[Any, ...]:
     return ROLES.get(side), tcp_state_name(state), TIMERS.get(timer), LIMITS.get(limit)
 
 
-def number(field: str) -> Number:
+def number(field: str) -> NumberField:
     """Return a field that is a number; all ones stand for no value."""
     part = SOCKET_EVENT.slice(f"socket.{field}")
-    return Number(field, part, null=NO_U64 if part.stop - part.start == 8 else NO_U32)
+    return NumberField(field, part, null=NO_U64 if part.stop - part.start == 8 else NO_U32)
 
 
 class Shared:
@@ -72,7 +72,7 @@ class Shared:
 
 def groups(
     names: CgroupNames, runtimes: Runtimes, shared: Shared, conn_key: bytes = PUBLIC_KEY
-) -> list[AnyGroup]:
+) -> list[AnyField]:
     """Return the groups of a record's fields, in order; ``conn_key`` is the key of conn_id."""
     owner = owner_group(names, runtimes)
 
@@ -84,7 +84,7 @@ def groups(
     return [
         owner,
         *FLOW_GROUPS,
-        Group(("role", "state", "timer", "limited_by"), MARKS_PART, _marks, repeats=True),
+        FieldGroup(("role", "state", "timer", "limited_by"), MARKS_PART, _marks, repeats=True),
         *map(
             number,
             (
@@ -95,8 +95,8 @@ def groups(
                 "queue_high", "drops",
             ),
         ),
-        Number("inode", INODE_PART, null=0),
-        Group(
+        NumberField("inode", INODE_PART, null=0),
+        FieldGroup(
             ("holders",), SHARED_PART, holders, repeats=True, version=lambda: shared.version
         ),
         conn_id_field(IDENTITY_PART, conn_key),

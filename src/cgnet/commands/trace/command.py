@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from cgnet.owners.cgroups import CgroupNames
     from cgnet.owners.runtimes import Runtimes
     from cgnet.records._layouts import Packable
-    from cgnet.records.fields import AnyGroup
+    from cgnet.records.fields import AnyField
     from cgnet.records.schema import CountSchema, Schema
     from cgnet.run.command import Options
 
@@ -134,7 +134,7 @@ class Trace(Command):
         counting = options.counting if options else None
         self._slow_parts = SlowParts(counting) if counting else None
 
-    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyGroup]:
+    def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
         """Return the groups of a record's fields, in order."""
         conn_id = conn_id_field(self.packet_end, self.conn_key)
         return [

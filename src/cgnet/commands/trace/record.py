@@ -22,7 +22,7 @@ from cgnet.records._layouts import (
     TraceEnd,
     Verdict,
 )
-from cgnet.records.fields import AnyGroup, Group
+from cgnet.records.fields import AnyField, FieldGroup
 from cgnet.records.packet import STAGES, flags_text
 from cgnet.records.schema import FLOW_GROUPS, ROLES
 from cgnet.text import decode
@@ -82,7 +82,7 @@ def _direction(at: list[int], *, sent: bool) -> str:
     return "forward" if sent_on else "rx"
 
 
-def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
+def trace_group(symbols: Symbols, namespaces: NetnsNames) -> FieldGroup:
     """Return the group of a packet's own fields."""
 
     def values(part: bytes) -> tuple[Any, ...]:
@@ -113,11 +113,11 @@ def trace_group(symbols: Symbols, namespaces: NetnsNames) -> Group:
             retrans_ns or None, bool(out_of_order), answer_ns or None,
         )  # fmt: skip
 
-    return Group(FIELDS, TRACE_PART, values, repeats=False)
+    return FieldGroup(FIELDS, TRACE_PART, values, repeats=False)
 
 
 def groups(
     symbols: Symbols, names: CgroupNames, runtimes: Runtimes, namespaces: NetnsNames
-) -> list[AnyGroup]:
+) -> list[AnyField]:
     """Return the groups of a record's fields, in order."""
     return [owner_group(names, runtimes), *FLOW_GROUPS, trace_group(symbols, namespaces)]

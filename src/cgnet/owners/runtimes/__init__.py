@@ -52,7 +52,7 @@ MAX_AT_ONCE = 4096  # lookups between two checks for newly due ones
 class Known(NamedTuple):
     """Current knowledge about a cgroup.
 
-    ``expected``: more is expected soon, at most until ``until`` of the clock. ``settled``: the
+    ``expected``: more is expected soon, at most until ``until`` of the clock. ``is_final``: the
     answer is final, and may be cached. ``inside`` has the containers, innermost first, but weakly
     confirmed ones last: they may be the others' own. ``facts`` describes the first of them.
     """
@@ -62,7 +62,7 @@ class Known(NamedTuple):
     ids: tuple[str, ...]
     place: Place
     expected: bool
-    settled: bool
+    is_final: bool
     until: float = 0.0
 
 
@@ -157,7 +157,7 @@ class Runtimes:
         for entry in entries:
             entry.wanted = True
         known = self._known(where, entries, now)
-        if known.settled:
+        if known.is_final:
             self._settle(path, known)
         return known
 
@@ -279,9 +279,9 @@ class Runtimes:
             )  # fmt: skip
         innermost = entries[-1] if entries else None
         expected = innermost is not None and innermost.expected(now)
-        settled = innermost is None or innermost.complete()
+        is_final = innermost is None or innermost.complete()
         until = innermost.made + EXPECTED_S if innermost and expected else 0.0
-        return Known(facts, confirmed, ids, where, expected, settled, until)
+        return Known(facts, confirmed, ids, where, expected, is_final, until)
 
     def _entry(self, candidate: Candidate, pod_uid: str | None) -> _Entry:
         place = candidate.cgroup
