@@ -282,6 +282,11 @@ def test_a_server_that_thinks_long_on_a_connection_a_request() -> None:
     assert ids(watched(end("local", "fin", 3, duration_ns=90 * NS), connections=waits)) == []
 
 
+def test_many_short_connections_of_which_looks_find_a_few_wait_for_nobody() -> None:
+    waits = [connection(WHO | FLOW | {"sport": n}, waiting=1.0, gone=True) for n in range(3)]
+    assert ids(watched(end("local", "rst", 443, duration_ns=20 * NS), connections=waits)) == []
+
+
 def test_a_long_poll_is_no_fault() -> None:
     assert ids(watched(connections=[connection(WHO | FLOW, waiting=1.0, turns=1)])) == []
 

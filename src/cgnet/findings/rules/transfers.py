@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.causes import cause_of
-from cgnet.findings.connections import service_port
+from cgnet.findings.connections import MAX_WAITING, service_port
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
@@ -42,6 +42,7 @@ BIG = 1000  # bytes of a segment that is as large as its link takes
 DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
 THROTTLED = 0.1  # share of the periods of a CPU limit
 MIN_TURNS = 3
+SEEN = 0.05  # share of short connections that looks find: one a second, of those that take 50 ms
 FEW = 16  # connections whose other end is looked for
 NS = 1_000_000_000
 LIFE_NS = 15 * NS  # longer ones may idle, or poll
@@ -341,7 +342,7 @@ def answers(w: Watched) -> Iterator[Finding]:
         # Again and again, on one connection or on one after the other: a long poll isn't.
         several = [each for each in everyone if each.turns >= MIN_TURNS]
         one_by_one = [each for each in everyone if each.gone]
-        if len(one_by_one) >= MIN_TURNS and _ends_soon(w, one_by_one[0].row):
+        if len(one_by_one) >= MIN_TURNS and _waits_long(w, one_by_one):
             several += [each for each in one_by_one if each.turns < MIN_TURNS]
         if not several:
             continue
@@ -369,12 +370,17 @@ def answers(w: Watched) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _ends_soon(w: Watched, row: Row) -> bool:
-    """Return whether the connections to a destination live as long as an answer takes."""
-    place = _destination(row)
+def _waits_long(w: Watched, seen: list[Connection]) -> bool:
+    """Return whether connections one after the other live as long as an answer takes, and no longer.
+
+    A look finds short ones waiting as well, but few of all that there are.
+    """
+    place = _destination(seen[0].row)
     ends = [each for each in w.ends if _destination(each.row) == place]
     count = sum(each.count for each in ends)
-    return count > 0 and sum(each.sums["duration_ns"] for each in ends) / count <= LIFE_NS
+    if not count or len(seen) < min(SEEN * count, MAX_WAITING):
+        return False
+    return sum(each.sums["duration_ns"] for each in ends) / count <= LIFE_NS
 
 
 RULES = (loss, delay, windows, answers)
