@@ -77,12 +77,15 @@ class PeerFilter:
         """The bits of enum filter_use."""
         return self._choice.use
 
-    def matches(self, peer: Peer) -> bool:
-        """Return whether a row with this other end is wanted. One without a name matches nothing."""
-        if any(_is(peer, each) for each in self._choice.excludes):
+    def matches(self, *ends: Peer) -> bool:
+        """Return whether a row with this other end, or with either of two ends, is wanted.
+
+        An end without a name matches nothing.
+        """
+        if any(_is(end, each) for end in ends for each in self._choice.excludes):
             return False
         included = self._choice.includes
-        return not included or any(_is(peer, each) for each in included)
+        return not included or any(_is(end, each) for end in ends for each in included)
 
 
 def _is(peer: Peer, wanted: str) -> bool:

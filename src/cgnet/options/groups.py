@@ -242,6 +242,15 @@ FORCED = (
     click.option("--hook", type=OneOf(["tp_btf", "raw_tp"]), hidden=True),
     click.option("--transport", type=OneOf(["ring", "perf"]), hidden=True),
 )
+
+
+def _names(text: str) -> Callable[[F], F]:
+    return click.option(
+        "--names", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+        help=text,
+    )  # fmt: skip
+
+
 FAR_END = (
     click.option(
         "--peers",
@@ -256,11 +265,8 @@ FAR_END = (
         "pattern, too. Implies --peers.",
         completion.containers,
     ),
-    click.option(
-        "--names",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Names of other ends: on each line an address or a CIDR, and its name. Implies --peers.",
+    _names(
+        "Names of other ends: on each line an address or a CIDR, and its name. Implies --peers."
     ),
     click.option(
         "--conn-key",
@@ -269,5 +275,15 @@ FAR_END = (
         help="The key of conn_id, 32 hexadecimal digits: the same on all hosts whose rows you "
         "join. Default: a public one.",
     ),
+)
+EITHER_END = (
+    select(
+        "peer",
+        "NAME",
+        "Findings on connections of which either end is this container or pod, or has this name of "
+        "--names; a pattern, too.",
+        completion.containers,
+    ),
+    _names("Names for --peer: on each line an address or a CIDR, and its name."),
 )
 RUN = (*ENDS, *RING, *EVERYWHERE, *FORCED)

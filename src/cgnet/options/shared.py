@@ -18,6 +18,7 @@ from cgnet.options.groups import (
     DEFAULT_BY,
     DISTRIBUTION,
     DROPS,
+    EITHER_END,
     ENDS,
     EVERYWHERE,
     FAR_END,
@@ -126,7 +127,8 @@ def listing(function: F) -> F:
 
 def watching(function: F) -> F:
     """Add the options of a command that watches everything; ``collect`` reads their values."""
-    return _add((*OWNERS, *FLOWS, *OTHERS, *SHOW, *ENDS, *RING[:1], *EVERYWHERE, *FORCED))(function)
+    shown = (*SHOW, *ENDS, *RING[:1], *EVERYWHERE, *FORCED)
+    return _add((*OWNERS, *FLOWS, *OTHERS, *EITHER_END, *shown))(function)
 
 
 def _roles(values: dict[str, Any], *, both: bool) -> frozenset[Role]:

@@ -230,6 +230,17 @@ def test_others_are_not_named(cgroup: Path) -> None:
     assert tracer.rows("finding") == []
 
 
+@pytest.mark.parametrize(("peer", "found"), [("db", True), ("!db", False), ("other", False)])
+def test_findings_on_connections_with_a_peer(peer: str, found: bool, tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.write_text("127.0.0.0/8 db\n")
+    code = REFUSED.format(port=unused_port())
+    done = why("--peer", peer, "--names", str(names), "--", sys.executable, "-c", code)
+    rows, summary = findings(done)
+    assert [row["id"] for row in rows] == ["no-listener"] * found
+    assert bool(summary["verdict"]) is not found
+
+
 def test_a_name_that_nobody_has_is_said() -> None:
     done = why("--container", "nobody-has-this-name", "--duration", "0.5")
     assert "no container named nobody-has-this-name yet; waiting" in done.stderr

@@ -61,6 +61,16 @@ def test_names_select(given: tuple[str, ...], passing: tuple[bool, ...]) -> None
     assert tuple(map(chosen.matches, (WEB, DB, NOBODY))) == passing
 
 
+@pytest.mark.parametrize(
+    ("given", "passes"),
+    [(("web",), True), (("db",), True), (("!db",), False), (("cache",), False), ((), True)],
+)
+def test_either_end_is_enough_and_an_excluded_one_is_too(
+    given: tuple[str, ...], passes: bool
+) -> None:
+    assert PeerFilter(given).matches(Peer(name="web"), Peer(name="db")) is passes
+
+
 def test_an_empty_name_is_refused() -> None:
     with pytest.raises(UsageError, match="--peer ''"):
         PeerFilter(("",))

@@ -35,6 +35,7 @@ FEWEST = 3  # findings that are shown on any terminal
 CLEAR_LINE = "\r\x1b[K"
 NOTHING = "nothing seen to judge: no attempt, no segment, no open connection of the selected owners"
 FINE = "nothing wrong was seen: {seen}; look at the application"
+NOT_OF_PEERS = "nothing wrong was seen with what --peer selects; with all: {seen}"
 
 
 def harm_text(row: dict[str, Any], harm: Harm) -> str:
@@ -54,9 +55,15 @@ def harm_text(row: dict[str, Any], harm: Harm) -> str:
 class Report:
     """Writes to standard output; progress goes to standard error."""
 
-    def __init__(self, options: Options, clock: Clock, stop: Stop, *, quiet: bool) -> None:
-        """Choose the format; ``quiet``: show no progress. Raises UsageError for unknown fields."""
+    def __init__(
+        self, options: Options, clock: Clock, stop: Stop, *, quiet: bool, by_peer: bool
+    ) -> None:
+        """Choose the format; ``quiet``: show no progress. Raises UsageError for unknown fields.
+
+        ``by_peer``: findings are selected by either end, and what was seen isn't.
+        """
         self._options, self._clock = options, clock
+        self._fine = NOT_OF_PEERS if by_peer else FINE
         self._schema = CountSchema("finding", clock, FIELDS)
         self.fd = STDOUT
         self._out = Writer(STDOUT, Patience(stop.reached, lambda: stop.insisted))
@@ -119,7 +126,7 @@ class Report:
         if left := len(texts) - shown:
             self._write(f"and {plural(left, 'finding')} that harm less: -o wide shows all\n")
         if not rows:
-            self._write(f"{verdict(watched)}\n")
+            self._write(f"{verdict(watched, self._fine)}\n")
 
     def summary(
         self,
@@ -139,7 +146,7 @@ class Report:
             "lost_by_signal": lost,
             "missed": missed,
             "unknown_owners": sum(each.unknown_owners for each in signals.all),
-            "verdict": None if found else verdict(watched),
+            "verdict": None if found else verdict(watched, self._fine),
             **seen,
             **signals.runs,
         }
@@ -183,8 +190,8 @@ def seen_of(watched: Watched) -> dict[str, Any]:
     }
 
 
-def verdict(watched: Watched) -> str:
-    """Return what there is to say without a finding."""
+def verdict(watched: Watched, fine: str = FINE) -> str:
+    """Return what there is to say without a finding; ``fine`` is the template if there was traffic."""
     seen = seen_of(watched)
     if not any(seen[name] for name in ("attempts", "resends", "drops", "ends", "open")):
         return NOTHING
@@ -198,4 +205,4 @@ def verdict(watched: Watched) -> str:
         told.append(f"RTT {duration(sorted(rtts)[len(rtts) // 2])}")
     if all(each["recv_q"] == 0 for each in watched.listeners):
         told.append("accept queues empty")
-    return FINE.format(seen=", ".join(told))
+    return fine.format(seen=", ".join(told))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgnet.commands.connect.command import Connect
 from cgnet.commands.drop.command import Drop
@@ -20,6 +20,7 @@ from cgnet.commands.why.report import Report
 from cgnet.commands.why.tallies import tally_of
 from cgnet.errors import ExitStatus, StoppedError
 from cgnet.filters.matching import Matcher
+from cgnet.filters.peer_names import AddressNames, PeerFilter
 from cgnet.filters.selection import Filters, Selection
 from cgnet.findings import evidence
 from cgnet.findings.connections import Connections
@@ -27,9 +28,11 @@ from cgnet.findings.finding import SEVERITIES
 from cgnet.findings.rules import judge
 from cgnet.findings.watched import Watched
 from cgnet.kernel.symbols import Symbols
+from cgnet.owners.peers import NAMES, Peer, container_name
 from cgnet.records._layouts import SOCKET_EVENT, Role, SocketsConfig
 from cgnet.records.schema import Clock, Schema
 from cgnet.run import reader
+from cgnet.run.far_ends import PeerOptions
 from cgnet.run.output import said_if_slow, tell
 from cgnet.run.signals import Signals, Source
 
@@ -60,6 +63,9 @@ class Session:
         child: Child | None = None,
     ) -> None:  # fmt: skip
         """Check the options; ``child`` is a command to watch. Raises UsageError. Loads nothing yet."""
+        peers = options.peers or PeerOptions()
+        self._peers, self._names = PeerFilter(peers.wanted), peers.names or AddressNames({})
+        options = options._replace(peers=None)  # they select findings, not records
         self._options, self._fail_on, self._child = options, fail_on, child
         self._limits = limits
         chosen = Filters(options.selection._replace(roles=BOTH))
@@ -91,7 +97,9 @@ class Session:
             Schema("sockets", self._clock, fields, SOCKET_EVENT.size), limits
         )
         self._stop = reader.Stop(options.duration)
-        self._report = Report(options, self._clock, self._stop, quiet=bool(child))
+        self._report = Report(
+            options, self._clock, self._stop, quiet=bool(child), by_peer=bool(peers.wanted)
+        )
         self._walk: Walk
         self._missed = 0
         self._began_ns = 0
@@ -253,7 +261,7 @@ class Session:
             throttled=self._growth(),
             limits=self._limits,
         )
-        findings = judge(watched)
+        findings = [each for each in judge(watched) if self._is_of_peers(each)]
         self._report.findings(findings, watched)
         self._report.summary(
             findings,
@@ -264,6 +272,11 @@ class Session:
         )
         return findings
 
+    def _is_of_peers(self, finding: Finding) -> bool:
+        """Return whether --peer selects a finding, by either end."""
+        named = Peer(NAMES, self._names.name(finding.daddr)) if finding.daddr else Peer()
+        return self._peers.matches(_end(finding.owner), _end(finding.peer), named)
+
     def _growth(self) -> dict[str, dict[str, int]]:
         """Return by how much the throttling of cgroups grew, of those where it did."""
         found = {}
@@ -273,3 +286,10 @@ class Session:
             if grown["nr_throttled"] > 0:
                 found[path] = grown
         return found
+
+
+def _end(row: dict[str, Any]) -> Peer:
+    """Return an end of a connection, from the fields of its owner."""
+    container, pod, cgroup = (row.get(name) for name in ("container", "pod", "cgroup"))
+    name = container_name(container, pod) or cgroup
+    return Peer(None, name, container, row.get("container_id"), pod, cgroup)
