@@ -39,7 +39,8 @@ class AddressOwners:
         self._runtimes, self._proc = runtimes, proc
         self._containers = Containers(runtimes, hierarchy, proc)
         self._owners: dict[str, Row] = {}
-        self._since: dict[str, float] = {}  # when each was seen to have its owner
+        self._places: dict[str, int] = {}  # inodes of the only namespaces that have the addresses
+        self._since: dict[str, float] = {}  # when each was seen there, with no other owner since
         self._checked: dict[str, bool] = {}  # in this batch
         self._next = self._old = 0.0  # times of the monotonic clock
         self._is_stale = True
@@ -75,7 +76,7 @@ class AddressOwners:
     def look(self, *, at_once: bool = False) -> None:
         """Look at all namespaces if that is due; ``at_once``: also if it was just looked."""
         if at_once:
-            self._next = 0.0
+            self._next = self._old = 0.0
         self._refresh()
 
     def _refresh(self) -> None:
@@ -97,16 +98,17 @@ class AddressOwners:
         for inode, place in self._namespaces().items():
             for text in self._addresses(place):
                 found[text].add(inode)
-        before, now = self._owners, time.monotonic()
-        self._owners = {
-            text: owners[inode]
-            for text, inodes in found.items()
-            if len(inodes) == 1 and (inode := next(iter(inodes))) in owners
+        places = {text: next(iter(inodes)) for text, inodes in found.items() if len(inodes) == 1}
+        known = {text: owners[inode] for text, inode in places.items() if inode in owners}
+        stays = {
+            text
+            for text, inode in places.items()
+            if self._places.get(text) == inode
+            and _may_be_same(self._owners.get(text), known.get(text))
         }
-        self._since = {
-            text: self._since[text] if _is_same(row, before.get(text)) else now
-            for text, row in self._owners.items()
-        }
+        now = time.monotonic()
+        self._since = {text: self._since[text] if text in stays else now for text in places}
+        self._places, self._owners = places, known
 
     def _namespaces(self) -> dict[int, Path]:
         """Return a file of each namespace, by inode: of a process, or a name without one."""
@@ -125,9 +127,10 @@ class AddressOwners:
         return [text for text in map(_text, raw) if not _is_local(text)]
 
 
-def _is_same(row: Row, before: Row | None) -> bool:
+def _may_be_same(before: Row | None, now: Row | None) -> bool:
+    """Return whether two owners of a namespace may be one: a container's name is known after a while."""
     names = ("cgroup", "netns", "container_id")
-    return before is not None and all(row[name] == before[name] for name in names)
+    return before is None or (now is not None and all(before[name] == now[name] for name in names))
 
 
 def _own_addresses(proc: Path) -> list[bytes]:
