@@ -7,7 +7,7 @@ import ctypes
 import os
 import resource
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def _attached(cgroup: Path, program_type: int, attach_type: int) -> Iterator[Non
         0, 0, 0, 0, 0, b"deny", 0, attach_type,
     )  # fmt: skip
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)  # before 5.11 programs count
+    with suppress(ValueError):  # without CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)  # before 5.11 programs count
     program = _bpf(PROG_LOAD, load)
     group = os.open(cgroup, os.O_RDONLY)
     attach = struct.pack("<IIII", group, program, attach_type, 0)
