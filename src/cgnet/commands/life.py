@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -194,11 +195,10 @@ class Life(Command):
             yield [raw for raw in batch if not (is_first and _was_open_before(raw))]
 
     def _open_connections(self, obj: Object) -> Iterator[list[bytes]]:
-        """Have an iterator tell them; without iterators, query each socket."""
-        for name, program in OPEN_BY_MAP.items():
-            parts = obj.iterator(program, name)
-            if parts is not None:
-                return map(records_in, parts)
+        """Have iterators tell them, over each map that has some; without, query each socket."""
+        tried = (obj.iterator(program, name) for name, program in OPEN_BY_MAP.items())
+        if loaded := [each for each in tried if each is not None]:
+            return map(records_in, chain.from_iterable(loaded))
         if not socket_queries.can_ask(obj):
             return iter(())
         ring = obj.ring("ring")

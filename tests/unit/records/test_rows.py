@@ -235,7 +235,8 @@ def test_what_was_open_at_the_start_and_is(duration_ns: int) -> None:
         for by in (0, *ClosedBy)
     ]
     kernel, shown = FakeKernel(), life.Life()
-    kernel.iterator = lambda *_: iter([b"".join(records)])  # type: ignore[assignment,method-assign]
+    told = {"living_files": [b"".join(records)]}
+    kernel.iterator = lambda name, _: told.get(name)  # type: ignore[assignment,method-assign]
     first, second = (list(shown.on_interval(cast("Object", kernel))) for _ in range(2))
     assert first == [records if duration_ns else records[1:]]
     assert second == [records]

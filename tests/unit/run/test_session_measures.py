@@ -139,17 +139,17 @@ def test_with_an_interval_what_is_open_is_told_but_not_by_the_first_look(
     looks: list[int] = []
 
     def iterator(program: str, elements_of: str) -> Iterator[bytes] | None:
-        if (program, elements_of) != ("living_files", ""):
-            return None
-        looks.append(1 + len(looks))
         now = time.monotonic_ns()
-        records = [life(now, closed_by=0, tx_bytes=len(looks), duration_ns=0)]
+        if (program, elements_of) == ("living", "ledger"):
+            looks.append(1 + len(looks))
+            return iter([life(now, closed_by=0, tx_bytes=len(looks), duration_ns=0)])
+        if (program, elements_of) != ("living_slots", "ledger_slots"):
+            return None
         if len(looks) == 1:
-            records.append(life(now, closed_by=0, tx_bytes=50, duration_ns=1))
-        else:
-            kernel.batches.append([life(now, closed_by=1, tx_bytes=99)])
-            signal.raise_signal(signal.SIGINT)
-        return iter([b"".join(records)])
+            return iter([life(now, closed_by=0, tx_bytes=50, duration_ns=1)])
+        kernel.batches.append([life(now, closed_by=1, tx_bytes=99)])
+        signal.raise_signal(signal.SIGINT)
+        return iter([])
 
     monkeypatch.setattr(kernel, "iterator", iterator)
     kernel.batches = [[life(1, closed_by=2, tx_bytes=77)]]
