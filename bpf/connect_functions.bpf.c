@@ -205,7 +205,7 @@ static __always_inline int socket_connect_begins(struct socket *socket, u64 addr
 	return 0;
 }
 
-/* It calls the functions above, whose return ends the call: what is left then didn't come to them. */
+/* inet_stream_connect() calls the functions above. Report a call here only if it failed before it reached them. */
 SEC("fentry/inet_stream_connect")
 int BPF_PROG(inet_stream_connect_fentry, struct socket *socket, void *address)
 {

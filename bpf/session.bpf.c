@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * All signals over one ledger: one program for each hook, and one entry for each socket. What a session does not
- * want is a constant that the verifier removes. For typed programs alone: older verifiers walk what is not
- * wanted, too.
+ * All signals over one ledger: one program per hook, one entry per socket. Constants in session_config disable
+ * signals, and the verifier removes the dead branches. Typed programs only: older verifiers explore dead branches.
  */
 #define IN_SESSION
 #define NO_COUNTS

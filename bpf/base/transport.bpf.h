@@ -155,7 +155,7 @@ static __always_inline void flush_records(void *ctx, struct pending_records *box
 /* -- for bodies */
 
 #ifdef IN_SESSION
-/* Each kind of record has a ring of its own, and a count of what it lost. */
+/* One ring buffer per kind of record, each with its own counter of lost records. */
 struct signal_ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);

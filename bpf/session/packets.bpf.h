@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Signals of single packets in a session: what was dropped, and what was sent again. */
+/* Per-packet signals of a session: drops and retransmissions. */
 #ifndef CGNET_SESSION_PACKETS_BPF_H
 #define CGNET_SESSION_PACKETS_BPF_H
 

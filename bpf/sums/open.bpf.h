@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is open: user space runs these programs before it reads the sums. The first run after the start keeps the
- * values of connections that were open then.
+ * Iterators that add the traffic of open connections to the sums: user space runs them before each read. The first
+ * run records the baseline of connections from before the start.
  */
 #ifndef CGNET_SUMS_OPEN_BPF_H
 #define CGNET_SUMS_OPEN_BPF_H

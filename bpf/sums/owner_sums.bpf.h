@@ -305,8 +305,9 @@ VERIFIED_ONCE int add_end(u64 cgroup_id, const struct life *life, u32 carried)
 }
 
 /*
- * What a connection carried before the start is not counted: where it was open then, what it carried until a look
- * at open ones. One atomic operation tells a look and the end apart; after a look, both add growth.
+ * The sums exclude traffic from before the start. A connection from before the start has no baseline until the first
+ * iterator run visits it, and only later traffic counts. One atomic operation decides whether that run or the end of
+ * the connection comes first; after a run, both add only the growth.
  */
 static __always_inline void sum_end(const struct owner *owner, struct ledger_entry *entry,
 				    const struct life *life)

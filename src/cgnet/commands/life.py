@@ -188,7 +188,7 @@ class Life(Command):
     def on_interval(self, obj: Object) -> Iterator[list[bytes]]:
         """Yield the records of open connections, in batches.
 
-        The first look is the baseline of deltas: what was open before the start isn't among it.
+        The first call sets the baseline of the deltas, and omits connections from before the start.
         """
         is_first, self._has_looked = not self._has_looked, True
         for batch in self._open_connections(obj):

@@ -156,7 +156,7 @@ class Session:
         interval = self._options.interval
         due = time.monotonic()
         self._list(loaded)
-        if interval:  # what comes from here on is newer than the first listing
+        if interval:  # the first listing is complete
             tell(f"tracing {self._command.name}; Ctrl-C ends it")
         while interval and not self._is_full and not self._printer.problem:
             due = max(due + interval, time.monotonic())
