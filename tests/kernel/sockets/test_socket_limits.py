@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from compare import inner
-from harness import CGNET, HIERARCHY, PATIENCE_S, PYTHON, cgnet, netns_inode, new_cgroup
+from harness import CGNET, HIERARCHY, PATIENCE_S, PYTHON, cgnet, netns_inode, new_cgroup, wait_until
 from remote_python import RemotePython
 from socket_lists import listed
 
@@ -189,18 +192,45 @@ def test_a_closed_pipe_between_listings_ends_it() -> None:
         assert "Traceback" not in process.stderr.read()
 
 
-def test_a_signal_ends_it_between_listings_with_a_summary() -> None:
-    process = subprocess.Popen(
-        [CGNET, "sockets", "-o", "json", "-i", "60"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process.stdout, process.stderr:
-        assert "tracing" in process.stderr.readline()
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0
-        assert json.loads(process.stdout.read().splitlines()[-1])["type"] == "summary"
+def test_a_signal_ends_it_between_listings_with_a_summary(tmp_path: Path) -> None:
+    """It says that it traces after the first listing: of a busy host more than a pipe holds."""
+    with (tmp_path / "rows").open("w+") as rows:
+        process = subprocess.Popen(
+            [CGNET, "sockets", "-o", "json", "-i", "60"],
+            stdout=rows, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        with process.stderr:
+            assert "tracing" in process.stderr.readline()
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        rows.seek(0)
+        assert json.loads(rows.read().splitlines()[-1])["type"] == "summary"
+
+
+def test_a_signal_ends_a_listing_that_nobody_reads(netns: str) -> None:
+    """The first listing fills the pipe, so that it never says that it traces."""
+    with RemotePython(f"/run/netns/{netns}") as process:
+        process.do("servers = [socket.create_server(('127.0.0.1', 0)) for _ in range(500)]")
+        listing = subprocess.Popen(
+            [CGNET, "sockets", "-o", "json", "-i", "60", "--netns", f"/run/netns/{netns}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        with listing.stdout as rows, listing.stderr as told:
+            full = fcntl.fcntl(rows.fileno(), fcntl.F_GETPIPE_SZ)
+            wait_until("full pipe", lambda: waiting(rows.fileno()) > full // 2)
+            os.kill(listing.pid, signal.SIGTERM)
+            assert listing.wait(PATIENCE_S) in (0, 1)
+            assert "Traceback" not in told.read()
+
+
+def waiting(fd: int) -> int:
+    """Return the number of bytes in a pipe."""
+    count = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def test_help_is_there_without_rights() -> None:
