@@ -188,6 +188,31 @@ static __always_inline bool holder_without_entry(struct drop *drop, const struct
 	return holder->owner.source != OWNER_UNKNOWN;
 }
 
+/*
+ * A SYN on its way is its sender's, also in the first second of a container, when neither its namespace nor its
+ * addresses are known, and the guess is unknown or the destination.
+ */
+static __always_inline void find_new_sender(struct drop *drop, const struct flow *flow,
+					    struct holder *holder)
+{
+	u8 source = holder->owner.source;
+	const struct holder *sender;
+	struct ledger_entry *entry;
+
+	if (drop->tcp_flags != TCP_FLAG_SYN_ALONE || drop->tcp_state ||
+	    (source != OWNER_DEVICE && source != OWNER_ADDRESS && source != OWNER_UNKNOWN))
+		return;
+	entry = far_sender_of_syn(flow);
+	if (!entry || !entry->whole)
+		return;
+	sender = holder_of(entry);
+	if (sender->owner.cgroup_id == holder->owner.cgroup_id ||
+	    !bpf_map_lookup_elem(&container_cgroups, &sender->owner.cgroup_id))
+		return;
+	*holder = *sender;
+	drop->role = entry->role;
+}
+
 /* `known`: owner of the socket that the packet was for, if that is not the socket of `place`. */
 static __always_inline void tell_drop(void *ctx, struct packet *packet, struct drop *drop,
 				      const struct place *place, const struct holder *known)
@@ -203,10 +228,12 @@ static __always_inline void tell_drop(void *ctx, struct packet *packet, struct d
 		count_benign();
 		return;
 	}
-	if (known)
+	if (known) {
 		holder = *known;
-	else if (!holder_without_entry(drop, place, &packet->flow, &holder))
+	} else if (!holder_without_entry(drop, place, &packet->flow, &holder)) {
 		drop->role = whose_packet(place, &packet->flow, &holder);
+		find_new_sender(drop, &packet->flow, &holder);
+	}
 	FORGET_VALUES(&holder);
 	if (is_of_everybody(SIGNAL_DROP))
 		holder.owner.undecided = UNDECIDED_NOT;

@@ -75,6 +75,10 @@ static __always_inline int on_mkdir(struct cgroup *cgrp, const char *path)
 	if (!hierarchy_is_used(key.hierarchy))
 		return 0;
 	key.id = cgroup_id(false, cgrp);
+#ifdef ON_NEW_CGROUP
+	if (key.hierarchy == owner_config.hierarchy[0].id)
+		ON_NEW_CGROUP(key.id);
+#endif
 	if (filter_config.by_cgroup)
 		mark = marks_at_creation(cgrp, key.hierarchy);
 	if (mark.marks && bpf_map_update_elem(&selected_cgroups, &key, &mark, BPF_ANY))

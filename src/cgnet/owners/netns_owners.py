@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.errors import LibbpfError
 from cgnet.owners.cgroup_paths import place
+from cgnet.owners.cgroups import cgroup_id
 from cgnet.owners.netns import cookie_of
 from cgnet.owners.runtimes import PROC
 from cgnet.owners.runtimes.listing import row_of
@@ -37,7 +38,8 @@ INODE_BYTES = 4
 AGAIN_S, LOOKS = 1.0, 4
 SPENT_S = 0.01  # per second, in the thread that reads the ring
 MAX_NEW = 16384  # cgroups with looks left
-NETNS_OWNERS, ADDRESS_OWNERS = "netns_owners", "address_owners"  # the maps
+# The maps.
+NETNS_OWNERS, ADDRESS_OWNERS, IN_CONTAINERS = "netns_owners", "address_owners", "container_cgroups"
 LOOPBACK6 = bytes(15) + b"\1"
 
 
@@ -164,6 +166,30 @@ class Told:
                 self._entries[key] = value
 
 
+class InContainers:
+    """A map of the kernel side: the cgroups that, by their paths, are in containers.
+
+    The kernel side adds each new cgroup, until its path is known.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, cgroups: Map) -> None:
+        """``hierarchy`` names owners."""
+        self._hierarchy, self._map = hierarchy, cgroups
+
+    def made(self, cgroup: str, number: int | None) -> None:
+        """Keep a cgroup that is in a container; ``number`` is its id, None if it was there before."""
+        with suppress(OSError, LibbpfError):  # it is gone, or the map is full
+            if place(cgroup).candidates:
+                number = number or cgroup_id(self._hierarchy.outer_path(cgroup))
+                self._map.update(u64(number), b"\1")
+            elif number:
+                self._map.discard(u64(number))
+
+    def gone(self, number: int) -> None:
+        """Delete a removed cgroup."""
+        self._map.discard(u64(number))
+
+
 class NetnsOwners:
     """Updates the kernel side's maps of namespaces, and of their addresses if given.
 
@@ -177,11 +203,14 @@ class NetnsOwners:
         hierarchy: Hierarchy,
         owners: Map,
         addresses: Map | None = None,
+        *,
+        in_containers: Map | None = None,
         proc: Path = PROC,
     ) -> None:
         """``hierarchy`` names owners; ``proc`` has the processes."""
         self._runtimes = runtimes
         self._containers = Containers(runtimes, hierarchy, proc)
+        self._in_containers = InContainers(hierarchy, in_containers) if in_containers else None
         self._owners = Told("network namespaces", owners)
         self._addresses = Told("addresses", addresses) if addresses else None
         self._proc = proc
@@ -191,16 +220,20 @@ class NetnsOwners:
         self._changed = False
         self._next = 0.0
 
-    def made(self, cgroup: str) -> None:
-        """Schedule looks at a new cgroup."""
+    def made(self, cgroup: str, number: int | None = None) -> None:
+        """Schedule looks at a cgroup; ``number`` is the id of one that is new."""
+        if self._in_containers:
+            self._in_containers.made(cgroup, number)
         candidates = place(cgroup).candidates
         if candidates and candidates[-1].cgroup == cgroup:
             if len(self._left) >= MAX_NEW:
                 del self._left[next(iter(self._left))]
             self._left[cgroup] = LOOKS
 
-    def gone(self, cgroup: str) -> None:
+    def gone(self, cgroup: str, number: int) -> None:
         """Drop a removed cgroup."""
+        if self._in_containers:
+            self._in_containers.gone(number)
         self._left.pop(cgroup, None)
         if self._containers.rows.pop(cgroup, None):
             self._changed = True

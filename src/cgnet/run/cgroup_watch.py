@@ -57,12 +57,12 @@ class Held(NamedTuple):
 
 
 class Follower(Protocol):
-    """Receives the paths of cgroups that are created and removed."""
+    """Receives the paths and ids of cgroups that are created and removed."""
 
-    def made(self, cgroup: str) -> None:
+    def made(self, cgroup: str, number: int) -> None:
         """Handle the creation of a cgroup."""
 
-    def gone(self, cgroup: str) -> None:
+    def gone(self, cgroup: str, number: int) -> None:
         """Handle the removal of a cgroup."""
 
 
@@ -158,7 +158,7 @@ class CgroupWatch:
             self._names.remember(change.hierarchy, change.cgroup_id, change.path)
         created = change.kind == RecordKind.RECORD_CGROUP_CREATED
         if follower := self._follower_of(obj, change.hierarchy):
-            (follower.made if created else follower.gone)(change.path)
+            (follower.made if created else follower.gone)(change.path, change.cgroup_id)
         if created:
             self._on_created(obj, change)
         else:
@@ -193,8 +193,8 @@ class CgroupWatch:
         old = self._names.rename(change.hierarchy, change.cgroup_id, change.path)
         if follower := self._follower_of(obj, change.hierarchy):
             if old:
-                follower.gone(old)
-            follower.made(change.path)
+                follower.gone(old, change.cgroup_id)
+            follower.made(change.path, change.cgroup_id)
         self._runtimes.expect(change.path)
         self._filters.named.forget(obj.map("named_cgroups"), change.cgroup_id)
         self._filters.cgroups.renamed(

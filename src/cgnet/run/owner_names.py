@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cgnet.filters import absent
 from cgnet.owners.cgroups import CgroupNames
-from cgnet.owners.netns_owners import ADDRESS_OWNERS, NETNS_OWNERS, NetnsOwners
+from cgnet.owners.netns_owners import ADDRESS_OWNERS, IN_CONTAINERS, NETNS_OWNERS, NetnsOwners
 from cgnet.owners.runtimes import Runtimes
 from cgnet.run.cgroup_watch import CgroupWatch
 from cgnet.run.output import tell
@@ -42,8 +42,13 @@ class OwnerNames:
         self._filters.named.fill(obj.map("named_cgroups"), self._naming, self.runtimes)
         if not obj.has_map(NETNS_OWNERS):
             return
-        addresses = obj.map(ADDRESS_OWNERS) if obj.has_map(ADDRESS_OWNERS) else None
-        owners = NetnsOwners(self.runtimes, self._naming, obj.map(NETNS_OWNERS), addresses)
+        addresses, in_containers = (
+            obj.map(name) if obj.has_map(name) else None for name in (ADDRESS_OWNERS, IN_CONTAINERS)
+        )
+        namespaces = obj.map(NETNS_OWNERS)
+        owners = NetnsOwners(
+            self.runtimes, self._naming, namespaces, addresses, in_containers=in_containers
+        )
         for path in paths:
             owners.made(path)
         owners.follow(math.inf)

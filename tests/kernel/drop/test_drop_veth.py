@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from compare import inner
 from drops import dropping, owned
-from harness import ip, new_netns
+from harness import HIERARCHY, ip, new_lxc, new_netns
 from podman import Podman
 from remote_python import RemotePython
+from router_chain import chain
 from segments import send, tcp_packet
 from two_containers import Place, container
 
@@ -209,3 +211,46 @@ def test_at_the_bridge_itself(bridge: Bridge, family: int, hook: str) -> None:
         remote.connect(address(server, family), PORT)
         row = drops.one("__netif_receive_skb_core", netns=host.inode, dport=PORT)
     assert row == row | owned(client, "learned") | {"dev": port, "pid": remote.pid}
+
+
+@FAMILIES
+@pytest.mark.parametrize("peer", [True, False])
+def test_first_syn_of_a_new_container(family: int, hook: str, peer: bool) -> None:
+    """Nothing is known of its namespace yet. It isn't its destination's, a container that is known."""
+    with ExitStack() as stack:
+        client, router, server = stack.enter_context(chain(1))
+        held = (stack.enter_context(new_lxc()),) if peer else ()
+        stack.enter_context(RemotePython(server.path, cgroups=held))
+        stack.enter_context(router.firewall("forward", RULE))
+        drops = stack.enter_context(dropping("--hook", hook))
+        cgroup = stack.enter_context(new_lxc())
+        sender = stack.enter_context(RemotePython(client.path, cgroups=(cgroup,)))
+        assert sender.connect(server.address(family), PORT, timeout=0.2) != "ok"
+        row = drops.one("nf_hook_slow", netns=router.inode, dport=PORT)
+    assert row == row | {"cgroup": inner(cgroup, HIERARCHY), "pid": sender.pid, "role": "client"}
+    assert row["owner_source"] == "learned"
+
+
+@FAMILIES
+def test_addresses_of_two_senders(family: int, hook: str) -> None:
+    """Two containers send from the same address and port to the same place: it isn't known whose."""
+    with ExitStack() as stack:
+        client, router, server = stack.enter_context(chain(1))
+        other = Place(stack.enter_context(new_netns()))
+        source, target = client.address(family), server.address(family)
+        ip("-n", other.netns, "link", "add", "d0", "type", "veth", "peer", "name", "d1")
+        for device in ("d0", "d1"):
+            ip("-n", other.netns, "link", "set", device, "up")
+        nodad = ("nodad",) if family == 6 else ()
+        ip("-n", other.netns, "addr", "add", f"{source}{length(family)}", "dev", "d0", *nodad)
+        ip("-n", other.netns, f"-{family}", "route", "add", "default", "dev", "d0")
+        stack.enter_context(router.firewall("forward", RULE))
+        drops = stack.enter_context(dropping("--hook", hook))
+        for place in (other, client):
+            cgroup = stack.enter_context(new_lxc())
+            sender = stack.enter_context(RemotePython(place.path, cgroups=(cgroup,)))
+            sender.do(f"client = socket.socket(socket.AF_INET{6 if family == 6 else ''})")
+            sender.do(f"client.bind(({source!r}, 4000)); client.setblocking(False)")
+            sender.do(f"client.connect_ex(({target!r}, {PORT}))")
+        row = drops.one("nf_hook_slow", netns=router.inode, dport=PORT)
+    assert (row["pid"], row["owner_source"]) == (None, "unknown")

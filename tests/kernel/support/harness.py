@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -232,6 +232,19 @@ def new_cgroup(parent: Path, name: str | bytes = "") -> Iterator[Path]:
         yield path
     finally:
         remove_cgroup(path)
+
+
+@contextmanager
+def new_lxc() -> Iterator[Path]:
+    """Create a cgroup that is a container's by its place."""
+    parent = HIERARCHY / "lxc"
+    parent.mkdir(exist_ok=True)
+    try:
+        with new_cgroup(parent) as path:
+            yield path
+    finally:
+        with suppress(OSError):  # others are there
+            parent.rmdir()
 
 
 def remove_cgroup(path: Path) -> None:

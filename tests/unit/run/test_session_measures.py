@@ -166,15 +166,18 @@ def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(
     said: list[str] = []
 
     class Owners:
-        def __init__(self, _runtimes: Any, _naming: Any, owners: Any, addresses: Any) -> None:
+        def __init__(
+            self, _runtimes: Any, _naming: Any, owners: Any, addresses: Any, **rest: Any
+        ) -> None:
             assert owners is kernel.map("netns_owners")
             assert addresses is (kernel.map("address_owners") if wants_addresses else None)
+            assert rest == {"in_containers": None}
 
-        def made(self, cgroup: str) -> None:
-            said.append(f"made {cgroup}")
+        def made(self, cgroup: str, number: int | None = None) -> None:
+            said.append(f"made {cgroup}" + (f" {number}" if number else ""))
 
-        def gone(self, cgroup: str) -> None:
-            said.append(f"gone {cgroup}")
+        def gone(self, cgroup: str, number: int) -> None:
+            said.append(f"gone {cgroup} {number}")
 
         def follow(self, spent: float = 0.0) -> None:
             said.append(f"follow {spent}")
@@ -199,4 +202,4 @@ def test_owners_of_namespaces_are_followed_where_the_object_asks_for_them(
         run(capfd, command="rtt")
         assert "made /" in said
         first = said.index("follow inf")
-        assert said[first + 1 : first + 3] == ["made /new", "gone /new"]
+        assert said[first + 1 : first + 3] == [f"made /new {1 << 62}", f"gone /new {1 << 62}"]
