@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
+from cgnet.commands.sockets.before import KnowsOpenEnds
 from cgnet.filters.values import as_bits
 from cgnet.kernel.symbols import Symbols
 from cgnet.kernel.ticks import ticks_a_second
@@ -32,7 +33,7 @@ from cgnet.records._layouts import (
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
-from cgnet.run.command import Command, remarks_on_roles
+from cgnet.run.command import remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _was_open_before(raw: bytes) -> bool:
     return not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
 
 
-class Life(Command):
+class Life(KnowsOpenEnds):
     """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
@@ -120,6 +121,7 @@ class Life(Command):
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     identity = LIFE_EVENT.slice("identity")
+    role = LIFE_EVENT.slice("life.role")
     tells_ends = False
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
