@@ -41,8 +41,13 @@ static __always_inline void emit_child(struct sock *sk)
 	if (!tp)
 		return;
 	listener = listener_of(sk);
-	if (!listener && !is_new_child(sk))
-		return;
+	if (!listener && !is_new_child(sk)) {
+		if (!was_joined(sk))
+			return;
+		listener = holder_of_connection(sk);
+		if (!listener)
+			listener = listener_by_address(TYPED, sk);
+	}
 	wanted = (listener ? listener->wanted : unknown_owner_passes()) && role_passes(ROLE_SERVER);
 	if (!wanted && !peer_config.follow)
 		return;

@@ -5,28 +5,50 @@
 
 #include "connect/attempt_table.bpf.h"
 #include "connect/emit.bpf.h"
+#include "owner/guess.bpf.h"
+#include "owner/mptcp.bpf.h"
 #include "peer/making.bpf.h"
 
-static __always_inline void begin(struct sock *sk)
+/* A further subflow of MPTCP is its connection's: whoever adds an address to the host, or no process, opens it. */
+static __always_inline void hold_attempt(struct sock *sk, struct holder *holder)
 {
-	struct task_struct *task = current_task();
+	bool subflow = is_subflow(sk);
+	struct holder *known;
+
+	if (unlikely(subflow && joins_connection(sk))) {
+		known = holder_of_connection(sk);
+		if (known)
+			*holder = *known;
+		else
+			fall_back(sk, holder);
+		return;
+	}
+	hold(current_task(), holder);
+	if (unlikely(subflow))
+		remember_connection(sk, holder, BPF_ANY);
+}
+
+/* Functions of their own, this and decide(): one stack has no room for both. */
+static __noinline int begin(struct sock *sk)
+{
+	struct holder holder = {};
 	struct attempt *attempt;
-	struct owner owner;
 	bool wanted;
 
 	if (!is_tcp(sk))
-		return;
+		return 0;
 	connect_call_reached_tcp();
-	learn(task, &owner);
-	wanted = owner_passes(task, &owner) && role_passes(ROLE_CLIENT);
+	hold_attempt(sk, &holder);
+	wanted = holder.wanted && role_passes(ROLE_CLIENT);
 	if (!wanted && !peer_config.follow)
-		return;
+		return 0;
 	attempt = attempt_open(sk);
 	if (!attempt)
-		return;
-	attempt->owner = owner;
+		return 0;
+	attempt->owner = holder.owner;
 	attempt->start.unwanted = !wanted;
 	attempt_begins(sk, &attempt->start);
+	return 0;
 }
 
 /* Before the record, which has the same identity. */
@@ -41,7 +63,7 @@ static __always_inline void client_is_made(u64 now, struct tcp_sock *tp,
 	end_is_made(now, &identity, &attempt->owner, !attempt->start.unwanted);
 }
 
-static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
+static __noinline int decide(struct sock *sk, int oldstate, int newstate)
 {
 	struct attempt *attempt = attempt_find(sk);
 	struct outcome outcome;
@@ -50,7 +72,7 @@ static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
 	u64 now;
 
 	if (!attempt || unlikely(!attempt->start.start_ns))
-		return;
+		return 0;
 	now = bpf_ktime_get_ns();
 	tp = tcp_sock_of(sk);
 	if (tp) {
@@ -62,6 +84,7 @@ static __always_inline void decide(struct sock *sk, int oldstate, int newstate)
 	}
 	attempt->start.start_ns = 0;
 	attempt_done(sk, attempt);
+	return 0;
 }
 
 /* Attempts start in processes, which interrupt no program. The second decision finds no attempt. */

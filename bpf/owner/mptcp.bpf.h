@@ -40,6 +40,22 @@ static __always_inline bool joins_connection(struct sock *sk)
 	return BPF_CORE_READ_BITFIELD_PROBED(subflow, request_join);
 }
 
+struct mptcp_subflow_context___join {
+	u32 mp_join : 1;
+} __attribute__((preserve_access_index));
+
+/* Whether an accepted socket is a further subflow: it has its connection's file already. */
+static __always_inline bool was_joined(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
+	struct mptcp_subflow_context___join *subflow = NULL;
+
+	if (!is_subflow(sk) || !bpf_core_field_exists(subflow->mp_join) || joins_connection(sk))
+		return false;
+	subflow = (void *)BPF_CORE_READ(icsk, icsk_ulp_data);
+	return BPF_CORE_READ_BITFIELD_PROBED(subflow, mp_join);
+}
+
 /* Record the process that opens the first subflow of a connection, or has it open. */
 static __always_inline bool remember_connection(struct sock *sk, const struct holder *holder,
 						u64 flags)

@@ -6,6 +6,7 @@
  * Without socket storage user space scans /proc, and the programs find its results by the socket's inode.
  *
  * The including file may select sockets by SEEDED_STATES, as bits of TCP states; by default all that are open.
+ * Connections of MPTCP are seeded in any case: they may get further subflows.
  */
 #ifndef CGNET_OWNER_OPEN_SOCKETS_BPF_H
 #define CGNET_OWNER_OPEN_SOCKETS_BPF_H
@@ -75,12 +76,12 @@ int ledger_seed(struct task_file *ctx)
 	if (!socket)
 		return 0;
 	sk = socket->sk;
-	if (!sk || !(1 << sk->__sk_common.skc_state & SEEDED_STATES))
+	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
-	if (is_tcp(sk))
-		seed(task, (u64)ctx->file, ctx->fd, sk);
-	else if (BPF_CORE_READ_BITFIELD(sk, sk_protocol) == IPPROTO_MPTCP)
+	if (BPF_CORE_READ_BITFIELD(sk, sk_protocol) == IPPROTO_MPTCP)
 		seed_mptcp(task, (u64)ctx->file, ctx->fd, sk);
+	else if (is_tcp(sk) && 1 << sk->__sk_common.skc_state & SEEDED_STATES)
+		seed(task, (u64)ctx->file, ctx->fd, sk);
 	return 0;
 }
 

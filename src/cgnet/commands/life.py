@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
+from cgnet.commands.sockets.before import KnowsOpenEnds
+from cgnet.filters.values import as_bits
 from cgnet.kernel.symbols import Symbols
 from cgnet.kernel.ticks import ticks_a_second
 from cgnet.kernel.variants import LIVING, SOCKETS
+from cgnet.options import completion
+from cgnet.options.groups import select
 from cgnet.options.shared import collect, common, far_end, living, role
-from cgnet.options.types import OneOf, Span
+from cgnet.options.types import Span
 from cgnet.owners import socket_queries
 from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import (
@@ -29,11 +33,11 @@ from cgnet.records._layouts import (
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import FLOW_GROUPS, NSEC_PER_USEC, ROLES, USEC_PER_SEC, tcp_state_name
-from cgnet.run.command import Command, remarks_on_roles
+from cgnet.run.command import remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
@@ -100,16 +104,16 @@ def records_in(part: bytes) -> list[bytes]:
     return [part[at : at + LIFE_EVENT.size] for at in range(0, len(part), LIFE_EVENT.size)]
 
 
+def _numbers(names: Mapping[Any, str]) -> dict[str, int]:
+    return {name: value for value, name in names.items()}
+
+
 def _was_open_before(raw: bytes) -> bool:
     """Return whether a connection is open, and was before the start."""
     return not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
 
 
-def _bits(names: dict[Any, str], chosen: tuple[str, ...]) -> int:
-    return sum(1 << value for value, name in names.items() if name in chosen)
-
-
-class Life(Command):
+class Life(KnowsOpenEnds):
     """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
@@ -117,6 +121,7 @@ class Life(Command):
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     identity = LIFE_EVENT.slice("identity")
+    role = LIFE_EVENT.slice("life.role")
     tells_ends = False
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
@@ -146,8 +151,8 @@ class Life(Command):
         self._config = LifeConfig(
             min_ns=min_ns,
             min_bytes=min_bytes,
-            by_closed=_bits(CLOSERS, closed_by),
-            by_cause=_bits(CAUSES, causes),
+            by_closed=as_bits("--closed-by", closed_by, _numbers(CLOSERS)),
+            by_cause=as_bits("--close-cause", causes, _numbers(CAUSES)),
         )
 
     def fields(self, names: CgroupNames, runtimes: Runtimes) -> list[AnyField]:
@@ -241,12 +246,14 @@ it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledge
     metavar="N",
     help="Only connections that carried at least N bytes, both ways together.",
 )
-@click.option(
-    "--closed-by", type=OneOf(list(CLOSERS.values())), multiple=True, help="Who ended it."
-)
-@click.option(
-    "--close-cause", type=OneOf(list(CAUSES.values())), multiple=True, help="How it ended."
-)
+@select(
+    "closed-by", "WHO", f"Ended by: {', '.join(CLOSERS.values())}.",
+    completion.listed(list(CLOSERS.values())),
+)  # fmt: skip
+@select(
+    "close-cause", "HOW", f"Ended how: {', '.join(CAUSES.values())}.",
+    completion.listed(list(CAUSES.values())),
+)  # fmt: skip
 @click.option("--open-by", type=click.Choice([each.name for each in LIVING.variants]), hidden=True)
 @living
 @role

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
+from cgnet.commands.sockets.before import KnowsOpenEnds
 from cgnet.counting.keys import OF_RESENDS
 from cgnet.filters.values import as_bits
 from cgnet.findings.class_rule import number_of, reason_classes, rule_of_class
@@ -48,7 +49,7 @@ from cgnet.records.schema import (
     ROLES,
     tcp_state_name,
 )
-from cgnet.run.command import Command, remarks_on_roles
+from cgnet.run.command import remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ RESEND: tuple[AnyField, ...] = (
 )
 
 
-class Retrans(Command):
+class Retrans(KnowsOpenEnds):
     """Segments that were sent again, or counts of them."""
 
     name = object = "retrans"
@@ -124,6 +125,7 @@ class Retrans(Command):
     jobs = SOCKETS
     layouts = (RETRANS_EVENT, FLOW, RETRANS, DROP_KNOWLEDGE)
     identity = RETRANS_EVENT.slice("identity")
+    role = RETRANS_EVENT.slice("retrans.role")
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "cause", "seq",
         "len", "attempt", "rto_us", "dropped_at", "drop_reason",

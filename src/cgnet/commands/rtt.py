@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
+from cgnet.commands.sockets.before import KnowsOpenEnds
 from cgnet.counting.keys import OF_ENDS
 from cgnet.kernel.variants import SOCKETS
 from cgnet.options.shared import collect, common, distributed, distribution, far_end, role
@@ -17,7 +18,7 @@ from cgnet.records._layouts import FLOW, RTT_EVENT, RTT_SAMPLE, RttConfig, Sessi
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.fields import FieldGroup, NumberField
 from cgnet.records.schema import FLOW_GROUPS, ROLES, tcp_state_name
-from cgnet.run.command import Command, remarks_on_roles
+from cgnet.run.command import remarks_on_roles
 from cgnet.run.session import Session
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ SAMPLE = (
 )
 
 
-class Rtt(Command):
+class Rtt(KnowsOpenEnds):
     """Samples of round-trip times, or histograms of them."""
 
     name = object = "rtt"
@@ -56,6 +57,7 @@ class Rtt(Command):
     jobs = SOCKETS
     layouts = (RTT_EVENT, FLOW, RTT_SAMPLE)
     identity = RTT_EVENT.slice("identity")
+    role = RTT_EVENT.slice("sample.role")
     table = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "rtt_us", "srtt_us",
         "tcp_state",

@@ -16,6 +16,7 @@ from cgnet.counting.keys import (
     OF_LISTINGS,
     OF_RESENDS,
     OF_SOCKETS,
+    SIZED,
 )
 from cgnet.kernel.btf import find_kernel_btf
 from cgnet.options import completion
@@ -105,18 +106,22 @@ ROLE = (
         "role", "ROLE", "client: those that connect; server: those that accept.", completion.roles
     ),
 )
-BY = (
-    "{}: container, pod, unit, cgroup, cgroup/DEPTH, selected (each --cgroup given), pid, comm, "
-    "uid, netns, saddr, daddr, daddr/BITS, sport, dport, role{}. Default: {}."
-)
+BY = "{}: {}. Default: {}."
 DEFAULT_BY = "container,result"
 DEFAULT_BY_OF_DROPS = "container,reason,location"
 DEFAULT_BY_OF_RESENDS = "container,cause"
 
 
-def _by(verb: str, more: str, default: str, usable: Collection[str]) -> Callable[[F], F]:
+def _key(name: str) -> str:
+    if name == "selected":
+        return "selected (each --cgroup given)"
+    return f"{name}, {name}/{SIZED[name]}" if name in SIZED else name
+
+
+def _by(verb: str, default: str, usable: Collection[str]) -> Callable[[F], F]:
+    text = BY.format(verb, ", ".join(map(_key, usable)), default)
     return click.option(
-        "--by", multiple=True, metavar="A,B,…", help=BY.format(verb, more, default),
+        "--by", multiple=True, metavar="A,B,…", help=text,
         shell_complete=completion.listed(usable),
     )  # fmt: skip
 
@@ -134,19 +139,19 @@ def _interval(text: str) -> Callable[[F], F]:
 
 DROPS = (
     click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each drop."),
-    _by("Count by", ", reason, location, stack", DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS)),
+    _by("Count by", DEFAULT_BY_OF_DROPS, (*OF_SOCKETS, *OF_DROPS)),
     _interval("Print the counts since the last print at this interval; implies -c."),
 )
 RESENDS = (
     click.option(
         "-c", "--count", is_flag=True, help="Count in the kernel, segments; no row for each resend."
     ),
-    _by("Count by", ", peer, cause", DEFAULT_BY_OF_RESENDS, OF_RESENDS),
+    _by("Count by", DEFAULT_BY_OF_RESENDS, OF_RESENDS),
     _interval("Print the counts since the last print at this interval; implies -c."),
 )
 COUNT = (
     click.option("-c", "--count", is_flag=True, help="Count in the kernel; no row for each event."),
-    _by("Count by", ", peer, result", DEFAULT_BY, OF_CONNECTIONS),
+    _by("Count by", DEFAULT_BY, OF_CONNECTIONS),
     _interval("Print the counts since the last print at this interval; implies -c."),
 )
 LINEAR = click.option(
@@ -159,18 +164,18 @@ HIST = (
         "--hist", is_flag=True, help="A histogram, made in the kernel; no row for each event."
     ),
     LINEAR,
-    _by("Make a histogram for each", ", peer, result", "one for all", OF_CONNECTIONS),
+    _by("Make a histogram for each", "one for all", OF_CONNECTIONS),
     _interval(
         "Print a histogram of what came since the last print at this interval; implies --hist."
     ),
 )
 DISTRIBUTION = (
     LINEAR,
-    _by("Make a histogram for each", ", peer", "one for all", OF_ENDS),
+    _by("Make a histogram for each", "one for all", OF_ENDS),
     _interval("Print histograms of what came since the last print at this interval."),
 )
 SUMMARY = (
-    _by("Summarize by", "", "all packets together", OF_SOCKETS),
+    _by("Summarize by", "all packets together", OF_SOCKETS),
     _interval("Print a summary of what came since the last print at this interval."),
 )
 LIVING = (_interval("Also print the connections that are open, at this interval."),)
@@ -192,7 +197,7 @@ SHOW = (
     click.option("--no-header", is_flag=True, help="Leave out the line of headers."),
 )
 LISTING = (
-    _by("count", ", peer, state", "container,state", OF_LISTINGS),
+    _by("Count by, with --states", "container,state", OF_LISTINGS),
     _interval("List again at this interval, until Ctrl-C."),
 )
 ENDS = (

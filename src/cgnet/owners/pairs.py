@@ -16,6 +16,8 @@ from cgnet.records.schema import kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cgnet.owners.pairs_before import PairsBefore
+
 MAX_PAIRS = 131072  # connections that are open
 MAX_ENDED = 16384  # ends whose other end has ended: its row comes soon, or is filtered out
 MAX_OWNERS = 8192
@@ -35,12 +37,14 @@ def seen_from_there(identity: bytes) -> bytes:
 class Pairs:
     """Owners (struct owner) of other ends, by struct identity as the end itself has it.
 
-    ``evicted`` is the number of open connections that were forgotten for lack of room.
+    ``evicted`` is the number of open connections that were forgotten for lack of room; ``before``
+    are those that were open at the start.
     """
 
     def __init__(self) -> None:
         """Begin with no pairs."""
         self.evicted = 0
+        self.before: PairsBefore | None = None
         self._over: deque[tuple[float, bytes]] = (
             deque()
         )  # ends that were closed, and until when known
@@ -95,7 +99,8 @@ class Pairs:
 
     def other(self, identity: bytes) -> bytes | None:
         """Return the owner of the other end; None if no socket here is known to be it."""
-        return self._open.get(identity) or self._ended.get(identity)
+        known = self._open.get(identity) or self._ended.get(identity)
+        return known or (self.before.other(identity) if self.before else None)
 
     def end(self, identities: Iterable[bytes]) -> None:
         """Forget ends whose last rows were made."""

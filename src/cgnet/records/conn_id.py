@@ -54,11 +54,14 @@ def siphash_2_4(key: bytes, words: Sequence[int]) -> tuple[int, ...]:
 
 
 def conn_ids(key: bytes, column: Sequence[bytes]) -> list[str | None]:
-    """Return the ``conn_id`` of each struct identity, which other bytes may follow; None for none."""
+    """Return the ``conn_id`` of each struct identity, which other bytes may follow.
+
+    None of one whose halves are equal: it is none of TCP's.
+    """
     pairs = [sorted(IDENTITY.packed.unpack_from(raw)) for raw in column]
     ids = siphash_2_4(key, [low | high << 32 for low, high in pairs])
     return [
-        f"{each:016x}" if low or high else None
+        f"{each:016x}" if low != high else None
         for (low, high), each in zip(pairs, ids, strict=True)
     ]
 

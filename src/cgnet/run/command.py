@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cgnet.counting.counts import Counting
-    from cgnet.filters.selection import Selection
+    from cgnet.filters.selection import Filters, Selection
     from cgnet.kernel.variants import Job, Variant
     from cgnet.loader import Object
     from cgnet.owners.cgroups import CgroupNames
@@ -54,6 +54,8 @@ class Command:
     """Those that come in as there is room, the most important first."""
     identity: ClassVar[slice] = slice(0, 0)
     """The part of its records that is struct identity, if they have it."""
+    role: ClassVar[slice] = slice(0, 0)
+    """The part that is enum role, if its records may be of connections from before the start."""
     packet_end: ClassVar[slice] = slice(0, 0)
     """The part that is struct packet_end, if its records are about packets."""
     tells_ends: ClassVar[bool] = True
@@ -117,6 +119,12 @@ class Command:
     def remarks(self) -> list[str]:
         """Return remarks for the user on what these options don't show."""
         return []
+
+    def open_before(
+        self, _filters: Filters, _btf: Path | None
+    ) -> tuple[Iterable[tuple[bytes, bytes]], list[str]]:
+        """Return struct flow of open ends, and the owners of their other ends; and remarks."""
+        return (), []
 
     def prepare(self, obj: Object) -> None:
         """Size its own maps before they are created."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from cgnet.filters.peer_names import AddressNames, PeerFilter
 from cgnet.owners.address_owners import AddressOwners
 from cgnet.owners.pairs import Pairs
+from cgnet.owners.pairs_before import PairsBefore
 from cgnet.owners.peers import SOURCES, Peers
 from cgnet.owners.runtimes import EXPECTED_S
 from cgnet.records.schema import ADDRESSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cgnet.owners.cgroups import Hierarchy
     from cgnet.owners.peers import Ends, Peer
@@ -113,6 +114,12 @@ class FarEnds(NamedEnds):
         self._deadlines: dict[bytes, float] = {}  # of those that waited for names
         self._ended: list[bytes] = []  # identities whose last row is being printed
 
+    def know_before(self, found: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take struct flow of the ends that are open now, and the owners of their other ends."""
+        command = self._command
+        args = (command.end_part, command.role)
+        self._pairs.before = PairsBefore(found, *args, of_packets=command.of_packets)
+
     def take(self, batch: list[bytes], *, changed: bool) -> list[bytes]:
         """Learn from a batch of what the programs emitted; return its rows.
 
@@ -125,6 +132,8 @@ class FarEnds(NamedEnds):
 
     def after_next_read(self, rows: list[bytes]) -> list[bytes]:
         """Return the rows of the last call: what met them came in this batch."""
+        if before := self._pairs.before:
+            rows = list(map(before.mark, rows))
         held, self._held = self._held, rows
         wanted = [*self._named_by_now(), *held] if self._unnamed else held
         if self.filter.use:

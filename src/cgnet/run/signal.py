@@ -90,7 +90,12 @@ class Signal:
         if launch.follows_listeners:
             cleanup.callback(Handovers(self.obj, self._filters).close)
         self.runs = launch.runs
-        return launch.remarks
+        if not self.far_ends:
+            return launch.remarks
+        found, remarks = self.command.open_before(self._filters, options.btf)
+        if found:
+            self.far_ends.know_before(found)
+        return [*launch.remarks, *remarks]
 
     def share(self, session: SharedLedger) -> None:
         """Take the records of a session that is loaded."""

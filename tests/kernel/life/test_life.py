@@ -198,6 +198,7 @@ def test_filters(stage: Stage) -> None:
             "little",
             "reset",
         ],
+        "--close-cause !rst,timeout --closed-by !peer": ["long", "much", "little"],
     }
     with ExitStack() as stack:
         mine = within(stage.netns)

@@ -110,6 +110,11 @@ def test_the_other_end_is_named_where_filters_leave_it_out(
             assert [told(row) for row in rows] == [ends.other(role)] * COUNT
             assert summary["peers"]["socket"] == COUNT
             assert summary["peers"]["unknown"] == 0
+        for by in ("peer", "state"):
+            (count,), summary = listed(
+                "--states", "--by", by, "--cgroup", str(groups[0]), "--role", "client"
+            )
+            assert count["count"] == summary["peers"]["socket"] == COUNT
         rows, _ = listed("--peer", ends.cgroups["server"])
         assert {row["pid"] for row in rows} == {client.pid}
         assert len(rows) == COUNT

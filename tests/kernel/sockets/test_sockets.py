@@ -185,6 +185,16 @@ def test_states(netns: str) -> None:
             assert len(same) == count["count"]
         assert sum(count["count"] for count in counts) == len(rows)
         assert summary["records"] == len(counts)
+        unknown = sum(row["owner_source"] == "unknown" for row in rows)
+        assert summary["unknown_owners"] == unknown
+
+
+def test_the_summary_is_of_the_rows_that_were_printed(netns: str) -> None:
+    with worker(netns, idle=4):
+        place = ("--netns", f"/run/netns/{netns}", "--limit", "1")
+        (row,), summary = listed(*place)
+        assert summary["records"] == 1
+        assert summary["unknown_owners"] == (row["owner_source"] == "unknown")
 
 
 def test_ports(netns: str) -> None:

@@ -11,6 +11,14 @@ import pytest
 from records import ACCEPTED
 
 from cgnet.cli import LazyGroup, _run, cli
+from cgnet.counting.keys import (
+    OF_CONNECTIONS,
+    OF_DROPS,
+    OF_ENDS,
+    OF_LISTINGS,
+    OF_RESENDS,
+    OF_SOCKETS,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -169,6 +177,29 @@ def test_every_option_of_a_command_says_what_it_does(name: str) -> None:
     options = [each for each in command.params if isinstance(each, click.Option)]
     assert options
     assert [each.name for each in options if not each.help and not each.hidden] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [
+        ("connect", OF_CONNECTIONS),
+        ("connlat", OF_CONNECTIONS),
+        ("rtt", OF_ENDS),
+        ("drop", (*OF_SOCKETS, *OF_DROPS)),
+        ("retrans", OF_RESENDS),
+        ("sockets", OF_LISTINGS),
+        ("trace", OF_SOCKETS),
+    ],
+)
+def test_the_help_of_by_names_all_that_can_be_counted_by(
+    name: str, usable: tuple[str, ...]
+) -> None:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    (by,) = (each for each in found.params if "--by" in each.opts)
+    assert isinstance(by, click.Option)
+    told = str(by.help).partition(": ")[2].partition(". Default")[0].split(", ")
+    assert {each.partition("/")[0].partition(" ")[0] for each in told} == set(usable)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -217,8 +217,8 @@ def test_milliseconds_are_for_drawings(asked: Callable[..., Asked]) -> None:
         ("life --min-bytes -1", "--min-bytes"),
         ("life --min-bytes 9223372036854775808", "--min-bytes"),
         ("life --min-duration 1d", "'1d' is no time"),
-        ("life --closed-by me", "'local', 'peer', 'kernel'"),
-        ("life --close-cause x", "'fin', 'rst', 'timeout', 'abort'"),
+        ("life --closed-by me", "local, peer, kernel"),
+        ("life --close-cause x", "fin, rst, timeout, abort"),
         ("life -i 0", "--interval"),
     ],
 )

@@ -12,6 +12,7 @@ import click
 from cgnet.commands import COMMANDS
 from cgnet.commands.drop.config import STATES, SYN_PROGRAMS, DropOptions, settings
 from cgnet.commands.drop.record import drop_groups
+from cgnet.commands.sockets.before import KnowsOpenEnds
 from cgnet.counting.keys import OF_DROPS, OF_SOCKETS
 from cgnet.errors import UsageError
 from cgnet.filters import absent
@@ -30,7 +31,6 @@ from cgnet.owners.record_fields import owner_group
 from cgnet.records._layouts import DROP, DROP_EVENT, FLOW, SessionSignal
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.schema import FLOW_GROUPS
-from cgnet.run.command import Command
 from cgnet.run.output import tell
 from cgnet.run.session import Session
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SYMBOLS = Symbols()
 
 
-class Drop(Command):
+class Drop(KnowsOpenEnds):
     """Dropped packets, with owner, place and reason; with advice if requested."""
 
     name = object = "drop"
@@ -55,6 +55,7 @@ class Drop(Command):
     jobs = (*SOCKETS, STACKS)
     layouts = (DROP_EVENT, FLOW, DROP)
     packet_end = DROP_EVENT.slice("end")
+    role = DROP_EVENT.slice("drop.role")
     table = (
         "time", "owner", "dev", "direction", "saddr", "sport", "daddr", "dport", "tcp_flags", "len",
         "reason", "reason_class", "location",

@@ -12,7 +12,7 @@ from cgnet.records._layouts import SOCKET_EVENT
 from cgnet.records.schema import OWNER_PART, flow_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 COUNTED_PART = SOCKET_EVENT.slice("counted")
 # A socket's address is reused, but not with the numbers of the connection before.
@@ -41,24 +41,28 @@ class OpenEnds:
 
     def learn(self, records: Iterable[bytes]) -> None:
         """Find the ends that belong together, of the records of all sockets; forget others."""
-        ends: defaultdict[bytes, dict[bytes, End]] = defaultdict(dict)
-        owners: dict[bytes, bytes] = {}  # one object for equal ones
-        for raw in records:
-            if (counted := raw[COUNTED_PART]) != NONE:
-                owner = owners.setdefault(raw[OWNER_PART], raw[OWNER_PART])
-                made = raw[IDENTITY_PART] != NONE
-                ends[counted][raw[ADDRESS_PART]] = End(raw[END_PART], owner, raw[FLOW_PART], made)
-        self._others = {
-            mine.key: other.owner
-            for counted, here in ends.items()
-            if len(here) == 1 and len(there := ends.get(seen_from_there(counted), {})) == 1
-            for mine, other in zip(here.values(), there.values(), strict=True)
-            if are_one_connection(mine, other)
-        }
+        self._others = {mine.key: other.owner for mine, other in pairs(records)}
 
     def other(self, key: bytes) -> bytes | None:
         """Return the owner of the other end; None if no socket here is known to be it."""
         return self._others.get(key)
+
+
+def pairs(records: Iterable[bytes]) -> Iterator[tuple[End, End]]:
+    """Yield each end whose other one is among the records of all sockets, and that one."""
+    ends: defaultdict[bytes, dict[bytes, End]] = defaultdict(dict)
+    owners: dict[bytes, bytes] = {}  # one object for equal ones
+    for raw in records:
+        if (counted := raw[COUNTED_PART]) != NONE:
+            owner = owners.setdefault(raw[OWNER_PART], raw[OWNER_PART])
+            made = raw[IDENTITY_PART] != NONE
+            ends[counted][raw[ADDRESS_PART]] = End(raw[END_PART], owner, raw[FLOW_PART], made)
+    for counted, here in ends.items():
+        there = ends.get(seen_from_there(counted), {})
+        if len(here) == len(there) == 1:
+            (mine,), (other,) = here.values(), there.values()
+            if are_one_connection(mine, other):
+                yield mine, other
 
 
 def are_one_connection(one: End, other: End) -> bool:

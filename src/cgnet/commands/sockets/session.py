@@ -195,6 +195,7 @@ class Session:
         for records in self._records(loaded, sharers):
             if self._listing.sums:
                 self._listing.sums.add(records)
+                self._count(records)
                 continue
             waiting += records
             if len(waiting) >= MAX_SORTED:
@@ -213,6 +214,13 @@ class Session:
         ends.follow(changed=True)
         batches = walk.records(listeners=False, connections=True, everything=True)
         self._listing.open_ends.learn(raw for batch in batches for raw in batch)
+
+    def _count(self, records: list[bytes]) -> None:
+        """Count what the summary tells of sockets that are shown, or summed up."""
+        unknown = bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
+        self._listing.unknown_owners += unknown
+        if ends := self._listing.named_ends:
+            ends.count([raw for raw in records if raw[STATE_PART.start] != LISTEN])
 
     def _say_parts(self) -> None:
         if not self._said_parts:
@@ -235,8 +243,6 @@ class Session:
                 records = [raw for raw in records if ends.filter.matches(ends.of(raw))]
             if self._options.interval:
                 records = list(map(self._history.tell, records))
-            unknown = bytes(map(source_of, records)).count(OwnerSource.OWNER_UNKNOWN)
-            self._listing.unknown_owners += unknown
             yield records
 
     def _is_wanted(self, raw: bytes) -> bool:
@@ -266,6 +272,5 @@ class Session:
         limit = self._options.limit
         if limit is not None:
             records = records[: max(0, limit - self._printer.records)]
-        if ends := self._listing.named_ends:
-            ends.count([raw for raw in records if raw[STATE_PART.start] != LISTEN])
+        self._count(records)
         self._printer.rows(records)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgnet.commands import COMMANDS
+from cgnet.commands.sockets.before import KnowsOpenEnds
 from cgnet.commands.trace.expired import stage_values, take_expired
 from cgnet.commands.trace.record import LEAST, groups, recent
 from cgnet.counting.counts import Counting
@@ -40,7 +41,6 @@ from cgnet.records._layouts import (
 )
 from cgnet.records.conn_id import conn_id_field
 from cgnet.records.packet import IN_SUMS_ONLY, NETFILTER, STAGES
-from cgnet.run.command import Command
 from cgnet.run.launch import functions_path
 from cgnet.run.session import Session
 
@@ -111,13 +111,14 @@ def _counting(values: dict[str, Any], *, summarize: bool) -> Counting | None:
     return None
 
 
-class Trace(Command):
+class Trace(KnowsOpenEnds):
     """Packets on their path, or sums of all stages' delays."""
 
     name = object = "trace"
     jobs = SOCKETS
     layouts = (TRACE_EVENT, FLOW, PACKET_TRACE, STAGE, IN_FLIGHT_PACKET, SUMS_HEAD)
     packet_end = TRACE_EVENT.slice("end")
+    role = TRACE_EVENT.slice("trace.role")
     min_record_size = LEAST
     draws_blocks = True
     table = wide = (
