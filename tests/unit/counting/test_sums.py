@@ -22,7 +22,8 @@ def raw(
     greatest_turn_us: int = 800,
 ) -> bytes:  # fmt: skip
     return OWNER_SUMS.pack((
-        3, 4, tx_bytes, 50, 10, 20, 1, 2, 3, turns, 900, greatest_turn_us, 0, (0, 5, 1), (0, 0, 2), (0, 0, 0, 0, 0, 9), *queue,
+        3, 4, tx_bytes, 50, 10, 20, 1, 2, 3, turns, 900, greatest_turn_us, 0,
+        (0, 5, 1), (0, 0, 2), (0, 0, 0, 0, 0, 9), *queue,
         histogram(10, 30, bucket=7), histogram(100, bucket=12),
     ))  # fmt: skip
 
@@ -49,7 +50,10 @@ def test_an_owner_of_whom_nothing_is_known_has_no_queue_and_no_extremes() -> Non
 
 
 def test_intervals_add_up() -> None:
-    first, second = OwnerSums.read(raw((5, 128, 77))), OwnerSums.read(raw(tx_bytes=1, greatest_turn_us=3))
+    first, second = (
+        OwnerSums.read(raw((5, 128, 77))),
+        OwnerSums.read(raw(tx_bytes=1, greatest_turn_us=3)),
+    )
     first.failures[111] = 2
     second.failures[111] = 1
     second.drop_reasons[3] = 4

@@ -171,7 +171,8 @@ def test_a_life_has_all_that_was_counted() -> None:
     assert own(lived()) == {
         "role": "client", "tcp_state": "FIN_WAIT2", "duration_us": 2_500_000, "handshake_us": 300,
         "tx_bytes": 10, "rx_bytes": 20, "tx_segs": 3, "rx_segs": 4, "retrans": 1, "srtt_us": 250,
-        "min_rtt_us": 200, **dict.fromkeys(life.TURNS), "busy_us": 18 * 3333, "rwnd_limited_us": 6 * 3333,
+        "min_rtt_us": 200, **dict.fromkeys(life.TURNS), "busy_us": 18 * 3333,
+        "rwnd_limited_us": 6 * 3333,
         "sndbuf_limited_us": 7 * 3333, "delivery_rate": 1000, "reordering": 3, "dsack_dups": 2,
         "closed_by": "peer", "close_cause": "fin", "rst_reason": None,
         "open": False, "tx_bytes_delta": 9, "rx_bytes_delta": 19, "retrans_delta": 1,

@@ -74,7 +74,7 @@ class Session:
         self._symbols = Symbols(options.btf)
         asked = DropOptions(btf=options.btf)
         connect = Connect(options.selection._replace(roles=BOTH), sync_errors)
-        self._life = Life(options._replace(interval=LOOK_S))  # of open connections, too
+        self._life = Life(options._replace(interval=LOOK_S), ttfb=True)  # of open connections, too
         self._clock = Clock()
         self._signals = Signals(
             [
