@@ -26,6 +26,7 @@ import rivals
 import session_cost
 import socket_cost
 import start_cost
+import sums_memory
 import trace_cost
 import tracer
 import user_side
@@ -151,6 +152,7 @@ def main() -> None:
     listing_cost.measure(report.add)
     trace_cost.measure(report.add)
     session_cost.measure(report.add)
+    sums_memory.measure(report.add)
     rates(report, args.pairs)
     beside_rivals(report)
     loss(report, args.loss_seconds)

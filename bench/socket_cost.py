@@ -44,6 +44,12 @@ def rtt_cost(hook: str) -> float:
     return found.programs["probe"].each - found.empty.each
 
 
+def ttfb_cost(hook: str) -> float:
+    """Return ns for each packet of what ``life --ttfb`` adds, net of an empty program."""
+    found = watched(life.Life(ttfb=True), None, hook, "probe_{}", keep=True)
+    return found.programs["turns"].each - found.empty.each
+
+
 def life_cost(hook: str) -> float:
     """Return ns for each socket, of all programs, net of empty runs."""
     found = watched(life.COMMAND, None, hook, "{}", keep=False)
@@ -54,6 +60,7 @@ def measure(add: Callable[..., None]) -> None:
     """Measure both hooks, and rates with a tracer."""
     for name, cost, most in (
         ("rtt by container, each packet", rtt_cost, MAX_RTT_NS),
+        ("life --ttfb, each packet", ttfb_cost, MAX_RTT_NS),
         ("life, each socket", life_cost, MAX_LIFE_NS),
     ):
         for hook in HOOKS:

@@ -23,7 +23,8 @@ TRACEPOINT_PROGRAM(retransmit, tcp_retransmit_skb, WITH(struct sock *sk, struct 
 			      retrans_config.arguments > 2 ? optional_argument(ctx, 2) : 0))
 TRACEPOINT_PROGRAM(retransmit_synack, tcp_retransmit_synack,
 		   WITH(struct sock *sk, struct request_sock *request), on_synack(sk, request))
-TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk), on_probe(sk))
+TRACEPOINT_PROGRAM(probe, tcp_probe, WITH(struct sock *sk, struct sk_buff *skb),
+		   session_on_probe(sk, skb))
 TRACEPOINT_PROGRAM(receive_reset, tcp_receive_reset, WITH(struct sock *sk), on_receive_reset(sk))
 TRACEPOINT_PROGRAM(send_reset, tcp_send_reset, WITH(struct sock *sk), on_send_reset(ctx, sk))
 /* It exists since Linux kernel commit e6a3e4434000 "net: sock: add trace for socket errors" (in v5.14). */

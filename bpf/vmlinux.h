@@ -527,6 +527,7 @@ struct tcp_sock {
 	struct minmax rtt_min;
 	struct rb_root out_of_order_queue;
 	u32 segs_out;
+	u32 data_segs_out;
 	u64 bytes_sent;
 	u8 chrono_type;
 	u32 chrono_start;
@@ -542,11 +543,13 @@ struct tcp_sock {
 	u32 snd_una;
 	u32 srtt_us;
 	u32 packets_out;
+	u32 delivered;
 	u64 bytes_received;
 	u32 segs_in;
 	u32 data_segs_in;
 	u32 rate_delivered;
 	u32 rate_interval_us;
+	u64 first_tx_mstamp;
 	u64 bytes_acked;
 	u32 dsack_dups;
 	struct tcp_rack rack;

@@ -47,6 +47,11 @@ struct life {
 	__u32 retrans_delta; /* deltas since the connection's last record */
 	__u64 tx_bytes_delta;
 	__u64 rx_bytes_delta;
+	/* A server's turns: from the last byte of a request to the first byte of the answer. */
+	__u32 turns; /* 0: none, or nobody asked */
+	__u32 mean_turn_us;
+	__u32 least_turn_us;
+	__u32 greatest_turn_us;
 };
 
 struct life_event {
@@ -64,8 +69,8 @@ struct life_config {
 	__u32 by_cause;	 /* enum close_cause, as bits; 0: any */
 };
 
-_Static_assert(sizeof(struct life) == 104, "struct life");
-_Static_assert(sizeof(struct life_event) == 216, "struct life_event");
+_Static_assert(sizeof(struct life) == 120, "struct life");
+_Static_assert(sizeof(struct life_event) == 232, "struct life_event");
 _Static_assert(sizeof(struct life_config) == 24, "struct life_config");
 
 #endif

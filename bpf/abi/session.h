@@ -13,6 +13,7 @@ enum session_signal {
 	SIGNAL_DROP = 16,
 	SIGNAL_RETRANS = 32,
 	SIGNAL_QUEUES = 64,
+	SIGNAL_TURNS = 128, /* of lives */
 };
 
 /* Rings: one for each kind of record, so that a flood of one kind takes no room of another. */
@@ -60,6 +61,10 @@ struct owner_sums {
 	__u64 busy_ticks; /* of the kernel, with data to send and not limited */
 	__u64 rwnd_ticks;
 	__u64 sndbuf_ticks;
+	__u64 turns; /* of servers: see life/turns.bpf.h */
+	__u64 turns_us;
+	__u32 greatest_turn_us;
+	__u32 pad;
 	__u64 closes[CGNET_CLOSE_CAUSES];
 	__u64 resends[CGNET_RESEND_CAUSES]; /* segments */
 	__u64 drops[CGNET_DROP_CLASSES];
@@ -84,7 +89,7 @@ struct sum_key {
 };
 
 _Static_assert(sizeof(struct sums_histogram) == 1048, "struct sums_histogram");
-_Static_assert(sizeof(struct owner_sums) == 2336, "struct owner_sums");
+_Static_assert(sizeof(struct owner_sums) == 2360, "struct owner_sums");
 _Static_assert(sizeof(struct session_config) == 16, "struct session_config");
 
 #endif

@@ -15,6 +15,9 @@ static __always_inline bool has_flag(const bool typed, struct sock *sk, u32 flag
 	return READ_AS(typed, sk, __sk_common.skc_flags) >> flag & 1;
 }
 
+/* include/net/tcp.h */
+#define TCPHDR_FIN 0x01
+
 #define STATES_AFTER_OUR_FIN \
 	(1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSING | 1 << TCP_LAST_ACK)
 
@@ -39,6 +42,21 @@ static __always_inline u64 payload_acknowledged(const bool typed, struct tcp_soc
 	}
 	bytes = READ_AS(typed, tp, bytes_sent) - READ_AS(typed, tp, bytes_retrans);
 	return bytes - (next - una) + (fin && una != end && next == end);
+}
+
+/* TCP's data of a packet that it processes, or that is in its queue. */
+static __always_inline struct tcp_skb_cb *control_block(struct sk_buff *skb)
+{
+	return (void *)skb + bpf_core_field_offset(skb->cb);
+}
+
+/* Whether a segment that TCP is about to process has payload that did not come in order before. */
+static __always_inline bool has_new_payload(struct tcp_sock *tp, struct sk_buff *skb)
+{
+	struct tcp_skb_cb *control = control_block(skb);
+	u32 end = READ(control, end_seq) - (READ(control, tcp_flags) & TCPHDR_FIN);
+
+	return (s32)(end - READ(tp, rcv_nxt)) > 0;
 }
 
 static __always_inline u64 payload_received(const bool typed, struct sock *sk, struct tcp_sock *tp)

@@ -56,6 +56,7 @@ static __always_inline void life_so_far(const bool typed, u64 now, struct sock *
 	life->handshake_ns = mine->handshake_ns;
 	if (mine->established_ns)
 		life->duration_ns = now - mine->established_ns;
+	__builtin_memcpy(&life->turns, &mine->turns.told, sizeof(mine->turns.told));
 	life->tx_bytes_delta = life->tx_bytes - mine->told_tx_bytes;
 	life->rx_bytes_delta = life->rx_bytes - mine->told_rx_bytes;
 	life->retrans_delta = life->retrans - mine->told_retrans;

@@ -10,6 +10,7 @@
 #include "owner/all_sockets.bpf.h"
 #include "life/close_cause.bpf.h"
 #include "life/pending_rows.bpf.h"
+#include "life/turns.bpf.h"
 #include "sums/hooks.bpf.h"
 
 /* -- the end */
@@ -37,6 +38,7 @@ static __always_inline void end(struct sock *sk, struct ledger_entry *entry, int
 		if (!flow_passes(TYPED, sk, &row.flow))
 			return;
 	}
+	turn_ends(tp, entry);
 	life_so_far(TYPED, now, sk, tp, entry, state, &row.life);
 	if (tells(SIGNAL_LIFE))
 		identity_in_life(TYPED, tp, entry, &row.identity);
@@ -78,6 +80,7 @@ static __always_inline void closes(struct sock *sk, struct ledger_entry *entry)
 
 	if (!tp)
 		return;
+	turns_end(tp, entry);
 	entry->private.life.data_segs_at_fin = READ(tp, data_segs_in);
 	entry->private.life.bytes_at_fin = READ(tp, bytes_received);
 }

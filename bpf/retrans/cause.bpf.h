@@ -3,6 +3,7 @@
 #ifndef CGNET_RETRANS_CAUSE_BPF_H
 #define CGNET_RETRANS_CAUSE_BPF_H
 
+#include "base/payload.bpf.h"
 #include "owner/slots.bpf.h"
 #include "abi/retrans.h"
 
@@ -14,12 +15,6 @@
 /* include/net/tcp.h */
 #define TCPHDR_SYN 0x02
 #define TCPHDR_ACK 0x10
-
-/* TCP's data of a packet that is in its queue. */
-static __always_inline struct tcp_skb_cb *control_block(struct sk_buff *skb)
-{
-	return (void *)skb + bpf_core_field_offset(skb->cb);
-}
 
 /*
  * The retransmission timer clears icsk_pending before it sends, a tail loss probe after it. Segments that ACKs

@@ -85,6 +85,19 @@ static __always_inline int session_on_error(struct sock *sk)
 	return 0;
 }
 
+static __always_inline int session_on_probe(struct sock *sk, struct sk_buff *skb)
+{
+	struct ledger_entry *entry = ledger_of(true, sk);
+
+	if (!entry)
+		return 0;
+	if (is_wanted(SIGNAL_TURNS))
+		turn_goes_on(sk, skb, entry);
+	if (is_wanted(SIGNAL_RTT))
+		look(sk, entry, TCP_ESTABLISHED);
+	return 0;
+}
+
 /* -- all signals: functions of their own, as one stack has no room for them together */
 
 static __noinline int drops_need(struct sock *sk, int oldstate, int newstate)

@@ -46,6 +46,10 @@ static __always_inline void sum_resend(const struct owner *owner, const struct r
 static __always_inline void sum_rtt(const struct owner *owner, u32 rtt_us)
 {
 }
+
+static __always_inline void sum_turn(const struct owner *owner, u32 took_us)
+{
+}
 #endif
 
 #endif

@@ -323,6 +323,24 @@ static __always_inline void sum_end(const struct owner *owner, struct ledger_ent
 		add_growth(owner->cgroup_id, mine, life);
 }
 
+VERIFIED_ONCE int add_turn(u64 cgroup_id, u64 took_us)
+{
+	struct owner_sums *sums = sums_of_owner(cgroup_id);
+
+	if (!sums)
+		return 0;
+	__sync_fetch_and_add(&sums->turns, 1);
+	__sync_fetch_and_add(&sums->turns_us, took_us);
+	keep_extreme_of(&sums->greatest_turn_us, took_us, false);
+	return 0;
+}
+
+static __always_inline void sum_turn(const struct owner *owner, u32 took_us)
+{
+	if (sums_up(SIGNAL_TURNS))
+		add_turn(owner->cgroup_id, took_us);
+}
+
 /* -- drops and resends */
 
 VERIFIED_ONCE int add_drop(u64 cgroup_id, u32 drop_class, u32 reason)

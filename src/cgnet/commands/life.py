@@ -28,6 +28,7 @@ from cgnet.records._layouts import (
     CloseCause,
     ClosedBy,
     LifeConfig,
+    Role,
     SessionSignal,
 )
 from cgnet.records.conn_id import conn_id_field
@@ -58,6 +59,11 @@ LIMITS = ("busy_us", "rwnd_limited_us", "sndbuf_limited_us")
 LIMITS_PART = LIFE_EVENT.slice("life.busy_ticks", "sndbuf_ticks")
 _LIMITS = LIFE.part("busy_ticks", "sndbuf_ticks")
 UNKNOWN = 2**32 - 1
+# Of a server's turns.
+TURNS = ("ttfb_us", "ttfb_min_us", "ttfb_max_us", "turns")
+TURNS_PART = LIFE_EVENT.slice("life.turns", "greatest_turn_us")
+_TURNS = LIFE.part("turns", "greatest_turn_us")
+UNASKED = (None, None, None, None)
 
 
 SYMBOLS = Symbols()
@@ -84,6 +90,14 @@ def _limits(tick_us: int, limits: bytes) -> tuple[Any, ...]:
     if busy == UNKNOWN:
         return None, None, None
     return (busy + rwnd + sndbuf) * tick_us, rwnd * tick_us, sndbuf * tick_us
+
+
+def _turns(asked: bool, taken: bytes) -> tuple[Any, ...]:  # noqa: FBT001 - by partial()
+    count, mean, least, greatest = _TURNS.unpack(taken[: _TURNS.size])
+    _, _, role, _, _ = _MARKS.unpack(taken[_TURNS.size :])
+    if not asked or role != Role.ROLE_SERVER:
+        return UNASKED
+    return (mean, least, greatest, count) if count else (None, None, None, 0)
 
 
 def _number(field: str, member: str = "", per: int = 1, null: int | None = None) -> NumberField:
@@ -113,39 +127,61 @@ def _was_open_before(raw: bytes) -> bool:
     return not raw[CLOSED_BY_PART.start] and not any(raw[DURATION_PART])
 
 
+def _with(columns: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    at = columns.index("duration_us") + 1
+    return (*columns[:at], *more, *columns[at:])
+
+
 class Life(KnowsOpenEnds):
     """Lives of connections, as they end; with an interval also open connections."""
 
     name = object = "life"
-    signals = SessionSignal.SIGNAL_LIFE
+    signals: int = SessionSignal.SIGNAL_LIFE
     jobs = (*SOCKETS, LIVING)
     layouts = (LIFE_EVENT, FLOW, LIFE)
     identity = LIFE_EVENT.slice("identity")
     role = LIFE_EVENT.slice("life.role")
     tells_ends = False
-    table = (
+    table: tuple[str, ...] = (
         "time", "owner", "pid", "comm", "role", "saddr", "sport", "daddr", "dport", "duration_us",
         "tx_bytes", "rx_bytes", "retrans", "closed_by", "close_cause",
     )  # fmt: skip
-    wide = (
+    wide: tuple[str, ...] = (
         "time", "owner", "pid", "uid", "comm", "role", "family", "saddr", "sport", "daddr", "dport",
         "duration_us", "handshake_us", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans",
         "srtt_us", "min_rtt_us", "delivery_rate", "busy_us", "rwnd_limited_us", "sndbuf_limited_us",
         "reordering", "dsack_dups", "tcp_state", "closed_by", "close_cause", "rst_reason", "netns",
         "owner_source", "cgroup",
     )  # fmt: skip
-    first = ("owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause")
-    then = ("duration_us", "time", "role", "closed_by", "comm", "retrans", "sport", "pid", "saddr")
+    first: tuple[str, ...] = ("owner", "daddr", "dport", "tx_bytes", "rx_bytes", "close_cause")
+    then: tuple[str, ...] = (
+        "duration_us",
+        "time",
+        "role",
+        "closed_by",
+        "comm",
+        "retrans",
+        "sport",
+        "pid",
+        "saddr",
+    )
 
     def __init__(
         self, options: Options | None = None, *, symbols: Symbols = SYMBOLS, min_ns: int = 0,
         min_bytes: int = 0, closed_by: tuple[str, ...] = (), causes: tuple[str, ...] = (),
-        open_by: str | None = None,
+        open_by: str | None = None, ttfb: bool = False,
     ) -> None:  # fmt: skip
         """Show lives of at least ``min_ns`` and ``min_bytes``, by ``closed_by`` and ``causes``.
 
-        ``open_by`` is the variant of LIVING that must show open connections.
+        ``open_by`` is the variant of LIVING that must show open connections. ``ttfb``: measure the
+        turns of servers.
         """
+        self._ttfb = ttfb
+        if ttfb:
+            self.signals |= SessionSignal.SIGNAL_TURNS
+            self.table = _with(self.table, ("ttfb_us", "ttfb_max_us"))
+            self.wide = _with(self.wide, TURNS)
+            self.then = ("ttfb_us", "ttfb_max_us", *self.then)
         self._options, self._symbols, self._open_by = options, symbols, open_by
         self._has_looked = False  # at open connections
         self._config = LifeConfig(
@@ -167,6 +203,9 @@ class Life(KnowsOpenEnds):
             *map(_number, ("tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans")),
             _number("srtt_us", null=0),
             _number("min_rtt_us", null=UNKNOWN),
+            FieldGroup(
+                TURNS, TURNS_PART, partial(_turns, self._ttfb), repeats=False, more=(MARKS_PART,)
+            ),
             FieldGroup(LIMITS, LIMITS_PART, partial(_limits, us_per_tick()), repeats=True),
             _number("delivery_rate", null=0),
             _number("reordering"),
@@ -185,6 +224,10 @@ class Life(KnowsOpenEnds):
         if not self._options or not self._options.interval:
             return list(SOCKETS)
         return [*SOCKETS, LIVING.only(self._open_by) if self._open_by else LIVING]
+
+    def left_out(self) -> frozenset[str]:
+        """Return the program that measures turns, where nobody asks for them."""
+        return frozenset() if self._ttfb else frozenset({"turns"})
 
     def remarks(self) -> list[str]:
         """Return a remark if one role is excluded."""
@@ -224,6 +267,7 @@ Examples:
   cgnet life --closed-by kernel                 time-outs, and what somebody killed
   cgnet life --min-duration 10s --min-bytes 1000000
   cgnet life --container web --peers            and who is at the other end of each
+  cgnet life --role server --ttfb               and how long servers take to answer
   cgnet life -i 5                               also what is open, every five seconds
 
 Repeats of an option are OR, different options are AND; a value that begins with ! excludes.
@@ -254,6 +298,12 @@ it was killed from outside, as by ss -K. Bytes are payload: sent and acknowledge
     "close-cause", "HOW", f"Ended how: {', '.join(CAUSES.values())}.",
     completion.listed(list(CAUSES.values())),
 )  # fmt: skip
+@click.option(
+    "--ttfb",
+    is_flag=True,
+    help="Also measure how long servers think: from the last byte of a request to the first byte of "
+    "the answer. A program runs at each segment that an established connection receives.",
+)
 @click.option("--open-by", type=click.Choice([each.name for each in LIVING.variants]), hidden=True)
 @living
 @role
@@ -266,6 +316,7 @@ def command(
     min_bytes: int | None,
     closed_by: tuple[str, ...],
     close_cause: tuple[str, ...],
+    ttfb: bool,
     **values: Any,
 ) -> int:
     """Run the command."""
@@ -273,5 +324,6 @@ def command(
     made = Life(
         options, symbols=Symbols(options.btf), min_ns=min_duration or 0, min_bytes=min_bytes or 0,
         closed_by=closed_by, causes=close_cause, open_by=open_by,
+        ttfb=ttfb or not {*TURNS}.isdisjoint(options.fields or ()),
     )  # fmt: skip
     return Session(made, options).run()

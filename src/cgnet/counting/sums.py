@@ -42,12 +42,13 @@ KEY_BYTES, COUNT_BYTES = 8, 8
 NOTHING = Histogram(0, 0, 2**32 - 1, 0, (0,) * CGNET_BUCKETS)
 NUMBERS = (
     "established", "accepts", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "busy_ticks", "rwnd_ticks",
-    "sndbuf_ticks",
+    "sndbuf_ticks", "turns", "turns_us",
 )  # fmt: skip
-NUMBERS_PART = OWNER_SUMS.slice("established", "sndbuf_ticks")
+UNSUMMED = frozenset({"greatest_turn_us", "queue"})
+NUMBERS_PART = OWNER_SUMS.slice("established", "turns_us")
 QUEUE_PART = OWNER_SUMS.slice("queue", "queue_drops")
 _NUMBERS, _QUEUE = (
-    OWNER_SUMS.part("established", "sndbuf_ticks"), OWNER_SUMS.part("queue", "queue_drops"),
+    OWNER_SUMS.part("established", "turns_us"), OWNER_SUMS.part("queue", "queue_drops"),
 )  # fmt: skip
 BLANK_HISTOGRAM = SUMS_HISTOGRAM.pack((0, 0, 2**32 - 1, 0, 0, ()))
 BLANK = bytes(OWNER_SUMS.slice("latency").start) + 2 * BLANK_HISTOGRAM
@@ -79,6 +80,9 @@ class OwnerSums:
     busy_ticks: int = 0
     rwnd_ticks: int = 0
     sndbuf_ticks: int = 0
+    turns: int = 0  # of servers: from the last byte of a request to the first byte of the answer
+    turns_us: int = 0
+    greatest_turn_us: int = 0
     failures: Counter[int] = field(default_factory=Counter)  # attempts, by errno or AttemptResult
     closes: Counter[int] = field(default_factory=Counter)  # by CloseCause
     resends: Counter[int] = field(default_factory=Counter)  # segments, by RetransCause
@@ -94,6 +98,7 @@ class OwnerSums:
         length, limit, drops = _QUEUE.unpack(raw[QUEUE_PART])
         return cls(
             **dict(zip(NUMBERS, _NUMBERS.unpack(raw[NUMBERS_PART]), strict=True)),
+            greatest_turn_us=number_in(raw[OWNER_SUMS.slice("greatest_turn_us")]),
             closes=_counter(raw, "closes"),
             resends=_counter(raw, "resends"),
             drops=_counter(raw, "drops"),
@@ -104,9 +109,10 @@ class OwnerSums:
 
     def __add__(self, later: OwnerSums) -> OwnerSums:
         """Return the sums of both. A queue has no sum: the later one counts."""
-        names = [each.name for each in fields(self) if each.name != "queue"]
+        names = [each.name for each in fields(self) if each.name not in UNSUMMED]
         added = {name: getattr(self, name) + getattr(later, name) for name in names}
-        return OwnerSums(**added, queue=later.queue or self.queue)
+        greatest = max(self.greatest_turn_us, later.greatest_turn_us)
+        return OwnerSums(**added, greatest_turn_us=greatest, queue=later.queue or self.queue)
 
 
 def _counter(raw: bytes, member: str) -> Counter[int]:

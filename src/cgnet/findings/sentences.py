@@ -194,6 +194,16 @@ SENTENCES = {
         "answer{cpu}",
         "raise its CPU limit, or give it more instances",
     ),
+    "cpu-limit/thinks": Sentence(
+        "{who} takes {took} to answer requests at its port {dport}: its clients wait for it {share} of "
+        "the time{cpu}",
+        "raise its CPU limit, or give it more instances",
+    ),
+    "slow-server/thinks": Sentence(
+        "{who} takes {took} to answer requests at its port {dport}: its clients wait for it {share} of "
+        "the time",
+        "look at the application that answers: what it waits for, its threads, its database",
+    ),
     "slow-server": Sentence(
         "{client} waits for {where} {share} of the time: {server} has the requests, and takes long to "
         "answer",

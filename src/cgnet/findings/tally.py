@@ -51,13 +51,17 @@ class Tally:
         key: Callable[[bytes], Any],
         numbers: Mapping[str, slice],
         ident: slice,
+        measures: Mapping[str, Callable[[bytes], int]] | None = None,
     ) -> None:
         """``key`` returns what the records of a group have in common, from a record's bytes.
 
-        ``numbers`` are summed up; ``ident`` is the slice of the number that tells records apart.
+        ``numbers`` are summed up, as are ``measures`` of records; ``ident`` is the slice of the number
+        that tells records apart.
         """
         self._schema, self._key = schema, key
         self._numbers, self._ident = dict(numbers), ident
+        self._measures = dict(measures or {})
+        self._names = [*self._numbers, *self._measures]
         self._seen: dict[Any, _Seen] = {}
         self.records = 0
         self.untold = 0
@@ -65,6 +69,7 @@ class Tally:
     def add(self, batch: Iterable[bytes]) -> None:
         """Add records."""
         parts = list(self._numbers.values())
+        measures = list(enumerate(self._measures.values(), len(parts)))
         ident, order = self._ident, sys.byteorder
         for raw in batch:
             self.records += 1
@@ -74,11 +79,15 @@ class Tally:
                 if len(self._seen) >= MAX_GROUPS:
                     self.untold += 1
                     continue
-                seen = self._seen[key] = _Seen(raw, len(parts))
+                seen = self._seen[key] = _Seen(raw, len(self._names))
             seen.count += 1
             seen.last = raw
             for index, part in enumerate(parts):
                 number = int.from_bytes(raw[part], order)
+                seen.sums[index] += number
+                seen.most[index] = max(seen.most[index], number)
+            for index, measure in measures:
+                number = measure(raw)
                 seen.sums[index] += number
                 seen.most[index] = max(seen.most[index], number)
             if len(seen.ids) < MAX_IDS:
@@ -90,8 +99,8 @@ class Tally:
         for seen in self._seen.values():
             row = self._schema.row(seen.last)
             first = row if seen.count == 1 else self._schema.row(seen.first)
-            sums = dict(zip(self._numbers, seen.sums, strict=True))
-            most = dict(zip(self._numbers, seen.most, strict=True))
+            sums = dict(zip(self._names, seen.sums, strict=True))
+            most = dict(zip(self._names, seen.most, strict=True))
             ids = frozenset(seen.ids)
             found.append(Group(row, seen.count, sums, most, ids, first["ts_ns"], row["ts_ns"]))
         return found

@@ -18,6 +18,7 @@ class Thresholds(NamedTuple):
     stuck_s: float = 1.0  # data without an acknowledgement
     syn_s: float = 0.9  # an attempt without an answer
     resent: float = 4  # segments, fewer of which are no loss
+    ttfb_ms: float = 100.0  # that a server takes to answer, on average, as it is seen from its end
     unread: float = 16_384  # bytes that their owner leaves unread
 
 

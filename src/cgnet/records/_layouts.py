@@ -328,6 +328,7 @@ class SessionSignal(IntEnum):
     SIGNAL_DROP = 16
     SIGNAL_RETRANS = 32
     SIGNAL_QUEUES = 64
+    SIGNAL_TURNS = 128
 
 
 class RingNumber(IntEnum):
@@ -1614,7 +1615,7 @@ CGROUP_EVENT = Layout(
 
 LIFE = Layout(
     "life",
-    104,
+    120,
     (
         Member("duration_ns", 0, 8, "Q"),
         Member("handshake_ns", 8, 8, "Q"),
@@ -1639,8 +1640,12 @@ LIFE = Layout(
         Member("retrans_delta", 84, 4, "I"),
         Member("tx_bytes_delta", 88, 8, "Q"),
         Member("rx_bytes_delta", 96, 8, "Q"),
+        Member("turns", 104, 4, "I"),
+        Member("mean_turn_us", 108, 4, "I"),
+        Member("least_turn_us", 112, 4, "I"),
+        Member("greatest_turn_us", 116, 4, "I"),
     ),
-    Struct("=QQQQQIIIIIIIIIHBBBBHIQQ"),
+    Struct("=QQQQQIIIIIIIIIHBBBBHIQQIIII"),
 )
 
 
@@ -1670,6 +1675,10 @@ class Life(NamedTuple):
     retrans_delta: int = 0
     tx_bytes_delta: int = 0
     rx_bytes_delta: int = 0
+    turns: int = 0
+    mean_turn_us: int = 0
+    least_turn_us: int = 0
+    greatest_turn_us: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -1688,15 +1697,15 @@ class Life(NamedTuple):
 
 LIFE_EVENT = Layout(
     "life_event",
-    216,
+    232,
     (
         Member("head", 0, 16, layout=HEAD),
         Member("owner", 16, 40, layout=OWNER),
         Member("flow", 56, 48, layout=FLOW),
-        Member("life", 104, 104, layout=LIFE),
-        Member("identity", 208, 8, layout=IDENTITY),
+        Member("life", 104, 120, layout=LIFE),
+        Member("identity", 224, 8, layout=IDENTITY),
     ),
-    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQIIIIIIIIIHBBBBHIQQII"),
+    Struct("=IIQQIBBHII16s16s16sIHBBH6sQQQQQIIIIIIIIIHBBBBHIQQIIIIII"),
 )
 
 
@@ -2049,7 +2058,7 @@ class SumsHistogram(NamedTuple):
 
 OWNER_SUMS = Layout(
     "owner_sums",
-    2336,
+    2360,
     (
         Member("established", 0, 8, "Q"),
         Member("accepts", 8, 8, "Q"),
@@ -2060,17 +2069,21 @@ OWNER_SUMS = Layout(
         Member("busy_ticks", 48, 8, "Q"),
         Member("rwnd_ticks", 56, 8, "Q"),
         Member("sndbuf_ticks", 64, 8, "Q"),
-        Member("closes", 72, 40, "QQQQQ", length=5),
-        Member("resends", 112, 56, "QQQQQQQ", length=7),
-        Member("drops", 168, 56, "QQQQQQQ", length=7),
-        Member("queue", 224, 4, "I"),
-        Member("queue_limit", 228, 4, "I"),
-        Member("queue_drops", 232, 8, "Q"),
-        Member("latency", 240, 1048, layout=SUMS_HISTOGRAM),
-        Member("rtt", 1288, 1048, layout=SUMS_HISTOGRAM),
+        Member("turns", 72, 8, "Q"),
+        Member("turns_us", 80, 8, "Q"),
+        Member("greatest_turn_us", 88, 4, "I"),
+        Member("pad", 92, 4, "I"),
+        Member("closes", 96, 40, "QQQQQ", length=5),
+        Member("resends", 136, 56, "QQQQQQQ", length=7),
+        Member("drops", 192, 56, "QQQQQQQ", length=7),
+        Member("queue", 248, 4, "I"),
+        Member("queue_limit", 252, 4, "I"),
+        Member("queue_drops", 256, 8, "Q"),
+        Member("latency", 264, 1048, layout=SUMS_HISTOGRAM),
+        Member("rtt", 1312, 1048, layout=SUMS_HISTOGRAM),
     ),
     Struct(
-        "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQIIQQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII"
+        "=QQQQQQQQQQQIIQQQQQQQQQQQQQQQQQQQIIQQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIQIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIIII"
     ),
 )
 

@@ -28,7 +28,7 @@ SEPARATOR = " "
 QUANTITIES = frozenset({
     "count", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans", "syn_retrans", "len", "payload",
     "tx_bytes_delta", "rx_bytes_delta", "retrans_delta", "recv_q", "send_q", "unsent", "cwnd",
-    "ssthresh", "delivery_rate", "drops",
+    "ssthresh", "delivery_rate", "drops", "turns",
 })  # fmt: skip
 
 
@@ -99,6 +99,10 @@ COLUMNS = {
     "reordering": Column("REORDERING", 10, right=True),
     "dsack_dups": Column("DSACK DUPS", 10, right=True),
     "duration_us": Column("LASTED", 7, right=True),
+    "ttfb_us": Column("TTFB", 7, right=True),
+    "ttfb_min_us": Column("MIN TTFB", 8, right=True),
+    "ttfb_max_us": Column("MAX TTFB", 8, right=True),
+    "turns": Column("TURNS", 5, right=True),
     "handshake_us": Column("HANDSHAKE", 9, right=True),
     "tx_bytes": Column("SENT", 10, right=True),
     "rx_bytes": Column("RECEIVED", 10, right=True),

@@ -36,7 +36,7 @@ class Command:
     """The name of its BPF objects."""
     functions: ClassVar[str] = ""
     """The name of its objects at functions, if it is another one."""
-    signals: ClassVar[int] = 0
+    signals: int = 0
     """What it shows of a session, as bits of SessionSignal; 0: nothing."""
     jobs: ClassVar[tuple[Job, ...]]
     """The jobs of its programs, as ``cgnet doctor`` shows them."""

@@ -63,10 +63,10 @@ LOST_BY: dict[LostWhere, int] = {
 }
 EVENT_RING_BYTES = 1 << 20
 UNUSED_RING_BYTES = 4096
-# Programs of a signal that another one doesn't need.
+# Programs of signals that no other one needs.
 PROGRAMS: dict[int, frozenset[str]] = {
     SessionSignal.SIGNAL_CONNECT: frozenset({"trace_error"}),
-    SessionSignal.SIGNAL_RTT: frozenset({"probe"}),
+    SessionSignal.SIGNAL_RTT | SessionSignal.SIGNAL_TURNS: frozenset({"probe"}),
     SessionSignal.SIGNAL_LIFE: frozenset({"receive_reset", "send_reset"}),
     SessionSignal.SIGNAL_DROP: frozenset({"dropped", "syn_drop", "syn_seed"}),
     SessionSignal.SIGNAL_RETRANS: frozenset({"retransmit", "retransmit_synack"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cgnet.counting.sums import MAX_OWNERS
 from cgnet.errors import UnsupportedError
 from cgnet.run.owner_names import OwnerNames
 from cgnet.run.shared_ledger import Part, SharedLedger
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import ExitStack
 
+    from cgnet.counting.sums import OwnerSums
     from cgnet.filters.selection import Filters
     from cgnet.records.schema import Clock
     from cgnet.run.command import Command, Options
@@ -34,11 +36,20 @@ class Source:
 class Signals:
     """Several signals. A flood of one takes no room of another's records."""
 
-    def __init__(self, sources: Sequence[Source], options: Options, clock: Clock) -> None:
-        """Prepare them; the filters of the first source name owners. Loads nothing yet."""
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: Options,
+        clock: Clock,
+        max_owners: int = MAX_OWNERS,
+    ) -> None:
+        """Prepare them; the filters of the first source name owners. Loads nothing yet.
+
+        Over one ledger they are summed up by owner, too, those beyond ``max_owners`` together.
+        """
         chosen = sources[0].filters
-        parts = [Part(each.command, each.filters is not chosen) for each in sources]
-        self._session = SharedLedger(parts, chosen, options)
+        parts = [Part(each.command, each.filters is not chosen, sums=True) for each in sources]
+        self._session = SharedLedger(parts, chosen, options, max_owners)
         self.names = OwnerNames(chosen)
         self._names: dict[Filters, OwnerNames] = {sources[0].filters: self.names}
         for each in sources:
@@ -94,6 +105,10 @@ class Signals:
         """Follow changes of cgroups and containers, for some milliseconds at most."""
         for each in self._names.values():
             each.follow()
+
+    def aggregates(self) -> dict[int, OwnerSums] | None:
+        """Return the sums since the last call, by cgroup; None where the signals run side by side."""
+        return self._session.aggregates() if self.over_one_ledger else None
 
     def losses(self) -> list[tuple[Signal, Loss]]:
         """Return the losses since the last call."""

@@ -230,6 +230,27 @@ def test_others_are_not_named(cgroup: Path) -> None:
     assert tracer.rows("finding") == []
 
 
+def test_owners_beyond_the_limit_are_summed_up_together(cgroup: Path) -> None:
+    refusals = 3
+    with tracing(
+        "--cgroup", str(cgroup), "--duration", "1000", "--max-owners", "1", command="why"
+    ) as tracer:
+        for _ in range(3):
+            with new_cgroup(cgroup) as inner:
+                run("connect", "127.0.0.1", unused_port(), refusals, cgroups=(inner,))
+        tracer.stop()
+    (summary,) = tracer.rows("summary")
+    if summary["objects"] > 1:  # side by side: nothing is summed up
+        assert (summary["owners"], summary["other"]) == (None, None)
+        return
+    assert summary["owners"] == 1
+    assert summary["other"]["failed"] in (
+        2 * refusals,
+        3 * refusals,
+    )  # a drop's owner may be the one
+    assert "more owners than 1: those beyond" in str(tracer)
+
+
 @pytest.mark.parametrize(("peer", "found"), [("db", True), ("!db", False), ("other", False)])
 def test_findings_on_connections_with_a_peer(peer: str, found: bool, tmp_path: Path) -> None:
     names = tmp_path / "names"

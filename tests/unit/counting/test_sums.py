@@ -17,9 +17,13 @@ def histogram(*values: int, bucket: int) -> tuple[int, ...]:
     return sum(values), len(values), min(values), max(values), 0, tuple(buckets)
 
 
-def raw(queue: tuple[int, int, int] = (0, 0, 0), tx_bytes: int = 700) -> bytes:
+def raw(
+    queue: tuple[int, int, int] = (0, 0, 0), tx_bytes: int = 700, turns: int = 2,
+    greatest_turn_us: int = 800,
+) -> bytes:  # fmt: skip
     return OWNER_SUMS.pack((
-        3, 4, tx_bytes, 50, 10, 20, 1, 2, 3, (0, 5, 1), (0, 0, 2), (0, 0, 0, 0, 0, 9), *queue,
+        3, 4, tx_bytes, 50, 10, 20, 1, 2, 3, turns, 900, greatest_turn_us, 0,
+        (0, 5, 1), (0, 0, 2), (0, 0, 0, 0, 0, 9), *queue,
         histogram(10, 30, bucket=7), histogram(100, bucket=12),
     ))  # fmt: skip
 
@@ -29,6 +33,7 @@ def test_sums_are_read() -> None:
     assert (sums.established, sums.accepts, sums.tx_bytes, sums.rx_bytes) == (3, 4, 700, 50)
     assert (sums.tx_segs, sums.rx_segs) == (10, 20)
     assert (sums.busy_ticks, sums.rwnd_ticks, sums.sndbuf_ticks) == (1, 2, 3)
+    assert (sums.turns, sums.turns_us, sums.greatest_turn_us) == (2, 900, 800)
     assert (sums.closes, sums.resends, sums.drops) == ({1: 5, 2: 1}, {2: 2}, {5: 9})
     assert sums.queue == Queue(5, 128, 77)
     assert (sums.latency.count, sums.latency.total, sums.latency.least) == (2, 40, 10)
@@ -45,12 +50,16 @@ def test_an_owner_of_whom_nothing_is_known_has_no_queue_and_no_extremes() -> Non
 
 
 def test_intervals_add_up() -> None:
-    first, second = OwnerSums.read(raw((5, 128, 77))), OwnerSums.read(raw(tx_bytes=1))
+    first, second = (
+        OwnerSums.read(raw((5, 128, 77))),
+        OwnerSums.read(raw(tx_bytes=1, greatest_turn_us=3)),
+    )
     first.failures[111] = 2
     second.failures[111] = 1
     second.drop_reasons[3] = 4
     both = first + second
     assert (both.established, both.tx_bytes) == (6, 701)
+    assert (both.turns, both.turns_us, both.greatest_turn_us) == (4, 1800, 800)
     assert both.failures == {111: 3}
     assert both.drop_reasons == Counter({3: 4})
     assert both.closes == {1: 10, 2: 2}

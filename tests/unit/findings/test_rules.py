@@ -14,6 +14,7 @@ from watches import (
     OTHER_NETNS,
     SERVER,
     WHO,
+    answered,
     attempt,
     connection,
     drop,
@@ -280,6 +281,40 @@ def test_a_server_that_thinks_long_on_a_connection_a_request() -> None:
     made = watched(end("local", "fin", 3, duration_ns=3 * NS), connections=waits)
     assert (only(made).id, only(made).confidence) == ("slow-server", "possible")
     assert ids(watched(end("local", "fin", 3, duration_ns=90 * NS), connections=waits)) == []
+
+
+def test_a_server_that_is_slow_as_its_end_shows_for_a_client_elsewhere() -> None:
+    found = only(watched(answered(8, 500_000, 5.0)))
+    assert (found.id, found.confidence, found.owner["container"]) == (
+        "slow-server",
+        "certain",
+        "web",
+    )
+    assert (found.dport, found.count, found.seconds) == (80, 1, 4.0)
+    assert found.evidence == {"ttfb_us": 500_000, "ttfb_max_us": 1_000_000, "turns": 8}
+    assert "takes 500 ms to answer requests at its port 80" in found.text
+    assert "80% of the time" in found.text
+    assert only(watched(answered(8, 500_000, 5.0), lost={"life": 1})).confidence == "likely"
+    limited = {"/web": {"nr_periods": 100, "nr_throttled": 90}}
+    assert only(watched(answered(8, 500_000, 5.0), throttled=limited)).id == "cpu-limit"
+
+
+def test_a_fast_server_and_a_few_turns_are_no_fault() -> None:
+    assert ids(watched(answered(1000, 50_000, 60.0))) == []
+    assert ids(watched(answered(2, 500_000, 1.5))) == []
+
+
+def test_the_servers_end_makes_what_its_client_shows_certain() -> None:
+    waits = connection(WHO | FLOW, waiting=0.9, turns=8)
+    other = SERVER | BACK | {"recv_q": 0, "role": "server"}
+    made = watched(answered(8, 500_000, 5.0), connections=[waits], others=[other])
+    found = only(made)
+    assert (found.id, found.confidence, found.peer["container"]) == (
+        "slow-server",
+        "certain",
+        "app",
+    )
+    assert (found.evidence["ttfb_us"], found.evidence["waiting"]) == (500_000, 0.9)
 
 
 def test_many_short_connections_of_which_looks_find_a_few_wait_for_nobody() -> None:

@@ -40,6 +40,7 @@ from cgnet.records._layouts import (
     Life,
     RecordKind,
     RetransCause,
+    Role,
 )
 from cgnet.records.conn_id import PUBLIC_KEY, conn_ids
 from cgnet.records.schema import TCP_STATES, Schema
@@ -170,12 +171,27 @@ def test_a_life_has_all_that_was_counted() -> None:
     assert own(lived()) == {
         "role": "client", "tcp_state": "FIN_WAIT2", "duration_us": 2_500_000, "handshake_us": 300,
         "tx_bytes": 10, "rx_bytes": 20, "tx_segs": 3, "rx_segs": 4, "retrans": 1, "srtt_us": 250,
-        "min_rtt_us": 200, "busy_us": 18 * 3333, "rwnd_limited_us": 6 * 3333,
+        "min_rtt_us": 200, **dict.fromkeys(life.TURNS), "busy_us": 18 * 3333,
+        "rwnd_limited_us": 6 * 3333,
         "sndbuf_limited_us": 7 * 3333, "delivery_rate": 1000, "reordering": 3, "dsack_dups": 2,
         "closed_by": "peer", "close_cause": "fin", "rst_reason": None,
         "open": False, "tx_bytes_delta": 9, "rx_bytes_delta": 19, "retrans_delta": 1,
         "conn_id": CONN_ID,
     }  # fmt: skip
+
+
+def test_turns_are_of_servers_and_where_they_are_asked_for() -> None:
+    measured = {"turns": 3, "mean_turn_us": 20, "least_turn_us": 10, "greatest_turn_us": 31}
+
+    def told(command: life.Life, **values: int) -> list[Any]:
+        tail = LIFE.packed.pack(*ENDED._replace(**values)) + IDENTITY
+        row = schema(command).row(record_of(RecordKind.RECORD_LIFE, tail))
+        return [row[name] for name in life.TURNS]
+
+    asked, server = life.Life(ttfb=True), int(Role.ROLE_SERVER)
+    assert told(asked, role=server, **measured) == [20, 10, 31, 3]
+    assert told(asked, role=server) == [None, None, None, 0]
+    assert told(asked) == told(life.Life(), role=server, **measured) == [None] * 4
 
 
 def test_what_was_before_the_start_or_never_measured_is_null() -> None:

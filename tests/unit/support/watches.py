@@ -33,7 +33,8 @@ def group(row: Row, count: int = 1, ids: tuple[int, ...] = (), **sums: int) -> G
     known = {
         "latency_ns": 0, "syn_retrans": 0, "segs": count, "len": 0, "attempt": 1, "rto_us": 0,
         "retrans": 0, "dsack_dups": 0, "reordering": 3, "tx_bytes_delta": 0,
-        "tx_bytes": 0, "duration_ns": 0,
+        "tx_bytes": 0, "duration_ns": 0, "thinking": 0, "thinking_turns": 0, "thinking_ns": 0,
+        "think_us": 0, "greatest_turn_us": 0,
     }  # fmt: skip
     return Group(row, count, known | sums, known | sums, frozenset(ids), 0, END_NS)
 
@@ -67,6 +68,16 @@ def end(closed_by: str | None, cause: str | None, count: int = 1, **more: Any) -
         "rst_reason": None, "open": closed_by is None, "srtt_us": 100, "dsack_dups": 0,
     } | more  # fmt: skip
     return group(row, count, **sums)
+
+
+def answered(turns: int, each_us: int, duration_s: float, count: int = 1, **more: Any) -> Group:
+    """Return ends of a server's connections whose clients wait, as many as ``count``."""
+    row = SERVER | BACK | {"role": "server", "open": True, "dsack_dups": 0, "close_cause": None}
+    sums = {
+        "thinking": count, "thinking_turns": turns, "thinking_ns": int(duration_s * 1e9),
+        "think_us": turns * each_us, "greatest_turn_us": 2 * each_us,
+    }  # fmt: skip
+    return group(row | {"closed_by": None} | more, count, **sums)
 
 
 def listener(port: int = 80, address: str = "0.0.0.0", **more: Any) -> Row:

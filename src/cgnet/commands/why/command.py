@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cgnet.commands import COMMANDS
+from cgnet.counting.sums import MAX_OWNERS
 from cgnet.errors import UsageError
 from cgnet.filters.selection import Filters
 from cgnet.findings.finding import SEVERITIES
@@ -61,11 +62,16 @@ was seen; "likely" and "possible": the evidence fits. docs/why.md lists all find
         f"{name}={number:g}" for name, number in Thresholds()._asdict().items()
     ) + ".",
 )  # fmt: skip
+@click.option(
+    "--max-owners", type=click.IntRange(1, 1_000_000), default=MAX_OWNERS, show_default=True,
+    metavar="N",
+    help="Sum up so many owners each by itself; those that come later are summed up together, as other.",
+)  # fmt: skip
 @click.option("--user", metavar="USER", help="Run COMMAND as this user.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
 def command(
-    fail_on: str | None, sync_errors: str, given: tuple[str, ...], user: str | None,
-    words: tuple[str, ...], **values: Any,
+    *, fail_on: str | None, sync_errors: str, given: tuple[str, ...], max_owners: int,
+    user: str | None, words: tuple[str, ...], **values: Any,
 ) -> int:  # fmt: skip
     """Run the command."""
     from cgnet.commands.why.session import Session  # noqa: PLC0415 - after --help
@@ -75,14 +81,15 @@ def command(
         raise UsageError("--user: goes with a COMMAND to watch")
     if not words:
         options = options._replace(duration=options.duration or DURATION_S)
-        return Session(options, sync_errors, fail_on, limits).run()
+        return Session(options, sync_errors, fail_on, limits, max_owners=max_owners).run()
     from cgnet.commands.why.child import Child  # noqa: PLC0415
 
     hierarchy = Filters(options.selection).hierarchies[0]
     child = Child(words, hierarchy, user, quiet=options.output in ("json", "csv"))
     try:
         chosen = options.selection._replace(cgroup=(str(child.cgroup),))
-        session = Session(options._replace(selection=chosen), sync_errors, fail_on, limits, child)
+        options = options._replace(selection=chosen)
+        session = Session(options, sync_errors, fail_on, limits, child, max_owners=max_owners)
     except BaseException:
         child.close()
         raise

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from cgnet.counting.sums import OTHER
 from cgnet.findings.finding import Finding, Harm, who
 from cgnet.findings.rules.base import plural
 from cgnet.records.schema import SCHEMA, CountSchema
@@ -20,6 +21,7 @@ from cgnet.run.output import STALLED, Patience, Writer, cannot_write, tell
 
 if TYPE_CHECKING:
     from cgnet.commands.why.child import Child
+    from cgnet.counting.sums import OwnerSums
     from cgnet.findings.watched import Watched
     from cgnet.records.schema import Clock
     from cgnet.run.command import Options
@@ -135,9 +137,10 @@ class Report:
         signals: Signals,
         *,
         missed: int,
+        sums: dict[int, OwnerSums] | None,
         child: Child | None,
     ) -> None:
-        """Write the summary, or print it on standard error."""
+        """Write the summary, or print it on standard error. ``sums`` are by owner, if they are known."""
         seen = seen_of(watched)
         lost = {name: number for name, number in watched.lost.items() if number}
         fields: dict[str, Any] = {
@@ -145,6 +148,7 @@ class Report:
             "lost": sum(lost.values()),
             "lost_by_signal": lost,
             "missed": missed,
+            **owners_of(sums),
             "unknown_owners": sum(each.unknown_owners for each in signals.all),
             "verdict": None if found else verdict(watched, self._fine),
             **seen,
@@ -173,6 +177,19 @@ def _on_screen(texts: list[str]) -> int:
             break
         shown += 1
     return shown
+
+
+def owners_of(sums: dict[int, OwnerSums] | None) -> dict[str, Any]:
+    """Return how many owners did anything, and what those did that have no sums of their own."""
+    if sums is None:
+        return {"owners": None, "other": None}
+    beyond = sums.get(OTHER)
+    other = beyond and {
+        "established": beyond.established, "failed": beyond.failures.total(),
+        "accepts": beyond.accepts, "ends": beyond.closes.total(), "resends": beyond.resends.total(),
+        "drops": beyond.drops.total(),
+    }  # fmt: skip
+    return {"owners": len(sums) - bool(beyond), "other": other}
 
 
 def seen_of(watched: Watched) -> dict[str, Any]:

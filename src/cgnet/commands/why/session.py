@@ -18,6 +18,7 @@ from cgnet.commands.sockets.record import Shared
 from cgnet.commands.sockets.record import groups as socket_groups
 from cgnet.commands.why.report import Report
 from cgnet.commands.why.tallies import tally_of
+from cgnet.counting.sums import MAX_OWNERS, OTHER
 from cgnet.errors import ExitStatus, StoppedError
 from cgnet.filters.matching import Matcher
 from cgnet.filters.peer_names import AddressNames, PeerFilter
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from cgnet.commands.sockets.walk import Walk
     from cgnet.commands.why.child import Child
+    from cgnet.counting.sums import OwnerSums
     from cgnet.findings.finding import Finding
     from cgnet.findings.tally import Tally
     from cgnet.findings.thresholds import Thresholds
@@ -60,7 +62,7 @@ class Session:
 
     def __init__(
         self, options: Options, sync_errors: str, fail_on: str | None, limits: Thresholds,
-        child: Child | None = None,
+        child: Child | None = None, *, max_owners: int = MAX_OWNERS,
     ) -> None:  # fmt: skip
         """Check the options; ``child`` is a command to watch. Raises UsageError. Loads nothing yet."""
         peers = options.peers or PeerOptions()
@@ -74,7 +76,7 @@ class Session:
         self._symbols = Symbols(options.btf)
         asked = DropOptions(btf=options.btf)
         connect = Connect(options.selection._replace(roles=BOTH), sync_errors)
-        self._life = Life(options._replace(interval=LOOK_S))  # of open connections, too
+        self._life = Life(options._replace(interval=LOOK_S), ttfb=True)  # of open connections, too
         self._clock = Clock()
         self._signals = Signals(
             [
@@ -85,7 +87,9 @@ class Session:
             ],
             options,
             self._clock,
+            max_owners,
         )
+        self._max_owners = max_owners
         names = self._signals.names
         self._matcher = Matcher(chosen, names.runtimes)
         self._tallies: dict[str, Tally] = {
@@ -105,6 +109,7 @@ class Session:
         self._began_ns = 0
         self._counters: dict[int, dict[str, int]] = {}
         self._throttled: dict[str, dict[str, int]] = {}
+        self._sums: dict[int, OwnerSums] | None = None
 
     def run(self) -> ExitStatus:
         """Watch until the end, and print the findings. Raises CgnetError."""
@@ -201,6 +206,7 @@ class Session:
             if self._child and self._child.ended():
                 break
         self._tell_open()
+        self._sums = self._signals.aggregates()
         self._signals.detach()
         for _ in range(DRAIN_BATCHES):
             if not self._read():
@@ -262,12 +268,18 @@ class Session:
             limits=self._limits,
         )
         findings = [each for each in judge(watched) if self._is_of_peers(each)]
+        if self._sums and OTHER in self._sums:
+            tell(
+                f"more owners than {self._max_owners}: those beyond are summed up together, as other; "
+                "--max-owners takes more"
+            )
         self._report.findings(findings, watched)
         self._report.summary(
             findings,
             watched,
             self._signals,
             missed=self._missed + self._sockets.untold,
+            sums=self._sums,
             child=self._child,
         )
         return findings

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from cgnet.findings.rules.transfers import LIFE_NS, LIMITED, MIN_TURNS
 from cgnet.findings.tally import Tally
 from cgnet.records._layouts import (
     CONNECT_EVENT,
@@ -33,7 +34,7 @@ DPORT = CONNECT_EVENT.slice("flow.dport")
 TCP_ACK, TCP_SYN = 0x10, 0x02
 
 
-def _numbers(layout: Layout, member: str, *names: str) -> dict[str, slice]:
+def _slices(layout: Layout, member: str, *names: str) -> dict[str, slice]:
     return {name: layout.slice(f"{member}.{name}") for name in names}
 
 
@@ -42,11 +43,11 @@ def _service(raw: bytes, role_at: int) -> bytes:
 
     Where the role isn't known, the lower port is the service's.
     """
-    role = raw[role_at] or (Role.ROLE_SERVER if _port(raw[SPORT]) < _port(raw[DPORT]) else 0)
+    role = raw[role_at] or (Role.ROLE_SERVER if _number(raw[SPORT]) < _number(raw[DPORT]) else 0)
     return raw[NETNS] + raw[SPORT] if role == Role.ROLE_SERVER else raw[REMOTE]
 
 
-def _port(part: bytes) -> int:
+def _number(part: bytes) -> int:
     return int.from_bytes(part, sys.byteorder)
 
 
@@ -78,7 +79,7 @@ def _drop() -> Callable[[bytes], bytes]:
         ends = raw[source] + raw[destination]
         port = raw[SPORT] if flags == TCP_SYN | TCP_ACK else raw[DPORT]
         if flags & TCP_SYN == 0:  # of a connection: either port may be the service's
-            port = min(raw[SPORT], raw[DPORT], key=_port)
+            port = min(raw[SPORT], raw[DPORT], key=_number)
         place = raw[CGROUP_PART] + raw[NETNS] + raw[where]
         return place + ends + port + raw[marks] + bytes([flags])
 
@@ -108,19 +109,51 @@ def _end() -> Callable[[bytes], bytes]:
     return key
 
 
+_TURNS = LIFE_EVENT.slice("life.turns")
+_MEAN_TURN = LIFE_EVENT.slice("life.mean_turn_us")
+_DURATION = LIFE_EVENT.slice("life.duration_ns")
+_CLOSED_BY = LIFE_EVENT.slice("life.closed_by").start
+
+
+def _waits(raw: bytes) -> bool:
+    """Return whether a client waited for its server a good part of a connection, again and again.
+
+    It did on one connection, or on a short one of several. A long poll is neither.
+    """
+    turns, took_us = _number(raw[_TURNS]), _number(raw[_MEAN_TURN])
+    if not turns:
+        return False
+    duration_ns = _number(raw[_DURATION])
+    short = raw[_CLOSED_BY] and duration_ns <= LIFE_NS
+    return (turns >= MIN_TURNS or bool(short)) and turns * took_us * 1000 >= LIMITED * duration_ns
+
+
+def _turns() -> dict[str, Callable[[bytes], int]]:
+    """Return the measures of servers' turns, on connections whose clients wait."""
+    return {
+        "thinking": _waits,
+        "thinking_turns": lambda raw: _number(raw[_TURNS]) if _waits(raw) else 0,
+        "thinking_ns": lambda raw: _number(raw[_DURATION]) if _waits(raw) else 0,
+        "think_us": lambda raw: (
+            _number(raw[_TURNS]) * _number(raw[_MEAN_TURN]) if _waits(raw) else 0
+        ),
+    }
+
+
 def tally_of(name: str, schema: Schema) -> Tally:
     """Return the tally of a signal's records, which ``schema`` decodes."""
     if name == "connect":
-        numbers = _numbers(CONNECT_EVENT, "outcome", "latency_ns", "syn_retrans")
+        numbers = _slices(CONNECT_EVENT, "outcome", "latency_ns", "syn_retrans")
         return Tally(schema, _attempt(), numbers, SPORT)
     if name == "drop":
-        numbers = _numbers(DROP_EVENT, "drop", "payload", "new_data")
+        numbers = _slices(DROP_EVENT, "drop", "payload", "new_data")
         return Tally(schema, _drop(), numbers, DROP_EVENT.slice("drop.seq"))
     if name == "retrans":
-        numbers = _numbers(RETRANS_EVENT, "retrans", "segs", "len", "attempt", "rto_us")
+        numbers = _slices(RETRANS_EVENT, "retrans", "segs", "len", "attempt", "rto_us")
         return Tally(schema, _resend(), numbers, RETRANS_EVENT.slice("retrans.seq"))
-    numbers = _numbers(
+    numbers = _slices(
         LIFE_EVENT, "life", "duration_ns", "tx_bytes", "rx_bytes", "tx_segs", "rx_segs", "retrans",
         "tx_bytes_delta", "busy_ticks", "rwnd_ticks", "sndbuf_ticks", "dsack_dups", "reordering",
+        "greatest_turn_us",
     )  # fmt: skip
-    return Tally(schema, _end(), numbers, SPORT)
+    return Tally(schema, _end(), numbers, SPORT, _turns())

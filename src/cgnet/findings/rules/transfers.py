@@ -338,6 +338,7 @@ def answers(w: Watched) -> Iterator[Finding]:
     waiting = [
         each for each in w.connections if each.waiting >= LIMITED and each.row["role"] != "server"
     ]
+    thinking = _thinking(w)
     for everyone in _by_destination(waiting):
         # Again and again, on one connection or on one after the other: a long poll isn't.
         several = [each for each in everyone if each.turns >= MIN_TURNS]
@@ -351,23 +352,79 @@ def answers(w: Watched) -> Iterator[Finding]:
         if not w.selects(row, other):
             continue
         owner = other or row
-        cpu = w.throttled.get(owner.get("cgroup") or "") if other else None
-        limited = cpu and cpu["nr_throttled"] >= THROTTLED * max(1, cpu["nr_periods"])
+        cpu, limited = _cpu_of(w, other)
         seconds = sum(each.waiting * each.seconds for each in several)
         share = sum(each.waiting for each in several) / len(several)
+        turns = thinking.pop((who(other), other["netns"], row["dport"]), None) if other else None
         evidence: dict[str, Any] = {
             "waiting": round(share, 2),
             "turns": sum(max(1, each.turns) for each in several),
-        }
+        } | (_told(turns) if turns else {})
         yield finding(
             w, "cpu-limit" if limited else "slow-server", owner, harm=Harm.SLOWED,
             peer=row if other else {}, daddr=row["daddr"], dport=row["dport"],
-            confidence=SURE if limited else LIKELY if other else POSSIBLE,
+            confidence=SURE if limited or turns else LIKELY if other else POSSIBLE,
+            signals=("life",) if turns and not limited else (),
             client=who(row), share=f"{share:.0%}", server=who(other) if other else "it",
             cpu=throttle(cpu),
             more=more("sockets", owner, f"--port {row['dport']}", "-o wide"), count=len(several),
             seconds=seconds, evidence=evidence | (cpu or {}),
         )  # fmt: skip
+    for groups in thinking.values():
+        yield from _thinks(w, groups)
+
+
+def _thinking(w: Watched) -> dict[tuple[Any, ...], list[Group]]:
+    """Return the servers that were measured to take long to answer, by who, namespace and port."""
+    found: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    for each in w.lives:
+        if each.sums.get("thinking_turns"):
+            found[who(each.row), each.row["netns"], each.row["sport"]].append(each)
+    return {
+        place: groups
+        for place, groups in found.items()
+        if _sum(groups, "thinking_turns") >= MIN_TURNS
+        and _took_us(groups) >= w.limits.ttfb_ms * 1000
+    }
+
+
+def _sum(groups: list[Group], name: str) -> int:
+    return sum(each.sums[name] for each in groups)
+
+
+def _took_us(groups: list[Group]) -> int:
+    """Return how long an answer takes, on average."""
+    return _sum(groups, "think_us") // _sum(groups, "thinking_turns")
+
+
+def _told(groups: list[Group]) -> dict[str, int]:
+    return {
+        "ttfb_us": _took_us(groups),
+        "ttfb_max_us": max(each.most["greatest_turn_us"] for each in groups),
+        "turns": _sum(groups, "thinking_turns"),
+    }
+
+
+def _cpu_of(w: Watched, server: Row) -> tuple[dict[str, int] | None, bool]:
+    """Return the throttling of a server's cgroup, and whether it is what makes it slow."""
+    cpu = w.throttled.get(server.get("cgroup") or "")
+    return cpu, bool(cpu and cpu["nr_throttled"] >= THROTTLED * max(1, cpu["nr_periods"]))
+
+
+def _thinks(w: Watched, groups: list[Group]) -> Iterator[Finding]:
+    """A server that is slow as its own end shows: wherever its clients are."""
+    row = groups[0].row
+    if not w.selects(row):
+        return
+    cpu, limited = _cpu_of(w, row)
+    think_us, duration_ns = _sum(groups, "think_us"), _sum(groups, "thinking_ns")
+    yield finding(
+        w, "cpu-limit/thinks" if limited else "slow-server/thinks", row, harm=Harm.SLOWED,
+        **_ends(row), signals=("life",), took=f"{_took_us(groups) / 1000:.0f} ms",
+        share=f"{min(1.0, think_us * 1000 / duration_ns):.0%}", cpu=throttle(cpu),
+        more=more("life", row, "--ttfb", f"--sport {row['sport']}"),
+        count=_sum(groups, "thinking"), seconds=think_us / 1e6, evidence=_told(groups) | (cpu or {}),
+    )  # fmt: skip
 
 
 def _waits_long(w: Watched, seen: list[Connection]) -> bool:
