@@ -289,6 +289,7 @@ def _is_suspicious(each: _Followed, first: OpenSocket, last: OpenSocket) -> bool
         each.stuck_ns
         or each.probing
         or each.unread * 2 >= each.looks
+        or (last.recv_q and _known(last.last_received_us, NO_U64) > US)
         or last.timer == TIMER_PROBE
         or _known(last.retrans) > _known(first.retrans)
         or _known(last.rwnd_limited_us, NO_U64) > _known(first.rwnd_limited_us, NO_U64)

@@ -517,14 +517,14 @@ def _since_data(each: Connection) -> float:
 
 
 def _is_unheard(w: Watched, each: Connection) -> bool:
-    """Return whether a server leaves a request unread, and owes its answer all the time."""
+    """Return whether a server has left a request unread for a while, and owes its answer."""
     row = each.row
-    if each.looks < MIN_LOOKS or each.unread < MOSTLY or not 0 < row["recv_q"] < w.limits.unread:
-        return False
-    if w.role_of(row) != "server" or each.seconds < w.limits.stuck_s:
+    if w.role_of(row) != "server" or not 0 < row["recv_q"] < w.limits.unread or each.gone:
         return False
     sent, came = row["last_sent_us"], row["last_received_us"]
-    if came is None or (sent is not None and sent + TICK_US < max(came, each.seconds * 1e6)):
+    if came is None or came < 2 * w.limits.stuck_s * 1e6:
+        return False
+    if sent is not None and sent + TICK_US < came:
         return False
     # A client that gave up before is over; one that gave up now has waited.
     return bool(row["state"] == "ESTABLISHED" or came <= w.seconds * 1e6)
