@@ -23,6 +23,8 @@ LENGTHS = struct.Struct("!II")
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 CHUNK = 65536
 ETH_P_ARP = 0x0806
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; of IPv6, too
+TCP_MD5SIG = 14  # linux/tcp.h
 REPORT_S = 0.5  # between two reports of a stream
 
 
@@ -60,9 +62,11 @@ def exchange(sock: socket.socket, size: int, answer: int) -> None:
 
 
 def open_client(to: str, port: int, limit: float | None, **how: Any) -> socket.socket:
-    """Connect; ``source`` and ``sport`` bind before, ``sndbuf`` and ``keepalive`` are options."""
+    """Connect; ``source`` and ``sport`` bind before, ``no_port`` and ``keepalive`` are options."""
     sock = socket.socket(family_of(to))
     try:
+        if how.get("no_port"):
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         if how.get("source") or how.get("sport"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((how.get("source") or "", how.get("sport") or 0))
@@ -223,11 +227,14 @@ def upload(
 
 def listening(address: str, port: int, backlog: int, **how: Any) -> socket.socket:
     sock = socket.socket(family_of(address))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    option = socket.SO_REUSEPORT if how.get("reuseport") else socket.SO_REUSEADDR
+    sock.setsockopt(socket.SOL_SOCKET, option, 1)
     if ":" in address:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(how.get("v6only", True)))
     if rcvbuf := how.get("rcvbuf"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+    if device := how.get("device"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     sock.bind((address, port))
     sock.listen(backlog)
     report("listening")
@@ -381,6 +388,178 @@ def relay(address: str, port: int, to: str, to_port: int, resets_after: int = 0)
 
     while True:
         threading.Thread(target=pass_on, args=(server.accept()[0],), daemon=True).start()
+
+
+def halves(to: str, port: int, *, workers: int = 2, pause: float = 0.05) -> None:
+    """Send a request, end it by shutdown(SHUT_WR), and read the answer to its end."""
+
+    def work() -> None:
+        while True:
+            begin = time.monotonic()
+            with open_client(to, port, None) as sock:
+                sock.sendall(bytes(5000))
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(CHUNK):
+                    pass
+            report("ok", begin)
+            time.sleep(pause)
+
+    in_threads(workers, work)
+
+
+def serve_halves(address: str, port: int, think: float = 0, **how: Any) -> None:
+    """Answer requests that end by a half-close."""
+    server = listening(address, port, 128, **how)
+
+    def answer(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            while sock.recv(CHUNK):
+                pass
+            time.sleep(think)
+            sock.sendall(bytes(2000))
+
+    while True:
+        threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+
+def events(address: str, port: int, every: float, **how: Any) -> None:
+    """Answer a request with a line every so many seconds, without an end."""
+    server = listening(address, port, 128, **how)
+
+    def send(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            sock.recv(CHUNK)
+            while True:
+                sock.sendall(b"data: x\n\n")
+                time.sleep(every)
+
+    while True:
+        threading.Thread(target=send, args=(server.accept()[0],), daemon=True).start()
+
+
+def subscribe(to: str, port: int, count: int = 2) -> None:
+    """Ask for events, and read them."""
+
+    def work() -> None:
+        with open_client(to, port, None) as sock:
+            sock.sendall(b"GET\n")
+            while sock.recv(CHUNK):
+                report("ok")
+
+    in_threads(count, work)
+
+
+def batches(to: str, port: int, *, lines: int = 20, pause: float = 0.1, workers: int = 3) -> None:
+    """Send lines that nobody answers, some on each connection, as shippers of logs do."""
+
+    def work() -> None:
+        while True:
+            begin = time.monotonic()
+            with open_client(to, port, None) as sock:
+                for _ in range(lines):
+                    sock.sendall(bytes(200))
+                    time.sleep(pause)
+            report("ok", begin)
+
+    in_threads(workers, work)
+
+
+def eyeballs(first: str, second: str, port: int, pause: float = 0.1) -> None:
+    """Call one address, and the other one if that is refused."""
+    while True:
+        begin = time.monotonic()
+        for to in (first, second):
+            with suppress(OSError), open_client(to, port, 2) as sock:
+                exchange(sock, 100, 1000)
+                report("ok", begin)
+                break
+        time.sleep(pause)
+
+
+def download(to: str, port: int, rcvbuf: int = 0, workers: int = 2) -> None:
+    """Read all that a source sends."""
+
+    def work() -> None:
+        sock = socket.socket(family_of(to))
+        if rcvbuf:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        sock.connect((to, port))
+        total, last = 0, time.monotonic()
+        while data := sock.recv(CHUNK):
+            total += len(data)
+            if time.monotonic() - last > REPORT_S:
+                report("received", last, bytes=total)
+                total, last = 0, time.monotonic()
+
+    in_threads(workers, work)
+
+
+def too_large(address: str, port: int, most: int = 100_000, **how: Any) -> None:
+    """Close a connection after so many bytes of a request, as a server that takes no more."""
+    server = listening(address, port, 128, **how)
+    while True:
+        with server.accept()[0] as sock, suppress(OSError):
+            receive(sock, most)
+            sock.sendall(b"HTTP/1.1 413")
+
+
+def signed(address: str, peer: str, port: int, key: str, calls: bool = False) -> None:
+    """Serve, or call, with TCP MD5 signatures; each connection is closed at once."""
+    family = family_of(address)
+    packed = socket.inet_pton(family, peer)
+    where = struct.pack(
+        "=HHI16s" if family == socket.AF_INET6 else "=HH4s",
+        *((family, 0, 0, packed) if family == socket.AF_INET6 else (family, 0, packed)),
+    ).ljust(128, b"\0")
+    option = where + struct.pack("=BBHI80s", 0, 0, len(key), 0, key.encode())
+
+    def signing() -> socket.socket:
+        sock = socket.socket(family)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, option)
+        return sock
+
+    with signing() as server:
+        if not calls:
+            server.bind((address, port))
+            server.listen()
+            report("listening")
+        while not calls:
+            server.accept()[0].close()
+    while True:
+        begin = time.monotonic()
+        with signing() as sock:
+            sock.settimeout(2)
+            try:
+                sock.connect((peer, port))
+            except OSError as error:
+                report(name_of(error), begin)
+            else:
+                report("ok", begin)
+        time.sleep(0.1)
+
+
+def cancels(to: str, port: int, after: float = 0.1) -> None:
+    """Begin to connect, and give it up soon."""
+    while True:
+        with suppress(OSError), socket.socket(family_of(to)) as sock:
+            sock.settimeout(after)
+            sock.connect((to, port))
+        report("ok")
+        time.sleep(0.2)
+
+
+def half_open(to: str, port: int, count: int, source: str) -> None:
+    """Begin connections again and again, whose handshakes never end if their answers are lost."""
+    while True:
+        socks = [socket.socket(family_of(to)) for _ in range(count)]
+        for sock in socks:
+            sock.bind((source, 0))
+            sock.setblocking(False)
+            sock.connect_ex((to, port))
+        report("ok")
+        time.sleep(0.2)
+        for sock in socks:
+            sock.close()
 
 
 def main() -> None:

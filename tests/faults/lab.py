@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import tempfile
@@ -126,6 +127,16 @@ class End:
     def cgroup(self, top: Path = HIERARCHY) -> Path:
         """Return the directory in a hierarchy."""
         return top / self.name
+
+    def below(self, name: str) -> End:
+        """Make a cgroup in this one's, in each hierarchy, as a container of a pod has."""
+        inner = copy.copy(self)
+        inner.name = unique(name)
+        inner.cgroups = tuple(
+            self._lab.enter(new_cgroup(each, inner.name)) for each in self.cgroups
+        )
+        self._lab.ends.append(inner)
+        return inner
 
     @property
     def v2(self) -> Path:

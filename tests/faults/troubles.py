@@ -8,10 +8,33 @@ from typing import TYPE_CHECKING
 
 from case import Trouble
 from counters import tcp_counters
+from harness import ip
 from lab import PORT
 
 if TYPE_CHECKING:
     from lab import App, End, Lab
+    from two_containers import Place
+
+SECOND = {4: ("10.{}.{}.77", 24), 6: ("fd77:{}:{}::77", 64)}
+
+
+def second_address(lab: Lab, end: End) -> str:
+    """Give a container another address of its network."""
+    text, bits = SECOND[lab.family]
+    high, low = end.address.split("." if lab.family == 4 else ":")[1:3]
+    address = text.format(high, low)
+    where = ("dev", "e0", *(("nodad",) if lab.family == 6 else ()))
+    ip("-n", end.place.netns, "addr", "add", f"{address}/{bits}", *where)
+    return address
+
+
+def calling(lab: Lab) -> tuple[End, Place, End, App]:
+    """Make a client, a router and a server, and have the client call: all is well."""
+    client, router, server = lab.routed()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT)
+    calls.wait_for("ok")
+    return client, router, server, calls
 
 
 def refused(calls: App, client: End, to: str) -> Trouble:

@@ -371,6 +371,10 @@ def _at_device(text: str, *commands: str) -> Advisor:
     return advise
 
 
+_TOO_LARGE = _at_device(
+    "larger than the other end of a link takes (its MTU is smaller), which tells nobody,",
+    "ip link show dev {dev}",
+)
 _XDP = _at_device("an XDP program", "ip -d link show dev {dev}", "bpftool net show dev {dev}")
 
 
@@ -382,6 +386,10 @@ def _refusing_route(seen: Seen, look: Look) -> tuple[str, Evidence]:
 
 
 def _queue(seen: Seen, look: Look) -> tuple[str, Evidence]:
+    if seen.dev and look.is_running(seen.netns, seen.dev) is False:
+        place = look.place(seen.netns)
+        show = f"'{place.enter}ip link show dev {shlex.quote(seen.dev)}' shows it"
+        return f"device {seen.dev} in {place.name}, or the link behind it, is down: {show}", {}
     whose = f"the queue of device {seen.dev}" if seen.dev else "a device's queue"
     text = f"{whose} is full, or shapes what it sends"
     found = look.qdiscs(seen.netns, seen.dev) if seen.dev else None
@@ -550,8 +558,10 @@ BY_FUNCTION: dict[str, Advisor] = {
     **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "veth_xdp_rcv_skb"), _XDP),
     **dict.fromkeys(("ip_finish_output", "ip6_finish_output"), _cgroup_egress),
     "sk_filter_trim_cap": _socket_filter,
-    "ip_error": _refusing_route,
-    "ip6_pkt_drop": _refusing_route,
+    **dict.fromkeys(("__dev_forward_skb2", "__dev_forward_skb"), _TOO_LARGE),
+    **dict.fromkeys(
+        ("ip_error", "ip6_pkt_drop", "dst_discard", "dst_discard_out"), _refusing_route
+    ),
 }
 BY_CLASS = {
     "firewall": "a filter dropped it on purpose",

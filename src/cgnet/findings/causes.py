@@ -40,9 +40,12 @@ CAUSES = {
 }
 OF_CLASS = {"firewall": "firewall-drop", "resource": "qdisc-limit", "configuration": "no-route"}
 BY_FUNCTION = {
-    "ip_error": "no-route", "ip6_pkt_drop": "no-route", "nf_hook_slow": "firewall-drop",
-    "nft_do_chain": "firewall-drop", "sk_filter_trim_cap": "firewall-drop",
-    "ip_finish_output": "firewall-drop", "ip6_finish_output": "firewall-drop",
+    "ip_error": "no-route", "ip6_pkt_drop": "no-route",
+    "dst_discard": "no-route", "dst_discard_out": "no-route",  # of blackhole routes
+    "nf_hook_slow": "firewall-drop", "nft_do_chain": "firewall-drop",
+    "sk_filter_trim_cap": "firewall-drop", "ip_finish_output": "firewall-drop",
+    "ip6_finish_output": "firewall-drop",
+    "__dev_forward_skb2": "mtu-blackhole", "__dev_forward_skb": "mtu-blackhole",
 }  # fmt: skip
 
 
@@ -55,5 +58,7 @@ def cause_of(row: dict[str, Any]) -> str | None:
     """Return the id of what a drop is: of its reason, its function, or its class."""
     if row.get("tcp_state") == "TIME_WAIT" and row.get("reason_class") == "peer":
         return "time-wait-refused"
+    if row.get("link_down"):
+        return "no-route"
     found = CAUSES.get(row.get("reason") or "") or BY_FUNCTION.get(function_of(row))
     return found or OF_CLASS.get(row.get("reason_class") or "")

@@ -19,12 +19,15 @@ MAX_DECIDED = 16_384  # connections that filters are asked about
 MAX_TOLD = 4096  # connections that are handed to the rules
 MAX_WAITING = 1024  # of them, that wait for an answer and have no other trouble
 SOCKET_PART = SOCKET_EVENT.slice("socket")
+OPENED_PART = SOCKET_EVENT.slice("socket.address", "inode")
 ADDRESS_PART = SOCKET_EVENT.slice("socket.address")
 STATE_AT = SOCKET_EVENT.slice("socket.tcp_state").start
 ROLE_AT = SOCKET_EVENT.slice("socket.role").start
 NETNS_PART = SOCKET_EVENT.slice("flow.netns")
 SPORT_PART = SOCKET_EVENT.slice("flow.sport")
 FLOW_PART = SOCKET_EVENT.slice("flow")
+REMOTE_PART = SOCKET_EVENT.slice("flow.daddr", "mapped")
+RECEIVED_PART = SOCKET_EVENT.slice("socket.last_received_us")
 PORTS = SOCKET_EVENT.slice("flow.sport"), SOCKET_EVENT.slice("flow.dport")
 # include/net/tcp_states.h
 ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, TIME_WAIT = 1, 2, 3, 4, 6
@@ -51,7 +54,9 @@ class Connection(NamedTuple):
     sndbuf_limited: float
     unread: float  # share of looks at which the owner had left data unread
     waiting: float  # share of looks at which the other side owed an answer
+    one_way: bool  # data was sent again and again, and none came
     probing: float  # share of looks with a closed window
+    heard: float  # seconds since data came last, on this connection or another to there
     stuck: float  # seconds, to the end, without an acknowledgement of what was sent
     turns: int  # looks between which data came and was sent
     gone: bool  # it wasn't there any more at the last look
@@ -62,19 +67,25 @@ class _Followed:
     """A socket between looks."""
 
     __slots__ = (
-        "first", "last", "looks", "probing", "seen_ns", "since_ns", "stuck_ns", "turns", "unread",
-        "waiting",
+        "first", "last", "looks", "one_way", "probing", "seen_ns", "since_ns", "stuck_ns", "turns",
+        "unacked_ns", "unread", "waiting",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, now_ns: int) -> None:
         self.first = self.last = raw
         self.since_ns = self.seen_ns = now_ns
         self.looks = self.unread = self.waiting = self.probing = self.turns = 0
+        self.one_way = False
+        self.unacked_ns = 0  # since when there is something unacknowledged
         self.stuck_ns = 0  # since when nothing is acknowledged; 0: something was
 
 
 def _socket(raw: bytes) -> OpenSocket:
     return OpenSocket.unpack(raw, SOCKET_PART.start)
+
+
+def _number(part: bytes) -> int:
+    return int.from_bytes(part, sys.byteorder)
 
 
 def _known(number: int, none: int = NO_U32) -> int:
@@ -119,7 +130,7 @@ class Connections:
         self._listeners, self._attempts = listeners, attempts
         for address, raw in listeners.items():
             if self.looks == 1:
-                self._from_start.add(address)
+                self._from_start.add(raw[OPENED_PART])
             self._listened.setdefault(address, raw)
             waiting = _socket(raw).recv_q
             self._fullest[address] = max(self._fullest.get(address, 0), waiting)
@@ -143,12 +154,17 @@ class Connections:
         each.unread += each.looks > 1 and now.recv_q > 0 and not was_read
         asked = now.send_q == 0 and now.tx_bytes > 0
         each.waiting += asked and (now.rx_bytes == 0 or sent < came)
+        each.one_way = now.rx_bytes == 0 and (each.one_way or now.tx_bytes > before.tx_bytes > 0)
         each.probing += now.timer == TIMER_PROBE
         each.turns += now.tx_bytes > before.tx_bytes and now.rx_bytes > before.rx_bytes
-        # A resend isn't a sending here: without an acknowledgement nothing new leaves.
-        late = sent != NO_U64 and sent > max(self._stuck_us, 5 * _known(now.srtt_us))
-        unacked = now.send_q - _known(now.unsent) > 0
-        each.stuck_ns = now_ns - sent * 1000 if late and unacked and now.timer == TIMER_ON else 0
+        # last_sent_us counts resends, too: the wait may have begun at a look before.
+        unacked = now.send_q - _known(now.unsent) > 0 and now.timer == TIMER_ON
+        began = now_ns - _known(sent, NO_U64) * 1000
+        if each.unacked_ns and now.tx_bytes == before.tx_bytes:
+            began = min(began, each.unacked_ns)
+        each.unacked_ns = began if unacked else 0
+        late = now_ns - began > 1000 * max(self._stuck_us, 5 * _known(now.srtt_us))
+        each.stuck_ns = began if unacked and late else 0
         each.last, each.seen_ns = raw, now_ns
 
     # -- what the rules ask
@@ -156,6 +172,7 @@ class Connections:
     def connections(self, end_ns: int) -> list[Connection]:
         """Return the connections that carry data and may have trouble; those of the last looks."""
         found: list[Connection] = []
+        self._heard_ns = self._heard()
         waiting = 0  # for an answer, and nothing else: long polls may be many
         for each in self._followed.values():
             first, last = _socket(each.first), _socket(each.last)
@@ -167,6 +184,16 @@ class Connections:
                 self.untold += 1
                 continue
             found.append(self._connection(each, first, last, end_ns))
+        return found
+
+    def _heard(self) -> dict[bytes, int]:
+        """Return when data came last, by the other side's address and port; of those that hang."""
+        found = {each.last[REMOTE_PART]: 0 for each in self._followed.values() if each.stuck_ns}
+        for each in self._followed.values():
+            remote = each.last[REMOTE_PART]
+            if remote in found:
+                came = each.seen_ns - 1000 * _number(each.last[RECEIVED_PART])
+                found[remote] = max(found[remote], came)
         return found
 
     def _connection(
@@ -189,9 +216,11 @@ class Connections:
             busy=grown("busy_us"),
             rwnd_limited=grown("rwnd_limited_us"),
             sndbuf_limited=grown("sndbuf_limited_us"),
-            unread=each.unread / each.looks,
+            unread=each.unread / max(1, each.looks - 1),  # the first has none before it
             waiting=each.waiting / each.looks,
+            one_way=each.one_way,
             probing=each.probing / each.looks,
+            heard=(end_ns - self._heard_ns.get(each.last[REMOTE_PART], 0)) / 1e9,
             stuck=stuck,
             turns=each.turns,
             gone=each.seen_ns < self._looked_ns,
@@ -217,7 +246,8 @@ class Connections:
             if raw[SPORT_PART] != self._listened[address][SPORT_PART]:
                 drops = 0
             row = self._schema.row(raw)
-            seen = {"fullest": self._fullest.get(address, 0), "old": address in self._from_start}
+            old = raw[OPENED_PART] in self._from_start
+            seen = {"fullest": self._fullest.get(address, 0), "old": old}
             found.append(row | {"drops_grown": max(0, drops)} | seen)
         return found
 
@@ -258,7 +288,8 @@ def _is_suspicious(each: _Followed, first: OpenSocket, last: OpenSocket) -> bool
     return bool(
         each.stuck_ns
         or each.probing
-        or each.unread * 2 > each.looks
+        or each.unread * 2 >= each.looks
+        or (last.recv_q and _known(last.last_received_us, NO_U64) > US)
         or last.timer == TIMER_PROBE
         or _known(last.retrans) > _known(first.retrans)
         or _known(last.rwnd_limited_us, NO_U64) > _known(first.rwnd_limited_us, NO_U64)

@@ -10,12 +10,15 @@ import ipaddress
 import json
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 from contextlib import suppress
+from errno import errorcode
+from fcntl import ioctl
 from itertools import chain
 from pathlib import Path
-from socket import AF_INET, AF_INET6, IPPROTO_TCP
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DGRAM, socket
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cgnet.findings.tcp_memory import Limit, directory, limit_hit
@@ -34,6 +37,9 @@ LISTENING = 1 << LISTEN  # of TCP states, for inet_diag
 LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")  # of iptables before nftables: /proc/net
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # root runs no programs from elsewhere
 MAX_CGROUPS = 64  # of a namespace, that are examined
+SIOCGIFFLAGS = 0x8913  # include/uapi/linux/sockios.h
+RUNNING = 0x41  # include/uapi/linux/if.h: IFF_UP, IFF_RUNNING
+DISCARD = 9  # a port
 REJECTS = 0x200  # include/uapi/linux/route.h: RTF_REJECT
 NFT_S = 10  # the time limit of nft
 DROPPING = ("drop", "reject", "queue", "xt")  # "xt": of iptables, opaque to nft
@@ -306,6 +312,33 @@ def has_route(place: Path, address: str) -> bool | None:
     return inside(place, lambda: _routes(address))
 
 
+def _route_error(address: str) -> str:
+    family = AF_INET6 if ":" in address else AF_INET
+    with socket(family, SOCK_DGRAM) as sock:
+        try:
+            sock.connect((address, DISCARD))  # looks for a route, and sends nothing
+        except OSError as error:
+            return errorcode.get(error.errno or 0, "")
+    return ""
+
+
+def route_error(place: Path, address: str) -> str | None:
+    """Return the error that the routes and rules of a namespace give for an address; "": none."""
+    return inside(place, lambda: _route_error(address))
+
+
+def _is_running(device: str) -> bool:
+    with socket(AF_INET, SOCK_DGRAM) as sock:
+        asked = struct.pack("16sH22x", device.encode(), 0)
+        flags: int = struct.unpack_from("16xH", ioctl(sock, SIOCGIFFLAGS, asked))[0]
+    return flags & RUNNING == RUNNING
+
+
+def is_running(place: Path, device: str) -> bool | None:
+    """Return whether a device and its link are up; None if there is no such device."""
+    return inside(place, lambda: _is_running(device))
+
+
 def has_netlink() -> bool:
     """Return whether pyroute2, which reads queues, is installed."""
     try:
@@ -403,6 +436,21 @@ class Look:
         if not place:
             return None
         return self._once(("route", netns, address), lambda: has_route(place, address))
+
+    def route_error(self, netns: int, address: str) -> str | None:
+        """Return the error that a namespace's routes give for an address; "" if there is none."""
+        place = self.places.get(netns)
+        if not place:
+            return None
+        key = ("route error", netns, address)
+        return self._once(key, lambda: route_error(place, address))
+
+    def is_running(self, netns: int, device: str) -> bool | None:
+        """Return whether a device of a namespace, and its link, are up."""
+        place = self.places.get(netns)
+        if not place:
+            return None
+        return self._once(("running", netns, device), lambda: is_running(place, device))
 
     def is_there(self, netns: int) -> bool:
         """Return whether a process or a name refers to a namespace: else only its packets are left."""

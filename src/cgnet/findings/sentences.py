@@ -17,6 +17,12 @@ class Sentence(NamedTuple):
     fix: str
 
 
+# What this host drops, by what is sent: an attempt's packet, or a connection's segments.
+DROPPED = {
+    "attempt": "{who} gets no answer from {where}: the {packet} is dropped on this host: {advice}",
+    "segments": "segments between {between} are dropped on this host, and sent again: {advice}",
+    "answers": "what {where} sends to {who}, or its acknowledgements, is dropped on this host: {advice}",
+}
 SENTENCES = {
     # -- attempts that fail
     "no-listener": Sentence(
@@ -46,10 +52,25 @@ SENTENCES = {
         "{who} calls {where}, and {peer} listens on {addresses} alone",
         "have {peer} listen on {target} or on 0.0.0.0 (::), or call {addresses}",
     ),
+    "wrong-bind-address/device": Sentence(
+        "{who} calls {where}, and {peer}, which listens at {listener} there, doesn't take it: its "
+        "listener is bound to another device (SO_BINDTODEVICE)",
+        "have {peer} listen on all devices; '{enter}ss -ltn' shows the device of a listener, as in %lo",
+    ),
     "duplicate-address": Sentence(
         "{where} is there twice: {place} and {other_place} have the address, and {peer} listens in one "
         "of them alone; who answers is a matter of chance",
         "take {daddr} away from one of them ('{enter}ip addr')",
+    ),
+    "duplicate-address/resets": Sentence(
+        "{where} is there twice: {place} and {other_place} have the address, and both got what {who} "
+        "sent; the one that doesn't know a connection resets it",
+        "take {daddr} away from one of them ('{enter}ip addr')",
+    ),
+    "firewall-drop/unsent": Sentence(
+        "what {who} sends to {where} doesn't leave, and the other side's window is open: {by} may drop "
+        "it",
+        "look at '{enter}nft list ruleset' and 'bpftool cgroup tree', and let it pass",
     ),
     "firewall-reject": Sentence(
         "{who} is refused by a firewall on this host, on its way to {where}: {advice}",
@@ -89,6 +110,17 @@ SENTENCES = {
         "{who} can't connect to {where} ({result}): its network namespace has no route there",
         "add the route ('{enter}ip route get {daddr}' tells), or call another address",
     ),
+    "no-route/refusing": Sentence(
+        "{who} can't connect to {where} ({result}): a route or rule of its network namespace refuses "
+        "it ({kind})",
+        "take the {kind} route or rule away ('{enter}ip route get {daddr}', '{enter}ip rule'), or call "
+        "another address",
+    ),
+    "no-route/open": Sentence(
+        "what {who} sends to {where} doesn't leave: its network namespace has no route there any more "
+        "({result})",
+        "add the route, or bring its device up ('{enter}ip route get {daddr}', '{enter}ip link')",
+    ),
     "no-route/back": Sentence(
         "{who} gets no answer from {where}: its SYN comes to {peer}, and {place} has no route back to "
         "{source}",
@@ -112,6 +144,14 @@ SENTENCES = {
         "have 'cgnet drop --explain' show what the function is called by; from 5.17 on the kernel tells "
         "the reason",
     ),
+    "accept-queue-full/half-open": Sentence(
+        "{who} can't take more SYNs at {listener}: {drops} SYNs were dropped; {advice}",
+        "let the answers to those SYNs through, use SYN cookies, or have a longer backlog",
+    ),
+    "syn-unanswered/refused": Sentence(
+        "{who} gets no answer from {where}: this host dropped {drops} of the handshake: {advice}",
+        "have both sides agree on what this tells",
+    ),
     # -- accept queues
     "accept-queue-full": Sentence(
         "{who} accepts too slowly at {listener}: {fullest} connections waited, {backlog} may; {drops} "
@@ -125,10 +165,14 @@ SENTENCES = {
         "dropped none of them",
         "look for loss on the links and hosts between (interface errors, policers, a full queue)",
     ),
+    "path-loss/segments": Sentence(
+        DROPPED["segments"], "look at the sender, and at what changes packets on the way"
+    ),
     "path-loss/handshake": Sentence(
-        "{who} waits for {where}: {late} took a second SYN, a second or more each; this host dropped "
-        "none of them",
-        "look for loss on the way, or for a server that is overloaded",
+        "{who} waits for {where}: {late} took a second SYN, a second or more each, or failed, while "
+        "others were answered; this host dropped none of them",
+        "look for loss on the way, for a server that is overloaded, or for one of several behind the "
+        "address that is gone",
     ),
     "path-reordering": Sentence(
         "segments between {between} overtake each other on the way: {needless} of {resent} were sent "
@@ -150,6 +194,11 @@ SENTENCES = {
         "less, and its ICMP 'too big' doesn't come back",
         "lower the MTU (or MSS) of the sender's link, or let ICMP 'too big' through; "
         "net.ipv4.tcp_mtu_probing 1 finds the size",
+    ),
+    "peer-vanished/link": Sentence(
+        "what {who} sent to {where} isn't acknowledged any more: {advice}",
+        "bring the device, or its other end, up; TCP_USER_TIMEOUT or keepalive ends such connections "
+        "sooner",
     ),
     "peer-vanished": Sentence(
         "what {who} sent to {where} isn't acknowledged any more, for {stuck} s: the other side is "
@@ -204,6 +253,12 @@ SENTENCES = {
         "the time",
         "look at the application that answers: what it waits for, its threads, its database",
     ),
+    "slow-server/unread": Sentence(
+        "{server} doesn't read what {client} asks for at port {dport}: {connections} with unread "
+        "requests, for up to {longest} s{cpu}",
+        "look at the application that answers: is it stopped, deadlocked, or busy with others; has it "
+        "enough threads",
+    ),
     "slow-server": Sentence(
         "{client} waits for {where} {share} of the time: {server} has the requests, and takes long to "
         "answer",
@@ -237,11 +292,6 @@ SENTENCES = {
     ),
 }
 
-# What this host drops, by what is sent: an attempt's packet, or a connection's segments.
-DROPPED = {
-    "attempt": "{who} gets no answer from {where}: the {packet} is dropped on this host: {advice}",
-    "segments": "segments between {between} are dropped on this host, and sent again: {advice}",
-}
 DROPPED_FIXES = {
     "firewall-drop": "let the rule accept it, or have the client call what it may",
     "firewall-reject": "let the rule accept it, or have the client call what it may",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Reasons of drops that the kernel doesn't tell, from what else was seen.
+"""What the kernel doesn't tell of a drop, from what else was seen.
 
 Kernels before 5.17 tell none. The function that dropped a packet leaves several open; counters,
 listeners and programs at cgroups tell which.
@@ -21,6 +21,7 @@ ROUTING = ("ip_rcv_finish_core", "ip_rcv_finish")
 REVERSE_PATH = "TcpExtIPReversePathFilter"
 OLD_STAMPS = "TcpExtPAWSEstab"  # what TIME_WAIT refused, too: a counter of its own since 6.15
 SYN = "S"
+SENDING = "__dev_queue_xmit"  # it drops what a device without a link can't send
 
 
 def with_reason(w: Watched, row: Row) -> Row:
@@ -38,6 +39,14 @@ def _found(w: Watched, row: Row) -> dict[str, Any]:
     if function in RECEIVING and not row.get("reason") and row["tcp_flags"] == SYN:
         return _of_a_syn(w, row)
     return {}
+
+
+def with_link(w: Watched, row: Row) -> Row:
+    """Return a drop's row; with ``link_down`` if its device couldn't send."""
+    if row.get("reason_class") != "resource" or function_of(row) != SENDING or not row.get("dev"):
+        return row
+    running = w.look.is_running(row["netns"], row["dev"])
+    return row | {"link_down": True} if running is False else row
 
 
 def _grew(w: Watched, row: Row, counter: str) -> bool:

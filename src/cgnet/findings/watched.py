@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.connections import service_port
 from cgnet.findings.finding import who
-from cgnet.findings.untold_reasons import with_reason
+from cgnet.findings.untold_reasons import with_link, with_reason
 from cgnet.owners.record_fields import UNKNOWN as UNKNOWN_SOURCE
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Watched:
         }
         self.attempts = there.get("connect", [])
         self._drops = there.get("drop", [])
-        self.resends = there.get("retrans", [])
-        lives = there.get("life", [])
+        self.sockets, self.matcher = sockets, matcher
+        self.resends = [self._with_role(each) for each in there.get("retrans", [])]
+        lives = [self._with_role(each) for each in there.get("life", [])]
         self.ends = [each for each in lives if not each.row["open"]]
         self.lives = lives  # with those of open connections
-        self.sockets, self.matcher = sockets, matcher
         self.seconds, self.end_ns, self.lost = seconds, end_ns, lost
-        self.throttled, self.limits = throttled, limits
+        self._throttled, self.limits = throttled, limits
 
     def _is_left_over(self, row: Row) -> bool:
         """Return whether a deleted container left it in the kernel: it is nobody's trouble."""
@@ -67,13 +67,23 @@ class Watched:
     @cached_property
     def drops(self) -> list[Group]:
         """The drops, with their reasons as far as they are known."""
-        return [replace(each, row=with_reason(self, each.row)) for each in self._drops]
+        return [
+            replace(each, row=with_link(self, with_reason(self, each.row))) for each in self._drops
+        ]
 
     @cached_property
     def connections(self) -> list[Connection]:
         """The connections that may have trouble."""
         found = self.sockets.connections(self.end_ns)
-        return [each for each in found if not self._is_left_over(each.row)]
+        return [
+            each._replace(row=each.row | {"role": self.role_of(each.row)})
+            for each in found
+            if not self._is_left_over(each.row)
+        ]
+
+    def _with_role(self, group: Group) -> Group:
+        """Return a group of connections; those from before the start get their role."""
+        return replace(group, row=group.row | {"role": self.role_of(group.row)})
 
     @cached_property
     def open(self) -> int:
@@ -129,6 +139,23 @@ class Watched:
             and {group.row["saddr"], group.row["daddr"]} & ends
         ]
 
+    def drops_back(self, row: Row) -> list[Group]:
+        """Return the drops of what the other side of a connection sends, but its handshake."""
+        return self._drops_from(row["daddr"], row["saddr"], service_port(row))
+
+    def drops_ahead(self, row: Row) -> list[Group]:
+        """Return the drops of what a connection's own side sends, but its handshake."""
+        return self._drops_from(row["saddr"], row["daddr"], service_port(row))
+
+    def _drops_from(self, saddr: str, daddr: str, port: int) -> list[Group]:
+        return [
+            group
+            for group in self.drops
+            if "S" not in (group.row["tcp_flags"] or "S")
+            and port in (group.row["dport"], group.row["sport"])
+            and (group.row["saddr"], group.row["daddr"]) == (saddr, daddr)
+        ]
+
     def is_answered(self, row: Row) -> bool:
         """Return whether SYNs came to the listener at a drop's port: it sent its answers again."""
         return any(
@@ -156,6 +183,15 @@ class Watched:
         return row["daddr"] in self.look.addresses(listener["netns"]) or (
             row["netns"] == listener["netns"] and row["daddr"].startswith(("127.", "::1"))
         )
+
+    def cpu_limit(self, row: Row) -> dict[str, int] | None:
+        """Return how often an owner was throttled, by its cgroup's limit or one above it."""
+        path = row.get("cgroup") or ""
+        while path:
+            if found := self._throttled.get(path):
+                return found
+            path = path.rpartition("/")[0]
+        return None
 
     def lacks_source(self, row: Row) -> bool:
         """Return whether no device of a socket's namespace has its address, as far as is known."""

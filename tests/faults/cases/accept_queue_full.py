@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from case import Trouble, fault
 from counters import tcp_counters
 from lab import PORT
+from troubles import second_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,3 +57,38 @@ def small_somaxconn(lab: Lab) -> Iterator[Trouble | None]:
     yield None
     calls = client.start("call", to=server.address, port=PORT, workers=12)
     yield _overflows(calls, server)
+
+
+@fault("accept-queue-full")
+def one_of_a_group(lab: Lab) -> Iterator[Trouble | None]:
+    """Two listeners share the port by SO_REUSEPORT, and one of them doesn't accept."""
+    client, _, server = lab.routed()
+    server.listen(reuseport=True)
+    server.listen("mute", reuseport=True, backlog=4)
+    yield None
+    calls = client.start("call", to=server.address, port=PORT, workers=8)
+    yield _overflows(calls, server)
+
+
+@fault("accept-queue-full")
+def half_open(lab: Lab) -> Iterator[Trouble | None]:
+    """Handshakes that never end fill the queue of SYNs, and there are no SYN cookies."""
+    client, _, server = lab.routed()
+    server.place.sysctl("net.ipv4.tcp_syncookies", 0)
+    server.listen(backlog=16)
+    other = lab.end("other", client.place)
+    source = second_address(lab, client)
+    calls = client.start("call", to=server.address, port=PORT, source=client.address)
+    calls.wait_for("ok")
+    yield None
+    kind = "ip6" if lab.family == 6 else "ip"
+    lab.enter(client.place.firewall("prerouting", f"{kind} daddr {source} drop"))
+    other.start("half_open", to=server.address, port=PORT, count=100, source=source)
+    calls.wait_for("timeout")
+    yield Trouble(
+        "connect() times out; TCPReqQFullDrop grows",
+        lambda: tcp_counters(server.place.netns)["TcpExtTCPReqQFullDrop"] > 0,
+        (server,),
+        (server.address,),
+        PORT,
+    )

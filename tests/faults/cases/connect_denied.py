@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bpf_programs import refusing_connect
 from case import Trouble, fault
-from cgroup_program import refusing_connect
 from lab import PORT
 
 if TYPE_CHECKING:

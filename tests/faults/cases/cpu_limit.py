@@ -49,3 +49,41 @@ def server(lab: Lab) -> Iterator[Trouble | None]:
         (server.address,),
         PORT,
     )
+
+
+@fault("cpu-limit")
+def limit_of_a_cgroup_above(lab: Lab) -> Iterator[Trouble | None]:
+    """The limit is a pod's, the process in a cgroup below it."""
+    client, _, server = lab.routed()
+    inner = server.below("inner")
+    inner.listen(work_s=0.02)
+    keeps = client.start("keep", to=server.address, port=PORT)
+    keeps.wait_for("ok", count=4)
+    yield None
+    limit_cpu(server, 0.05)
+    before = throttled(server)
+    yield Trouble(
+        "requests take ten times as long; nr_throttled grows",
+        lambda: throttled(server) > before + 5 and keeps.slowest() > 0.2,
+        (inner,),
+        (server.address,),
+        PORT,
+    )
+
+
+@fault("cpu-limit", families=(4,))
+def reader(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen("sink", chunk=2048)
+    sends = client.start("upload", to=server.address, port=PORT, workers=2)
+    sends.wait_for("sent")
+    yield None
+    limit_cpu(server, 0.02)
+    before = throttled(server)
+    yield Trouble(
+        "sending stalls; nr_throttled grows",
+        lambda: throttled(server) > before + 5,
+        (server,),
+        (server.address,),
+        PORT,
+    )

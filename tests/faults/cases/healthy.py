@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from case import Trouble, healthy
+from harness import ip
 from lab import PORT
 from router_chain import chain
 
@@ -168,3 +169,109 @@ def deleted_containers(lab: Lab) -> Iterator[Trouble | None]:
             each.stop()
     yield None
     yield well(keeps)
+
+
+@healthy
+def other_family_is_refused(lab: Lab) -> Iterator[Trouble | None]:
+    """Clients call the IPv6 address first, or ::1, and then the IPv4 one, which serves."""
+    client, _, server = lab.routed()
+    server.listen(address="0.0.0.0")
+    alone = lab.lone("alone")
+    alone.listen(address="127.0.0.1")
+    addresses = {"first": server.place.address(6), "second": server.place.address(4)}
+    calls = [
+        client.start("eyeballs", **addresses, port=PORT),
+        alone.start("eyeballs", first="::1", second="127.0.0.1", port=PORT),
+    ]
+    yield None
+    yield well(*calls)
+
+
+@healthy
+def other_family_has_no_route(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen(address="0.0.0.0")
+    second = server.place.address(4)
+    calls = client.start("eyeballs", first="2001:db8:9::9", second=second, port=PORT)
+    yield None
+    yield well(calls)
+
+
+@healthy
+def half_close(lab: Lab) -> Iterator[Trouble | None]:
+    """A request ends by shutdown(SHUT_WR)."""
+    client, _, server = lab.routed()
+    server.listen("serve_halves", think=0.1)
+    calls = client.start("halves", to=server.address, port=PORT)
+    yield None
+    yield well(calls)
+
+
+@healthy
+def server_sent_events(lab: Lab) -> Iterator[Trouble | None]:
+    """A line a second, and one in ten seconds, for one request."""
+    client, _, server = lab.routed()
+    server.listen("events", every=1)
+    server.listen("events", port=PORT + 1, every=10)
+    reads = [
+        client.start("subscribe", to=server.address, port=port, count=2)
+        for port in (PORT, PORT + 1)
+    ]
+    yield None
+    yield well(*reads)
+
+
+@healthy
+def lines_without_an_answer(lab: Lab) -> Iterator[Trouble | None]:
+    """Lines of a log, some on each connection; nobody answers."""
+    client, _, server = lab.routed()
+    server.listen("sink")
+    sends = [
+        client.start("batches", to=server.address, port=PORT),
+        client.start("batches", to=server.address, port=PORT, lines=2, pause=1),
+    ]
+    yield None
+    yield well(*sends)
+
+
+@healthy
+def upload_at_a_limited_rate(lab: Lab) -> Iterator[Trouble | None]:
+    """A link of 20 Mbit/s with a queue of 50 ms, which TCP fills."""
+    client, router, server = lab.routed()
+    server.listen("sink")
+    number = router.devices.index("e0")
+    lab.enter(router.shaper(number, rate="20mbit", burst="32kb", limit="125000"))
+    sends = client.start("upload", to=server.address, port=PORT)
+    yield None
+    sends.wait_for("sent", count=4)
+    yield well(sends)
+
+
+@healthy
+def download_from_before(lab: Lab) -> Iterator[Trouble | None]:
+    """A large download, which began earlier; segments may overtake each other between CPUs."""
+    client, _, server = lab.routed()
+    server.listen("source")
+    reads = client.start("download", to=server.address, port=PORT)
+    yield None
+    yield well(reads)
+
+
+@healthy
+def cancelled_attempts(lab: Lab) -> Iterator[Trouble | None]:
+    """Attempts over a long way are given up before their answer can come."""
+    client, _, server = lab.apart(0.2)
+    server.listen()
+    calls = client.start("cancels", to=server.address, port=PORT)
+    yield None
+    yield well(calls)
+
+
+@healthy
+def smaller_mtu_on_the_way(lab: Lab) -> Iterator[Trouble | None]:
+    """The router tells it by ICMP."""
+    client, router, server = lab.routed()
+    server.listen()
+    ip("-n", router.netns, "link", "set", "e0", "mtu", "1400")
+    yield None
+    yield well(client.start("call", to=server.address, port=PORT, size=50_000))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from case import Trouble, fault
 from harness import ip
 from lab import PORT
+from router_chain import chain, set_offload
 from troubles import hanging
 
 if TYPE_CHECKING:
@@ -51,5 +52,22 @@ def router_without_icmp(lab: Lab) -> Iterator[Trouble | None]:
     small.wait_for("ok", count=4)
     yield None
     ip("-n", router.netns, "link", "set", "e0", "mtu", "1400")
+    large = client.start("keep", to=server.address, port=PORT, size=20000)
+    yield hanging(lab, large, client, server)
+
+
+@fault("mtu-blackhole")
+def smaller_at_the_other_end(lab: Lab) -> Iterator[Trouble | None]:
+    """The two ends of a link between routers differ: the smaller one drops, and tells nobody."""
+    places = lab.enter(chain(2))
+    lab.places += places
+    client = lab.end("client", places[0], places[0].address(lab.family))
+    server = lab.end("server", places[-1], places[-1].address(lab.family))
+    set_offload(client.place, "e0", tso=False, gso=False)  # the device takes all of GSO
+    server.listen()
+    small = client.start("keep", to=server.address, port=PORT, workers=1)
+    small.wait_for("ok", count=4)
+    yield None
+    ip("-n", places[2].netns, "link", "set", "w0", "mtu", "1300")
     large = client.start("keep", to=server.address, port=PORT, size=20000)
     yield hanging(lab, large, client, server)

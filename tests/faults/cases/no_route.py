@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from case import Trouble, fault
+from case import AFTER, Trouble, fault
 from harness import ip
 from lab import PORT
+from troubles import calling, failing, stalled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,3 +85,61 @@ def none_back(lab: Lab) -> Iterator[Trouble | None]:
         (server.address, client.address),
         None,
     )
+
+
+@fault("no-route")
+def rule_prohibits(lab: Lab) -> Iterator[Trouble | None]:
+    """A rule of policy routing refuses: connect() takes EACCES from it."""
+    client, _, server, calls = calling(lab)
+    yield None
+    rule = ("rule", "add", "pref", "10", "to", server.address, "prohibit")
+    ip("-n", client.place.netns, f"-{lab.family}", *rule)
+    yield failing(calls, client, server.address, "EACCES")
+
+
+@fault("no-route")
+def blackhole_here(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server, calls = calling(lab)
+    yield None
+    _route(lab, client, "add", "blackhole", f"{server.address}/{BITS[lab.family]}")
+    yield failing(calls, client, server.address, "EINVAL")
+
+
+@fault("no-route", modes=(AFTER,))
+def blackhole_at_the_router(lab: Lab) -> Iterator[Trouble | None]:
+    client, router, server, calls = calling(lab)
+    yield None
+    to = f"{server.address}/{BITS[lab.family]}"
+    ip("-n", router.netns, f"-{lab.family}", "route", "add", "blackhole", to)
+    yield failing(calls, client, server.address, *UNREACHABLE, "EINVAL", "timeout")
+
+
+@fault("no-route")
+def link_is_down(lab: Lab) -> Iterator[Trouble | None]:
+    """The server's device is down: the router has nobody to send to."""
+    client, _, server, calls = calling(lab)
+    yield None
+    ip("-n", server.place.netns, "link", "set", "w0", "down")
+    yield failing(calls, client, server.address, *UNREACHABLE, "timeout")
+
+
+@fault("no-route")
+def goes_while_connected(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen()
+    keeps = client.start("keep", to=server.address, port=PORT)
+    keeps.wait_for("ok", count=4)
+    yield None
+    _route(lab, client, "add", "unreachable", f"{server.address}/{BITS[lab.family]}")
+    yield stalled(lab, keeps, client, server.address)
+
+
+@fault("no-route", families=(4,))
+def own_device_is_down(lab: Lab) -> Iterator[Trouble | None]:
+    client, _, server = lab.routed()
+    server.listen()
+    keeps = client.start("keep", to=server.address, port=PORT)
+    keeps.wait_for("ok", count=4)
+    yield None
+    ip("-n", client.place.netns, "link", "set", "e0", "down")
+    yield stalled(lab, keeps, client, server.address)

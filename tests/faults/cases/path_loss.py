@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from case import Trouble, fault
@@ -53,3 +54,23 @@ def requests(lab: Lab) -> Iterator[Trouble | None]:
     trouble = _lossy(line, client, server, 5)
     line.lose(0.15)
     yield trouble
+
+
+@fault("path-loss")
+def handshakes(lab: Lab) -> Iterator[Trouble | None]:
+    """A connection a request: some take a second longer."""
+    client, line, server = lab.apart()
+    server.listen()
+    calls = client.start("call", to=server.address, port=PORT, workers=6, limit=None)
+    calls.wait_for("ok", count=8)
+    yield None
+    line.lose(0.15)
+    begin = time.monotonic()
+    lab.wait("a call that takes a second", lambda: calls.slowest(begin) > 0.9)
+    yield Trouble(
+        "some calls take a second, or more",
+        lambda: calls.slowest(begin) > 0.9 and calls.count("ok", since=begin) > 4,
+        (client,),
+        (server.address,),
+        PORT,
+    )

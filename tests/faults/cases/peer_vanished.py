@@ -6,7 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from case import Trouble, fault
+from harness import ip
 from lab import PORT
+from troubles import hanging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,3 +59,15 @@ def in_a_request(lab: Lab) -> Iterator[Trouble | None]:
         (server.address,),
         PORT,
     )
+
+
+@fault("peer-vanished")
+def link_is_down(lab: Lab) -> Iterator[Trouble | None]:
+    """The server's device is down: what is sent is dropped before it."""
+    client, _, server = lab.routed()
+    server.listen()
+    keeps = client.start("keep", to=server.address, port=PORT)
+    keeps.wait_for("ok", count=4)
+    yield None
+    ip("-n", server.place.netns, "link", "set", "w0", "down")
+    yield hanging(lab, keeps, client, server)

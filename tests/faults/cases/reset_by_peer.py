@@ -56,3 +56,20 @@ def in_podman(lab: Lab) -> Iterator[Trouble | None]:
     yield None
     calls = client.start("call", to=server.address, port=PORT)
     yield reset(calls, (client,), server.address)
+
+
+@fault("reset-by-peer")
+def takes_no_more(lab: Lab) -> Iterator[Trouble | None]:
+    """The server answers in the middle of a request, and closes with data unread."""
+    client, _, server = lab.routed()
+    server.listen("too_large")
+    yield None
+    calls = client.start("call", to=server.address, port=PORT, size=3_000_000)
+    calls.wait_for("ECONNRESET", "EPIPE")
+    yield Trouble(
+        "ECONNRESET, EPIPE",
+        lambda: calls.count("ECONNRESET", "EPIPE") > 2,
+        (client,),
+        (server.address,),
+        PORT,
+    )

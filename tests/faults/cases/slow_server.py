@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
-from case import Trouble, fault
+from case import AFTER, Trouble, fault
 from lab import PORT
+from troubles import stalled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lab import Lab
+    from lab import App, Lab
 
 
 @fault("slow-server")
@@ -77,6 +79,44 @@ def in_podman(lab: Lab) -> Iterator[Trouble | None]:
     yield Trouble(
         "each request takes 0.8 s",
         lambda: keeps.count("ok") > 2 and keeps.slowest() > 0.75,
+        (server,),
+        (server.address,),
+        PORT,
+    )
+
+
+def _stop(service: App) -> None:
+    """Halt a process, as a debugger does, or the freezer."""
+    service.process.send_signal(signal.SIGSTOP)
+
+
+@fault("slow-server")
+def stands_still(lab: Lab) -> Iterator[Trouble | None]:
+    """The process is halted; requests of open connections are unread."""
+    client, _, server = lab.routed()
+    service = server.listen()
+    keeps = client.start("keep", to=server.address, port=PORT, workers=4)
+    keeps.wait_for("ok", count=8)
+    yield None
+    _stop(service)
+    trouble = stalled(lab, keeps, client, server.address)
+    trouble.owners = (server,)
+    yield trouble
+
+
+@fault("slow-server", modes=(AFTER,))
+def stands_still_and_clients_give_up(lab: Lab) -> Iterator[Trouble | None]:
+    """New connections wait in the queue, which isn't full yet."""
+    client, _, server = lab.routed()
+    service = server.listen(backlog=4000)
+    calls = client.start("call", to=server.address, port=PORT, workers=4, limit=1.5)
+    calls.wait_for("ok", count=8)
+    yield None
+    _stop(service)
+    calls.wait_for("timeout")
+    yield Trouble(
+        "recv() times out",
+        lambda: calls.count("timeout") > 2,
         (server,),
         (server.address,),
         PORT,

@@ -8,24 +8,12 @@ from typing import TYPE_CHECKING
 from case import Trouble, fault
 from harness import ip
 from lab import PORT
-from troubles import stalled
+from troubles import SECOND, second_address, stalled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab import End, Lab
-
-SECOND = {4: ("10.{}.{}.77", 24), 6: ("fd77:{}:{}::77", 64)}
-
-
-def _second(lab: Lab, end: End) -> str:
-    """Return another address of the container's network."""
-    text, bits = SECOND[lab.family]
-    high, low = end.address.split("." if lab.family == 4 else ":")[1:3]
-    address = text.format(high, low)
-    where = ("dev", "e0", *(("nodad",) if lab.family == 6 else ()))
-    ip("-n", end.place.netns, "addr", "add", f"{address}/{bits}", *where)
-    return address
 
 
 def _remove(lab: Lab, end: End, address: str) -> None:
@@ -37,7 +25,7 @@ def bound_address_is_gone(lab: Lab) -> Iterator[Trouble | None]:
     """The socket may bind to it, as by IP_FREEBIND, and can't connect from it."""
     client, _, server = lab.routed()
     server.listen()
-    address = _second(lab, client)
+    address = second_address(lab, client)
     for name in ("ipv4.ip_nonlocal_bind", "ipv6.ip_nonlocal_bind"):
         client.place.sysctl(f"net.{name}", 1)
     calls = client.start("call", to=server.address, port=PORT, source=address)
@@ -60,7 +48,7 @@ def address_of_connections_is_gone(lab: Lab) -> Iterator[Trouble | None]:
     """As after a lease that wasn't renewed: open connections hang."""
     client, _, server = lab.routed()
     server.listen()
-    address = _second(lab, client)
+    address = second_address(lab, client)
     keeps = client.start("keep", to=server.address, port=PORT, source=address, again=False)
     keeps.wait_for("ok", count=4)
     yield None

@@ -41,3 +41,15 @@ def kernel_gives_up(lab: Lab) -> Iterator[Trouble | None]:
         (server.address,),
         PORT,
     )
+
+
+@fault("syn-unanswered")
+def other_signature(lab: Lab) -> Iterator[Trouble | None]:
+    """Both sides sign (TCP MD5), with keys that differ."""
+    client, _, server = lab.routed()
+    how = {"address": server.address, "port": PORT}
+    server.start("signed", **how, peer=client.address, key="one").wait_for("listening")
+    yield None
+    how = {"address": client.address, "port": PORT}
+    calls = client.start("signed", **how, peer=server.address, key="two", calls=True)
+    yield unanswered(calls, client, server.address)

@@ -32,3 +32,13 @@ def other_family_alone(lab: Lab) -> Iterator[Trouble | None]:
     yield None
     calls = client.start("call", to=server.address, port=PORT)
     yield refused(calls, client, server.address)
+
+
+@fault("wrong-bind-address")
+def other_device_alone(lab: Lab) -> Iterator[Trouble | None]:
+    """It listens on all addresses, of the loopback device alone."""
+    client, _, server = lab.routed()
+    server.listen(device="lo")
+    yield None
+    calls = client.start("call", to=server.address, port=PORT)
+    yield refused(calls, client, server.address)

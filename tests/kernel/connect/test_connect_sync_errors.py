@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from cgroup_program import refusing_connect
+from bpf_programs import refusing_connect
 from harness import CGNET, PATIENCE_S, V2, check, ip, listener, new_cgroup, run, tracing
 
 from cgnet.commands.connect.attempts import WAYS

@@ -24,8 +24,11 @@ QUICK = [
     ("reset-by-peer/server-resets", 6, "before"),
     ("slow-reader/stops-to-read", 4, "after"),
     ("slow-server/think-time", 4, "before"),
+    ("slow-server/stands-still", 4, "after"),
+    ("no-route/rule-prohibits", 6, "before"),
     ("healthy/keep-alive", 4, "after"),
     ("healthy/closed-by-reset", 4, "after"),
+    ("healthy/other-family-is-refused", 4, "after"),
 ]
 
 

@@ -29,6 +29,9 @@ class Told:
     def sockets(self, _netns: int, _port: int) -> list[Socket]:
         return self.known.get("sockets", [])
 
+    def is_running(self, _netns: int, _device: str) -> bool | None:
+        return self.known.get("is_running")
+
     def rules(self, _netns: int) -> dict[str, int] | None:
         return self.known.get("rules")
 

@@ -19,29 +19,20 @@ from watches import (
     connection,
     drop,
     end,
+    ids,
     listener,
+    only,
     resend,
     watched,
 )
 
-from cgnet.findings.finding import MAX_NAMED, Finding, ranked
+from cgnet.findings.finding import MAX_NAMED, ranked
 from cgnet.findings.rules import judge
 
 if TYPE_CHECKING:
     from cgnet.findings.tally import Group
-    from cgnet.findings.watched import Watched
 
 NS = 1_000_000_000
-
-
-def only(made: Watched) -> Finding:
-    found = judge(made)
-    assert len(found) == 1, [(each.id, each.text) for each in found]
-    return found[0]
-
-
-def ids(made: Watched) -> list[str]:
-    return [each.id for each in judge(made)]
 
 
 # -- attempts

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.connections import Connection
+from cgnet.findings.rules import judge
 from cgnet.findings.tally import Group
 from cgnet.findings.thresholds import Thresholds
 from cgnet.findings.watched import Watched
+
+if TYPE_CHECKING:
+    from cgnet.findings.finding import Finding
 
 Row = dict[str, Any]
 NETNS, OTHER_NETNS = 100, 200
@@ -33,8 +37,8 @@ def group(row: Row, count: int = 1, ids: tuple[int, ...] = (), **sums: int) -> G
     known = {
         "latency_ns": 0, "syn_retrans": 0, "segs": count, "len": 0, "attempt": 1, "rto_us": 0,
         "retrans": 0, "dsack_dups": 0, "reordering": 3, "tx_bytes_delta": 0,
-        "tx_bytes": 0, "duration_ns": 0, "thinking": 0, "thinking_turns": 0, "thinking_ns": 0,
-        "think_us": 0, "greatest_turn_us": 0,
+        "tx_bytes": 0, "tx_segs": 0, "duration_ns": 0, "thinking": 0, "thinking_turns": 0,
+        "thinking_ns": 0, "think_us": 0, "greatest_turn_us": 0,
     }  # fmt: skip
     return Group(row, count, known | sums, known | sums, frozenset(ids), 0, END_NS)
 
@@ -61,7 +65,9 @@ def resend(cause: str, segs: int = 1, seq: int = 7, **more: Any) -> Group:
 
 def end(closed_by: str | None, cause: str | None, count: int = 1, **more: Any) -> Group:
     sums = {
-        name: more.pop(name) for name in ("reordering", "dsack_dups", "duration_ns") if name in more
+        name: more.pop(name)
+        for name in ("reordering", "dsack_dups", "duration_ns", "tx_bytes", "tx_segs")
+        if name in more
     }
     row = WHO | FLOW | {
         "role": "client", "tcp_state": "ESTABLISHED", "closed_by": closed_by, "close_cause": cause,
@@ -98,8 +104,8 @@ def connection(row: Row, **more: Any) -> Connection:
     base = {"role": "client", "recv_q": 0, "send_q": 0, "unsent": 0, "retrans": 0, "srtt_us": 100}
     known: Row = {
         "seconds": 10.0, "looks": 10, "retrans": 0, "busy": 0.0, "rwnd_limited": 0.0,
-        "sndbuf_limited": 0.0, "unread": 0.0, "waiting": 0.0, "probing": 0.0, "stuck": 0.0,
-        "turns": 0, "gone": False, "min_rtt_us": 100,
+        "sndbuf_limited": 0.0, "unread": 0.0, "waiting": 0.0, "one_way": False, "probing": 0.0,
+        "heard": 1e9, "stuck": 0.0, "turns": 0, "gone": False, "min_rtt_us": 100,
     }  # fmt: skip
     return Connection(row=base | row, **known | more)
 
@@ -190,3 +196,13 @@ def watched(
         by_signal, made, look, matcher, seconds=10.0, end_ns=END_NS, lost=lost or {},
         throttled=throttled or {}, limits=Thresholds(),
     )  # fmt: skip
+
+
+def only(made: Watched) -> Finding:
+    found = judge(made)
+    assert len(found) == 1, [(each.id, each.text) for each in found]
+    return found[0]
+
+
+def ids(made: Watched) -> list[str]:
+    return [each.id for each in judge(made)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cgnet.findings.advice import Seen, advise
 from cgnet.findings.causes import cause_of, function_of
+from cgnet.findings.drop_reasons import UNSPECIFIED
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
     LOOPBACK,
     SURE,
+    address_port,
     advice_on,
     enter,
     finding,
@@ -25,11 +28,15 @@ if TYPE_CHECKING:
     from cgnet.findings.tally import Group
     from cgnet.findings.watched import Row, Watched
 
+SYN_QUEUE_FULL = "TcpExtTCPReqQFullDrop"
 ANY = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
 # ICMP tells of a firewall: of IPv6 as EACCES, by administrators as EPERM or EACCES.
 UNREACHABLE = ("EHOSTUNREACH", "ENETUNREACH")
 REFUSALS = ("ECONNREFUSED", "EACCES", "EPERM")
+# Kinds of routes and rules by the error that they give before a SYN; see ip-route(8).
+REFUSING = {"EACCES": "prohibit", "EINVAL": "blackhole"}
 NS = 1_000_000_000
+INSTEAD = 0.8  # share of attempts after which one to the other family's address succeeded
 
 
 class Unanswered:
@@ -41,11 +48,18 @@ class Unanswered:
         self.failed = self.pending = self.late = 0
         self.seconds = 0.0
         self.seqs: set[int] = set()
+        self.failed_ns = self.answered_ns = 0  # the first that failed; the last that succeeded
 
     @property
     def count(self) -> int:
         """How many attempts."""
         return self.failed + self.pending + self.late
+
+    def is_answered_at_times(self, end_ns: int) -> bool:
+        """Return whether others succeeded meanwhile."""
+        if self.failed:
+            return self.answered_ns > self.failed_ns
+        return bool(self.late) or self.answered_ns > end_ns - NS
 
 
 def _where(row: Row) -> tuple[Any, ...]:
@@ -78,13 +92,23 @@ def unanswered(w: Watched) -> list[Unanswered]:
             each.failed += group.count if kind == "failed" else 0
             each.late += min(group.count, group.sums["syn_retrans"]) if kind == "late" else 0
             each.seconds += group.sums["latency_ns"] / 1e9
+            if kind == "failed":
+                each.failed_ns = min(each.failed_ns or group.first_ns, group.first_ns)
     for row in w.pending:
         if row["state"] == "SYN_SENT" and row["retrans"] and w.selects(row):
             of(row).pending += 1
     for group in w.resends:
         if group.row["cause"] == "syn" and (known := found.get(_where(group.row))):
             known.seqs |= group.ids
+    _see_answered(w, found)
     return list(found.values())
+
+
+def _see_answered(w: Watched, found: dict[tuple[Any, ...], Unanswered]) -> None:
+    """Tell unanswered attempts when others to there succeeded."""
+    for group in w.attempts:
+        if group.row["result"] == "ok" and (known := found.get(_where(group.row))):
+            known.answered_ns = max(known.answered_ns, group.last_ns)
 
 
 def _local_listeners(w: Watched, row: Row, netns: int | None) -> list[Row]:
@@ -105,11 +129,19 @@ def refused(w: Watched) -> Iterator[Finding]:
         rejecting = [each for each in drops if cause_of(each.row) == "firewall-drop"]
         missing = [each for each in drops if cause_of(each.row) == "no-listener"]
         common = {
-            "harm": Harm.FAILED, "daddr": row["daddr"], "dport": row["dport"],
+            "harm": _harm(w, group), "daddr": row["daddr"], "dport": row["dport"],
             "count": group.count, "signals": ("connect", "drop"),
         }  # fmt: skip
+        routing = [each for each in drops if cause_of(each.row) == "no-route"]
         if rejecting and not missing:
             yield _rejected(w, group, rejecting[0], common)
+        elif routing and row["result"] != "ECONNREFUSED":
+            advice, evidence = advice_on(w, routing[0])
+            yield finding(
+                w, "no-route/attempt", row, confidence=LIKELY, advice=advice, packet="SYN",
+                more=more("drop", routing[0].row, "--explain", f"--port {row['dport']}"),
+                evidence=evidence | {"result": row["result"]}, **common,
+            )  # fmt: skip
         elif row["result"] != "ECONNREFUSED":
             yield finding(
                 w, "firewall-reject/far", row, confidence=LIKELY, result=row["result"],
@@ -126,6 +158,22 @@ def refused(w: Watched) -> Iterator[Finding]:
                 more=more("connect", row, "--result ECONNREFUSED", f"--dport {row['dport']}"),
                 evidence={"result": row["result"], "refused": group.count}, **common,
             )  # fmt: skip
+
+
+def _harm(w: Watched, group: Group) -> Harm:
+    """Return the harm of attempts that fail at once: none if the other family was called then."""
+    row = group.row
+    others = (
+        each
+        for each in w.attempts
+        if each.row["result"] == "ok"
+        and each.row["role"] == "client"
+        and each.row["family"] != row["family"]
+        and (who(each.row), each.row["netns"], each.row["dport"])
+        == (who(row), row["netns"], row["dport"])
+        and each.last_ns > group.last_ns - NS
+    )
+    return Harm.NONE if sum(each.count for each in others) >= INSTEAD * group.count else Harm.FAILED
 
 
 def _rejected(w: Watched, group: Group, drop: Group, common: dict[str, Any]) -> Finding:
@@ -160,6 +208,13 @@ def _not_listening(w: Watched, group: Group, drop: Group | None, common: dict[st
     if here:
         deaf = [each for each in here if each["old"] and each["family"] != row["family"]]
         fitting = [each for each in here if each["saddr"] in (*ANY, target) and each not in deaf]
+        bound = [each for each in fitting if each["old"]]
+        if bound and len(bound) == len(fitting):
+            return finding(
+                w, "wrong-bind-address/device", row, confidence=LIKELY, peer=bound[0],
+                listener=address_port(bound[0]["saddr"], port), enter=enter(w, netns),
+                more=more("sockets --listeners", bound[0]), evidence=evidence, **common,
+            )  # fmt: skip
         if fitting:
             return finding(
                 w, "no-listener/starting", row, confidence=LIKELY, peer=here[0],
@@ -236,11 +291,34 @@ def silent(w: Watched) -> Iterator[Finding]:
             yield _from_nowhere(w, each, common)
         else:
             yield (
-                _dropped(w, each, common)
+                _half_open(w, each, common)
+                or _dropped(w, each, common)
                 or _unreachable(w, each, common)
                 or _no_way_back(w, each, common)
                 or _lost(w, each, common)
             )
+
+
+def _half_open(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding | None:
+    """Return a finding if the listener's queue of half-open connections is full.
+
+    Kernels drop such a SYN without an event: the listener's drops and a counter tell.
+    """
+    row = each.row
+    if _explaining(w.drops_of(each.seqs)):
+        return None
+    for one in w.listeners_at(row["dport"]):
+        grown = w.look.grown(one["netns"], (SYN_QUEUE_FULL,)).get(SYN_QUEUE_FULL, 0)
+        if not one["drops_grown"] or not grown or not w.reaches(row, one):
+            continue
+        seen = Seen("TCP_SYN_QUEUE_FULL", "resource", one["netns"], dport=row["dport"])
+        text, evidence = advise(seen, w.look) or ("", {})
+        return finding(
+            w, "accept-queue-full/half-open", one, peer=row, confidence=LIKELY, advice=text,
+            listener=address_port(one["saddr"], one["sport"]), drops=grown,
+            more=more("sockets --listeners", one), evidence=numbers_of(each) | evidence, **common,
+        )  # fmt: skip
+    return None
 
 
 def _explaining(drops: list[Group]) -> Group | None:
@@ -304,20 +382,36 @@ def _lost(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding:
     """Return the finding of what was lost beyond this host."""
     row = each.row
     if not each.failed + each.pending:
-        return finding(
-            w, "path-loss/handshake", row, confidence=LIKELY, late=plural(each.late, "handshake"),
-            more=more("retrans", row, "--cause syn,synack"), evidence=numbers_of(each), **common,
-        )  # fmt: skip
+        return _lost_at_times(w, each, common)
     if drops := [one for one in w.drops_of(each.seqs) if not w.is_answered(one.row)]:
+        if drops[0].row.get("reason") not in (None, UNSPECIFIED):
+            advice, evidence = advice_on(w, drops[0])
+            return finding(
+                w, "syn-unanswered/refused", row, peer=_other(drops[0].row, row), advice=advice,
+                drops=plural(sum(one.count for one in drops), "packet"),
+                more=more("drop", drops[0].row, "--explain", f"--port {row['dport']}"),
+                evidence=numbers_of(each) | evidence, **common,
+            )  # fmt: skip
         return finding(
             w, "syn-unanswered/dropped", row, confidence=LIKELY,
             drops=plural(sum(one.count for one in drops), "packet"), function=function_of(drops[0].row),
             more=more("drop", drops[0].row, f"--port {row['dport']}", "-o wide"),
             evidence=numbers_of(each) | {"location": drops[0].row["location"]}, **common,
         )  # fmt: skip
+    if each.is_answered_at_times(w.end_ns):
+        return _lost_at_times(w, each, common)
     return finding(
         w, "syn-unanswered", row, confidence=SURE if each.seqs else LIKELY,
         more=more("connect", row, f"--dport {row['dport']}"), evidence=numbers_of(each), **common,
+    )  # fmt: skip
+
+
+def _lost_at_times(w: Watched, each: Unanswered, common: dict[str, Any]) -> Finding:
+    """Return the finding of attempts that are answered late, or not, while others are."""
+    row = each.row
+    return finding(
+        w, "path-loss/handshake", row, confidence=LIKELY, late=plural(each.count, "handshake"),
+        more=more("retrans", row, "--cause syn,synack"), evidence=numbers_of(each), **common,
     )  # fmt: skip
 
 
@@ -328,12 +422,17 @@ def denied(w: Watched) -> Iterator[Finding]:
         if row["role"] != "client" or not w.selects(row):
             continue
         common: dict[str, Any] = {
-            "harm": Harm.FAILED, "daddr": row["daddr"], "dport": row["dport"],
+            "harm": _harm(w, group), "daddr": row["daddr"], "dport": row["dport"],
             "count": group.count, "signals": ("connect",), "evidence": {"result": result},
             "more": more("connect", row, f"--result {result}", "--sync-errors on"),
             "result": result, "enter": enter(w, row["netns"]),
         }  # fmt: skip
-        if result in ("EPERM", "EACCES") and row["tcp_state"] == "CLOSE":
+        if _is_refused_by_a_route(w, row):
+            yield finding(
+                w, "no-route/refusing", row, kind=REFUSING[result],
+                confidence=LIKELY if result == "EINVAL" else SURE, **common,
+            )  # fmt: skip
+        elif result in ("EPERM", "EACCES") and row["tcp_state"] == "CLOSE":
             yield finding(w, "connect-denied", row, **common)
         elif result == "EADDRNOTAVAIL" and row["tcp_state"] != "CLOSE":
             yield _no_port(w, group, common)
@@ -346,6 +445,13 @@ def denied(w: Watched) -> Iterator[Finding]:
 def _lacks_source(w: Watched, row: Row) -> bool:
     """Return whether an attempt fails before a SYN from an address that no device there has."""
     return row["result"] in UNREACHABLE and row["tcp_state"] == "CLOSE" and w.lacks_source(row)
+
+
+def _is_refused_by_a_route(w: Watched, row: Row) -> bool:
+    """Return whether an attempt fails by a route or rule that refuses, before a SYN."""
+    if row["tcp_state"] != "CLOSE" or row["result"] not in REFUSING or w.lacks_source(row):
+        return False
+    return bool(w.look.route_error(row["netns"], row["daddr"]) == row["result"])
 
 
 def _no_port(w: Watched, group: Group, common: dict[str, Any]) -> Finding:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.finding import Finding, Harm, who
-from cgnet.findings.rules.base import LIKELY, address_port, finding, more, plural
+from cgnet.findings.rules.base import LIKELY, address_port, enter, finding, more, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,9 @@ def resets(w: Watched) -> Iterator[Finding]:
             continue
         if not w.selects(row) or _is_killed(w, row):
             continue
-        yield _closed_listener(w, group) or _idle(w, group) or _reset(w, group)
+        yield (
+            _twice(w, group) or _closed_listener(w, group) or _idle(w, group) or _reset(w, group)
+        )
 
 
 def _far_ends(w: Watched, row: Row) -> list[Group]:
@@ -109,6 +111,8 @@ def _forgot(w: Watched, row: Row) -> list[Group]:
     ]
 
 
+# Reasons of resets by a close() that gives up data.
+ABORTS = ("TCP_ABORT_ON_CLOSE", "TCP_ABORT_ON_LINGER", "TCP_DISCONNECT_WITH_DATA")
 GONE = ("NO_SOCKET", "TCP_FLAGS", "NOT_SPECIFIED", "TCP_ABORT_ON_DATA", "TCP_RESET", None)
 
 
@@ -136,12 +140,40 @@ def _closed_listener(w: Watched, group: Group) -> Finding | None:
     )  # fmt: skip
 
 
+def _twice(w: Watched, group: Group) -> Finding | None:
+    """Return a finding if two namespaces have the address, and both got the client's segments."""
+    row = group.row
+    accepted = [
+        each.row
+        for each in (*w.attempts, *w.ends)
+        if each.row["role"] == "server"
+        and (each.row["saddr"], each.row["sport"]) == (row["daddr"], row["dport"])
+        and each.row["daddr"] == row["saddr"]
+    ]
+    there = {each["netns"]: each for each in accepted}
+    reached = set(there) | {each.row["netns"] for each in _forgot(w, row)}
+    both = sorted(each for each in reached if row["daddr"] in w.look.addresses(each))
+    if len(both) < 2 or not there or row["netns"] in both:
+        return None
+    places = [w.look.place(each).name for each in both]
+    return finding(
+        w, "duplicate-address/resets", row, confidence=LIKELY,
+        peer=there.get(both[0]) or there.get(both[1]), where=_far(row), enter=enter(w, both[-1]),
+        place=places[0], other_place=places[1],
+        more=more("connect", row, f"--daddr {row['daddr']}"),
+        evidence={"reset": group.count, "netns": both}, **_common(group),
+    )  # fmt: skip
+
+
 def _idle(w: Watched, group: Group) -> Finding | None:
     """Return a finding if the other side, or something on the way, had forgotten the connection."""
     row = group.row
     dropped = _forgot(w, row)
-    if not dropped:
+    aborted = [each for each in _far_ends(w, row) if each.row["rst_reason"] in ABORTS]
+    if sum(each.count for each in dropped) * 2 < group.count:
         return None
+    if sum(each.count for each in aborted) * 2 >= group.count:
+        return None  # what was on its way at a reset finds no connection, either
     by = dropped[0].row
     return finding(
         w, "idle-reset", row, peer=w.peer_of(row), confidence=LIKELY,

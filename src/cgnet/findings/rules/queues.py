@@ -62,7 +62,7 @@ def accept_queue(w: Watched) -> Iterator[Finding]:
             "queue": each["recv_q"], "fullest": each["fullest"], "backlog": each["backlog"],
             "drops": each["drops_grown"], "net.core.somaxconn": somaxconn and int(somaxconn),
         }  # fmt: skip
-        cpu = w.throttled.get(each.get("cgroup") or "")
+        cpu = w.cpu_limit(each)
         limit = somaxconn and (each["backlog"] or 0) >= int(somaxconn)
         yield finding(
             w, "accept-queue-full", each, peer=called, harm=Harm.FAILED, listener=where,

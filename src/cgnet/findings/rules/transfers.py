@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.causes import cause_of
 from cgnet.findings.connections import MAX_WAITING, service_port
+from cgnet.findings.drop_reasons import UNSPECIFIED
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
@@ -15,10 +16,13 @@ from cgnet.findings.rules.base import (
     SURE,
     address_port,
     advice_on,
+    enter,
     finding,
     more,
+    plural,
     throttle,
 )
+from cgnet.kernel.program_stats import EGRESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,21 +33,26 @@ if TYPE_CHECKING:
 
 MIN_WAITS = 3  # for the retransmission timer
 MIN_SHARE = 0.002  # of the bytes sent
-MIN_LOOKS = 2
+MIN_LOOKS = 3
 # Of attempts, and of queues: rules of their own tell.
 OTHERS = frozenset({"no-listener", "accept-queue-full", "time-wait-refused"})
+HERE = frozenset({"firewall-drop", "rp-filter", "no-route", "qdisc-limit", "tcp-memory"})
 REORDERING = 3  # the kernel's own threshold, net.ipv4.tcp_reordering
 NEEDLESS = 0.5  # share of resends that weren't needed
 LIMITED = 0.3  # share of the time
 MOSTLY = 0.7
 GROWN = 4  # times the least round trip
 MANY = 20  # segments
+LARGE = 0.3  # of that, on average: acknowledgements count as segments
 BIG = 1000  # bytes of a segment that is as large as its link takes
 DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
 THROTTLED = 0.1  # share of the periods of a CPU limit
 MIN_TURNS = 3
 SEEN = 0.05  # share of short connections that looks find: one a second, of those that take 50 ms
 FEW = 16  # connections whose other end is looked for
+AGAIN = 1.5  # times that a segment is sent again
+MIN_EXPLAINED = 0.5  # share of resends that drops have to explain
+TICK_US = 20_000  # the kernel's ticks are 10 ms at most, and two are compared
 NS = 1_000_000_000
 LIFE_NS = 15 * NS  # longer ones may idle, or poll
 
@@ -111,15 +120,11 @@ def _sourceless(w: Watched) -> Iterator[Finding]:
 
 
 def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[Finding]:
-    segs = sum(group.sums["segs"] for group in groups)
     row = groups[0].row if groups else stuck[0].row
     stalled = [each for each in stuck if each.stuck >= w.limits.stuck_s]
     if not stalled and not _is_much(w, row, groups):
         return
-    seqs = {seq for group in groups for seq in group.ids}
-    drops = w.drops_of(seqs)
-    cause = next((name for one in drops if (name := cause_of(one.row))), None)
-    counts: dict[str, Any] = {"resent": segs}
+    counts: dict[str, Any] = {"resent": sum(group.sums["segs"] for group in groups)}
     for group in groups:
         counts[group.row["cause"]] = counts.get(group.row["cause"], 0) + group.sums["segs"]
     timeouts = [group for group in groups if group.row["cause"] == "timeout"]
@@ -129,52 +134,96 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
     common: dict[str, Any] = {
         **_ends(row), "harm": Harm.STALLED if stalled else Harm.SLOWED,
         "count": max(len(stalled), 1), "seconds": seconds, "signals": ("retrans", "drop"),
-        "peer": w.peer_of(row),
+        "peer": w.peer_of(row), "evidence": counts,
     }  # fmt: skip
-    if cause:
-        drop = next(one for one in drops if cause_of(one.row) == cause)
-        advice, evidence = advice_on(w, drop)
-        if cause in OTHERS:
-            return
-        owner = row
-        if cause == "tcp-memory" and who(drop.row) != UNKNOWN:  # whose memory it is
-            owner, common["peer"] = drop.row, row if who(row) != who(drop.row) else common["peer"]
-        yield finding(
-            w, f"{cause}/segments", owner, between=_between(row), advice=advice,
-            more=more("drop", drop.row, "--explain", f"--port {service_port(row)}"),
-            evidence=counts | evidence, **common,
-        )  # fmt: skip
+    drops, cause, sent = _drops_of(w, row, groups)
+    if cause in OTHERS:
         return
+    yield (
+        _dropped(w, row, drops, f"{cause}/{sent}", common)
+        if cause
+        else _on_the_way(w, groups, stalled, common)
+    )
+
+
+def _drops_of(w: Watched, row: Row, groups: list[Group]) -> tuple[list[Group], str | None, str]:
+    """Return the drops of this host that explain resends, their cause, and what was dropped."""
+    drops = w.drops_of({seq for group in groups for seq in group.ids})
+    for some, sent in ((drops, "segments"), (w.drops_back(row), "answers")):
+        causes = [cause for one in some if (cause := cause_of(one.row))]
+        if sent == "answers":
+            causes = [each for each in causes if each in HERE]
+        if causes:
+            return [one for one in some if cause_of(one.row) == causes[0]], causes[0], sent
+    known = [one for one in drops if one.row.get("reason") not in (None, UNSPECIFIED)]
+    segs = sum(group.sums["segs"] for group in groups)
+    if known and sum(one.count for one in known) >= MIN_EXPLAINED * segs:
+        return known, "path-loss", "segments"
+    return [], None, ""
+
+
+def _dropped(
+    w: Watched, row: Row, drops: list[Group], sentence: str, common: dict[str, Any]
+) -> Finding:
+    """Return the finding of what this host dropped."""
+    drop, counts = drops[0], common["evidence"]
+    advice, evidence = advice_on(w, drop)
+    owner, how = row, common | {"evidence": counts | evidence}
+    if sentence == "tcp-memory/segments" and who(drop.row) != UNKNOWN:  # whose memory it is
+        owner = drop.row
+        how |= {"peer": row} if who(row) != who(drop.row) else {}
+    if drop.row.get("link_down"):
+        sentence = "peer-vanished/link"
+    elif sentence == "qdisc-limit/segments" and counts.get("timeout", 0) < MIN_WAITS:
+        # TCP fills the queue of what shapes it, and goes on.
+        how |= {"harm": Harm.NONE if how["harm"] is Harm.SLOWED else how["harm"]}
+    return finding(
+        w, sentence, owner, between=_between(row), advice=advice,
+        more=more("drop", drop.row, "--explain", f"--port {service_port(row)}"), **how,
+    )  # fmt: skip
+
+
+def _on_the_way(
+    w: Watched, groups: list[Group], stalled: list[Connection], common: dict[str, Any]
+) -> Finding:
+    """Return the finding of what this host didn't drop, by what is resent and what is answered."""
+    row = groups[0].row if groups else stalled[0].row
+    counts = common["evidence"]
+    segs, seqs = counts["resent"], {seq for group in groups for seq in group.ids}
     if shuffled := _reordered(w, row, segs):
-        yield finding(
+        return finding(
             w, "path-reordering", row, confidence=LIKELY,
             between=_between(row), needless=shuffled["dsack_dups"], resent=segs,
-            more=more("life", row, "-i 5", "-o wide"), evidence=counts | shuffled, **common,
+            more=more("life", row, "-i 5", "-o wide"),
+            **common | {"evidence": counts | shuffled},
         )  # fmt: skip
-        return
-    big = [group for group in timeouts if group.most["len"] >= BIG and group.most["attempt"] > 1]
+    big = [
+        group
+        for group in groups
+        if group.row["cause"] == "timeout"
+        and group.most["len"] >= BIG
+        and (stalled or group.most["attempt"] > 1)
+    ]
     alive = _answers(w, row, stalled)
     too_big = _all_big(stalled, groups) and (alive or not _much_went(w, row))
     hangs = stalled or (big and len(seqs) > 1 and not _much_went(w, row))
-    if hangs and (big or not groups) and too_big:
-        yield finding(
-            w, "mtu-blackhole", row, confidence=LIKELY,
-            between=_between(row),
-            more=more("retrans", row, "--cause timeout", "-o wide"), evidence=counts, **common,
+    # Most come through at their first resend.
+    lossy = len(seqs) > 2 * len(stalled) + 2 and segs < AGAIN * len(seqs)
+    if hangs and (big or not groups) and too_big and not lossy:
+        return finding(
+            w, "mtu-blackhole", row, confidence=LIKELY, between=_between(row),
+            more=more("retrans", row, "--cause timeout", "-o wide"), **common,
         )  # fmt: skip
-        return
-    if stalled and not alive:
-        yield finding(
+    if stalled and not alive and not lossy:
+        return finding(
             w, "peer-vanished", row, confidence=LIKELY,
             where=address_port(row["daddr"], row["dport"]),
             stuck=f"{max(each.stuck for each in stalled):.0f}",
-            more=more("sockets", row, f"--daddr {row['daddr']}"), evidence=counts, **common,
+            more=more("sockets", row, f"--daddr {row['daddr']}"), **common,
         )  # fmt: skip
-        return
-    yield finding(
-        w, "path-loss", row, confidence=LIKELY,
-        between=_between(row), resent=segs,
-        more=more("retrans", row, "-c", "--by daddr,cause"), evidence=counts, **common,
+    return finding(
+        w, "path-loss", row, confidence=LIKELY, between=_between(row), resent=segs,
+        more=more("retrans", row, "-c", "--by daddr,cause"), **common,
     )  # fmt: skip
 
 
@@ -203,8 +252,16 @@ def _reordered(w: Watched, row: Row, segs: int) -> dict[str, int]:
 
 def _answers(w: Watched, row: Row, stalled: list[Connection]) -> bool:
     """Return whether the other side answers while connections stand still: an attempt was made."""
-    if row.get("role") == "server":
+    if any(each.heard < each.stuck for each in stalled):
         return True
+    if row.get("role") == "server":  # unless what clients send there, small as it is, hangs, too
+        there = (row["saddr"], row["sport"])
+        return not any(
+            each.stuck
+            and (each.row["daddr"], each.row["dport"]) == there
+            and each.row["send_q"] < BIG
+            for each in w.connections
+        )
     since = w.end_ns - int(max((each.stuck for each in stalled), default=0.0) * NS)
     to_it = (group for group in w.attempts if group.row["daddr"] == row["daddr"])
     return any(each.row["result"] == "ok" and each.last_ns >= since for each in to_it)
@@ -214,7 +271,10 @@ def _much_went(w: Watched, row: Row) -> bool:
     """Return whether large segments arrived before: then it isn't their size that stops them now."""
     place = _destination(row)
     lives = [each for each in w.lives if _destination(each.row) == place]
-    return any(each.most["tx_bytes"] > MANY * BIG for each in lives) or not lives
+    return not lives or any(
+        each.most["tx_bytes"] > max(MANY * BIG, each.most["tx_segs"] * BIG * LARGE)
+        for each in lives
+    )
 
 
 def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
@@ -280,6 +340,9 @@ def windows(w: Watched) -> Iterator[Finding]:
             "count": len(several), "seconds": seconds, "evidence": evidence,
             "harm": Harm.STALLED if any(each.probing >= MOSTLY for each in several) else Harm.SLOWED,
         }  # fmt: skip
+        if unsent := _unsent(w, several, common):
+            yield unsent
+            continue
         if other and not unread and not any(each.rwnd_limited for each in several):
             continue  # the window is open: what is sent doesn't leave
         if other:
@@ -290,7 +353,7 @@ def windows(w: Watched) -> Iterator[Finding]:
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
         elif other:
-            cpu = w.throttled.get(other.get("cgroup") or "")
+            cpu = w.cpu_limit(other)
             yield finding(
                 w, "cpu-limit/reader" if cpu else "slow-reader", other, peer=row, **_ends(other),
                 **common | {"evidence": evidence | (cpu or {})},
@@ -307,6 +370,54 @@ def windows(w: Watched) -> Iterator[Finding]:
     yield from _unread(w, done)
 
 
+def _unsent(w: Watched, several: list[Connection], common: dict[str, Any]) -> Finding | None:
+    """Return a finding of data that doesn't leave, in spite of an open window."""
+    row = several[0].row
+    if w.lacks_source(row):
+        return None
+    ends = _ends(row) | {"peer": w.peer_of(row)}
+    if result := w.look.route_error(row["netns"], row["daddr"]):
+        return finding(
+            w, "no-route/open", row, result=result, enter=enter(w, row["netns"]),
+            more=more("sockets", row, f"--daddr {row['daddr']}"),
+            where=address_port(row["daddr"], row["dport"]),
+            **ends, **common | {"evidence": {"result": result, "send_q": row["send_q"]}},
+        )  # fmt: skip
+    if any(each.rwnd_limited for each in several):
+        return None
+    drop = next((each for each in w.drops_ahead(row) if cause_of(each.row) in HERE), None)
+    if not drop:
+        return _kept_back(w, row, ends, common)
+    advice, evidence = advice_on(w, drop)
+    return finding(
+        w, f"{cause_of(drop.row)}/segments", row, between=_between(row), advice=advice,
+        more=more("drop", drop.row, "--explain", f"--port {service_port(row)}"),
+        **ends, **common | {"evidence": evidence},
+    )  # fmt: skip
+
+
+def _kept_back(
+    w: Watched, row: Row, ends: dict[str, Any], common: dict[str, Any]
+) -> Finding | None:
+    """Return a finding if a firewall may keep data from leaving, whose drops are seconds apart."""
+    other = w.sockets.other_end(row)
+    if not other or other["recv_q"] or not row["unsent"]:
+        return None
+    rules = w.look.rules(row["netns"]) or {}
+    hooks = [each for each in ("output", "postrouting", "egress") if rules.get(each)]
+    programs = w.look.programs(row.get("pid"), row.get("cgroup"), EGRESS)
+    if not hooks and not (programs and programs[1]):
+        return None
+    by = [f"a rule of the {' or '.join(hooks)} hook"] if hooks else []
+    by += ["a BPF program at its cgroup (egress)"] if programs and programs[1] else []
+    return finding(
+        w, "firewall-drop/unsent", row, confidence=POSSIBLE, by=" or ".join(by),
+        where=address_port(row["daddr"], row["dport"]), enter=enter(w, row["netns"]),
+        more=more("drop", row, "--explain", f"--port {service_port(row)}"),
+        **ends, **common | {"evidence": {"unsent": row["unsent"], "hooks": hooks or None}},
+    )  # fmt: skip
+
+
 def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
     """Receivers that don't read, whose sender isn't on this host or isn't held up yet."""
     waiting = [
@@ -320,7 +431,7 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
         if not w.selects(row):
             continue
         unread = max(each.row["recv_q"] for each in several)
-        cpu = w.throttled.get(row.get("cgroup") or "")
+        cpu = w.cpu_limit(row)
         yield finding(
             w, "cpu-limit/unread" if cpu else "slow-reader/unread", row, harm=Harm.STALLED,
             **_ends(row), confidence=LIKELY, unread=unread, cpu=throttle(cpu),
@@ -335,8 +446,14 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
 
 def answers(w: Watched) -> Iterator[Finding]:
     """Clients that wait for their server: it thinks, or its CPU limit holds it up."""
+    deaf = {(who(each.row), each.row["sport"]) for each in w.connections if _is_unheard(w, each)}
+    one_way = {_destination(each.row) for each in w.connections if each.one_way}
     waiting = [
-        each for each in w.connections if each.waiting >= LIMITED and each.row["role"] != "server"
+        each
+        for each in w.connections
+        if each.waiting >= LIMITED
+        and each.row["role"] != "server"
+        and _destination(each.row) not in one_way
     ]
     thinking = _thinking(w)
     for everyone in _by_destination(waiting):
@@ -352,6 +469,8 @@ def answers(w: Watched) -> Iterator[Finding]:
         if not w.selects(row, other):
             continue
         owner = other or row
+        if (who(owner), row["dport"]) in deaf:
+            continue  # another rule tells
         cpu, limited = _cpu_of(w, other)
         seconds = sum(each.waiting * each.seconds for each in several)
         share = sum(each.waiting for each in several) / len(several)
@@ -407,7 +526,7 @@ def _told(groups: list[Group]) -> dict[str, int]:
 
 def _cpu_of(w: Watched, server: Row) -> tuple[dict[str, int] | None, bool]:
     """Return the throttling of a server's cgroup, and whether it is what makes it slow."""
-    cpu = w.throttled.get(server.get("cgroup") or "")
+    cpu = w.cpu_limit(server) if server else None
     return cpu, bool(cpu and cpu["nr_throttled"] >= THROTTLED * max(1, cpu["nr_periods"]))
 
 
@@ -427,6 +546,47 @@ def _thinks(w: Watched, groups: list[Group]) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def unheard(w: Watched) -> Iterator[Finding]:
+    """Servers that don't read requests: they are stopped, stuck, or busy with others."""
+    waiting = [each for each in w.connections if _is_unheard(w, each)]
+    for several in _by_destination(waiting):
+        row = several[0].row
+        far = [each for one in several[:FEW] if (each := w.sockets.other_end(one.row))]
+        names = {who(each) for each in far}
+        if not w.selects(row, *far):
+            continue
+        cpu = w.cpu_limit(row)
+        yield finding(
+            w, "slow-server/unread", row, harm=Harm.STALLED, **_ends(row) | {"dport": row["sport"]},
+            confidence=LIKELY, peer=far[0] if len(names) == 1 else {}, server=who(row),
+            client=next(iter(names)) if len(names) == 1 else "its clients", cpu=throttle(cpu),
+            connections=plural(len(several), "connection"),
+            longest=f"{max(_since_data(each) for each in several):.0f}",
+            more=more("sockets", row, f"--port {row['sport']}"), count=len(several),
+            seconds=sum(_since_data(each) for each in several),
+            evidence={"recv_q": max(each.row["recv_q"] for each in several)} | (cpu or {}),
+        )  # fmt: skip
+
+
+def _since_data(each: Connection) -> float:
+    """Return the seconds since data came last."""
+    return (each.row["last_received_us"] or 0) / 1e6
+
+
+def _is_unheard(w: Watched, each: Connection) -> bool:
+    """Return whether a server has left a request unread for a while, and owes its answer."""
+    row = each.row
+    if w.role_of(row) != "server" or not 0 < row["recv_q"] < w.limits.unread or each.gone:
+        return False
+    sent, came = row["last_sent_us"], row["last_received_us"]
+    if came is None or came < 2 * w.limits.stuck_s * 1e6:
+        return False
+    if sent is not None and sent + TICK_US < came:
+        return False
+    # A client that gave up before is over; one that gave up now has waited.
+    return bool(row["state"] == "ESTABLISHED" or came <= w.seconds * 1e6)
+
+
 def _waits_long(w: Watched, seen: list[Connection]) -> bool:
     """Return whether connections one after the other live as long as an answer takes, and no longer.
 
@@ -440,4 +600,4 @@ def _waits_long(w: Watched, seen: list[Connection]) -> bool:
     return sum(each.sums["duration_ns"] for each in ends) / count <= LIFE_NS
 
 
-RULES = (loss, delay, windows, answers)
+RULES = (loss, delay, windows, answers, unheard)
