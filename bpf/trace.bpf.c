@@ -156,11 +156,11 @@ static __always_inline void drop_at(struct sk_buff *skb, struct in_flight_packet
 	find_place(skb, rx_sk, &place);
 	if (place.sk && !in_flight->event.end.known)
 		end_of_packet(place.sk, place.tcp_state, place.sent, &in_flight->event.end);
-	if (in_flight->unnamed)
-		name_owner(skb, in_flight, &place);
-	else if (!in_flight->event.trace.sent && !in_flight->waits)
+	if (in_flight->unnamed || (!in_flight->event.trace.sent && !in_flight->waits))
 		in_flight->event.trace.role =
 			whose_packet(&place, &in_flight->event.flow, &in_flight->receiver);
+	if (in_flight->unnamed)
+		name_sender(skb, in_flight, &place);
 	leave_hook(in_flight, VERDICT_DROP, now);
 	no_fault = is_no_fault(&in_flight->event.trace, &place, rx_sk);
 	at_device(add_stage(in_flight, no_fault ? STAGE_CONSUME : STAGE_DROP, now),
@@ -168,26 +168,44 @@ static __always_inline void drop_at(struct sk_buff *skb, struct in_flight_packet
 	in_flight_ends(in_flight, no_fault ? TRACE_CONSUMED : TRACE_DROPPED);
 }
 
+/*
+ * The packet that TCP queued last on this CPU, and drops at once, is in flight again: the verifier walks the
+ * drop once, not for each map that an entry may be in.
+ */
+static __always_inline struct in_flight_packet *take_back_last(struct sk_buff *skb)
+{
+	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
+	struct in_flight_packet *in_flight;
+	u64 address = (u64)skb;
+
+	if (!last || last->skb != address)
+		return NULL;
+	last->skb = 0;
+	in_flight = find_waiting(&last->key);
+	if (!in_flight || !is_at_end(skb, in_flight))
+		return NULL;
+	if (bpf_map_update_elem(&packets_in_flight, &address, in_flight, BPF_ANY)) {
+		count_lost(LOST_PACKETS);
+		return NULL;
+	}
+	waits_no_more(&last->key);
+	count_in_flight(TRACKED_IN_FLIGHT, 1);
+	return bpf_map_lookup_elem(&packets_in_flight, &address);
+}
+
 static __always_inline int on_drop(struct sk_buff *skb, u64 location, u32 reason,
 				   struct sock *rx_sk)
 {
-	struct last_one *last = bpf_map_lookup_elem(&last_one, &(u32){0});
 	struct in_flight_packet *in_flight = in_flight_at_end(skb);
 
-	if (in_flight) {
-		drop_at(skb, in_flight, location, reason, rx_sk);
-		in_flight_forget(skb);
-		return 0;
+	if (!in_flight) {
+		refused_is_gone(skb);
+		in_flight = take_back_last(skb);
 	}
-	refused_is_gone(skb);
-	if (!last || last->skb != (u64)skb)
+	if (!in_flight)
 		return 0;
-	last->skb = 0;
-	in_flight = find_waiting(&last->key);
-	if (in_flight && is_at_end(skb, in_flight)) {
-		drop_at(skb, in_flight, location, reason, rx_sk);
-		waits_no_more(&last->key);
-	}
+	drop_at(skb, in_flight, location, reason, rx_sk);
+	in_flight_forget(skb);
 	return 0;
 }
 

@@ -69,34 +69,35 @@ static __always_inline bool begin_sums(struct stage_sums *its, const struct coun
 	return true;
 }
 
-/* Sums of a key on this CPU; NULL if other keys have the slots. */
-static __always_inline struct stage_sums *sums_of(const struct count_key *key)
+/* Place plus 1 of the sums of a key on this CPU; 0 if other keys have the slots. */
+static __always_inline u32 sums_place(const struct count_key *key)
 {
 	void *table = bpf_map_lookup_elem(&sums, &(u32){0});
 	u32 first = bpf_get_smp_processor_id() * CGNET_SUMS_EACH, mix = mix_of_key(key);
 
 	if (!table)
-		return NULL;
+		return 0;
 	for (u32 i = 0; i < CGNET_SUMS_EACH; i++) {
 		u32 place = first + (mix + i) % CGNET_SUMS_EACH;
 		struct stage_sums *its = bpf_map_lookup_elem(table, &place);
 		u64 state;
 
 		if (!its)
-			return NULL;
+			return 0;
 		state = *(volatile u64 *)&its->head.state;
 		if (likely(state == SUMS_OF_KEY) ? is_same_key(&its->head.key, key)
 						 : begin_sums(its, key))
-			return its;
+			return place + 1;
 	}
-	return NULL;
+	return 0;
 }
 
-#else
-/* Claiming a slot requires compare-and-swap. */
-static __always_inline struct stage_sums *sums_of(const struct count_key *key)
+static __always_inline struct stage_sums *sums_at(u32 place_plus_1)
 {
-	return NULL;
+	void *table = bpf_map_lookup_elem(&sums, &(u32){0});
+	u32 place = place_plus_1 - 1;
+
+	return table && place_plus_1 ? bpf_map_lookup_elem(table, &place) : NULL;
 }
 #endif
 

@@ -9,19 +9,6 @@
 CONFIG(count_config);
 CONFIG(trace_config);
 
-static __always_inline void sum_up(struct stage_sums *sums, struct count_key *key, u32 at,
-				   u64 delay_ns)
-{
-	if (sums && at < CGNET_STAGE_KINDS) {
-		barrier_var(at);
-		if (at < CGNET_STAGE_KINDS) /* for the verifier */
-			histogram_put(&sums->stages[at], delay_ns);
-		return;
-	}
-	key->result = at;
-	histogram_add(key, delay_ns);
-}
-
 /* Side whose owner a packet is shown with. */
 enum shown {
 	SHOWN_NOT = 0,
@@ -95,6 +82,16 @@ static __always_inline void key_of_side(struct count_key *key, const struct owne
 		key->role = role;
 }
 
+/* Set the side of a key: the receiver, or the side that the packet is shown with. */
+static __always_inline void choose_side(struct count_key *key,
+					const struct in_flight_packet *in_flight, bool receives)
+{
+	const struct trace_event *event = &in_flight->event;
+
+	key_of_side(key, receives ? &in_flight->receiver.owner : &event->owner,
+		    receives ? role_of_receiver(&event->trace) : event->trace.role);
+}
+
 /* Whether to count each stage for its own side: both are known, and the shown one certainly passes. */
 static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u32 shown)
 {
@@ -108,10 +105,83 @@ static __always_inline bool has_two_sides(struct in_flight_packet *in_flight, u3
 	return true;
 }
 
+static __always_inline u64 delay_of(const struct trace_event *event, u32 number)
+{
+	u64 delay = event->stages[number].ts_ns - event->stages[number - 1].ts_ns;
+
+	barrier_var(delay);
+	return delay & ~((s64)delay >> 63); /* clamp to 0 */
+}
+
+#if TYPED
+/* Place plus 1 of the sums of a side; 0: none. */
+VERIFIED_ONCE int find_sums(const struct in_flight_packet *in_flight, u32 receives)
+{
+	struct count_key key = {};
+
+	if (!in_flight)
+		return 0;
+	count_by_flow(&key, &in_flight->event.flow);
+	choose_side(&key, in_flight, receives);
+	return sums_place(&key);
+}
+
+/* The place is a number: the verifier walks the loop over the stages once, not for each sums there may be. */
+VERIFIED_ONCE int add_delay(const struct in_flight_packet *in_flight, u32 place, u32 receives,
+			    u32 at, u64 delay_ns)
+{
+	struct stage_sums *sums = sums_at(place);
+	struct count_key key = {.result = at};
+
+	if (!in_flight)
+		return 0;
+	if (likely(sums && at < CGNET_STAGE_KINDS)) {
+		histogram_put(&sums->stages[at], delay_ns);
+		return 0;
+	}
+	count_by_flow(&key, &in_flight->event.flow);
+	choose_side(&key, in_flight, receives);
+	histogram_add(&key, delay_ns);
+	return 0;
+}
+
 static __always_inline int summarize(struct in_flight_packet *in_flight, u32 shown)
 {
-	bool two = has_two_sides(in_flight, shown), was_there = false;
-	struct stage_sums *here = NULL, *receivers = NULL;
+	u32 two = has_two_sides(in_flight, shown), here, receivers = 0;
+	struct trace_event *event = &in_flight->event;
+	u32 stages = event->trace.stages;
+
+	barrier_var(two); /* one path for the verifier, not two */
+	if (!two && shown == SHOWN_RECEIVER)
+		show_receiver(in_flight);
+	if (two)
+		receivers = find_sums(in_flight, true);
+	here = find_sums(in_flight, false);
+	if (event->trace.retrans_ns)
+		add_delay(in_flight, here, false, STAGE_RETRANSMIT, event->trace.retrans_ns);
+	if (event->trace.answer_ns)
+		add_delay(in_flight, here, false, STAGE_ANSWER, event->trace.answer_ns);
+	for (u32 i = 1; i < CGNET_STAGES; i++) {
+		u32 at, there;
+
+		if (i >= stages)
+			break;
+		at = event->stages[i].at;
+		there = two && is_at_receiver(at);
+		add_delay(in_flight, there ? receivers : here, there, at, delay_of(event, i));
+	}
+	return 0;
+}
+#else
+static __always_inline void sum_up(struct count_key *key, u32 at, u64 delay_ns)
+{
+	key->result = at;
+	histogram_add(key, delay_ns);
+}
+
+static __always_inline int summarize(struct in_flight_packet *in_flight, u32 shown)
+{
+	bool two = has_two_sides(in_flight, shown);
 	struct trace_event *event = &in_flight->event;
 	u32 stages = event->trace.stages;
 	struct count_key key = {};
@@ -120,39 +190,24 @@ static __always_inline int summarize(struct in_flight_packet *in_flight, u32 sho
 	if (!two && shown == SHOWN_RECEIVER)
 		show_receiver(in_flight);
 	count_by_flow(&key, &event->flow);
-	if (TYPED && two) {
-		key_of_side(&key, &in_flight->receiver.owner, role_of_receiver(&event->trace));
-		receivers = sums_of(&key);
-	}
-	key_of_side(&key, &event->owner, event->trace.role);
-	if (TYPED)
-		here = sums_of(&key);
+	choose_side(&key, in_flight, false);
 	if (event->trace.retrans_ns)
-		sum_up(here, &key, STAGE_RETRANSMIT, event->trace.retrans_ns);
+		sum_up(&key, STAGE_RETRANSMIT, event->trace.retrans_ns);
 	if (event->trace.answer_ns)
-		sum_up(here, &key, STAGE_ANSWER, event->trace.answer_ns);
+		sum_up(&key, STAGE_ANSWER, event->trace.answer_ns);
 	for (u32 i = 1; i < CGNET_STAGES; i++) {
-		const struct stage *stage = &event->stages[i];
-		const struct stage *before = &event->stages[i - 1];
-		bool there;
-		u64 delay;
+		u32 at = event->stages[i].at;
 
 		if (i >= stages)
 			break;
-		there = two && is_at_receiver(stage->at);
-		/* Raw programs skip the comparison: it adds a path per stage to a verifier that tracks constants. */
-		if (two && (!TYPED || there != was_there)) {
-			was_there = there;
-			key_of_side(&key, there ? &in_flight->receiver.owner : &event->owner,
-				    there ? role_of_receiver(&event->trace) : event->trace.role);
-		}
-		delay = stage->ts_ns - before->ts_ns;
-		barrier_var(delay);
-		delay &= ~((s64)delay >> 63); /* clamp to 0 */
-		sum_up(there ? receivers : here, &key, stage->at, delay);
+		/* Each time: to compare with the stage before adds a path for verifiers that track constants. */
+		if (two)
+			choose_side(&key, in_flight, is_at_receiver(at));
+		sum_up(&key, at, delay_of(event, i));
 	}
 	return 0;
 }
+#endif
 
 /* Not inlined: a packet may end in any program. */
 static __noinline int summarize_apart(struct in_flight_packet *in_flight, u32 shown)

@@ -45,20 +45,27 @@ begin_unnamed(const bool at_device, struct sk_buff *skb, struct packet *packet, 
 	return in_flight;
 }
 
-static __always_inline void name_owner(struct sk_buff *skb, struct in_flight_packet *in_flight,
-				       const struct place *place)
+/* The owner of a packet that its socket sends is its sender, not its receiver. */
+static __always_inline void name_sender(struct sk_buff *skb, struct in_flight_packet *in_flight,
+					const struct place *place)
 {
 	in_flight->unnamed = 0;
-	in_flight->event.trace.role =
-		whose_packet(place, &in_flight->event.flow, &in_flight->receiver);
-	if (place->sk)
-		end_of_packet(place->sk, place->tcp_state, place->sent, &in_flight->event.end);
 	if (!place->sk && !is_answer(skb))
 		return;
 	in_flight->event.trace.sent = 1;
 	in_flight->event.owner = in_flight->receiver.owner;
 	in_flight->wanted_sender = in_flight->receiver.wanted;
 	__builtin_memset(&in_flight->receiver, 0, sizeof(in_flight->receiver));
+}
+
+static __always_inline void name_owner(struct sk_buff *skb, struct in_flight_packet *in_flight,
+				       const struct place *place)
+{
+	in_flight->event.trace.role =
+		whose_packet(place, &in_flight->event.flow, &in_flight->receiver);
+	if (place->sk)
+		end_of_packet(place->sk, place->tcp_state, place->sent, &in_flight->event.end);
+	name_sender(skb, in_flight, place);
 }
 
 static __always_inline void name_here(struct sk_buff *skb, struct in_flight_packet *in_flight)

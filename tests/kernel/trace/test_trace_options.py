@@ -74,7 +74,7 @@ def test_sent_again(containers: TwoContainers, hook: str) -> None:
     assert [row["packet"] for row in copies[:-1]] == [row["retrans_of"] for row in copies[1:]]
     assert copies[0] == first
     assert (last["seq"], copy["seq"]) == (first["seq"], first["seq"])
-    assert all(row["retrans_of"] for row in again.of())
+    assert all(row["retrans_of"] for row in again.of(dport=port))
 
 
 @pytest.mark.parametrize("option", [("--slower", "40ms"), ("--stage", "app_read>40ms")])
