@@ -6,7 +6,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from cgnet.findings.rules.transfers import LIFE_NS, LIMITED, MIN_TURNS
+from cgnet.findings.rules.base import LIMITED
+from cgnet.findings.rules.servers import LIFE_NS, MIN_TURNS
 from cgnet.findings.tally import Tally
 from cgnet.records._layouts import (
     CONNECT_EVENT,

@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cgnet.findings.finding import UNKNOWN, ranked, who
-from cgnet.findings.rules import attempts, ends, queues, transfers
+from cgnet.findings.rules import attempts, ends, queues, servers, transfers
 
 if TYPE_CHECKING:
     from cgnet.findings.finding import Finding
     from cgnet.findings.watched import Watched
 
-RULES = (*attempts.RULES, *queues.RULES, *transfers.RULES, *ends.RULES)
+RULES = (*attempts.RULES, *queues.RULES, *transfers.RULES, *servers.RULES, *ends.RULES)
 
 
 def judge(watched: Watched) -> list[Finding]:

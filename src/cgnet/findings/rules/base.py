@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.advice import Seen, advise
@@ -14,11 +15,13 @@ from cgnet.findings.sentences import SENTENCES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cgnet.findings.connections import Connection
     from cgnet.findings.tally import Group
     from cgnet.findings.watched import Row, Watched
 
 SURE, LIKELY, POSSIBLE = "certain", "likely", "possible"
 LOOPBACK = ("127.", "::1")
+LIMITED = 0.3  # share of the time
 
 
 def address_port(address: str | None, port: int | None) -> str:
@@ -99,3 +102,24 @@ def throttle(cpu: dict[str, int] | None) -> str:
     if not cpu:
         return ""
     return f"; its CPU limit held it up in {cpu['nr_throttled']} of {cpu['nr_periods']} periods"
+
+
+def destination(row: Row) -> tuple[Any, ...]:
+    """Return whose connection it is, and to where: a server's are those of its port."""
+    remote = (row["daddr"], row["dport"]) if row.get("role") != "server" else (None, row["sport"])
+    return who(row), row["netns"], *remote
+
+
+def by_destination(connections: Iterable[Connection]) -> list[list[Connection]]:
+    """Return connections, grouped by their owner and destination."""
+    found: dict[tuple[Any, ...], list[Connection]] = defaultdict(list)
+    for each in connections:
+        found[destination(each.row)].append(each)
+    return list(found.values())
+
+
+def ends_of(row: Row) -> dict[str, Any]:
+    """Return daddr and dport of a finding: those of the server, whichever end has it."""
+    if row.get("role") == "server":
+        return {"daddr": row["saddr"], "dport": row["sport"]}
+    return {"daddr": row["daddr"], "dport": row["dport"]}

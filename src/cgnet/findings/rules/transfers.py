@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Connections that are open and don't get on: loss, closed windows, waits for the other side."""
+"""Connections that are open and don't get on: loss, long ways, closed windows."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from cgnet.findings.causes import cause_of
-from cgnet.findings.connections import MAX_WAITING, service_port
+from cgnet.findings.connections import service_port
 from cgnet.findings.drop_reasons import UNSPECIFIED
 from cgnet.findings.finding import UNKNOWN, Finding, Harm, who
 from cgnet.findings.rules.base import (
     LIKELY,
+    LIMITED,
     POSSIBLE,
-    SURE,
     address_port,
     advice_on,
+    by_destination,
+    destination,
+    ends_of,
     enter,
     finding,
     more,
-    plural,
     throttle,
 )
 from cgnet.kernel.program_stats import EGRESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from cgnet.findings.connections import Connection
     from cgnet.findings.tally import Group
@@ -39,41 +41,15 @@ OTHERS = frozenset({"no-listener", "accept-queue-full", "time-wait-refused"})
 HERE = frozenset({"firewall-drop", "rp-filter", "no-route", "qdisc-limit", "tcp-memory"})
 REORDERING = 3  # the kernel's own threshold, net.ipv4.tcp_reordering
 NEEDLESS = 0.5  # share of resends that weren't needed
-LIMITED = 0.3  # share of the time
 MOSTLY = 0.7
 GROWN = 4  # times the least round trip
 MANY = 20  # segments
+NS = 1_000_000_000
 LARGE = 0.3  # of that, on average: acknowledgements count as segments
 BIG = 1000  # bytes of a segment that is as large as its link takes
 DATA_CAUSES = frozenset({"timeout", "fast", "slow_start", "tail_loss_probe"})
-THROTTLED = 0.1  # share of the periods of a CPU limit
-MIN_TURNS = 3
-SEEN = 0.05  # share of short connections that looks find: one a second, of those that take 50 ms
-FEW = 16  # connections whose other end is looked for
 AGAIN = 1.5  # times that a segment is sent again
 MIN_EXPLAINED = 0.5  # share of resends that drops have to explain
-TICK_US = 20_000  # the kernel's ticks are 10 ms at most, and two are compared
-NS = 1_000_000_000
-LIFE_NS = 15 * NS  # longer ones may idle, or poll
-
-
-def _destination(row: Row) -> tuple[Any, ...]:
-    remote = (row["daddr"], row["dport"]) if row.get("role") != "server" else (None, row["sport"])
-    return who(row), row["netns"], *remote
-
-
-def _by_destination(connections: Iterable[Connection]) -> list[list[Connection]]:
-    found: dict[tuple[Any, ...], list[Connection]] = defaultdict(list)
-    for each in connections:
-        found[_destination(each.row)].append(each)
-    return list(found.values())
-
-
-def _ends(row: Row) -> dict[str, Any]:
-    """Return daddr and dport of a finding: those of the server, whichever end has it."""
-    if row.get("role") == "server":
-        return {"daddr": row["saddr"], "dport": row["sport"]}
-    return {"daddr": row["daddr"], "dport": row["dport"]}
 
 
 def _between(row: Row) -> str:
@@ -90,11 +66,11 @@ def loss(w: Watched) -> Iterator[Finding]:
     by_place: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in w.resends:
         if group.row["cause"] in DATA_CAUSES and w.selects(group.row):
-            by_place[_destination(group.row)].append(group)
+            by_place[destination(group.row)].append(group)
     stuck: dict[tuple[Any, ...], list[Connection]] = defaultdict(list)
     for each in w.connections:
         if each.stuck:
-            stuck[_destination(each.row)].append(each)
+            stuck[destination(each.row)].append(each)
     yield from _sourceless(w)
     for place, groups in by_place.items():
         yield from _lost(w, groups, stuck.get(place, []))
@@ -106,12 +82,12 @@ def loss(w: Watched) -> Iterator[Finding]:
 def _sourceless(w: Watched) -> Iterator[Finding]:
     """Connections whose own address was taken away."""
     held = [each for each in w.connections if each.stuck or each.probing or each.retrans]
-    for several in _by_destination(held):
+    for several in by_destination(held):
         row = several[0].row
         if not w.lacks_source(row) or not w.selects(row):
             continue
         yield finding(
-            w, "source-address-missing/open", row, harm=Harm.STALLED, **_ends(row),
+            w, "source-address-missing/open", row, harm=Harm.STALLED, **ends_of(row),
             where=address_port(row["daddr"], row["dport"]), source=row["saddr"],
             more=more("sockets", row, f"--saddr {row['saddr']}"), count=len(several),
             seconds=sum(max(each.stuck, each.probing * each.seconds) for each in several),
@@ -132,7 +108,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
         sum(each.stuck for each in stalled), sum(group.sums["rto_us"] for group in timeouts) / 1e6
     )
     common: dict[str, Any] = {
-        **_ends(row), "harm": Harm.STALLED if stalled else Harm.SLOWED,
+        **ends_of(row), "harm": Harm.STALLED if stalled else Harm.SLOWED,
         "count": max(len(stalled), 1), "seconds": seconds, "signals": ("retrans", "drop"),
         "peer": w.peer_of(row), "evidence": counts,
     }  # fmt: skip
@@ -233,15 +209,15 @@ def _is_much(w: Watched, row: Row, groups: list[Group]) -> bool:
     segs = sum(group.sums["segs"] for group in groups)
     if waits >= MIN_WAITS or segs < w.limits.resent:
         return waits >= MIN_WAITS
-    place = _destination(row)
-    sent = sum(each.sums["tx_bytes_delta"] for each in w.lives if _destination(each.row) == place)
+    place = destination(row)
+    sent = sum(each.sums["tx_bytes_delta"] for each in w.lives if destination(each.row) == place)
     return sum(group.sums["len"] for group in groups) >= MIN_SHARE * sent
 
 
 def _reordered(w: Watched, row: Row, segs: int) -> dict[str, int]:
     """Return what connections say of reordering, if that is why they send again; else {}."""
-    place = _destination(row)
-    lives = [each for each in w.lives if _destination(each.row) == place]
+    place = destination(row)
+    lives = [each for each in w.lives if destination(each.row) == place]
     most = max((each.most["reordering"] for each in lives), default=0)
     known = [each for each in lives if each.row["dsack_dups"] is not None]
     needless = sum(each.sums["dsack_dups"] for each in known)
@@ -269,8 +245,8 @@ def _answers(w: Watched, row: Row, stalled: list[Connection]) -> bool:
 
 def _much_went(w: Watched, row: Row) -> bool:
     """Return whether large segments arrived before: then it isn't their size that stops them now."""
-    place = _destination(row)
-    lives = [each for each in w.lives if _destination(each.row) == place]
+    place = destination(row)
+    lives = [each for each in w.lives if destination(each.row) == place]
     return not lives or any(
         each.most["tx_bytes"] > max(MANY * BIG, each.most["tx_segs"] * BIG * LARGE)
         for each in lives
@@ -286,7 +262,7 @@ def _all_big(stalled: list[Connection], groups: list[Group]) -> bool:
 
 def delay(w: Watched) -> Iterator[Finding]:
     """A long way: round trips take long, always, or many times longer than the least one did."""
-    for several in _by_destination(
+    for several in by_destination(
         each
         for each in w.connections
         if _is_slow(each, w.limits.rtt_ms * 1000) and w.selects(each.row)
@@ -296,7 +272,7 @@ def delay(w: Watched) -> Iterator[Finding]:
         now = max(each.row["srtt_us"] or 0 for each in several)
         grown = least < w.limits.rtt_ms * 1000
         yield finding(
-            w, "path-delay/grown" if grown else "path-delay", row, harm=Harm.NONE, **_ends(row),
+            w, "path-delay/grown" if grown else "path-delay", row, harm=Harm.NONE, **ends_of(row),
             between=_between(row), now=f"{now / 1000:.0f}", least=f"{least / 1000:.{grown:d}f}",
             more=more("rtt", row, f"--port {service_port(row)}"), count=len(several),
             evidence={"min_rtt_us": least, "srtt_us": now}, peer=w.peer_of(row),
@@ -323,7 +299,7 @@ def windows(w: Watched) -> Iterator[Finding]:
         if each.probing >= LIMITED or (each.seconds and each.rwnd_limited / each.seconds >= LIMITED)
     ]
     done: set[tuple[Any, ...]] = set()
-    for several in _by_destination(held):
+    for several in by_destination(held):
         row = several[0].row
         ends = [(each, w.sockets.other_end(each.row)) for each in several]
         other = next((one for _, one in ends if one), {})
@@ -346,16 +322,16 @@ def windows(w: Watched) -> Iterator[Finding]:
         if other and not unread and not any(each.rwnd_limited for each in several):
             continue  # the window is open: what is sent doesn't leave
         if other:
-            done.add(_destination(other))
+            done.add(destination(other))
         if other and unread < w.limits.unread and not any(each.probing for each in several):
             yield finding(
-                w, "receive-buffer-small", other, peer=row, **_ends(other), **common,
+                w, "receive-buffer-small", other, peer=row, **ends_of(other), **common,
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
         elif other:
             cpu = w.cpu_limit(other)
             yield finding(
-                w, "cpu-limit/reader" if cpu else "slow-reader", other, peer=row, **_ends(other),
+                w, "cpu-limit/reader" if cpu else "slow-reader", other, peer=row, **ends_of(other),
                 **common | {"evidence": evidence | (cpu or {})},
                 unread=unread, cpu=throttle(cpu),
                 more=more("sockets", other, f"--port {service_port(row)}", "-o wide"),
@@ -364,7 +340,7 @@ def windows(w: Watched) -> Iterator[Finding]:
             closed = any(each.probing for each in several)
             yield finding(
                 w, "slow-reader/far" if closed else "receive-buffer-small/far", row,
-                confidence=LIKELY, **_ends(row), **common, between=_between(row),
+                confidence=LIKELY, **ends_of(row), **common, between=_between(row),
                 more=more("sockets", row, f"--port {service_port(row)}", "-o wide"),
             )  # fmt: skip
     yield from _unread(w, done)
@@ -375,7 +351,7 @@ def _unsent(w: Watched, several: list[Connection], common: dict[str, Any]) -> Fi
     row = several[0].row
     if w.lacks_source(row):
         return None
-    ends = _ends(row) | {"peer": w.peer_of(row)}
+    ends = ends_of(row) | {"peer": w.peer_of(row)}
     if result := w.look.route_error(row["netns"], row["daddr"]):
         return finding(
             w, "no-route/open", row, result=result, enter=enter(w, row["netns"]),
@@ -423,10 +399,10 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
     waiting = [
         each
         for each in w.connections
-        if each.looks >= MIN_LOOKS and each.unread >= MOSTLY and _destination(each.row) not in done
+        if each.looks >= MIN_LOOKS and each.unread >= MOSTLY and destination(each.row) not in done
         and each.row["recv_q"] >= w.limits.unread
     ]  # fmt: skip
-    for several in _by_destination(waiting):
+    for several in by_destination(waiting):
         row = several[0].row
         if not w.selects(row):
             continue
@@ -434,170 +410,11 @@ def _unread(w: Watched, done: set[tuple[Any, ...]]) -> Iterator[Finding]:
         cpu = w.cpu_limit(row)
         yield finding(
             w, "cpu-limit/unread" if cpu else "slow-reader/unread", row, harm=Harm.STALLED,
-            **_ends(row), confidence=LIKELY, unread=unread, cpu=throttle(cpu),
+            **ends_of(row), confidence=LIKELY, unread=unread, cpu=throttle(cpu),
             more=more("sockets", row, f"--port {service_port(row)}"), count=len(several),
             seconds=sum(each.seconds for each in several), peer=w.peer_of(row),
             evidence={"recv_q": unread} | (cpu or {}),
         )  # fmt: skip
 
 
-# -- waits for an answer
-
-
-def answers(w: Watched) -> Iterator[Finding]:
-    """Clients that wait for their server: it thinks, or its CPU limit holds it up."""
-    deaf = {(who(each.row), each.row["sport"]) for each in w.connections if _is_unheard(w, each)}
-    one_way = {_destination(each.row) for each in w.connections if each.one_way}
-    waiting = [
-        each
-        for each in w.connections
-        if each.waiting >= LIMITED
-        and each.row["role"] != "server"
-        and _destination(each.row) not in one_way
-    ]
-    thinking = _thinking(w)
-    for everyone in _by_destination(waiting):
-        # Again and again, on one connection or on one after the other: a long poll isn't.
-        several = [each for each in everyone if each.turns >= MIN_TURNS]
-        one_by_one = [each for each in everyone if each.gone]
-        if len(one_by_one) >= MIN_TURNS and _waits_long(w, one_by_one):
-            several += [each for each in one_by_one if each.turns < MIN_TURNS]
-        if not several:
-            continue
-        row = several[0].row
-        other = next((end for each in several[:FEW] if (end := w.peer_of(each.row))), {})
-        if not w.selects(row, other):
-            continue
-        owner = other or row
-        if (who(owner), row["dport"]) in deaf:
-            continue  # another rule tells
-        cpu, limited = _cpu_of(w, other)
-        seconds = sum(each.waiting * each.seconds for each in several)
-        share = sum(each.waiting for each in several) / len(several)
-        turns = thinking.pop((who(other), other["netns"], row["dport"]), None) if other else None
-        evidence: dict[str, Any] = {
-            "waiting": round(share, 2),
-            "turns": sum(max(1, each.turns) for each in several),
-        } | (_told(turns) if turns else {})
-        yield finding(
-            w, "cpu-limit" if limited else "slow-server", owner, harm=Harm.SLOWED,
-            peer=row if other else {}, daddr=row["daddr"], dport=row["dport"],
-            confidence=SURE if limited or turns else LIKELY if other else POSSIBLE,
-            signals=("life",) if turns and not limited else (),
-            client=who(row), share=f"{share:.0%}", server=who(other) if other else "it",
-            cpu=throttle(cpu),
-            more=more("sockets", owner, f"--port {row['dport']}", "-o wide"), count=len(several),
-            seconds=seconds, evidence=evidence | (cpu or {}),
-        )  # fmt: skip
-    for groups in thinking.values():
-        yield from _thinks(w, groups)
-
-
-def _thinking(w: Watched) -> dict[tuple[Any, ...], list[Group]]:
-    """Return the servers that were measured to take long to answer, by who, namespace and port."""
-    found: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
-    for each in w.lives:
-        if each.sums.get("thinking_turns"):
-            found[who(each.row), each.row["netns"], each.row["sport"]].append(each)
-    return {
-        place: groups
-        for place, groups in found.items()
-        if _sum(groups, "thinking_turns") >= MIN_TURNS
-        and _took_us(groups) >= w.limits.ttfb_ms * 1000
-    }
-
-
-def _sum(groups: list[Group], name: str) -> int:
-    return sum(each.sums[name] for each in groups)
-
-
-def _took_us(groups: list[Group]) -> int:
-    """Return how long an answer takes, on average."""
-    return _sum(groups, "think_us") // _sum(groups, "thinking_turns")
-
-
-def _told(groups: list[Group]) -> dict[str, int]:
-    return {
-        "ttfb_us": _took_us(groups),
-        "ttfb_max_us": max(each.most["greatest_turn_us"] for each in groups),
-        "turns": _sum(groups, "thinking_turns"),
-    }
-
-
-def _cpu_of(w: Watched, server: Row) -> tuple[dict[str, int] | None, bool]:
-    """Return the throttling of a server's cgroup, and whether it is what makes it slow."""
-    cpu = w.cpu_limit(server) if server else None
-    return cpu, bool(cpu and cpu["nr_throttled"] >= THROTTLED * max(1, cpu["nr_periods"]))
-
-
-def _thinks(w: Watched, groups: list[Group]) -> Iterator[Finding]:
-    """A server that is slow as its own end shows: wherever its clients are."""
-    row = groups[0].row
-    if not w.selects(row):
-        return
-    cpu, limited = _cpu_of(w, row)
-    think_us, duration_ns = _sum(groups, "think_us"), _sum(groups, "thinking_ns")
-    yield finding(
-        w, "cpu-limit/thinks" if limited else "slow-server/thinks", row, harm=Harm.SLOWED,
-        **_ends(row), signals=("life",), took=f"{_took_us(groups) / 1000:.0f} ms",
-        share=f"{min(1.0, think_us * 1000 / duration_ns):.0%}", cpu=throttle(cpu),
-        more=more("life", row, "--ttfb", f"--sport {row['sport']}"),
-        count=_sum(groups, "thinking"), seconds=think_us / 1e6, evidence=_told(groups) | (cpu or {}),
-    )  # fmt: skip
-
-
-def unheard(w: Watched) -> Iterator[Finding]:
-    """Servers that don't read requests: they are stopped, stuck, or busy with others."""
-    waiting = [each for each in w.connections if _is_unheard(w, each)]
-    for several in _by_destination(waiting):
-        row = several[0].row
-        far = [each for one in several[:FEW] if (each := w.sockets.other_end(one.row))]
-        names = {who(each) for each in far}
-        if not w.selects(row, *far):
-            continue
-        cpu = w.cpu_limit(row)
-        yield finding(
-            w, "slow-server/unread", row, harm=Harm.STALLED, **_ends(row) | {"dport": row["sport"]},
-            confidence=LIKELY, peer=far[0] if len(names) == 1 else {}, server=who(row),
-            client=next(iter(names)) if len(names) == 1 else "its clients", cpu=throttle(cpu),
-            connections=plural(len(several), "connection"),
-            longest=f"{max(_since_data(each) for each in several):.0f}",
-            more=more("sockets", row, f"--port {row['sport']}"), count=len(several),
-            seconds=sum(_since_data(each) for each in several),
-            evidence={"recv_q": max(each.row["recv_q"] for each in several)} | (cpu or {}),
-        )  # fmt: skip
-
-
-def _since_data(each: Connection) -> float:
-    """Return the seconds since data came last."""
-    return (each.row["last_received_us"] or 0) / 1e6
-
-
-def _is_unheard(w: Watched, each: Connection) -> bool:
-    """Return whether a server has left a request unread for a while, and owes its answer."""
-    row = each.row
-    if w.role_of(row) != "server" or not 0 < row["recv_q"] < w.limits.unread or each.gone:
-        return False
-    sent, came = row["last_sent_us"], row["last_received_us"]
-    if came is None or came < 2 * w.limits.stuck_s * 1e6:
-        return False
-    if sent is not None and sent + TICK_US < came:
-        return False
-    # A client that gave up before is over; one that gave up now has waited.
-    return bool(row["state"] == "ESTABLISHED" or came <= w.seconds * 1e6)
-
-
-def _waits_long(w: Watched, seen: list[Connection]) -> bool:
-    """Return whether connections one after the other live as long as an answer takes, and no longer.
-
-    A look finds short ones waiting as well, but few of all that there are.
-    """
-    place = _destination(seen[0].row)
-    ends = [each for each in w.ends if _destination(each.row) == place]
-    count = sum(each.count for each in ends)
-    if not count or len(seen) < min(SEEN * count, MAX_WAITING):
-        return False
-    return sum(each.sums["duration_ns"] for each in ends) / count <= LIFE_NS
-
-
-RULES = (loss, delay, windows, answers, unheard)
+RULES = (loss, delay, windows)
