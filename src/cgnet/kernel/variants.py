@@ -80,6 +80,10 @@ class Job(NamedTuple):
         chosen = (each for each in self.variants if {each.code, each.name} & {*wanted})
         return self._replace(variants=tuple(chosen))
 
+    def without_remarks(self) -> Job:
+        """Return the job for a user who is told the same by another one."""
+        return self._replace(variants=tuple(each._replace(remark="") for each in self.variants))
+
 
 class Chosen(NamedTuple):
     """The variant that does a job on this kernel, if any, and the refused better ones."""

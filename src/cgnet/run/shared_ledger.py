@@ -117,7 +117,9 @@ class _Together(Command):
         jobs[variants.HOOK.name] = variants.HOOK.only(variants.TYPED)
         jobs[variants.OWNERS.name] = variants.OWNERS
         if self._summed:
-            jobs[variants.CARRIED.name] = variants.CARRIED
+            told = variants.LIVING.name in jobs  # it needs the same iterators
+            carried = variants.CARRIED.without_remarks() if told else variants.CARRIED
+            jobs[carried.name] = carried
         return list(jobs.values())
 
     def config(self, chosen: list[Variant]) -> list[Packable]:

@@ -20,7 +20,7 @@ from cgnet.records._layouts import (
     RecordKind,
     Undecided,
 )
-from cgnet.run import cgroup_watch, reader
+from cgnet.run import cgroup_watch, reader, session
 
 if TYPE_CHECKING:
     import pytest
@@ -86,6 +86,7 @@ def test_the_mark_of_a_cgroup_that_is_gone_is_forgotten_later(
     run(capfd)
     assert [*kernel.entries("selected_cgroups")] == [key]  # its sockets may live on
     monkeypatch.setattr(cgroup_watch, "FORGET_CGROUP_AFTER_S", 0)
+    monkeypatch.setattr(session, "LOST_EVERY_S", 0)
     kernel.batches = [[gone]]
     run(capfd)
     assert kernel.entries("selected_cgroups") == {}
