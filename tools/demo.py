@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Show `cgnet connect` at work on a cgroup and two network namespaces of the demo's own.
+"""Show `cgnet connect` and `cgnet why` at work on a cgroup and two network namespaces of the demo's own.
 
 Run through `sudo make demo`. Everything that it makes is removed again, also on failure and Ctrl-C.
 """
@@ -57,6 +57,8 @@ EXPLANATION = f"""
 {UNROUTED}. RESULT is how an attempt was decided, LATENCY how long that took ("-": no SYN left the
 host), RETRANS how often the SYN was sent again. The owner is right also where the decision came from
 a packet or a timer, outside of any process.
+
+Why? The same workload once more, in a cgroup that cgnet makes for it:
 """
 
 
@@ -198,10 +200,11 @@ def tracer(
     raise DemoError(f"cgnet ended before it traced\n{said}")
 
 
-def work(group: str, where: str) -> None:
-    """Be the workload: join the cgroup and the namespace, then connect."""
+def work(where: str, group: str = "") -> None:
+    """Be the workload: join the namespace, and the cgroup if there is one, then connect."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback
-    Path(group, "cgroup.procs").write_text("0")
+    if group:
+        Path(group, "cgroup.procs").write_text("0")
     enter(where)
     Path("/proc/self/comm").write_text("demo-client")
     # These count for this namespace alone: the time-out shall not take minutes.
@@ -241,8 +244,8 @@ def show() -> None:
         print(f"$ cgnet connect --cgroup {group} --sync-errors on", flush=True)
         counted = tracer(cleanup, group, "--output", "json", out=subprocess.PIPE)
         shown = tracer(cleanup, group, out=None)
-        command = (sys.executable, __file__, "work", str(group), client)
-        workload = cleanup.enter_context(process(*command))
+        command = (sys.executable, __file__, "work", client)
+        workload = cleanup.enter_context(process(*command, str(group)))
         if workload.wait():
             raise DemoError("the workload failed")
         records = counted.communicate()[0]
@@ -251,7 +254,16 @@ def show() -> None:
             raise DemoError(f"cgnet failed\n{said}")
         print(said, end="")
         check(records)
-    print(EXPLANATION, end="")
+        print(EXPLANATION, flush=True)
+        explain(*command)
+
+
+def explain(*command: str) -> None:
+    """Show why attempts of the workload fail."""
+    options = ("why", "--sync-errors", "on")
+    print(f"$ cgnet {' '.join(options)} -- WORKLOAD", flush=True)
+    if subprocess.run([CGNET, *options, "--", *command], check=False).returncode:
+        raise DemoError("cgnet why failed")
 
 
 def end(number: int, _frame: object) -> NoReturn:

@@ -27,7 +27,7 @@ static __always_inline void keep_turn(struct ledger_entry *entry, u32 took_us)
 	turns->sum_us += took_us;
 	turns->told.count++;
 	turns->told.mean_us = turns->sum_us / turns->told.count;
-	if (holder->wanted)
+	if (holder->wanted && entry->role == ROLE_SERVER)
 		sum_turn(&holder->owner, took_us);
 }
 
@@ -55,14 +55,17 @@ static __always_inline void turns_end(struct tcp_sock *tp, struct ledger_entry *
 	entry->private.life.turns.request_us = 0;
 }
 
-/* The last segment of a request counts. What was received before, and is sent again, is none. */
+/*
+ * The last segment of a request counts. What was received before, and is sent again, is none. Where the role is
+ * unknown, of a connection from before the start, user space finds out whether this was the server.
+ */
 static __always_inline void turn_goes_on(struct sock *sk, struct sk_buff *skb,
 					 struct ledger_entry *entry)
 {
 	struct turns *turns = &entry->private.life.turns;
 	struct tcp_sock *tp = tcp_sock_of(sk);
 
-	if (!tp || entry->role != ROLE_SERVER || turns->speaks_first)
+	if (!tp || entry->role == ROLE_CLIENT || turns->speaks_first)
 		return;
 	turn_ends(tp, entry);
 	if (!has_new_payload(tp, skb))

@@ -33,6 +33,23 @@ def think_time(lab: Lab) -> Iterator[Trouble | None]:
 
 
 @fault("slow-server")
+def in_lockstep(lab: Lab) -> Iterator[Trouble | None]:
+    """Clients ask again as soon as they are answered: within one tick of the kernel's clock."""
+    client, _, server = lab.routed()
+    server.listen(think=0.35)
+    yield None
+    keeps = client.start("keep", to=server.address, port=PORT, workers=2, pause=0)
+    keeps.wait_for("ok")
+    yield Trouble(
+        "each request takes 0.35 s",
+        lambda: keeps.count("ok") > 2 and keeps.slowest() > 0.3,
+        (server,),
+        (server.address,),
+        PORT,
+    )
+
+
+@fault("slow-server")
 def one_of_two_servers(lab: Lab) -> Iterator[Trouble | None]:
     """A connection a request, and the other server at the same host is fast."""
     client, _, server = lab.routed()

@@ -39,5 +39,8 @@ def test_demo_shows_every_outcome_and_cleans_up() -> None:
     ]
     assert sorted(results) == sorted(["ok"] * 4 + ["ECONNREFUSED", "ENETUNREACH", "ETIMEDOUT"])
     assert any("2001:db8::2" in row for row in rows)
+    why = done.stdout.partition("cgnet why")[2]
+    findings = [line.split()[2] for line in why.splitlines() if line[:1].isdecimal()]
+    assert sorted(findings) == ["no-listener", "no-route", "syn-unanswered"]
     assert left_behind() == before
     assert Path("/proc/sys/net/ipv4/tcp_syn_retries").read_text() == sysctl

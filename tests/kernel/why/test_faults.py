@@ -23,7 +23,7 @@ QUICK = [
     ("ports-exhausted/held", 4, "after"),
     ("reset-by-peer/server-resets", 6, "before"),
     ("slow-reader/stops-to-read", 4, "after"),
-    ("slow-server/think-time", 4, "before"),
+    ("slow-server/in-lockstep", 4, "after"),
     ("slow-server/stands-still", 4, "after"),
     ("no-route/rule-prohibits", 6, "before"),
     ("healthy/keep-alive", 4, "after"),

@@ -23,6 +23,8 @@ NS = 1_000_000_000
         (1, 1_000_000, 1, False, False),  # a long poll, for all that is known
         (1, 20_000_000, 20, True, False),  # a long poll
         (0, 0, 1, True, False),
+        (3, 500_000, 0, False, True),  # from before the start
+        (1, 20_000_000, 0, True, False),  # a long poll from before
     ],
 )
 def test_connections_whose_clients_wait(

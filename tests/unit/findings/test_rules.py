@@ -290,6 +290,17 @@ def test_a_server_that_is_slow_as_its_end_shows_for_a_client_elsewhere() -> None
     assert only(watched(answered(8, 500_000, 5.0), throttled=limited)).id == "cpu-limit"
 
 
+def test_a_server_that_is_slow_on_connections_from_before_the_start() -> None:
+    """Their role is that of who listens, and their length isn't known: the watch's counts."""
+    before = {"role": None, "thinking_before": 1}
+    found = only(watched(answered(10, 500_000, 0.0, **before), listeners=[listener()]))
+    assert (found.id, found.owner["container"], found.dport) == ("slow-server", "web", 80)
+    assert found.more.startswith("cgnet sockets")
+    assert ids(watched(answered(10, 500_000, 0.0, **before))) == []  # a client that thinks
+    rare = answered(4, 500_000, 0.0, **before)
+    assert ids(watched(rare, listeners=[listener()])) == []
+
+
 def test_a_fast_server_and_a_few_turns_are_no_fault() -> None:
     assert ids(watched(answered(1000, 50_000, 60.0))) == []
     assert ids(watched(answered(2, 500_000, 1.5))) == []

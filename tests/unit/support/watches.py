@@ -38,7 +38,7 @@ def group(row: Row, count: int = 1, ids: tuple[int, ...] = (), **sums: int) -> G
         "latency_ns": 0, "syn_retrans": 0, "segs": count, "len": 0, "attempt": 1, "rto_us": 0,
         "retrans": 0, "dsack_dups": 0, "reordering": 3, "tx_bytes_delta": 0,
         "tx_bytes": 0, "tx_segs": 0, "duration_ns": 0, "thinking": 0, "thinking_turns": 0,
-        "thinking_ns": 0, "think_us": 0, "greatest_turn_us": 0,
+        "thinking_ns": 0, "thinking_before": 0, "think_us": 0, "greatest_turn_us": 0,
     }  # fmt: skip
     return Group(row, count, known | sums, known | sums, frozenset(ids), 0, END_NS)
 
@@ -82,6 +82,7 @@ def answered(turns: int, each_us: int, duration_s: float, count: int = 1, **more
     sums = {
         "thinking": count, "thinking_turns": turns, "thinking_ns": int(duration_s * 1e9),
         "think_us": turns * each_us, "greatest_turn_us": 2 * each_us,
+        "thinking_before": more.pop("thinking_before", 0),
     }  # fmt: skip
     return group(row | {"closed_by": None} | more, count, **sums)
 

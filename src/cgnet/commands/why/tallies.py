@@ -119,13 +119,14 @@ _CLOSED_BY = LIFE_EVENT.slice("life.closed_by").start
 def _waits(raw: bytes) -> bool:
     """Return whether a client waited for its server a good part of a connection, again and again.
 
-    It did on one connection, or on a short one of several. A long poll is neither.
+    It did on one connection, or on a short one of several. A long poll is neither. How long those
+    lasted that were open before the start isn't known.
     """
     turns, took_us = _number(raw[_TURNS]), _number(raw[_MEAN_TURN])
     if not turns:
         return False
     duration_ns = _number(raw[_DURATION])
-    short = raw[_CLOSED_BY] and duration_ns <= LIFE_NS
+    short = raw[_CLOSED_BY] and 0 < duration_ns <= LIFE_NS
     return (turns >= MIN_TURNS or bool(short)) and turns * took_us * 1000 >= LIMITED * duration_ns
 
 
@@ -135,6 +136,7 @@ def _turns() -> dict[str, Callable[[bytes], int]]:
         "thinking": _waits,
         "thinking_turns": lambda raw: _number(raw[_TURNS]) if _waits(raw) else 0,
         "thinking_ns": lambda raw: _number(raw[_DURATION]) if _waits(raw) else 0,
+        "thinking_before": lambda raw: _waits(raw) and not _number(raw[_DURATION]),
         "think_us": lambda raw: (
             _number(raw[_TURNS]) * _number(raw[_MEAN_TURN]) if _waits(raw) else 0
         ),

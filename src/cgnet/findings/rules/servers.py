@@ -90,14 +90,21 @@ def _thinking(w: Watched) -> dict[tuple[Any, ...], list[Group]]:
     """Return the servers that were measured to take long to answer, by who, namespace and port."""
     found: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for each in w.lives:
-        if each.sums.get("thinking_turns"):
+        if each.sums.get("thinking_turns") and w.role_of(each.row) == "server":
             found[who(each.row), each.row["netns"], each.row["sport"]].append(each)
     return {
         place: groups
         for place, groups in found.items()
         if _sum(groups, "thinking_turns") >= MIN_TURNS
         and _took_us(groups) >= w.limits.ttfb_ms * 1000
+        and _share(w, groups) >= LIMITED
     }
+
+
+def _share(w: Watched, groups: list[Group]) -> float:
+    """Return the share of the time that clients wait; of connections from before, of the watch."""
+    lasted_ns = _sum(groups, "thinking_ns") + _sum(groups, "thinking_before") * w.seconds * 1e9
+    return min(1.0, _sum(groups, "think_us") * 1000 / lasted_ns)
 
 
 def _sum(groups: list[Group], name: str) -> int:
@@ -129,13 +136,16 @@ def _thinks(w: Watched, groups: list[Group]) -> Iterator[Finding]:
     if not w.selects(row):
         return
     cpu, limited = _cpu_of(w, row)
-    think_us, duration_ns = _sum(groups, "think_us"), _sum(groups, "thinking_ns")
+    several, took_ms = _sum(groups, "thinking"), _took_us(groups) / 1000
+    before = _sum(groups, "thinking_before") == several
+    port = f"--sport {row['sport']}"
+    shown = ("sockets", row, port, "-o wide") if before else ("life", row, "--ttfb", port)
     yield finding(
         w, "cpu-limit/thinks" if limited else "slow-server/thinks", row, harm=Harm.SLOWED,
-        **ends_of(row), signals=("life",), took=f"{_took_us(groups) / 1000:.0f} ms",
-        share=f"{min(1.0, think_us * 1000 / duration_ns):.0%}", cpu=throttle(cpu),
-        more=more("life", row, "--ttfb", f"--sport {row['sport']}"),
-        count=_sum(groups, "thinking"), seconds=think_us / 1e6, evidence=_told(groups) | (cpu or {}),
+        daddr=row["saddr"], dport=row["sport"], signals=("life",), took=f"{took_ms:.0f} ms",
+        share=f"{_share(w, groups):.0%}", cpu=throttle(cpu),
+        more=more(*shown), peer=w.sockets.other_end(row) if several == 1 else None,
+        count=several, seconds=_sum(groups, "think_us") / 1e6, evidence=_told(groups) | (cpu or {}),
     )  # fmt: skip
 
 
