@@ -155,7 +155,7 @@ SENTENCES = {
     # -- accept queues
     "accept-queue-full": Sentence(
         "{who} accepts too slowly at {listener}: {fullest} connections waited, {backlog} may; {drops} "
-        "or SYN dropped meanwhile{cpu}",
+        "dropped meanwhile{cpu}",
         "have the application call accept() faster or in more processes; a longer backlog{somaxconn} "
         "helps with bursts only",
     ),

@@ -67,7 +67,7 @@ def accept_queue(w: Watched) -> Iterator[Finding]:
         yield finding(
             w, "accept-queue-full", each, peer=called, harm=Harm.FAILED, listener=where,
             fullest=each["fullest"], backlog=each["backlog"], cpu=throttle(cpu),
-            drops=plural(each["drops_grown"], "connection"),
+            drops=plural(each["drops_grown"], "connection request"),
             somaxconn=f" (and net.core.somaxconn, {somaxconn} there)" if limit else "",
             more=more("sockets --listeners", each), dport=each["sport"],
             daddr=_called(each, peers), count=count, seconds=seconds,
