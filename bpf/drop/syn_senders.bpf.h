@@ -14,7 +14,8 @@
 
 /*
  * Set-associative cache of socket addresses, by destination: the source port is not chosen yet when a socket
- * enters SYN_SENT. Concurrent writes of two CPUs lose one; a match is checked against the socket.
+ * enters SYN_SENT. Concurrent writes of two CPUs may lose one in raw programs; a match is checked against the
+ * socket.
  */
 struct sender_set {
 	u64 sockets[SENDER_WAYS];
@@ -66,10 +67,13 @@ static __always_inline void remember_sender(struct sock *sk)
 			    ? READ(sk, __sk_common.skc_daddr)
 			    : READ(sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32[3]);
 	struct sender_set *set;
+	u32 at;
 
 	set = sender_set_at(daddr, bpf_ntohs(READ(sk, __sk_common.skc_dport)));
-	if (set)
-		set->sockets[set->next++ % SENDER_WAYS] = (u64)sk;
+	if (!set)
+		return;
+	at = TYPED ? __sync_fetch_and_add(&set->next, 1) : set->next++;
+	set->sockets[at % SENDER_WAYS] = (u64)sk;
 }
 
 #define SAME_WORD(sk, field, i, address) \
