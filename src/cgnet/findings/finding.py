@@ -105,7 +105,7 @@ def who(row: dict[str, Any]) -> str:
 def ranked(found: Iterable[Finding]) -> list[Finding]:
     """Merge findings of one cause, owner and destination, and sort them: the worst first.
 
-    Of one cause and owner MAX_NAMED destinations are named; the last one counts the others.
+    Name at most MAX_NAMED destinations of one cause and owner; the last one tells how many more.
     """
     merged: dict[tuple[Any, ...], Finding] = {}
     for each in found:

@@ -51,9 +51,9 @@ class Variant(NamedTuple):
     needs: tuple[Feature, ...] = ()
     code: str = ""  # in the summary, and of options
     hook: str = ""  # code of the only hook that it goes with
-    remark: str = ""  # for the user, where it takes the place of a better one; {why}
+    remark: str = ""  # shown where this takes the place of a better one; {why} is the reason
     # What is known without a trial of the needs, which takes up to 10 ms each.
-    shown_by: Feature | None = None  # no kernel that has it lacks the needs
+    shown_by: Feature | None = None  # a kernel that has it has all of the needs
     load_tells: bool = False  # loading the programs is a trial as good
     # What it takes of an object.
     programs: frozenset[str] = frozenset()
@@ -353,8 +353,8 @@ def choose(
 ) -> dict[str, Chosen]:
     """Return the first variant of each job that this kernel takes, by the job's name.
 
-    ``refused`` are variants that failed to load, and why. Launch leaves to the load all that it tells;
-    ``thoroughly``, each need is tried. A hook comes before what goes with it. Raises as works().
+    ``refused`` are variants that failed to load, and why. Unless ``thoroughly``, what loading the
+    programs tells isn't tried. The job of the hook precedes those that go with one. Raises as works().
     """
     plan: dict[str, Chosen] = {}
     for job in jobs:
