@@ -56,8 +56,8 @@ static __always_inline void turns_end(struct tcp_sock *tp, struct ledger_entry *
 }
 
 /*
- * The last segment of a request counts. What was received before, and is sent again, is none. Where the role is
- * unknown, of a connection from before the start, user space finds out whether this was the server.
+ * Each segment with new payload restarts the wait for an answer; retransmitted payload doesn't. The role of a
+ * connection from before the start is unknown here: user space decides whether this socket is the server.
  */
 static __always_inline void turn_goes_on(struct sock *sk, struct sk_buff *skb,
 					 struct ledger_entry *entry)

@@ -17,7 +17,7 @@ class Sentence(NamedTuple):
     fix: str
 
 
-# What this host drops, by what is sent: an attempt's packet, or a connection's segments.
+# Texts about drops on this host: of an attempt's SYN, or of a connection's segments.
 DROPPED = {
     "attempt": "{who} gets no answer from {where}: the {packet} is dropped on this host: {advice}",
     "segments": "segments between {between} are dropped on this host, and sent again: {advice}",
@@ -251,7 +251,7 @@ SENTENCES = {
     "slow-server/thinks": Sentence(
         "{who} takes {took} to answer requests at its port {dport}: its clients wait for it {share} of "
         "the time",
-        "look at the application that answers: what it waits for, its threads, its database",
+        "look at the server application: its threads, its database, other services that it calls",
     ),
     "slow-server/unread": Sentence(
         "{server} doesn't read what {client} asks for at port {dport}: {connections} with unread "
@@ -262,7 +262,7 @@ SENTENCES = {
     "slow-server": Sentence(
         "{client} waits for {where} {share} of the time: {server} has the requests, and takes long to "
         "answer",
-        "look at the application that answers: what it waits for, its threads, its database",
+        "look at the server application: its threads, its database, other services that it calls",
     ),
     # -- connections that end with harm
     "killed-locally": Sentence(

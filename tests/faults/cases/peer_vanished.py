@@ -63,7 +63,7 @@ def in_a_request(lab: Lab) -> Iterator[Trouble | None]:
 
 @fault("peer-vanished")
 def link_is_down(lab: Lab) -> Iterator[Trouble | None]:
-    """The server's device is down: what is sent is dropped before it."""
+    """The server's device is down: the router drops each segment before it."""
     client, _, server = lab.routed()
     server.listen()
     keeps = client.start("keep", to=server.address, port=PORT)

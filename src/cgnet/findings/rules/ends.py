@@ -111,7 +111,7 @@ def _forgot(w: Watched, row: Row) -> list[Group]:
     ]
 
 
-# Reasons of resets by a close() that gives up data.
+# The kernel's reasons for a reset by close() with unread data, or with linger 0.
 ABORTS = ("TCP_ABORT_ON_CLOSE", "TCP_ABORT_ON_LINGER", "TCP_DISCONNECT_WITH_DATA")
 GONE = ("NO_SOCKET", "TCP_FLAGS", "NOT_SPECIFIED", "TCP_ABORT_ON_DATA", "TCP_RESET", None)
 
@@ -173,7 +173,7 @@ def _idle(w: Watched, group: Group) -> Finding | None:
     if sum(each.count for each in dropped) * 2 < group.count:
         return None
     if sum(each.count for each in aborted) * 2 >= group.count:
-        return None  # what was on its way at a reset finds no connection, either
+        return None  # segments in flight when the server reset find no connection, either
     by = dropped[0].row
     return finding(
         w, "idle-reset", row, peer=w.peer_of(row), confidence=LIKELY,

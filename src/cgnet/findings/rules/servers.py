@@ -104,7 +104,7 @@ def _thinking(w: Watched) -> dict[tuple[Any, ...], list[Group]]:
 def _share(w: Watched, groups: list[Group]) -> float:
     """Return the share of the time that clients wait; of connections from before, of the watch."""
     lasted_ns = _sum(groups, "thinking_ns") + _sum(groups, "thinking_before") * w.seconds * 1e9
-    return min(1.0, _sum(groups, "think_us") * 1000 / lasted_ns)
+    return min(1.0, _sum(groups, "think_us") * 1000 / max(1, lasted_ns))
 
 
 def _sum(groups: list[Group], name: str) -> int:

@@ -123,7 +123,7 @@ def _lost(w: Watched, groups: list[Group], stuck: list[Connection]) -> Iterator[
 
 
 def _drops_of(w: Watched, row: Row, groups: list[Group]) -> tuple[list[Group], str | None, str]:
-    """Return the drops of this host that explain resends, their cause, and what was dropped."""
+    """Return drops on this host that explain resends, their cause, and the kind of dropped segment."""
     drops = w.drops_of({seq for group in groups for seq in group.ids})
     for some, sent in ((drops, "segments"), (w.drops_back(row), "answers")):
         causes = [cause for one in some if (cause := cause_of(one.row))]
@@ -162,7 +162,7 @@ def _dropped(
 def _on_the_way(
     w: Watched, groups: list[Group], stalled: list[Connection], common: dict[str, Any]
 ) -> Finding:
-    """Return the finding of what this host didn't drop, by what is resent and what is answered."""
+    """Return the finding for resends that no drop on this host explains."""
     row = groups[0].row if groups else stalled[0].row
     counts = common["evidence"]
     segs, seqs = counts["resent"], {seq for group in groups for seq in group.ids}
